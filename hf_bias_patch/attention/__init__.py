@@ -1,0 +1,1 @@
+"""WHAT A MODEL HAS: its attention sites, where each bias lives, and a verdict for each. Writes nothing."""

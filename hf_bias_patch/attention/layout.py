@@ -1,0 +1,87 @@
+"""Where one projection lives inside a fused axis. The only owner of fused, interleaved and grouped layouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["View"]
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of an output axis that belongs to one projection.
+
+    The axis is seen as `runs` equal runs of `length` entries; the projection owns entries `start:stop` of each run,
+    in order. That covers every layout in use:
+
+    | layout | runs | length | start:stop |
+    |---|---|---|---|
+    | a map of its own | 1 | n | 0:n |
+    | blocks [q\\|k\\|v] (GPT-2), the key | 1 | 3n | n:2n |
+    | interleaved per head (NeoX, BLOOM), the key | heads | 3d | d:2d |
+    | grouped (Falcon), the queries | groups | (q+2)d | 0:qd |
+    """
+
+    runs: int
+    length: int
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not (self.runs > 0 and 0 <= self.start < self.stop <= self.length):
+            raise ValueError(f"no part of an axis: {self}")
+
+    @classmethod
+    def whole(cls, size: int) -> View:
+        """All of an axis of `size` entries."""
+        return cls(1, size, 0, size)
+
+    @classmethod
+    def block(cls, size: int, index: int, count: int) -> View:
+        """Block `index` of `count` equal blocks on an axis of `size` entries."""
+        width = size // count
+        return cls(1, size, index * width, (index + 1) * width)
+
+    @property
+    def axis(self) -> int:
+        """Entries of the whole axis."""
+        return self.runs * self.length
+
+    @property
+    def size(self) -> int:
+        """Entries the projection owns."""
+        return self.runs * (self.stop - self.start)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the projection owns the axis alone."""
+        return self.size == self.axis
+
+    def take(self, array: np.ndarray, axis: int = 0) -> np.ndarray:
+        """The projection's entries of `array` along `axis`, as a copy in the projection's own order."""
+        runs = self._runs(array, axis)
+        part = runs[(slice(None),) * (axis + 1) + (slice(self.start, self.stop),)]
+        return part.reshape(*array.shape[:axis], self.size, *array.shape[axis + 1 :]).copy()
+
+    def put(self, array: np.ndarray, values: Any, axis: int = 0) -> None:
+        """Write `values` (an array of `size` entries along `axis`, or a scalar) into `array`, in place."""
+        runs = self._runs(array, axis)
+        part = runs[(slice(None),) * (axis + 1) + (slice(self.start, self.stop),)]
+        assert np.shares_memory(runs, array), "only contiguous arrays can be written through a view"
+        part[...] = np.reshape(values, part.shape) if np.ndim(values) else values
+
+    def positions(self, start: int, stop: int) -> slice | np.ndarray:
+        """The projection's places on the axis that lie within `start:stop`: a slice where it has a single run."""
+        if self.runs == 1:
+            low = min(max(self.start, start), stop)
+            return slice(low, max(low, min(self.stop, stop)))
+        places = self.take(np.arange(self.axis))
+        return places[(places >= start) & (places < stop)]
+
+    def _runs(self, array: np.ndarray, axis: int) -> np.ndarray:
+        if array.shape[axis] != self.axis:
+            raise ValueError(f"axis {axis} has {array.shape[axis]} entries, the layout describes {self.axis}")
+        return array.reshape(*array.shape[:axis], self.runs, self.length, *array.shape[axis + 1 :])

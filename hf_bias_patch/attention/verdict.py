@@ -1,0 +1,87 @@
+"""The verdict on each bias slot, and where its bias could go. Decisions only: all facts come in as arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["DESTINATIONS", "Evidence", "Verdict", "decide"]
+
+DESTINATIONS: dict[str, tuple[str, ...]] = {
+    "query": ("weight", "norm"),
+    "key": ("nothing", "weight"),
+    "value": ("output", "weight"),
+    "output": (),
+}
+"""Where a fold of each projection's bias may go, the default first (`nothing`: it is redundant)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict rests on. Each `no_…` is empty, or the reason why that road is closed.
+
+    Attributes:
+        bias: whether the checkpoint has the bias at all.
+        unhandled: a config entry the family does not cover, as `key = value`.
+        no_norm: why identity 3 (into the own weight) has no layer norm to use.
+        no_shift: why identity 4 (into that norm's bias) is closed.
+        no_output: why the value cannot reach the output bias.
+        no_weight: why the weights cannot be edited (quantised).
+    """
+
+    bias: bool
+    unhandled: str = ""
+    no_norm: str = ""
+    no_shift: str = ""
+    no_output: str = ""
+    no_weight: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of the function when a bias goes.
+
+    Attributes:
+        state: `redundant`, `foldable`, `needed`, `absent` or `unknown`.
+        reason: one sentence.
+        folds: destination → empty if the fold is exact there, else why it is refused.
+    """
+
+    state: str
+    reason: str
+    folds: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """Where the bias can go exactly, the default first."""
+        return tuple(destination for destination, refusal in self.folds.items() if not refusal)
+
+
+_EXACT = {
+    "nothing": "it adds one number to all scores of a query, which softmax cancels",
+    "output": "attention rows sum to 1, so it passes into the output bias",
+    "weight": "the layer norm before it makes a constant, so its weight can carry it",
+    "norm": "the layer norm before it can carry it in its own bias",
+}
+
+
+def decide(projection: str, evidence: Evidence) -> Verdict:
+    """The verdict on one slot of softmax dot-product attention (docs/theory.md, identities 1 to 4)."""
+    if not evidence.bias:
+        return Verdict("absent", "the checkpoint has no such bias")
+    if evidence.unhandled:
+        refusal = f"the family does not cover {evidence.unhandled}"
+        return Verdict("unknown", refusal, dict.fromkeys(DESTINATIONS[projection], refusal))
+    if projection == "output":
+        return Verdict("needed", "it is added after attention, and value biases fold into it")
+    refusals = {
+        "nothing": "",
+        "output": evidence.no_weight or evidence.no_output,
+        "weight": evidence.no_weight or evidence.no_norm,
+        "norm": evidence.no_weight or evidence.no_norm or evidence.no_shift,
+    }
+    folds = {destination: refusals[destination] for destination in DESTINATIONS[projection]}
+    open_roads = [destination for destination, refusal in folds.items() if not refusal]
+    if not open_roads:
+        return Verdict("needed", "; ".join(dict.fromkeys(folds.values())), folds)
+    state = "redundant" if open_roads[0] == "nothing" else "foldable"
+    return Verdict(state, _EXACT[open_roads[0]], folds)

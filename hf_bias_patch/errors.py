@@ -1,0 +1,73 @@
+"""Every error this package raises on purpose.
+
+    BiasPatchError
+    ├── SourceError      (FileNotFoundError)   the MODEL argument leads nowhere
+    ├── CheckpointError  (ValueError)          a file is damaged, lying or of a kind we do not edit
+    ├── FamilyError      (LookupError)         the architecture, or a config value of it, is not known
+    ├── RecipeError      (ValueError)          the request is malformed or selects nothing
+    ├── PlanError        (ValueError)          the request is clear, and refused for this checkpoint
+    ├── TargetError      (OSError)             the place to write to cannot be used
+    └── VerifyError      (RuntimeError)        evidence could not be collected (a failed certificate is no error)
+
+Each refines the built-in beside it, so that callers who know nothing of this package still catch it.
+Each message says what (which tensor, file or field), why, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BiasPatchError",
+    "CheckpointError",
+    "FamilyError",
+    "PlanError",
+    "RecipeError",
+    "SourceError",
+    "TargetError",
+    "VerifyError",
+]
+
+
+class BiasPatchError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        what: the tensor, file or field, and what is wrong with it.
+        why: the consequence or cause, where `what` does not say it already.
+        remedy: what the user can do.
+    """
+
+    def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
+        self.what, self.why, self.remedy = what, why, remedy
+        super().__init__(what, why, remedy)
+
+    def __str__(self) -> str:
+        parts = (self.what, self.why, self.remedy)
+        return " ".join(part if part.endswith((".", ":", "\n")) else f"{part}." for part in parts if part)
+
+
+class SourceError(BiasPatchError, FileNotFoundError):
+    """The MODEL argument leads to no checkpoint."""
+
+
+class CheckpointError(BiasPatchError, ValueError):
+    """A checkpoint file is damaged, inconsistent, or of a kind that cannot be edited."""
+
+
+class FamilyError(BiasPatchError, LookupError):
+    """The architecture, or a config value of it, is not known."""
+
+
+class RecipeError(BiasPatchError, ValueError):
+    """The request is malformed, or a selector of it matches nothing."""
+
+
+class PlanError(BiasPatchError, ValueError):
+    """The request is well formed and refused for this checkpoint."""
+
+
+class TargetError(BiasPatchError, OSError):
+    """The place to write to cannot be used."""
+
+
+class VerifyError(BiasPatchError, RuntimeError):
+    """Evidence could not be collected."""

@@ -1,0 +1,201 @@
+"""Executes a plan on disk: streams a variant, one tensor at a time, and copies what is untouched as bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
+from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.hashing import BackgroundHash
+from hf_bias_patch.checkpoint.header import build_header
+from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files, stale_files
+from hf_bias_patch.checkpoint.source import Source, resolve
+from hf_bias_patch.patch.plan import Plan
+from hf_bias_patch.patch.planner import make_plan
+from hf_bias_patch.patch.recipe import Recipe, make_recipe
+from hf_bias_patch.patch.record import LOADER, PLAN, UNDO, is_same, loader_text, patched_config
+from hf_bias_patch.patch.rewrite import Rewrite
+from hf_bias_patch.patch.undo import UndoWriter
+
+__all__ = ["Patched", "patch", "plan", "write_variant"]
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Patched:
+    """What `patch` did.
+
+    Attributes:
+        path: the variant's folder.
+        plan: the edits made.
+        left_behind: weight files of other formats in the source, which would be stale in the variant.
+        unchanged: whether the source was patched by this very recipe before, so that nothing was written.
+    """
+
+    path: Path
+    plan: Plan
+    left_behind: tuple[Path, ...] = ()
+    unchanged: bool = False
+
+
+def plan(model: str | os.PathLike[str], recipe: Recipe | None = None, **fields: Any) -> Plan:
+    """Resolve a recipe against a checkpoint; writes nothing.
+
+    Args:
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
+        recipe: what is asked for; or give its fields as keywords, such as `fold="key,value"`.
+
+    Raises:
+        RecipeError, PlanError, FamilyError, CheckpointError, SourceError: see `planner.make_plan`.
+    """
+    checkpoint = open_checkpoint(resolve(model).path)
+    return make_plan(checkpoint.config, checkpoint, recipe or make_recipe(**fields))
+
+
+def patch(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    recipe: Recipe | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **fields: Any,
+) -> Patched:
+    """Write a variant of a checkpoint. The source is never modified; `out` appears whole or not at all.
+
+    Args:
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
+        out: the folder to make.
+        recipe: what is asked for; or give its fields as keywords, such as `fold="key,value"`.
+        overwrite: whether an existing `out` may be replaced.
+        progress: called with the number of bytes written since the last call.
+
+    Raises:
+        RecipeError, PlanError, FamilyError, CheckpointError, SourceError: nothing is written.
+        TargetError: `out` exists, lies in the source, or cannot be written.
+    """
+    recipe = recipe or make_recipe(**fields)
+    source = resolve(model)
+    checkpoint = open_checkpoint(source.path)
+    resolved = make_plan(checkpoint.config, checkpoint, recipe)
+    if is_same(checkpoint.config, recipe):
+        return Patched(checkpoint.folder, resolved, unchanged=True)
+    left_behind = write_variant(source, checkpoint, resolved, Path(out), overwrite=overwrite, progress=progress)
+    return Patched(Path(out), resolved, left_behind)
+
+
+def write_variant(
+    source: Source,
+    checkpoint: Checkpoint,
+    plan: Plan,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Execute a plan as a new folder. Returns the stale weight files that were left behind.
+
+    Raises:
+        CheckpointError, PlanError, TargetError: as for `patch`; nothing of `out` is visible then.
+    """
+    rewrite = Rewrite(plan, checkpoint)
+    weights = {*checkpoint.files, *([checkpoint.index_name] if checkpoint.index_name else [])}
+    with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder]) as folder, ExitStack() as stack:
+        hashes = {
+            file: stack.enter_context(BackgroundHash(checkpoint.folder / file))
+            for file in checkpoint.files
+            if file not in source.known_sha256
+        }
+        (folder / SIDE_FOLDER).mkdir()
+        companions = companion_files(checkpoint.folder, weights)
+        for name in companions:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint.folder / name, folder / name)
+        with UndoWriter(folder / UNDO) as undo:
+            for file in checkpoint.files:
+                _write_weights(checkpoint, plan, rewrite, file, folder / file, undo, progress)
+            sha256 = {file: source.known_sha256.get(file) or hashes[file].result() for file in checkpoint.files}
+            small = _small_files(checkpoint, plan, source, sha256)
+            for name, content in small.items():
+                if (checkpoint.folder / name).exists():
+                    undo.file(name, (checkpoint.folder / name).read_bytes())
+                (folder / name).write_bytes(content)
+            keep_side_folder(checkpoint.folder, undo)
+            created = tuple(name for name in small if not (checkpoint.folder / name).exists())
+            undo.finish(sha256, created)
+    return tuple(stale_files(checkpoint.folder, weights))
+
+
+def keep_side_folder(folder: Path, undo: UndoWriter) -> None:
+    """Keep the plan and undo values of an earlier patch, so that reverts can be chained."""
+    for path in sorted((folder / SIDE_FOLDER).glob("*")):
+        undo.file(f"{SIDE_FOLDER}/{path.name}", path.read_bytes())
+
+
+def _write_weights(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    rewrite: Rewrite,
+    file: str,
+    target: Path,
+    undo: UndoWriter,
+    progress: Progress | None,
+) -> None:
+    header = checkpoint.files[file]
+    absent = [name for name in header.tensors if name in plan.absent]
+    for name in absent:
+        undo.vector(name, file, header.tensors[name].dtype, checkpoint.read(name), None)
+    segments: list[Keep | Put] = [Keep(0, len(header.raw))]
+    if absent:
+        undo.header(file, header.raw)
+        raw = build_header([info for info in header.tensors.values() if info.name not in absent], header.metadata)
+        segments = [Put(raw, len(raw))]
+    for info in sorted(header.tensors.values(), key=lambda info: info.start):
+        if info.name in absent:
+            continue
+        if info.name in rewrite.vectors:
+            new = rewrite.vectors[info.name]
+            undo.vector(info.name, file, info.dtype, checkpoint.read(info.name), new)
+            segments.append(Put(new.tobytes(), info.nbytes))
+        elif info.name in rewrite.matrices:
+            segments.append(Put(_matrix(info.name, file, checkpoint, rewrite, undo), info.nbytes))
+        else:
+            segments.append(Keep(info.start, info.stop))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_file(checkpoint.folder / file, target, segments, progress)
+
+
+def _matrix(name: str, file: str, checkpoint: Checkpoint, rewrite: Rewrite, undo: UndoWriter) -> Iterator[bytes]:
+    info = checkpoint.tensors[name]
+    return undo.matrix(name, file, info.dtype, info.shape, rewrite.matrices[name], rewrite.blocks(name))
+
+
+def _small_files(checkpoint: Checkpoint, plan: Plan, source: Source, sha256: dict[str, str]) -> dict[str, bytes]:
+    files = {"config.json": patched_config(checkpoint.config, plan, source, sha256), PLAN: plan.dumps().encode()}
+    if checkpoint.index_name:
+        files[checkpoint.index_name] = _index(checkpoint, plan)
+    if plan.absent:
+        files[LOADER] = loader_text(checkpoint.config["model_type"]).encode()
+    return files
+
+
+def _index(checkpoint: Checkpoint, plan: Plan) -> bytes:
+    """The shard index, without the tensors that left."""
+    assert checkpoint.index_name is not None
+    if not plan.absent:
+        return (checkpoint.folder / checkpoint.index_name).read_bytes()
+    index = dict(checkpoint.index)
+    index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name not in plan.absent}
+    gone = sum(checkpoint.tensors[name].nbytes for name in plan.absent)
+    if isinstance(index.get("metadata"), dict) and "total_size" in index["metadata"]:
+        index["metadata"] = {**index["metadata"], "total_size": index["metadata"]["total_size"] - gone}
+    return (json.dumps(index, indent=2) + "\n").encode()

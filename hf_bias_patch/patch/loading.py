@@ -1,0 +1,67 @@
+"""Loads variants of either storage as transformers models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patch.record import BLOCK
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["load"]
+
+
+def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) -> PreTrainedModel:
+    """Load a variant, or any other checkpoint, as a transformers model.
+
+    Args:
+        path: a folder, `embedded:NAME` or a Hub id.
+        auto_class: a transformers Auto class, such as `AutoModelForMaskedLM`, or a model class; by default the
+            class the checkpoint was saved from (`architectures` in its config.json).
+        kwargs: passed on to `from_pretrained`, such as `dtype`.
+
+    Returns:
+        The model in evaluation mode. Biases that are absent from a variant are no parameters of it.
+
+    Raises:
+        SourceError, CheckpointError: the path leads nowhere, or config.json names no class that can be loaded.
+    """
+    import transformers
+
+    source = resolve(path)
+    folder = source.path if source.path.is_dir() else source.path.parent
+    config = transformers.AutoConfig.from_pretrained(folder)
+    stock = _class_of(auto_class, config, folder)
+    block = getattr(config, BLOCK, None) or {}
+    if block.get("absent"):
+        from hf_bias_patch.patch.absent import without_biases
+
+        stock = without_biases(stock)
+    loaded = stock.from_pretrained(folder, **kwargs)
+    return loaded
+
+
+def _class_of(auto_class: Any, config: Any, folder: Path) -> Any:
+    import transformers
+
+    if auto_class is None:
+        name = (config.architectures or [""])[0]
+        if not hasattr(transformers, name or "-"):
+            raise CheckpointError(
+                f"{folder}/config.json names no architecture that transformers has ({name or 'none'})",
+                remedy="Pass an Auto class, such as transformers.AutoModel",
+            )
+        return getattr(transformers, name)
+    mapping = getattr(auto_class, "_model_mapping", None)
+    if mapping is None:
+        return auto_class
+    if type(config) not in mapping:
+        raise CheckpointError(f"{auto_class.__name__} has no class for the model type {config.model_type!r}")
+    return mapping[type(config)]
+
+

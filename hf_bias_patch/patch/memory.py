@@ -1,0 +1,154 @@
+"""Executes a plan on a model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_bias_patch.checkpoint.dtypes import numpy_dtype
+from hf_bias_patch.errors import CheckpointError, PlanError
+from hf_bias_patch.patch.plan import Plan
+from hf_bias_patch.patch.planner import make_plan
+from hf_bias_patch.patch.recipe import Recipe, make_recipe
+from hf_bias_patch.patch.rewrite import Rewrite
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+__all__ = ["Applied", "ModelTensors", "apply"]
+
+
+@dataclass(frozen=True)
+class _Info:
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ModelTensors:
+    """A model's parameters as named tensors (a `planner.Tensors`), read and written in place."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
+
+    @cached_property
+    def tensors(self) -> Mapping[str, _Info]:
+        """Parameter name → dtype (a safetensors name) and shape."""
+        return {name: _Info(_dtype_name(value), tuple(value.shape)) for name, value in self.parameters.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """A copy of a parameter's values in its dtype."""
+        return self._array(self.parameters[name].detach())
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """A copy of rows `start:stop` of a parameter."""
+        return self._array(self.parameters[name].detach()[start:stop])
+
+    def write(self, name: str, values: np.ndarray, start: int = 0) -> None:
+        """Put `values` (in the parameter's dtype) in place of rows `start` and on."""
+        import torch
+
+        target = self.parameters[name].detach()
+        raw = torch.from_numpy(np.ascontiguousarray(values).view(_WORDS[values.dtype.itemsize]))
+        target[start : start + len(values)].copy_(raw.view(target.dtype))
+
+    def shared(self, names: set[str]) -> tuple[str, str] | None:
+        """A pair of names for one parameter, the first of them in `names`."""
+        owners: dict[int, list[str]] = {}
+        for name, value in self.parameters.items():
+            owners.setdefault(value.data_ptr() if value.numel() else id(value), []).append(name)
+        pairs = (group for group in owners.values() if len(group) > 1 and names & set(group))
+        return next(((group[0], group[1]) for group in pairs), None)
+
+    def _array(self, values: torch.Tensor) -> np.ndarray:
+        if values.device.type == "meta":
+            raise CheckpointError("The model is on the meta device", remedy="Load its weights first")
+        import torch
+
+        words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+        raw = values.contiguous().cpu().view(words).numpy()
+        return raw.view(numpy_dtype(_dtype_name(values))).copy()
+
+
+_WORDS = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
+_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "uint8": "U8"}
+
+
+def _dtype_name(values: torch.Tensor) -> str:
+    name = str(values.dtype).removeprefix("torch.")
+    return _DTYPES.get(name, name)
+
+
+class Applied:
+    """A patched model. As a context manager, it puts the old values back on exit.
+
+    Attributes:
+        model: the model, changed in place.
+        plan: what was done.
+    """
+
+    def __init__(self, model: PreTrainedModel, plan: Plan) -> None:
+        self.model, self.plan = model, plan
+        self._tensors = ModelTensors(model)
+        self._old: dict[str, np.ndarray] = {}
+        self._execute()
+
+    def restore(self) -> None:
+        """Put the old values back, bit for bit."""
+        for name, values in self._old.items():
+            self._tensors.write(name, values)
+        self._old.clear()
+
+    def __enter__(self) -> PreTrainedModel:
+        return self.model
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restore()
+
+    def _execute(self) -> None:
+        tensors = self._tensors
+        if pair := tensors.shared(set(self.plan.touched)):
+            raise PlanError(
+                f"{pair[0]} and {pair[1]} are one parameter",
+                why="Editing one would edit the other",
+                remedy="Untie them first, or leave these sites out with the recipe's selectors",
+            )
+        # All new values first: an overflow found in the last matrix must not leave the first ones changed.
+        rewrite = Rewrite(self.plan, tensors)
+        new = dict(rewrite.vectors)
+        for weight in rewrite.matrices:
+            new[weight] = np.concatenate([block.new for block in rewrite.blocks(weight)])
+        for name, values in new.items():
+            self._old[name] = tensors.read(name)
+            tensors.write(name, values)
+
+
+def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields: Any) -> Applied:
+    """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
+
+    Args:
+        model: any supported transformers model, on any device.
+        recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
+
+    Returns:
+        The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block.
+
+    Raises:
+        RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then.
+
+    Example:
+        >>> with apply(model, fold="key,value"):  # doctest: +SKIP
+        ...     evaluate(model)
+    """
+    plan = recipe if isinstance(recipe, Plan) else None
+    if plan is None:
+        wanted = recipe if isinstance(recipe, Recipe) else make_recipe(**fields)
+        plan = make_plan(model.config.to_dict(), ModelTensors(model), wanted)
+    return Applied(model, plan)

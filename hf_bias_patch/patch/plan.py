@@ -1,0 +1,160 @@
+"""The plan: a recipe resolved against one checkpoint. Concrete edits, all refusals made, nothing executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hf_bias_patch.attention.sites import Norm, Slot
+from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patch.effects import Equal
+from hf_bias_patch.patch.recipe import Fill, Projection, Recipe
+
+__all__ = ["Edit", "Plan"]
+
+
+class Edit(BaseModel):
+    """One action on one bias slot.
+
+    Attributes:
+        site: name of the attention site, such as `decoder.0.cross`.
+        heads: query heads of the site.
+        action, into: what is done, and where a fold's bias goes.
+        slot: the bias slot it is done to.
+        value, output: the site's value and output slots, where the edit involves them.
+        norm: the layer norm that carries the bias (folds into `weight` and `norm`).
+        fill, seed: what is written instead (fills).
+        amplification: how many times its own rounding error the bias suffers; 1 for folds that only add vectors.
+        conditioning: 1-norm condition number of the query weight (folds into `norm`).
+        loss: amplification times the storage dtype's unit roundoff, relative to the bias.
+        equal: what stays equal.
+        zero: whether the bias is zero already, so that no value changes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str
+    heads: int
+    action: Literal["fold", "drop", "fill", "freeze", "train"]
+    slot: Slot
+    into: Literal["nothing", "output", "weight", "norm"] | None = None
+    value: Slot | None = None
+    output: Slot | None = None
+    norm: Norm | None = None
+    fill: Fill | None = None
+    seed: int = 0
+    amplification: float | None = None
+    conditioning: float | None = None
+    loss: float | None = None
+    equal: Equal = Equal()
+    zero: bool = False
+
+    @property
+    def projection(self) -> Projection:
+        """The projection whose bias it is."""
+        return self.slot.projection  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> str:
+        """Parameter name of the bias; a planned slot has one."""
+        assert self.slot.bias is not None
+        return self.slot.bias
+
+    @property
+    def removes(self) -> bool:
+        """Whether the bias is gone afterwards."""
+        return self.action in ("fold", "drop")
+
+    @property
+    def changes(self) -> bool:
+        """Whether any value changes."""
+        return self.action == "fill" or (self.removes and not self.zero)
+
+    @property
+    def label(self) -> str:
+        """The action as a person would write it, such as `fold value:output`."""
+        into = f":{self.into}" if self.into else ""
+        return f"{self.action} {self.projection}{into}"
+
+    @property
+    def touches(self) -> tuple[str, ...]:
+        """Tensors whose values change."""
+        if not self.changes:
+            return ()
+        names = [self.bias]
+        if self.into == "output" or self.into == "norm":
+            assert self.output and self.output.bias
+            names.append(self.output.bias)
+        if self.into == "weight":
+            assert self.slot.weight
+            names.append(self.slot.weight)
+        if self.into == "norm":
+            assert self.norm
+            names.append(self.norm.bias)
+        return tuple(names)
+
+
+class Plan(BaseModel):
+    """Everything that will happen to one checkpoint.
+
+    Attributes:
+        package: version of hf_bias_patch that made it.
+        recipe: what was asked for.
+        edits: in the order of sites and projections.
+        touched: tensor name → bytes, of every tensor whose values change.
+        absent: tensors that leave the file (storage `absent`).
+        family: name of the family whose facts it rests on.
+        equal: what all edits together leave equal.
+        lossy: whether an edit changes the function on purpose.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    package: str
+    recipe: Recipe
+    family: str
+    edits: tuple[Edit, ...]
+    touched: dict[str, int]
+    absent: tuple[str, ...] = ()
+    equal: Equal
+    lossy: bool
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything in the checkpoint's weights changes."""
+        return bool(self.touched or self.absent)
+
+    @property
+    def frozen(self) -> tuple[Edit, ...]:
+        """Edits that tell an optimiser what it may touch."""
+        return tuple(edit for edit in self.edits if edit.action in ("freeze", "train"))
+
+    def dumps(self) -> str:
+        """The plan as JSON text."""
+        return self.model_dump_json(indent=1, exclude_defaults=True) + "\n"
+
+    @classmethod
+    def loads(cls, text: str | bytes, where: str | Path = "plan") -> Plan:
+        """A plan from JSON text.
+
+        Raises:
+            CheckpointError: it is no plan, or one of another version of this package.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{where} is no plan this version can read ({error.error_count()} problems)",
+                remedy="Use the version of hf_bias_patch that made it, or patch the source again",
+            ) from None
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and bytes, for tables and logs."""
+        return {
+            "edits": len(self.edits),
+            "tensors": len(self.touched) + len(set(self.absent) - set(self.touched)),
+            "bytes": sum(self.touched.values()),
+            "lossy": self.lossy,
+        }

@@ -1,0 +1,289 @@
+"""Resolves a recipe against one checkpoint: selects slots, picks destinations, measures each fold, refuses early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from hf_bias_patch.attention.family import family_of
+from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot, Tensor, find_sites
+from hf_bias_patch.attention.verdict import DESTINATIONS
+from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype, unit_roundoff
+from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
+from hf_bias_patch.patch import algebra
+from hf_bias_patch.patch.effects import Equal, equal_under
+from hf_bias_patch.patch.plan import Edit, Plan
+from hf_bias_patch.patch.recipe import Recipe
+from hf_bias_patch.version import __version__
+
+__all__ = ["Tensors", "make_plan", "read_finite", "weight_matrix"]
+
+
+class Tensors(Protocol):
+    """Named tensors and their values: a checkpoint on disk, or a model in memory."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Name → dtype and shape."""
+        ...
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor's values in the storage dtype."""
+        ...
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows `start:stop` of a tensor, in the storage dtype."""
+        ...
+
+
+def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe) -> Plan:
+    """Resolve `recipe`.
+
+    Raises:
+        RecipeError: a selector or action matches nothing; the message lists what exists.
+        PlanError: a fold is not exact, or would lose more than `recipe.max_loss`; all such folds are listed.
+        CheckpointError: a bias or norm that is needed holds NaN or infinite values.
+        FamilyError: no family covers the config.
+    """
+    sites = find_sites(config, tensors.tensors)
+    chosen = _select(sites, recipe)
+    planner = _Planner(tensors, recipe)
+    edits = tuple(planner.edits(chosen))
+    if planner.refusals:
+        raise PlanError(
+            f"{len(planner.refusals)} of the {len(planner.refusals) + len(edits)} edits asked for are refused:\n"
+            + "\n".join(f"  {line}" for line in _grouped(planner.refusals)),
+            remedy="Leave these out with --layers, --stack or --attention, choose another destination, or drop them",
+        )
+    touched = sorted({name for edit in edits for name in edit.touches})
+    return Plan(
+        package=__version__,
+        recipe=recipe,
+        family=family_of(config).name,
+        edits=edits,
+        touched={name: _nbytes(tensors.tensors[name]) for name in touched},
+        absent=_absent(edits) if recipe.storage == "absent" else (),
+        equal=Equal.everything([edit.equal for edit in edits]),
+        lossy=any(not edit.equal.logits for edit in edits),
+    )
+
+
+def read_finite(tensors: Tensors, name: str) -> np.ndarray:
+    """A tensor in float64.
+
+    Raises:
+        CheckpointError: it is not floating point, or holds NaN or infinite values.
+    """
+    dtype = tensors.tensors[name].dtype
+    if dtype not in FLOATS:
+        raise CheckpointError(f"Tensor {name} is stored as {dtype}", why=f"Only {', '.join(FLOATS)} can be edited")
+    return check_finite(name, tensors.read(name).astype(np.float64))
+
+
+def check_finite(name: str, values: np.ndarray) -> np.ndarray:
+    """`values`, unless some are NaN or infinite."""
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"Tensor {name} holds {np.count_nonzero(~np.isfinite(values))} NaN or infinite values",
+            why="Folding would spread them",
+            remedy="Start from an undamaged checkpoint, or leave this layer out with --layers",
+        )
+    return values
+
+
+def weight_matrix(tensors: Tensors, slot: Slot) -> np.ndarray:
+    """The slot's part of its weight as (out, in), float64."""
+    assert slot.weight is not None
+    stored = read_finite(tensors, slot.weight)
+    return slot.view.take(stored.T if slot.conv1d else stored)
+
+
+def _select(sites: tuple[Site, ...], recipe: Recipe) -> list[Site]:
+    chosen = [site for site in sites if recipe.selects(site)]
+    if recipe.layers is not None:
+        known = {site.layer for site in sites}
+        if unknown := sorted(set(recipe.layers) - known):
+            raise RecipeError(f"There is no layer {unknown[0]}", remedy=_exists(sites))
+    if not chosen:
+        raise RecipeError("The selectors match no attention site", remedy=_exists(sites))
+    asked = dict.fromkeys([*recipe.fold, *recipe.drop, *recipe.fill, *recipe.freeze, *recipe.train])
+    for projection in asked:
+        if all(site.slots[projection].bias is None for site in chosen):
+            raise RecipeError(
+                f"None of the {len(chosen)} selected attention sites has a {projection} bias", remedy=_exists(sites)
+            )
+    return chosen
+
+
+def _exists(sites: Iterable[Site]) -> str:
+    kinds: dict[tuple[str, str], list[Site]] = {}
+    for site in sites:
+        kinds.setdefault((site.stack, site.kind), []).append(site)
+    lines = []
+    for (stack, kind), members in kinds.items():
+        biases = [name for name in PROJECTIONS if any(site.slots[name].bias for site in members)]
+        layers = f"layers 0-{max(site.layer for site in members)}"
+        lines.append(f"{stack} {kind} ({layers}, biases: {', '.join(biases) or 'none'})")
+    return "The checkpoint has: " + "; ".join(lines)
+
+
+def _grouped(refusals: list[tuple[str, str, str]]) -> list[str]:
+    """Refusals as lines, those of one action for one reason joined."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for site, label, reason in refusals:
+        groups.setdefault((label, reason), []).append(site)
+    return [f"{label} at {_and_more(names)}: {reason}" for (label, reason), names in groups.items()]
+
+
+def _and_more(names: list[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return int(np.prod(tensor.shape, dtype=np.int64)) * numpy_dtype(tensor.dtype).itemsize
+
+
+def _absent(edits: tuple[Edit, ...]) -> tuple[str, ...]:
+    """Bias tensors that leave the file: those of which every part is removed."""
+    removed: dict[str, int] = {}
+    size: dict[str, int] = {}
+    for edit in edits:
+        if edit.removes:
+            removed[edit.bias] = removed.get(edit.bias, 0) + edit.slot.view.size
+            size[edit.bias] = edit.slot.view.axis
+    partly = sorted(name for name in removed if removed[name] < size[name])
+    if partly:
+        raise PlanError(
+            f"Storage `absent` cannot take a part out of {partly[0]}"
+            + (f" (nor of {len(partly) - 1} more)" if len(partly) > 1 else ""),
+            why="query, key and value share this one tensor, and a part of it stays",
+            remedy="Remove all that share it (--fold query,key,value), or keep --storage zeros",
+        )
+    return tuple(sorted(removed))
+
+
+class _Planner:
+    """Makes edits slot by slot, collecting refusals as (site, action, reason)."""
+
+    def __init__(self, tensors: Tensors, recipe: Recipe) -> None:
+        self.tensors, self.recipe = tensors, recipe
+        self.refusals: list[tuple[str, str, str]] = []
+        self._witnesses: dict[str, algebra.Witness | None] = {}
+
+    def edits(self, sites: Iterable[Site]) -> Iterable[Edit]:
+        recipe = self.recipe
+        actions: list[tuple[Literal["fold", "drop", "fill", "freeze", "train"], Iterable[str]]] = [
+            ("fold", recipe.fold),
+            ("drop", recipe.drop),
+            ("fill", recipe.fill),
+            ("freeze", recipe.freeze),
+            ("train", recipe.train),
+        ]
+        for site in sites:
+            for action, projections in actions:
+                for projection in projections:
+                    slot = site.slots[projection]
+                    if slot.bias is None:
+                        continue
+                    edit = self._fold(site, slot) if action == "fold" else self._plain(site, slot, action)
+                    if edit is not None:
+                        yield edit
+
+    def _plain(self, site: Site, slot: Slot, action: Literal["fold", "drop", "fill", "freeze", "train"]) -> Edit:
+        # A random fill differs from site to site, but not with the selectors that happen to be around it.
+        fill = self.recipe.fill.get(slot.projection) if action == "fill" else None  # type: ignore[call-overload]
+        return Edit(
+            site=site.name,
+            heads=site.heads,
+            action=action,
+            slot=slot,
+            fill=fill,
+            seed=self.recipe.seed if fill else 0,
+            equal=self._equal(slot, action, None),
+            zero=not self._bias(slot).any(),
+        )
+
+    def _fold(self, site: Site, slot: Slot) -> Edit | None:
+        into = self._destination(site, slot)
+        if into is None:
+            return None
+        edit = Edit(
+            site=site.name,
+            heads=site.heads,
+            action="fold",
+            slot=slot,
+            into=into,  # type: ignore[arg-type]
+            value=site.slots["value"] if into == "norm" else None,
+            output=site.slots["output"] if into in ("output", "norm") else None,
+            norm=slot.norm if into in ("weight", "norm") else None,
+            equal=self._equal(slot, "fold", into),
+            zero=not self._bias(slot).any(),
+        )
+        if edit.zero:
+            return edit
+        measure: dict[str, Callable[[Edit], Edit | None]] = {"weight": self._measure_weight, "norm": self._measure_norm}
+        return measure[into](edit) if into in measure else edit
+
+    def _destination(self, site: Site, slot: Slot) -> str | None:
+        wanted = self.recipe.fold[slot.projection]  # type: ignore[index]
+        folds = slot.verdict.folds
+        if wanted == "default":
+            if slot.verdict.destinations:
+                return slot.verdict.destinations[0]
+            reasons = "; ".join(dict.fromkeys(folds.values())) or slot.verdict.reason
+            return self._refuse(site.name, f"fold {slot.projection}", reasons)
+        if folds.get(wanted):
+            return self._refuse(site.name, f"fold {slot.projection}:{wanted}", folds[wanted])
+        if wanted == "norm" and site.slots["output"].bias is None:
+            return self._refuse(site.name, "fold query:norm", "the output projection has no bias to make up for it")
+        return wanted
+
+    def _refuse(self, site: str, label: str, reason: str) -> None:
+        self.refusals.append((site, label, reason))
+
+    def _bias(self, slot: Slot) -> np.ndarray:
+        assert slot.bias is not None
+        return slot.view.take(read_finite(self.tensors, slot.bias))
+
+    def _equal(self, slot: Slot, action: Any, into: str | None) -> Equal:
+        return equal_under(
+            action,
+            into,
+            redundant=slot.verdict.state == "redundant",
+            dropout=bool(slot.norm and slot.norm.dropout),
+            residual=bool(slot.norm and slot.norm.residual),
+        )
+
+    def _measure_weight(self, edit: Edit) -> Edit | None:
+        assert edit.norm is not None and edit.slot.weight is not None
+        if edit.norm.bias not in self._witnesses:
+            gamma, beta = read_finite(self.tensors, edit.norm.weight), read_finite(self.tensors, edit.norm.bias)
+            self._witnesses[edit.norm.bias] = algebra.witness(gamma, beta)
+        witness = self._witnesses[edit.norm.bias]
+        if witness is None:
+            return self._refuse(edit.site, edit.label, f"{edit.norm.bias} makes no constant (1/γ · β is zero)")
+        return self._within(edit, witness.amplification, edit.slot.weight, {})
+
+    def _measure_norm(self, edit: Edit) -> Edit | None:
+        assert edit.norm is not None
+        shift = algebra.solve_shift(weight_matrix(self.tensors, edit.slot), self._bias(edit.slot))
+        if shift is None:
+            return self._refuse(edit.site, edit.label, f"{edit.slot.weight} has no inverse")
+        return self._within(edit, shift.amplification, edit.norm.bias, {"conditioning": shift.conditioning})
+
+    def _within(self, edit: Edit, amplification: float, tensor: str, more: dict[str, float]) -> Edit | None:
+        """The edit with its measures, unless it loses more than the recipe allows."""
+        loss = amplification * unit_roundoff(self.tensors.tensors[tensor].dtype)
+        if loss > self.recipe.max_loss:
+            reason = (
+                f"rounding {tensor} to {self.tensors.tensors[tensor].dtype} would cost {loss:.2g} of the bias "
+                f"(amplification {amplification:.3g}), above max_loss {self.recipe.max_loss:g}"
+            )
+            return self._refuse(edit.site, edit.label, reason)
+        return edit.model_copy(update={"amplification": amplification, "loss": loss, **more})
+
+
+assert set(DESTINATIONS) == set(PROJECTIONS)

@@ -1,0 +1,194 @@
+"""What the user asks for: selectors and actions, from flags, YAML or Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.attention.verdict import DESTINATIONS
+from hf_bias_patch.errors import RecipeError
+
+__all__ = ["Fill", "Projection", "Recipe", "make_recipe", "read_recipe"]
+
+Projection = Literal["query", "key", "value", "output"]
+Destination = Literal["default", "nothing", "output", "weight", "norm"]
+
+
+class Fill(BaseModel):
+    """Values to put in place of a bias: a constant, or random ones drawn from the recipe's seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["constant", "uniform", "normal"]
+    first: float
+    second: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Fill:
+        """Read `3.5`, `uniform:LOW:HIGH` or `normal:MEAN:STD`."""
+        kind, *numbers = str(text).split(":")
+        try:
+            if not numbers:
+                return cls(kind="constant", first=float(kind))
+            first, second = map(float, numbers)
+        except ValueError:
+            raise ValueError(f"{text!r} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD") from None
+        if kind == "uniform" and first >= second:
+            raise ValueError(f"{text!r}: LOW must lie below HIGH")
+        if kind == "normal" and second <= 0:
+            raise ValueError(f"{text!r}: STD must be positive")
+        return cls(kind=kind, first=first, second=second)  # type: ignore[arg-type]
+
+
+def _folds(value: Any) -> Any:
+    """`"key,value:weight"`, `["key", "value:weight"]` or `{"key": "default"}` as a mapping."""
+    if isinstance(value, Mapping):
+        return {name: destination or "default" for name, destination in value.items()}
+    pairs = (item.partition(":") for item in _names(value))
+    return {name: destination or "default" for name, _, destination in pairs}
+
+
+def _fills(value: Any) -> Any:
+    """`"key=uniform:-5:5"`, a list of such, or `{"key": "uniform:-5:5"}` as a mapping to Fill."""
+    if not isinstance(value, Mapping):
+        pairs = [item.partition("=") for item in _names(value)]
+        if missing := [name for name, equals, _ in pairs if not equals]:
+            raise ValueError(f"{missing[0]!r} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
+        value = {name: text for name, _, text in pairs}
+    return {name: fill if isinstance(fill, (Fill, Mapping)) else Fill.parse(fill) for name, fill in value.items()}
+
+
+def _names(value: Any) -> Any:
+    """`"key,value"` or an iterable of such, as a list."""
+    items = [value] if isinstance(value, str) else list(value or ())
+    return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
+
+
+def _layers(value: Any) -> Any:
+    """`"0-5,7"`, `3` or `[0, 1]` as sorted numbers."""
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return (value,)
+    if not isinstance(value, str):
+        return tuple(sorted(set(value)))
+    chosen: set[int] = set()
+    for part in _names(value):
+        low, dash, high = part.partition("-")
+        try:
+            first, last = int(low), int(high) if dash else int(low)
+        except ValueError:
+            raise ValueError(f"{part!r} is no layer or range of layers; write 0-5,7") from None
+        if first > last:
+            raise ValueError(f"{part!r}: the first layer lies behind the last")
+        chosen.update(range(first, last + 1))
+    return tuple(sorted(chosen))
+
+
+_Projections = Annotated[tuple[Projection, ...], BeforeValidator(_names)]
+
+
+class Recipe(BaseModel):
+    """Actions, and the sites they are for. Every field is optional; a recipe without an action is refused.
+
+    Attributes:
+        fold: projection → where its bias goes (`default`, `nothing`, `output`, `weight`, `norm`); exact, or refused.
+        drop: projections whose bias is set to zero whatever happens.
+        fill: projection → constant or random values to write instead.
+        freeze, train: what an optimiser may touch; changes no value.
+        layers: layer numbers; all if None.
+        stack: `encoder` or `decoder`; both if None.
+        attention: `self` or `cross`; both if None.
+        storage: `zeros` keeps a removed bias as zeros, `absent` takes tensor and parameter away.
+        seed: of random fills.
+        max_loss: largest relative rounding loss a fold may cost the bias it moves (amplification · unit roundoff).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fold: Annotated[dict[Projection, Destination], BeforeValidator(_folds)] = Field(default_factory=dict)
+    drop: _Projections = ()
+    fill: Annotated[dict[Projection, Fill], BeforeValidator(_fills)] = Field(default_factory=dict)
+    freeze: _Projections = ()
+    train: _Projections = ()
+    layers: Annotated[tuple[int, ...] | None, BeforeValidator(_layers)] = None
+    stack: Literal["encoder", "decoder"] | None = None
+    attention: Literal["self", "cross"] | None = None
+    storage: Literal["zeros", "absent"] = "zeros"
+    seed: int = 0
+    max_loss: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if not (self.fold or self.drop or self.fill or self.freeze or self.train):
+            raise ValueError("no action: give at least one of fold, drop, fill, freeze, train")
+        for first, second in (("fold", "drop"), ("fold", "fill"), ("drop", "fill"), ("freeze", "train")):
+            if both := sorted(set(getattr(self, first)) & set(getattr(self, second))):
+                raise ValueError(f"{both[0]} is in both {first} and {second}")
+        for projection, destination in self.fold.items():
+            offered = DESTINATIONS[projection]
+            if not offered:
+                raise ValueError(f"the {projection} bias has nowhere to go; drop or fill it instead")
+            if destination not in ("default", *offered):
+                raise ValueError(f"{projection}:{destination} is not offered; a {projection} bias folds into {offered}")
+        if self.storage == "absent" and not (self.fold or self.drop):
+            raise ValueError("storage absent takes away what is folded or dropped, and nothing is")
+        return self
+
+    def selects(self, site: Site) -> bool:
+        """Whether a site is among those the recipe is for."""
+        return (
+            (self.layers is None or site.layer in self.layers)
+            and self.stack in (None, site.stack)
+            and self.attention in (None, site.kind)
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as JSON values, defaults left out."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def make_recipe(**fields: Any) -> Recipe:
+    """A recipe from keyword arguments, in the forms the command line takes.
+
+    Raises:
+        RecipeError: a field is unknown or its value is wrong; the message lists every such field.
+    """
+    try:
+        return Recipe(**fields)
+    except ValidationError as error:
+        raise RecipeError(_explain(error), remedy=f"Fields: {', '.join(Recipe.model_fields)}") from None
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """A recipe from a YAML (or JSON) file.
+
+    Raises:
+        RecipeError: the file cannot be read, is not a mapping, or a field of it is wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"The recipe {path} is no mapping of fields", remedy="Write, for example, `fold: [key]`")
+    return make_recipe(**{str(key): value for key, value in content.items()})
+
+
+def _explain(error: ValidationError) -> str:
+    return "The recipe is wrong: " + "; ".join(_problems(error))
+
+
+def _problems(error: ValidationError) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            yield f"there is no field `{where}`"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{where}: {message}" if where else message

@@ -1,0 +1,87 @@
+"""What a variant says of itself: its side files, and the `bias_patch` block of its config.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
+from hf_bias_patch.checkpoint.source import Source
+from hf_bias_patch.patch.plan import Plan
+from hf_bias_patch.patch.recipe import Recipe
+
+__all__ = ["CERTIFICATE", "LOADER", "PLAN", "UNDO", "is_patched", "loader_text", "patched_config", "recipe_of"]
+
+PLAN = f"{SIDE_FOLDER}/plan.json"
+UNDO = f"{SIDE_FOLDER}/undo.zip"
+CERTIFICATE = f"{SIDE_FOLDER}/certificate.json"
+LOADER = "modeling_bias_patch.py"
+
+BLOCK = "bias_patch"
+_AUTO_CLASSES = (
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+)
+
+
+def is_patched(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is a variant's."""
+    return isinstance(config.get(BLOCK), dict)
+
+
+def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe a variant was made by, as plain JSON values; empty for other checkpoints."""
+    return dict(config[BLOCK].get("recipe", {})) if is_patched(config) else {}
+
+
+def is_same(config: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a checkpoint was already patched by this very recipe."""
+    return is_patched(config) and recipe_of(config) == recipe.plain()
+
+
+def patched_config(config: Mapping[str, Any], plan: Plan, source: Source, sha256: Mapping[str, str]) -> bytes:
+    """config.json of a variant.
+
+    Args:
+        config: the source's config.
+        plan: what was done.
+        source: where it came from; of a local path only the last part is named.
+        sha256: of the source's weight files; empty where they were not read.
+    """
+    before = config[BLOCK] if is_patched(config) else {}
+    block: dict[str, Any] = {
+        "version": plan.package,
+        "recipe": plan.recipe.plain(),
+        "source": {"name": _public_name(source), "revision": source.revision, "sha256": dict(sha256) or None},
+        "absent": sorted({*before.get("absent", ()), *plan.absent}),
+        "lossy": plan.lossy or bool(before.get("lossy")),
+    }
+    for action in ("freeze", "train"):
+        slots = [f"{edit.site}.{edit.projection}" for edit in plan.edits if edit.action == action]
+        if slots:
+            block[action] = slots
+    new = {**config, BLOCK: block}
+    if block["absent"]:
+        new["auto_map"] = {**config.get("auto_map", {}), **{auto: f"{LOADER[:-3]}.{auto}" for auto in _AUTO_CLASSES}}
+    return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _public_name(source: Source) -> str:
+    # A variant may be published; the folders of the machine it was made on are nobody's business.
+    return source.path.resolve().name if source.path.name and source.name == str(source.path) else source.name
+
+
+def loader_text(model_type: str) -> str:
+    """The module that loads a variant of storage `absent` through stock Auto classes."""
+    text = resources.files(__package__).joinpath("absent.py").read_text("utf-8")
+    return text.replace('MODEL_TYPE = ""', f"MODEL_TYPE = {model_type!r}")

@@ -1,0 +1,59 @@
+"""Undoing a fold into a weight: what rounding took away, so that the old matrix comes back bit for bit.
+
+A fold stores W' = round(W + u). Taking u off again gives round(W' − u), which differs from W by the few last bits
+that rounding lost. Only that difference, of the bit patterns, is kept: most of it is zeros, which compress well.
+The update u = b dᵀ is computed elementwise in float64 from stored b and d, so it is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from hf_bias_patch.patch.algebra import round_once
+
+__all__ = ["decode", "encode"]
+
+_WORDS = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+
+
+def encode(old: np.ndarray, new: np.ndarray, update: np.ndarray) -> bytes:
+    """What `decode` needs, besides `new` and `update`, to give `old` back.
+
+    Args:
+        old, new: the values before and after, in one storage dtype.
+        update: u, float64.
+    """
+    word = _WORDS[old.dtype.itemsize]
+    difference = _bits(old, word) - _bits(_guess(new, update), word)
+    # Small differences of either sign become small numbers, whose upper bytes are zero.
+    top = np.array(8 * word.itemsize - 1, word)
+    folded = (difference << np.array(1, word)) ^ (np.array(0, word) - (difference >> top))
+    planes = folded.reshape(-1, 1).view(np.uint8)
+    return zlib.compress(np.ascontiguousarray(planes.T).tobytes(), level=1)
+
+
+def decode(new: np.ndarray, update: np.ndarray, residual: bytes) -> np.ndarray:
+    """The old values, bit for bit.
+
+    Raises:
+        ValueError: the residual belongs to other values.
+    """
+    word = _WORDS[new.dtype.itemsize]
+    raw = np.frombuffer(zlib.decompress(residual), np.uint8)
+    if raw.size != new.nbytes:
+        raise ValueError(f"a residual of {raw.size} bytes for {new.nbytes} bytes of values")
+    folded = np.ascontiguousarray(raw.reshape(word.itemsize, -1).T).view(word).reshape(-1)
+    one = np.array(1, word)
+    difference = (folded >> one) ^ (np.array(0, word) - (folded & one))
+    bits = _bits(_guess(new, update), word) + difference
+    return bits.view(new.dtype).reshape(new.shape)
+
+
+def _guess(new: np.ndarray, update: np.ndarray) -> np.ndarray:
+    return round_once(new.astype(np.float64) - update, new.dtype)
+
+
+def _bits(values: np.ndarray, word: np.dtype) -> np.ndarray:
+    return np.ascontiguousarray(values).view(word).reshape(-1)
