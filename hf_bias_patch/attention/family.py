@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import FamilyError
 
 if sys.version_info >= (3, 11):
@@ -56,7 +57,7 @@ class Attention:
 
     stack: str
     kind: str
-    maps: dict[str, list[str]]
+    maps: dict[str, list[Projection]]
     reads: str
     reads_first: str = ""
     dropout_after_first: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hf_bias_patch.attention.layout import View
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patch import residual
-from hf_bias_patch.patch.rewrite import Block, Outer, blocks_of_rows
+from hf_bias_patch.patching import residual
+from hf_bias_patch.patching.rewrite import Block, Outer, blocks_of_rows
 
 __all__ = ["Undo", "UndoWriter"]
 
@@ -40,6 +41,11 @@ class _Old(BaseModel):
     sha256: str
     patched_sha256: str | None
     updates: tuple[_Update, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's values."""
+        return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
 
 
 class _Manifest(BaseModel):
@@ -85,7 +91,13 @@ class UndoWriter:
         )
 
     def matrix(
-        self, name: str, file: str, dtype: str, shape: tuple[int, ...], outers: list[Outer], blocks: Iterator[Block]
+        self,
+        name: str,
+        file: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        outers: list[Outer],
+        blocks: Iterator[Block],
     ) -> Iterator[bytes]:
         """Keep what restores a matrix from its new values, while passing on the new rows as bytes."""
         member = self._member()
@@ -131,7 +143,11 @@ class UndoWriter:
             created: files of the variant that the source did not have.
         """
         manifest = _Manifest(
-            sha256=dict(sha256), tensors=self._tensors, headers=self._headers, files=self._files, created=created
+            sha256=dict(sha256),
+            tensors=self._tensors,
+            headers=self._headers,
+            files=self._files,
+            created=created,
         )
         self._write(_MANIFEST, manifest.model_dump_json().encode())
 

@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.errors import RecipeError
 
-__all__ = ["Fill", "Projection", "Recipe", "make_recipe", "read_recipe"]
+__all__ = ["Fill", "Recipe", "make_recipe", "read_recipe"]
 
-Projection = Literal["query", "key", "value", "output"]
 Destination = Literal["default", "nothing", "output", "weight", "norm"]
 
 
@@ -42,7 +41,7 @@ class Fill(BaseModel):
             raise ValueError(f"{text!r}: LOW must lie below HIGH")
         if kind == "normal" and second <= 0:
             raise ValueError(f"{text!r}: STD must be positive")
-        return cls(kind=kind, first=first, second=second)  # type: ignore[arg-type]
+        return cls(kind=kind, first=first, second=second)
 
 
 def _folds(value: Any) -> Any:

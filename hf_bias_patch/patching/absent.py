@@ -6,13 +6,18 @@ modeling_bias_patch.py, for `AutoModel.from_pretrained(..., trust_remote_code=Tr
 the package, and nothing but torch and transformers.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import transformers
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-MODEL_TYPE = ""  # filled in where the file is shipped
+MODEL_TYPE = ""
+"""Filled in where the file is shipped."""
+
+SOURCE = Path(__file__).read_text("utf-8")
 
 
 class Conv1DWithoutBias(Conv1D):
@@ -42,11 +47,18 @@ def remove_biases(model: nn.Module, names: list[str]) -> None:
 def without_biases(stock: Any) -> Any:
     """The stock model class, whose models lack the biases that `config.bias_patch` lists as absent."""
 
-    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+    def init(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         stock.__init__(self, config, *args, **kwargs)
         remove_biases(self, config.bias_patch["absent"])
 
-    return type(stock.__name__, (stock,), {"__init__": __init__, "__module__": __name__, "__doc__": stock.__doc__})
+    def save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        stock.save_pretrained(self, save_directory, *args, **kwargs)
+        # The saved config names this module, so it goes along.
+        text = re.sub("^MODEL_TYPE = .*$", f"MODEL_TYPE = {self.config.model_type!r}", SOURCE, count=1, flags=re.M)
+        (Path(save_directory) / "modeling_bias_patch.py").write_text(text, "utf-8")
+
+    members = {"__init__": init, "save_pretrained": save_pretrained, "__module__": __name__}
+    return type(stock.__name__, (stock,), members | {"__doc__": stock.__doc__})
 
 
 def __getattr__(name: str) -> Any:

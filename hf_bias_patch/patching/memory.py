@@ -12,10 +12,10 @@ import numpy as np
 
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.errors import CheckpointError, PlanError
-from hf_bias_patch.patch.plan import Plan
-from hf_bias_patch.patch.planner import make_plan
-from hf_bias_patch.patch.recipe import Recipe, make_recipe
-from hf_bias_patch.patch.rewrite import Rewrite
+from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.planner import make_plan
+from hf_bias_patch.patching.recipe import Recipe, make_recipe
+from hf_bias_patch.patching.rewrite import Rewrite
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,14 @@ class ModelTensors:
 
 
 _WORDS = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "uint8": "U8"}
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int8": "I8",
+    "uint8": "U8",
+}
 
 
 def _dtype_name(values: torch.Tensor) -> str:

@@ -16,9 +16,9 @@ from hf_bias_patch.attention.layout import View
 from hf_bias_patch.attention.sites import Norm, Slot
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.errors import PlanError
-from hf_bias_patch.patch import algebra
-from hf_bias_patch.patch.plan import Edit, Plan
-from hf_bias_patch.patch.planner import Tensors, check_finite, read_finite, weight_matrix
+from hf_bias_patch.patching import algebra
+from hf_bias_patch.patching.plan import Edit, Plan
+from hf_bias_patch.patching.planner import Tensors, check_finite, read_finite, weight_matrix
 
 __all__ = ["Block", "Outer", "Rewrite", "blocks_of_rows", "removal", "store"]
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hf_bias_patch.attention.sites import Norm, Slot
+from hf_bias_patch.attention.sites import Norm, Projection, Slot
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patch.effects import Equal
-from hf_bias_patch.patch.recipe import Fill, Projection, Recipe
+from hf_bias_patch.patching.effects import Equal
+from hf_bias_patch.patching.recipe import Fill, Recipe
 
 __all__ = ["Edit", "Plan"]
 
@@ -54,7 +54,7 @@ class Edit(BaseModel):
     @property
     def projection(self) -> Projection:
         """The projection whose bias it is."""
-        return self.slot.projection  # type: ignore[return-value]
+        return self.slot.projection
 
     @property
     def bias(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files, stale_files
 from hf_bias_patch.checkpoint.source import Source, resolve
-from hf_bias_patch.patch.plan import Plan
-from hf_bias_patch.patch.planner import make_plan
-from hf_bias_patch.patch.recipe import Recipe, make_recipe
-from hf_bias_patch.patch.record import LOADER, PLAN, UNDO, is_same, loader_text, patched_config
-from hf_bias_patch.patch.rewrite import Rewrite
-from hf_bias_patch.patch.undo import UndoWriter
+from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.planner import make_plan
+from hf_bias_patch.patching.recipe import Recipe, make_recipe
+from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, is_same, loader_text, patched_config
+from hf_bias_patch.patching.rewrite import Rewrite
+from hf_bias_patch.patching.undo import UndoWriter
 
 __all__ = ["Patched", "patch", "plan", "write_variant"]
 
@@ -116,29 +116,34 @@ def write_variant(
             if file not in source.known_sha256
         }
         (folder / SIDE_FOLDER).mkdir()
-        companions = companion_files(checkpoint.folder, weights)
-        for name in companions:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint.folder / name, folder / name)
+        for path in companion_files(checkpoint.folder, weights):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint.folder / path, folder / path)
         with UndoWriter(folder / UNDO) as undo:
             for file in checkpoint.files:
                 _write_weights(checkpoint, plan, rewrite, file, folder / file, undo, progress)
             sha256 = {file: source.known_sha256.get(file) or hashes[file].result() for file in checkpoint.files}
             small = _small_files(checkpoint, plan, source, sha256)
             for name, content in small.items():
-                if (checkpoint.folder / name).exists():
-                    undo.file(name, (checkpoint.folder / name).read_bytes())
                 (folder / name).write_bytes(content)
-            keep_side_folder(checkpoint.folder, undo)
-            created = tuple(name for name in small if not (checkpoint.folder / name).exists())
+            created = keep_old_files(checkpoint.folder, [*small, PLAN], undo)
+            (folder / PLAN).write_text(plan.dumps(), "utf-8")
             undo.finish(sha256, created)
     return tuple(stale_files(checkpoint.folder, weights))
 
 
-def keep_side_folder(folder: Path, undo: UndoWriter) -> None:
-    """Keep the plan and undo values of an earlier patch, so that reverts can be chained."""
-    for path in sorted((folder / SIDE_FOLDER).glob("*")):
-        undo.file(f"{SIDE_FOLDER}/{path.name}", path.read_bytes())
+def keep_old_files(folder: Path, names: Iterable[str], undo: UndoWriter) -> tuple[str, ...]:
+    """Keep small files that will change, and the side folder of an earlier patch, so that reverts can be chained.
+
+    Returns:
+        Those of `names` that the folder does not have.
+    """
+    side = [f"{SIDE_FOLDER}/{path.name}" for path in (folder / SIDE_FOLDER).glob("*")]
+    changing = dict.fromkeys([*names, *sorted(side)])
+    for name in changing:
+        if (folder / name).exists():
+            undo.file(name, (folder / name).read_bytes())
+    return tuple(name for name in changing if not (folder / name).exists())
 
 
 def _write_weights(
@@ -180,7 +185,7 @@ def _matrix(name: str, file: str, checkpoint: Checkpoint, rewrite: Rewrite, undo
 
 
 def _small_files(checkpoint: Checkpoint, plan: Plan, source: Source, sha256: dict[str, str]) -> dict[str, bytes]:
-    files = {"config.json": patched_config(checkpoint.config, plan, source, sha256), PLAN: plan.dumps().encode()}
+    files = {"config.json": patched_config(checkpoint.config, plan, source, sha256)}
     if checkpoint.index_name:
         files[checkpoint.index_name] = _index(checkpoint, plan)
     if plan.absent:

@@ -11,11 +11,11 @@ import zlib
 
 import numpy as np
 
-from hf_bias_patch.patch.algebra import round_once
+from hf_bias_patch.patching.algebra import round_once
 
 __all__ = ["decode", "encode"]
 
-_WORDS = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_WORDS: dict[int, np.dtype] = {size: np.dtype(f"<u{size}") for size in (2, 4, 8)}
 
 
 def encode(old: np.ndarray, new: np.ndarray, update: np.ndarray) -> bytes:

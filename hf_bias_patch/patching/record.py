@@ -9,10 +9,19 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.patch.plan import Plan
-from hf_bias_patch.patch.recipe import Recipe
+from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.recipe import Recipe
 
-__all__ = ["CERTIFICATE", "LOADER", "PLAN", "UNDO", "is_patched", "loader_text", "patched_config", "recipe_of"]
+__all__ = [
+    "CERTIFICATE",
+    "LOADER",
+    "PLAN",
+    "UNDO",
+    "is_patched",
+    "loader_text",
+    "patched_config",
+    "recipe_of",
+]
 
 PLAN = f"{SIDE_FOLDER}/plan.json"
 UNDO = f"{SIDE_FOLDER}/undo.zip"
@@ -72,7 +81,10 @@ def patched_config(config: Mapping[str, Any], plan: Plan, source: Source, sha256
             block[action] = slots
     new = {**config, BLOCK: block}
     if block["absent"]:
-        new["auto_map"] = {**config.get("auto_map", {}), **{auto: f"{LOADER[:-3]}.{auto}" for auto in _AUTO_CLASSES}}
+        new["auto_map"] = {
+            **config.get("auto_map", {}),
+            **{auto: f"{LOADER[:-3]}.{auto}" for auto in _AUTO_CLASSES},
+        }
     return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patch.record import BLOCK
+from hf_bias_patch.patching.record import BLOCK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
     stock = _class_of(auto_class, config, folder)
     block = getattr(config, BLOCK, None) or {}
     if block.get("absent"):
-        from hf_bias_patch.patch.absent import without_biases
+        from hf_bias_patch.patching.absent import without_biases
 
         stock = without_biases(stock)
     loaded = stock.from_pretrained(folder, **kwargs)
@@ -63,5 +63,3 @@ def _class_of(auto_class: Any, config: Any, folder: Path) -> Any:
     if type(config) not in mapping:
         raise CheckpointError(f"{auto_class.__name__} has no class for the model type {config.model_type!r}")
     return mapping[type(config)]
-
-

@@ -8,14 +8,15 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from hf_bias_patch.attention.family import family_of
-from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot, Tensor, find_sites
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype, unit_roundoff
 from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
-from hf_bias_patch.patch import algebra
-from hf_bias_patch.patch.effects import Equal, equal_under
-from hf_bias_patch.patch.plan import Edit, Plan
-from hf_bias_patch.patch.recipe import Recipe
+from hf_bias_patch.patching import algebra
+from hf_bias_patch.patching.effects import Equal, equal_under
+from hf_bias_patch.patching.plan import Edit, Plan
+from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.version import __version__
 
 __all__ = ["Tensors", "make_plan", "read_finite", "weight_matrix"]
@@ -112,7 +113,8 @@ def _select(sites: tuple[Site, ...], recipe: Recipe) -> list[Site]:
     for projection in asked:
         if all(site.slots[projection].bias is None for site in chosen):
             raise RecipeError(
-                f"None of the {len(chosen)} selected attention sites has a {projection} bias", remedy=_exists(sites)
+                f"None of the {len(chosen)} selected attention sites has a {projection} bias",
+                remedy=_exists(sites),
             )
     return chosen
 
@@ -175,7 +177,7 @@ class _Planner:
 
     def edits(self, sites: Iterable[Site]) -> Iterable[Edit]:
         recipe = self.recipe
-        actions: list[tuple[Literal["fold", "drop", "fill", "freeze", "train"], Iterable[str]]] = [
+        actions: list[tuple[Literal["fold", "drop", "fill", "freeze", "train"], Iterable[Projection]]] = [
             ("fold", recipe.fold),
             ("drop", recipe.drop),
             ("fill", recipe.fill),
@@ -194,7 +196,7 @@ class _Planner:
 
     def _plain(self, site: Site, slot: Slot, action: Literal["fold", "drop", "fill", "freeze", "train"]) -> Edit:
         # A random fill differs from site to site, but not with the selectors that happen to be around it.
-        fill = self.recipe.fill.get(slot.projection) if action == "fill" else None  # type: ignore[call-overload]
+        fill = self.recipe.fill.get(slot.projection) if action == "fill" else None
         return Edit(
             site=site.name,
             heads=site.heads,
@@ -215,7 +217,7 @@ class _Planner:
             heads=site.heads,
             action="fold",
             slot=slot,
-            into=into,  # type: ignore[arg-type]
+            into=into,
             value=site.slots["value"] if into == "norm" else None,
             output=site.slots["output"] if into in ("output", "norm") else None,
             norm=slot.norm if into in ("weight", "norm") else None,
@@ -224,21 +226,27 @@ class _Planner:
         )
         if edit.zero:
             return edit
-        measure: dict[str, Callable[[Edit], Edit | None]] = {"weight": self._measure_weight, "norm": self._measure_norm}
+        measure: dict[str, Callable[[Edit], Edit | None]] = {
+            "weight": self._measure_weight,
+            "norm": self._measure_norm,
+        }
         return measure[into](edit) if into in measure else edit
 
     def _destination(self, site: Site, slot: Slot) -> str | None:
-        wanted = self.recipe.fold[slot.projection]  # type: ignore[index]
+        wanted = self.recipe.fold[slot.projection]
         folds = slot.verdict.folds
         if wanted == "default":
             if slot.verdict.destinations:
                 return slot.verdict.destinations[0]
             reasons = "; ".join(dict.fromkeys(folds.values())) or slot.verdict.reason
-            return self._refuse(site.name, f"fold {slot.projection}", reasons)
+            self._refuse(site.name, f"fold {slot.projection}", reasons)
+            return None
         if folds.get(wanted):
-            return self._refuse(site.name, f"fold {slot.projection}:{wanted}", folds[wanted])
+            self._refuse(site.name, f"fold {slot.projection}:{wanted}", folds[wanted])
+            return None
         if wanted == "norm" and site.slots["output"].bias is None:
-            return self._refuse(site.name, "fold query:norm", "the output projection has no bias to make up for it")
+            self._refuse(site.name, "fold query:norm", "the output projection has no bias to make up for it")
+            return None
         return wanted
 
     def _refuse(self, site: str, label: str, reason: str) -> None:
@@ -260,18 +268,23 @@ class _Planner:
     def _measure_weight(self, edit: Edit) -> Edit | None:
         assert edit.norm is not None and edit.slot.weight is not None
         if edit.norm.bias not in self._witnesses:
-            gamma, beta = read_finite(self.tensors, edit.norm.weight), read_finite(self.tensors, edit.norm.bias)
+            gamma, beta = (
+                read_finite(self.tensors, edit.norm.weight),
+                read_finite(self.tensors, edit.norm.bias),
+            )
             self._witnesses[edit.norm.bias] = algebra.witness(gamma, beta)
         witness = self._witnesses[edit.norm.bias]
         if witness is None:
-            return self._refuse(edit.site, edit.label, f"{edit.norm.bias} makes no constant (1/γ · β is zero)")
+            self._refuse(edit.site, edit.label, f"{edit.norm.bias} makes no constant (1/γ · β is zero)")
+            return None
         return self._within(edit, witness.amplification, edit.slot.weight, {})
 
     def _measure_norm(self, edit: Edit) -> Edit | None:
         assert edit.norm is not None
         shift = algebra.solve_shift(weight_matrix(self.tensors, edit.slot), self._bias(edit.slot))
         if shift is None:
-            return self._refuse(edit.site, edit.label, f"{edit.slot.weight} has no inverse")
+            self._refuse(edit.site, edit.label, f"{edit.slot.weight} has no inverse")
+            return None
         return self._within(edit, shift.amplification, edit.norm.bias, {"conditioning": shift.conditioning})
 
     def _within(self, edit: Edit, amplification: float, tensor: str, more: dict[str, float]) -> Edit | None:
@@ -282,7 +295,8 @@ class _Planner:
                 f"rounding {tensor} to {self.tensors.tensors[tensor].dtype} would cost {loss:.2g} of the bias "
                 f"(amplification {amplification:.3g}), above max_loss {self.recipe.max_loss:g}"
             )
-            return self._refuse(edit.site, edit.label, reason)
+            self._refuse(edit.site, edit.label, reason)
+            return None
         return edit.model_copy(update={"amplification": amplification, "loss": loss, **more})
 
 

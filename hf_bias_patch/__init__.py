@@ -1,0 +1,71 @@
+"""Finds, decides, rewrites and proves: the attention biases of Hugging Face checkpoints.
+
+The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
+Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load` and `verify`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.version import __version__
+
+if TYPE_CHECKING:
+    from hf_bias_patch.attention.inspect import Inspection, inspect
+    from hf_bias_patch.evidence.certificate import Certificate
+    from hf_bias_patch.evidence.run import verify
+    from hf_bias_patch.patching.disk import Patched, patch, plan
+    from hf_bias_patch.patching.inplace import patch_in_place
+    from hf_bias_patch.patching.loading import load
+    from hf_bias_patch.patching.memory import Applied, apply
+    from hf_bias_patch.patching.plan import Plan
+    from hf_bias_patch.patching.recipe import Recipe
+    from hf_bias_patch.patching.revert import Reverted, revert
+
+__all__ = [
+    "Applied",
+    "Certificate",
+    "Inspection",
+    "Patched",
+    "Plan",
+    "Recipe",
+    "Reverted",
+    "__version__",
+    "apply",
+    "inspect",
+    "load",
+    "patch",
+    "patch_in_place",
+    "plan",
+    "revert",
+    "verify",
+]
+
+_HOMES = {
+    "Applied": "patching.memory",
+    "Certificate": "evidence.certificate",
+    "Inspection": "attention.inspect",
+    "Patched": "patching.disk",
+    "Plan": "patching.plan",
+    "Recipe": "patching.recipe",
+    "Reverted": "patching.revert",
+    "apply": "patching.memory",
+    "inspect": "attention.inspect",
+    "load": "patching.loading",
+    "patch": "patching.disk",
+    "patch_in_place": "patching.inplace",
+    "plan": "patching.disk",
+    "revert": "patching.revert",
+    "verify": "evidence.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

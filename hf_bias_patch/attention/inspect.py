@@ -1,0 +1,177 @@
+"""Looks at a checkpoint: its attention sites, the size of each bias, its verdict. Reads headers and biases only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from hf_bias_patch.attention.family import family_of
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import CheckpointError
+
+__all__ = ["BiasValues", "Inspection", "inspect"]
+
+
+@dataclass(frozen=True)
+class BiasValues:
+    """The numbers of one bias.
+
+    Attributes:
+        dtype: its storage dtype, such as `F32`.
+        parameters: how many numbers it has.
+        nbytes: bytes they take.
+        norm: Euclidean norm.
+        head_norms: Euclidean norm per head (per key-value head for key and value); empty for the output bias.
+    """
+
+    dtype: str
+    parameters: int
+    nbytes: int
+    norm: float
+    head_norms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint has.
+
+    Attributes:
+        model: what the user named.
+        model_type: from its config.json.
+        family: whose facts the verdicts rest on.
+        sites: its attention sites.
+        values: (site name, projection) → the bias's numbers; absent biases are not in it.
+        parameters, nbytes: of the whole checkpoint.
+    """
+
+    model: str
+    model_type: str
+    family: str
+    sites: tuple[Site, ...]
+    values: Mapping[tuple[str, str], BiasValues]
+    parameters: int
+    nbytes: int
+
+    @property
+    def bias_parameters(self) -> int:
+        """How many numbers all attention biases have together."""
+        return sum(values.parameters for values in self.values.values())
+
+    @property
+    def bias_nbytes(self) -> int:
+        """Bytes of all attention biases together."""
+        return sum(values.nbytes for values in self.values.values())
+
+    def verdicts(self) -> dict[str, int]:
+        """Verdict → parameters of the biases with it; absent ones left out."""
+        counts: dict[str, int] = {}
+        for site in self.sites:
+            for projection, slot in site.slots.items():
+                if slot.bias is not None:
+                    size = self.values[site.name, projection].parameters
+                    counts[slot.verdict.state] = counts.get(slot.verdict.state, 0) + size
+        return counts
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "model": self.model,
+            "model_type": self.model_type,
+            "family": self.family,
+            "parameters": self.parameters,
+            "bytes": self.nbytes,
+            "bias_parameters": self.bias_parameters,
+            "bias_bytes": self.bias_nbytes,
+            "verdicts": self.verdicts(),
+            "sites": [self._plain_site(site) for site in self.sites],
+        }
+
+    def _plain_site(self, site: Site) -> dict[str, Any]:
+        biases = {name: self._plain_slot(site, slot) for name, slot in site.slots.items()}
+        place = {
+            "site": site.name,
+            "stack": site.stack,
+            "layer": site.layer,
+            "kind": site.kind,
+            "heads": site.heads,
+        }
+        return place | {"biases": biases}
+
+    def _plain_slot(self, site: Site, slot: Slot) -> dict[str, Any]:
+        entry: dict[str, Any] = {"verdict": slot.verdict.state, "reason": slot.verdict.reason}
+        if slot.bias is None:
+            return entry
+        values = self.values[site.name, slot.projection]
+        return entry | {
+            "folds": slot.verdict.folds,
+            "tensor": slot.bias,
+            "dtype": values.dtype,
+            "parameters": values.parameters,
+            "norm": values.norm,
+            "head_norms": list(values.head_norms),
+        }
+
+
+def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> Inspection:
+    """Inspect a checkpoint without loading it.
+
+    Args:
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
+        revision: of a Hub id.
+
+    Raises:
+        SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.
+    """
+    source = resolve(model, revision=revision)
+    checkpoint = open_checkpoint(source.path)
+    sites = find_sites(checkpoint.config, checkpoint.tensors)
+    return Inspection(
+        model=source.name,
+        model_type=checkpoint.config["model_type"],
+        family=family_of(checkpoint.config).name,
+        sites=sites,
+        values=_values(checkpoint, sites),
+        parameters=checkpoint.parameters,
+        nbytes=checkpoint.nbytes,
+    )
+
+
+def _values(checkpoint: Checkpoint, sites: tuple[Site, ...]) -> dict[tuple[str, str], BiasValues]:
+    read = cache(lambda name: _bias(checkpoint, name))
+    return {
+        (site.name, projection): _measure(checkpoint, site, slot, read(slot.bias))
+        for site in sites
+        for projection in PROJECTIONS
+        if (slot := site.slots[projection]).bias is not None
+    }
+
+
+def _bias(checkpoint: Checkpoint, name: str) -> np.ndarray:
+    info = checkpoint.tensors[name]
+    if info.dtype not in FLOATS:
+        raise CheckpointError(f"Bias {name} is stored as {info.dtype}", why=f"Biases are one of {', '.join(FLOATS)}")
+    return checkpoint.read(name).astype(np.float64)
+
+
+def _measure(checkpoint: Checkpoint, site: Site, slot: Slot, bias: np.ndarray) -> BiasValues:
+    assert slot.bias is not None
+    own = slot.view.take(bias)
+    heads = 0 if slot.projection == "output" else site.kv_heads if slot.projection != "query" else site.heads
+    per_head = np.linalg.norm(own.reshape(heads, -1), axis=1) if heads else np.empty(0)
+    dtype = checkpoint.tensors[slot.bias].dtype
+    return BiasValues(
+        dtype=dtype,
+        parameters=own.size,
+        nbytes=own.size * numpy_dtype(dtype).itemsize,
+        norm=float(np.linalg.norm(own)),
+        head_norms=tuple(map(float, per_head)),
+    )

@@ -1,0 +1,77 @@
+"""Executes a plan on a checkpoint where it lies: only the touched bytes are written, all or nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import PlanError
+from hf_bias_patch.patching.disk import Patched, keep_old_files
+from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.planner import make_plan
+from hf_bias_patch.patching.recipe import Recipe, make_recipe
+from hf_bias_patch.patching.record import CERTIFICATE, PLAN, UNDO, is_same, patched_config
+from hf_bias_patch.patching.rewrite import Rewrite
+from hf_bias_patch.patching.undo import UndoWriter
+
+__all__ = ["patch_in_place"]
+
+
+def patch_in_place(model: str | os.PathLike[str], recipe: Recipe | None = None, **fields: Any) -> Patched:
+    """Patch a local checkpoint where it lies. A kill at any moment ends in the old or the new state.
+
+    Args:
+        model: a local folder or safetensors file.
+        recipe: what is asked for; or give its fields as keywords.
+
+    Raises:
+        PlanError: also for storage `absent`, which would move every byte of the file.
+        TargetError: a file is read-only, a link, in the Hub's cache or has other hard links; nothing is changed.
+    """
+    recipe = recipe or make_recipe(**fields)
+    if recipe.storage == "absent":
+        raise PlanError(
+            "Storage `absent` cannot be made in place",
+            why="A tensor that leaves moves every byte behind it",
+            remedy="Write a copy, or keep --storage zeros",
+        )
+    source = resolve(model)
+    checkpoint = open_checkpoint(source.path)
+    for file in checkpoint.files:
+        refuse_unsafe(checkpoint.folder / file)
+    plan = make_plan(checkpoint.config, checkpoint, recipe)
+    if is_same(checkpoint.config, recipe):
+        return Patched(checkpoint.folder, plan, unchanged=True)
+    archive = io.BytesIO()
+    with UndoWriter(archive) as undo:
+        edits = _edits(checkpoint, plan, undo)
+        created = keep_old_files(checkpoint.folder, ["config.json", PLAN], undo)
+        # The source's sha256 would cost reading the whole checkpoint; checksums of the touched tensors do not.
+        undo.finish({}, created)
+    replace: dict[str, bytes | None] = {
+        UNDO: archive.getvalue(),
+        PLAN: plan.dumps().encode(),
+        "config.json": patched_config(checkpoint.config, plan, source, {}),
+    }
+    if (checkpoint.folder / CERTIFICATE).exists():
+        replace[CERTIFICATE] = None  # it speaks of the state before
+    edit_in_place(checkpoint.folder, edits, replace)
+    return Patched(checkpoint.folder, plan)
+
+
+def _edits(checkpoint: Checkpoint, plan: Plan, undo: UndoWriter) -> list[ByteEdit]:
+    rewrite = Rewrite(plan, checkpoint)
+    edits = []
+    for name, new in rewrite.vectors.items():
+        info, file = checkpoint.tensors[name], checkpoint.file_of(name)
+        undo.vector(name, file, info.dtype, checkpoint.read(name), new)
+        edits.append(ByteEdit(file, info.start, new.tobytes()))
+    for name, outers in rewrite.matrices.items():
+        info, file = checkpoint.tensors[name], checkpoint.file_of(name)
+        rows = undo.matrix(name, file, info.dtype, info.shape, outers, rewrite.blocks(name))
+        edits.append(ByteEdit(file, info.start, b"".join(rows)))
+    return edits

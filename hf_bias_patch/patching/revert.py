@@ -1,0 +1,158 @@
+"""Takes a patch back: the source, bit for bit, from a variant and its undo file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
+from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.hashing import sha256_file
+from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
+from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patching.record import UNDO
+from hf_bias_patch.patching.undo import Undo
+
+__all__ = ["Reverted", "revert"]
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Reverted:
+    """What `revert` did.
+
+    Attributes:
+        path: the folder that now holds the source.
+        tensors: how many tensors were restored.
+        sha256: weight files whose sha256 was compared with the source's; empty for edits in place, where every
+            restored tensor was compared instead.
+        recovered: whether an interrupted in-place edit was taken back, instead of a finished patch.
+    """
+
+    path: Path
+    tensors: int
+    sha256: tuple[str, ...] = ()
+    recovered: bool = False
+
+
+def revert(
+    variant: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Reverted:
+    """Restore what a variant was made from; of several patches, the last is taken back.
+
+    Args:
+        variant: a variant's folder.
+        out: where to write the source; by default the variant itself becomes the source again.
+        overwrite: whether an existing `out` may be replaced.
+        progress: called with the number of bytes written since the last call.
+
+    Raises:
+        CheckpointError: it is no variant, its tensors changed since, or the undo file is damaged.
+        TargetError: the place to write to cannot be used. In either case nothing is changed.
+    """
+    source = resolve(variant)
+    folder = source.path if source.path.is_dir() else source.path.parent
+    if recover(folder):
+        return Reverted(folder, 0, recovered=True)
+    checkpoint = open_checkpoint(source.path)
+    if not (folder / UNDO).exists():
+        raise CheckpointError(
+            f"{folder} cannot be reverted",
+            why=f"It has no {UNDO}, so it is no variant, or was saved anew since it was patched",
+            remedy="Go back to the model it was made from",
+        )
+    with Undo(folder / UNDO) as undo:
+        if out is not None:
+            _copy(checkpoint, undo, Path(out), overwrite, progress)
+        elif undo.manifest.headers:
+            # The file's layout changed, so it is written anew beside the variant and takes its place.
+            _copy(checkpoint, undo, folder, True, progress, inputs=())
+        else:
+            _in_place(checkpoint, undo)
+        return Reverted(
+            Path(out) if out is not None else folder, len(undo.manifest.tensors), tuple(undo.manifest.sha256)
+        )
+
+
+def _in_place(checkpoint: Checkpoint, undo: Undo) -> None:
+    folder = checkpoint.folder
+    edits = []
+    for name, old in undo.manifest.tensors.items():
+        data = b"".join(undo.restored(name, checkpoint))
+        edits.append(ByteEdit(old.file, checkpoint.tensors[name].start, data))
+    side = {path.relative_to(folder).as_posix(): None for path in (folder / SIDE_FOLDER).glob("*")}
+    replace: dict[str, bytes | None] = {**side, **dict.fromkeys(undo.manifest.created), **undo.files()}
+    edit_in_place(folder, edits, replace)
+    if not any((folder / SIDE_FOLDER).iterdir()):
+        (folder / SIDE_FOLDER).rmdir()
+
+
+def _copy(
+    checkpoint: Checkpoint,
+    undo: Undo,
+    out: Path,
+    overwrite: bool,
+    progress: Progress | None,
+    inputs: tuple[Path, ...] | None = None,
+) -> None:
+    weights = {*checkpoint.files, *([checkpoint.index_name] if checkpoint.index_name else [])}
+    files = undo.files()
+    kept = [
+        path for path in companion_files(checkpoint.folder, weights) if path.as_posix() not in undo.manifest.created
+    ]
+    given = (checkpoint.folder,) if inputs is None else inputs
+    with new_folder(out, overwrite=overwrite, inputs=given) as folder:
+        for path in kept:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint.folder / path, folder / path)
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        for file in checkpoint.files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            write_file(checkpoint.folder / file, folder / file, _segments(checkpoint, undo, file), progress)
+        for file, expected in undo.manifest.sha256.items():
+            if sha256_file(folder / file) != expected:
+                raise CheckpointError(
+                    f"{file} would not be restored: its sha256 is not {expected}",
+                    why="Tensors that the patch did not touch changed since",
+                    remedy="Revert the variant as it was written, before any training",
+                )
+
+
+def _segments(checkpoint: Checkpoint, undo: Undo, file: str) -> Iterator[Keep | Put]:
+    header = checkpoint.files[file]
+    raw, names = (
+        header.raw,
+        [info.name for info in sorted(header.tensors.values(), key=lambda info: info.start)],
+    )
+    if file in undo.manifest.headers:
+        raw = undo.content(undo.manifest.headers[file])
+        names = _names(raw)
+    yield Put(raw, len(raw))
+    for name in names:
+        if name in undo.manifest.tensors:
+            old = undo.manifest.tensors[name]
+            yield Put(undo.restored(name, checkpoint), old.nbytes)
+        else:
+            info = checkpoint.tensors[name]
+            yield Keep(info.start, info.stop)
+
+
+def _names(header: bytes) -> list[str]:
+    """Tensor names of a header that was valid when it was kept, in the order of their data."""
+    entries = json.loads(header[8:])
+    entries.pop("__metadata__", None)
+    return sorted(entries, key=lambda name: (entries[name]["data_offsets"], name))
