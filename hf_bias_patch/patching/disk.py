@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -17,7 +18,9 @@ from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files, stale_files
+from hf_bias_patch.checkpoint.pickled import convert, is_pickled
 from hf_bias_patch.checkpoint.source import Source, resolve
+from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
@@ -38,7 +41,7 @@ class Patched:
         path: the variant's folder.
         plan: the edits made.
         left_behind: weight files of other formats in the source, which would be stale in the variant.
-        unchanged: whether the source was patched by this very recipe before, so that nothing was written.
+        unchanged: whether there was nothing to change, so that nothing was written.
     """
 
     path: Path
@@ -67,16 +70,19 @@ def patch(
     recipe: Recipe | None = None,
     *,
     overwrite: bool = False,
+    announce: Callable[[Plan], None] | None = None,
     progress: Progress | None = None,
     **fields: Any,
 ) -> Patched:
     """Write a variant of a checkpoint. The source is never modified; `out` appears whole or not at all.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id. A folder that holds its weights only as a
+            PyTorch pickle is converted first, without executing it, which needs torch.
         out: the folder to make.
         recipe: what is asked for; or give its fields as keywords, such as `fold="key,value"`.
         overwrite: whether an existing `out` may be replaced.
+        announce: called with the plan before anything is written.
         progress: called with the number of bytes written since the last call.
 
     Raises:
@@ -84,13 +90,52 @@ def patch(
         TargetError: `out` exists, lies in the source, or cannot be written.
     """
     recipe = recipe or make_recipe(**fields)
-    source = resolve(model)
-    checkpoint = open_checkpoint(source.path)
-    resolved = make_plan(checkpoint.config, checkpoint, recipe)
-    if is_same(checkpoint.config, recipe):
-        return Patched(checkpoint.folder, resolved, unchanged=True)
-    left_behind = write_variant(source, checkpoint, resolved, Path(out), overwrite=overwrite, progress=progress)
-    return Patched(Path(out), resolved, left_behind)
+    out = Path(out)
+    with readable(resolve(model), out) as (source, shared):
+        checkpoint = open_checkpoint(source.path)
+        resolved = make_plan(checkpoint.config, checkpoint, recipe)
+        _refuse_shared(resolved, shared)
+        if changes_nothing(checkpoint, resolved):
+            return Patched(checkpoint.folder, resolved, unchanged=True)
+        if announce is not None:
+            announce(resolved)
+        left_behind = write_variant(source, checkpoint, resolved, out, overwrite=overwrite, progress=progress)
+    return Patched(out, resolved, left_behind)
+
+
+@contextmanager
+def readable(source: Source, near: Path) -> Iterator[tuple[Source, list[tuple[str, ...]]]]:
+    """The source, or for a PyTorch pickle the same as safetensors in a folder that goes away again.
+
+    Args:
+        source: what to read.
+        near: the conversion is written on this path's disk.
+
+    Yields:
+        The source to open, and the groups of tensor names that shared memory in a pickle.
+    """
+    if not (source.path.is_dir() and is_pickled(source.path)):
+        yield source, []
+        return
+    place = next(parent for parent in near.absolute().parents if parent.exists())
+    with TemporaryDirectory(prefix=f".{source.path.name}.converted-", dir=place) as folder:
+        shared = convert(source.path, Path(folder))
+        yield replace(source, path=Path(folder), known_sha256={}), shared
+
+
+def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
+    """Whether a checkpoint was patched by this very recipe before, or has nothing left that it would change."""
+    return is_same(checkpoint.config, plan.recipe) or not (plan.changes or plan.frozen)
+
+
+def _refuse_shared(plan: Plan, shared: list[tuple[str, ...]]) -> None:
+    for names in shared:
+        if touched := sorted(set(names) & set(plan.touched)):
+            raise PlanError(
+                f"Tensor {touched[0]} shares its memory with {next(name for name in names if name != touched[0])}",
+                why="Loaders tie them to one another, so editing one would edit the other",
+                remedy="Untie them first, or leave these sites out with --layers, --stack or --attention",
+            )
 
 
 def write_variant(
@@ -129,7 +174,7 @@ def write_variant(
             created = keep_old_files(checkpoint.folder, [*small, PLAN], undo)
             (folder / PLAN).write_text(plan.dumps(), "utf-8")
             undo.finish(sha256, created)
-    return tuple(stale_files(checkpoint.folder, weights))
+    return tuple(stale_files(source.path if source.path.is_dir() else checkpoint.folder, weights))
 
 
 def keep_old_files(folder: Path, names: Iterable[str], undo: UndoWriter) -> tuple[str, ...]:

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import PlanError
-from hf_bias_patch.patching.disk import Patched, keep_old_files
+from hf_bias_patch.patching.disk import Patched, changes_nothing, keep_old_files
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
-from hf_bias_patch.patching.record import CERTIFICATE, PLAN, UNDO, is_same, patched_config
+from hf_bias_patch.patching.record import CERTIFICATE, PLAN, UNDO, patched_config
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
 
 __all__ = ["patch_in_place"]
 
 
-def patch_in_place(model: str | os.PathLike[str], recipe: Recipe | None = None, **fields: Any) -> Patched:
+def patch_in_place(
+    model: str | os.PathLike[str],
+    recipe: Recipe | None = None,
+    *,
+    announce: Callable[[Plan], None] | None = None,
+    **fields: Any,
+) -> Patched:
     """Patch a local checkpoint where it lies. A kill at any moment ends in the old or the new state.
 
     Args:
         model: a local folder or safetensors file.
         recipe: what is asked for; or give its fields as keywords.
+        announce: called with the plan before anything is written.
 
     Raises:
         PlanError: also for storage `absent`, which would move every byte of the file.
@@ -44,8 +52,10 @@ def patch_in_place(model: str | os.PathLike[str], recipe: Recipe | None = None, 
     for file in checkpoint.files:
         refuse_unsafe(checkpoint.folder / file)
     plan = make_plan(checkpoint.config, checkpoint, recipe)
-    if is_same(checkpoint.config, recipe):
+    if changes_nothing(checkpoint, plan):
         return Patched(checkpoint.folder, plan, unchanged=True)
+    if announce is not None:
+        announce(plan)
     archive = io.BytesIO()
     with UndoWriter(archive) as undo:
         edits = _edits(checkpoint, plan, undo)

@@ -105,6 +105,7 @@ class Plan(BaseModel):
         edits: in the order of sites and projections.
         touched: tensor name → bytes, of every tensor whose values change.
         absent: tensors that leave the file (storage `absent`).
+        nbytes: bytes of all tensors of the checkpoint, touched or not.
         family: name of the family whose facts it rests on.
         equal: what all edits together leave equal.
         lossy: whether an edit changes the function on purpose.
@@ -118,6 +119,7 @@ class Plan(BaseModel):
     edits: tuple[Edit, ...]
     touched: dict[str, int]
     absent: tuple[str, ...] = ()
+    nbytes: int
     equal: Equal
     lossy: bool
 

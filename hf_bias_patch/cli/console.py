@@ -1,0 +1,70 @@
+"""Where commands print: results on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+__all__ = ["ByteBar", "nbytes", "stderr", "stdout"]
+
+_PIPED_WIDTH = 160  # a pipe has no width; tables for a file or a pager must not be squeezed into 80 columns
+
+
+@cache
+def stdout() -> Console:
+    """The console for results."""
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False, soft_wrap=False)
+
+
+@cache
+def stderr() -> Console:
+    """The console for progress and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+class ByteBar:
+    """A progress bar in bytes, which appears once its total is known."""
+
+    def __init__(self, label: str) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+        more = (TransferSpeedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, *more, console=stderr(), transient=True)
+        self._label = label
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> ByteBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def start(self, total: int) -> None:
+        """Show the bar."""
+        self._task = self._progress.add_task(self._label, total=total)
+        self._progress.start()
+
+    def advance(self, count: int) -> None:
+        """Count bytes done."""
+        if self._task is not None:
+            self._progress.advance(self._task, count)
+
+
+def nbytes(count: int) -> str:
+    """A number of bytes for people, such as `3.5 MiB`."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

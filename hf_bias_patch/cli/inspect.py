@@ -1,0 +1,113 @@
+"""`hf-bias-patch inspect`: what attention biases a checkpoint has, how large they are, and what they are for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hf_bias_patch.cli.options import AsJson, Model
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hf_bias_patch.attention.inspect import Inspection
+    from hf_bias_patch.attention.sites import Slot
+
+__all__ = ["inspect"]
+
+_COLOURS = {"redundant": "green", "foldable": "cyan", "needed": "yellow", "absent": "dim", "unknown": "red"}
+
+
+def inspect(
+    model: Model,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")] = None,
+    values: Annotated[bool, typer.Option("--values", help="Also print the norm of each head's bias.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw a heat map of the norms.", metavar="FILE.png|.svg")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a checkpoint's attention sites, their biases, and a verdict for each. Loads no model."""
+    from hf_bias_patch.attention.inspect import inspect as look
+
+    found = look(model, revision=revision)
+    if plot is not None:
+        from hf_bias_patch.attention.plot import draw
+
+        draw(found, plot)
+    if as_json:
+        typer.echo(json.dumps(found.plain(), indent=2, ensure_ascii=False))
+        return
+    _print(found, values)
+
+
+def _print(found: Inspection, values: bool) -> None:
+    from hf_bias_patch.cli.console import nbytes, stdout
+
+    console = stdout()
+    console.print(f"[bold]{found.model}[/]: {found.model_type}, {len(found.sites)} attention sites\n")
+    table, notes = _sites(found)
+    console.print(table)
+    for reason, mark in notes.items():
+        console.print(f"  {mark} {reason}", highlight=False)
+    if values:
+        console.print()
+        console.print(_heads(found))
+    share = found.bias_parameters / found.parameters
+    console.print(
+        f"\nAttention biases: {found.bias_parameters:,} of {found.parameters:,} parameters ({share:.3%}), "
+        f"{nbytes(found.bias_nbytes)} of {nbytes(found.nbytes)}"
+    )
+    for state, count in found.verdicts().items():
+        console.print(f"  [{_COLOURS[state]}]{state:<9}[/] {count:>12,} parameters")
+
+
+def _sites(found: Inspection) -> tuple[Table, dict[str, str]]:
+    """The table of sites, and the notes its marks stand for."""
+    from rich import box
+    from rich.table import Table
+
+    from hf_bias_patch.attention.sites import PROJECTIONS
+
+    dtypes = {value.dtype for value in found.values.values()}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    if len(dtypes) == 1:
+        table.caption = f"Norm and verdict of each bias; all are stored as {dtypes.pop()}."
+        dtypes.clear()
+    else:
+        table.caption = "Norm, dtype and verdict of each bias."
+    for name in ("stack", "layer", "kind", "heads"):
+        table.add_column(name, justify="right" if name in ("layer", "heads") else "left")
+    for projection in PROJECTIONS:
+        table.add_column(f"{projection} bias", no_wrap=True)
+    notes: dict[str, str] = {}
+    for site in found.sites:
+        cells = [_cell(found, site.name, site.slots[name], bool(dtypes), notes) for name in PROJECTIONS]
+        heads = str(site.heads) if site.kv_heads == site.heads else f"{site.heads}/{site.kv_heads}"
+        table.add_row(site.stack, str(site.layer), site.kind, heads, *cells)
+    return table, notes
+
+
+def _cell(found: Inspection, site: str, slot: Slot, with_dtype: bool, notes: dict[str, str]) -> str:
+    state = slot.verdict.state
+    if state == "absent":
+        return "[dim]absent[/]"
+    mark = notes.setdefault(slot.verdict.reason, f"({len(notes) + 1})")
+    value = found.values[site, slot.projection]
+    dtype = f" {value.dtype}" if with_dtype else ""
+    return f"{value.norm:8.3g}{dtype} [{_COLOURS[state]}]{state}[/] [dim]{mark}[/]"
+
+
+def _heads(found: Inspection) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Norm of each head's bias", title_justify="left")
+    table.add_column("site")
+    table.add_column("projection")
+    table.add_column("heads, first to last")
+    for (site, projection), value in found.values.items():
+        if value.head_norms:
+            table.add_row(site, projection, " ".join(f"{norm:7.3g}" for norm in value.head_norms))
+    return table

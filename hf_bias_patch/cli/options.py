@@ -1,0 +1,33 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "read_texts"]
+
+Model = Annotated[str, typer.Argument(help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT.")]
+Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]
+Layerwise = Annotated[bool, typer.Option(help="Verify site by site: for checkpoints larger than memory.")]
+Seed = Annotated[int, typer.Option(help="Seed of random fills and probes.")]
+
+
+def read_texts(path: Path | None) -> list[str] | None:
+    """The non-empty lines of a text file."""
+    if path is None:
+        return None
+    from hf_bias_patch.errors import SourceError
+
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"--texts {path} cannot be read: {error}") from None
+    texts = [line for line in lines if line]
+    if not texts:
+        raise SourceError(f"--texts {path} holds no text", remedy="Write one text a line")
+    return texts

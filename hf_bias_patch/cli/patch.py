@@ -1,0 +1,157 @@
+"""`hf-bias-patch patch`: plan, write, verify."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_bias_patch.cli.options import AsJson, Layerwise, Model, Overwrite, Texts, read_texts
+
+if TYPE_CHECKING:
+    from hf_bias_patch.patching.disk import Patched
+    from hf_bias_patch.patching.plan import Plan
+    from hf_bias_patch.patching.recipe import Recipe
+
+__all__ = ["patch"]
+
+_LIST = "PROJECTION,…"
+
+
+def patch(
+    context: typer.Context,
+    model: Model,
+    out: Annotated[Path | None, typer.Argument(help="The folder to make.", show_default=False)] = None,
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Remove exactly, or refuse: key, value, query, each alone or as PROJECTION:WHERE "
+            "(value:output, value:weight, query:weight, query:norm, key:weight).",
+            metavar="PROJECTION[:WHERE],…",
+        ),
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Set to zero, whatever happens.", metavar=_LIST)] = None,
+    fill: Annotated[
+        list[str] | None,
+        typer.Option(help="Write other values: key=0, key=uniform:-5:5, key=normal:0:1.", metavar="PROJECTION=VALUES"),
+    ] = None,
+    freeze: Annotated[list[str] | None, typer.Option(help="Mark as not trainable.", metavar=_LIST)] = None,
+    train: Annotated[list[str] | None, typer.Option(help="Mark as trainable.", metavar=_LIST)] = None,
+    layers: Annotated[str | None, typer.Option(help="Only these layers, such as 0-5,7.")] = None,
+    stack: Annotated[str | None, typer.Option(help="Only this stack: encoder or decoder.")] = None,
+    attention: Annotated[str | None, typer.Option(help="Only this kind of attention: self or cross.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="What becomes of a removed bias: zeros (any loader works) or absent.", show_default="zeros"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of random fills.", show_default="0")] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(help="Largest relative rounding loss of a folded bias.", show_default="0.1")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="All of the above from a YAML file.", metavar="FILE")] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Edit MODEL's bytes where they are.")] = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    verify: Annotated[bool, typer.Option(help="Verify what was written.")] = True,
+    texts: Texts = None,
+    layerwise: Layerwise = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove attention biases from a checkpoint and prove that it computes the same."""
+    asked: dict[str, Any] = {"fold": fold, "drop": drop, "fill": fill, "freeze": freeze, "train": train, "layers": layers}
+    asked |= {"stack": stack, "attention": attention, "storage": storage, "seed": seed, "max_loss": max_loss}
+    wanted = _recipe(recipe, {name: value for name, value in asked.items() if value not in (None, [])})
+    lines = read_texts(texts)
+    _check_target(out, in_place, dry_run)
+
+    if dry_run:
+        from hf_bias_patch.patching.disk import plan as make_plan
+
+        _show_plan(make_plan(model, wanted), as_json)
+        return
+    show = (lambda plan: None) if as_json else (lambda plan: _show_plan(plan, as_json=False))
+    done = _write(model, out, wanted, in_place, overwrite, show)
+    result: dict[str, Any] = {"path": str(done.path), "plan": json.loads(done.plan.dumps()), "certificate": None}
+    if not as_json:
+        _show_done(done)
+    passed = True
+    if verify and not done.unchanged:
+        from hf_bias_patch.cli.verify import certify
+
+        certificate = certify(
+            done.path, None if in_place else model, texts=lines, layerwise=layerwise, show=not as_json
+        )
+        result["certificate"] = json.loads(certificate.dumps())
+        passed = certificate.passed or done.plan.lossy
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    raise typer.Exit(0 if passed else 1)
+
+
+def _recipe(path: Path | None, asked: dict[str, Any]) -> Recipe:
+    from hf_bias_patch.errors import RecipeError
+    from hf_bias_patch.patching.recipe import make_recipe, read_recipe
+
+    if path is None:
+        return make_recipe(**asked)
+    if asked:
+        raise RecipeError(
+            f"--recipe {path} stands beside --{next(iter(asked)).replace('_', '-')}",
+            remedy="Say everything in the file, or everything by options",
+        )
+    return read_recipe(path)
+
+
+def _check_target(out: Path | None, in_place: bool, dry_run: bool) -> None:
+    from hf_bias_patch.errors import TargetError
+
+    if in_place and out is not None:
+        raise TargetError(
+            f"--in-place edits MODEL itself, and OUT ({out}) was given too", remedy="Leave one of them out"
+        )
+    if out is None and not (in_place or dry_run):
+        raise TargetError("There is no OUT", remedy="Name the folder to make, or pass --in-place or --dry-run")
+
+
+def _write(
+    model: str, out: Path | None, recipe: Recipe, in_place: bool, overwrite: bool, announce: Callable[[Plan], None]
+) -> Patched:
+    from hf_bias_patch.cli.console import ByteBar
+    from hf_bias_patch.patching.disk import patch as write
+    from hf_bias_patch.patching.inplace import patch_in_place
+
+    if in_place or out is None:
+        return patch_in_place(model, recipe, announce=announce)
+    with ByteBar("writing") as bar:
+
+        def begin(plan: Plan) -> None:
+            announce(plan)
+            bar.start(plan.nbytes)
+
+        return write(model, out, recipe, overwrite=overwrite, announce=begin, progress=bar.advance)
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        typer.echo(plan.dumps())
+        return
+    from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.cli.tables import plan_lines
+
+    for line in plan_lines(plan):
+        stdout().print(line)
+
+
+def _show_done(done: Patched) -> None:
+    from hf_bias_patch.cli.console import stdout
+
+    if done.unchanged:
+        stdout().print(f"{done.path} is already so: nothing to do, nothing written.")
+        return
+    stdout().print(f"Written: [bold]{done.path}[/]")
+    if done.left_behind:
+        names = ", ".join(map(str, done.left_behind))
+        stdout().print(f"Left behind, because they hold the unpatched weights: {names}")
