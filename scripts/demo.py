@@ -65,8 +65,8 @@ def summary() -> Table:
             f"{stock['class']}, {stock['parameters']:,} parameters",
             ", ".join(f"{value:.3g}" for value in before.values()),
             ", ".join(f"{value:.3g}" for value in after.values()),
-            f"{certificate['deployed_error']:.1e}",
-            f"{certificate['noise_floor']:.1e}",
+            f"{certificate['deployed']['error']:.1e}",
+            f"{certificate['deployed']['floor']:.1e}",
         )
     return table
 

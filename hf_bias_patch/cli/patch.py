@@ -61,7 +61,14 @@ def patch(
     as_json: AsJson = False,
 ) -> None:
     """Remove attention biases from a checkpoint and prove that it computes the same."""
-    asked: dict[str, Any] = {"fold": fold, "drop": drop, "fill": fill, "freeze": freeze, "train": train, "layers": layers}
+    asked: dict[str, Any] = {
+        "fold": fold,
+        "drop": drop,
+        "fill": fill,
+        "freeze": freeze,
+        "train": train,
+        "layers": layers,
+    }
     asked |= {"stack": stack, "attention": attention, "storage": storage, "seed": seed, "max_loss": max_loss}
     wanted = _recipe(recipe, {name: value for name, value in asked.items() if value not in (None, [])})
     lines = read_texts(texts)

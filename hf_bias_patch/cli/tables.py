@@ -1,4 +1,4 @@
-"""Plans and certificates as text for people."""
+"""Plans as text for people."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from hf_bias_patch.patching.plan import Edit, Plan
 
-__all__ = ["equal_line", "plan_lines"]
+__all__ = ["FLAGS", "equal_line", "plan_lines"]
 
-_FLAGS = {
+FLAGS = {
     "logits": "logits",
     "hidden_states": "hidden states",
     "attention_weights": "attention weights",
@@ -60,8 +60,8 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
 def equal_line(plan: Plan) -> str:
     """What stays equal, in one line."""
     flags = plan.equal.model_dump()
-    same = ", ".join(name for flag, name in _FLAGS.items() if flags[flag]) or "nothing"
-    other = ", ".join(name for flag, name in _FLAGS.items() if not flags[flag])
+    same = ", ".join(name for flag, name in FLAGS.items() if flags[flag]) or "nothing"
+    other = ", ".join(name for flag, name in FLAGS.items() if not flags[flag])
     return f"Stays equal: [green]{same}[/]." + (f" Not: [yellow]{other}[/]." if other else "")
 
 

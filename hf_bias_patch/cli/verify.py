@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,17 +48,33 @@ def certify(
 ) -> Certificate:
     """Verify, keep the certificate in the variant, and print it if `show`."""
     from hf_bias_patch.cli.console import stderr, stdout
-    from hf_bias_patch.cli.tables import certificate_lines
-    from hf_bias_patch.evidence.certificate import write_certificate
+    from hf_bias_patch.cli.report import certificate_lines
     from hf_bias_patch.evidence.run import verify as measure
 
-    with _source(variant, against) as source, stderr().status("verifying: loading models"):
-        certificate = measure(variant, source, texts=texts, layerwise=layerwise, seed=seed)
-    write_certificate(certificate, variant)
+    with _source(variant, against) as source, stderr().status("verifying") as status:
+        certificate = measure(
+            variant,
+            source,
+            texts=texts,
+            layerwise=layerwise,
+            seed=seed,
+            progress=lambda step: status.update(f"verifying: {step}"),
+        )
+    _keep(certificate, variant)
     if show:
         for line in certificate_lines(certificate):
             stdout().print(line)
     return certificate
+
+
+def _keep(certificate: Certificate, variant: str | Path) -> None:
+    """Put the certificate beside the plan; a checkpoint that we did not write stays as it is."""
+    from hf_bias_patch.checkpoint.source import resolve
+    from hf_bias_patch.patching.record import CERTIFICATE, PLAN
+
+    folder = resolve(variant).path
+    if (folder / PLAN).is_file() and os.access(folder / PLAN, os.W_OK):
+        (folder / CERTIFICATE).write_text(certificate.dumps(), "utf-8")
 
 
 @contextmanager

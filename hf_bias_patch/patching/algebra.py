@@ -31,6 +31,7 @@ class Witness:
     amplification: float
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def witness(gamma: Vector, beta: Vector) -> Witness | None:
     """The best direction that a layer norm's output cannot escape, or None where there is none.
 

@@ -103,13 +103,21 @@ class Applied:
         self.model, self.plan = model, plan
         self._tensors = ModelTensors(model)
         self._old: dict[str, np.ndarray] = {}
+        self._trained: dict[str, bool] = {}
+        marks = _marks(plan)
         self._execute()
+        for name, trains in marks.items():
+            self._trained[name] = self._tensors.parameters[name].requires_grad
+            self._tensors.parameters[name].requires_grad_(trains)
 
     def restore(self) -> None:
-        """Put the old values back, bit for bit."""
+        """Put the old values back, bit for bit, and what an optimiser may touch."""
         for name, values in self._old.items():
             self._tensors.write(name, values)
+        for name, trains in self._trained.items():
+            self._tensors.parameters[name].requires_grad_(trains)
         self._old.clear()
+        self._trained.clear()
 
     def __enter__(self) -> PreTrainedModel:
         return self.model
@@ -137,11 +145,31 @@ class Applied:
             tensors.write(name, values)
 
 
+def _marks(plan: Plan) -> dict[str, bool]:
+    """Bias parameter → whether an optimiser may touch it, for those that the plan says something about."""
+    marks: dict[str, bool] = {}
+    covered: dict[str, int] = {}
+    for edit in plan.frozen:
+        trains = edit.action == "train"
+        covered[edit.bias] = covered.get(edit.bias, 0) + edit.slot.view.size
+        if marks.setdefault(edit.bias, trains) != trains:
+            covered[edit.bias] = 0
+    axis = {edit.bias: edit.slot.view.axis for edit in plan.frozen}
+    if partly := [name for name in marks if covered[name] < axis[name]]:
+        raise PlanError(
+            f"{partly[0]} cannot be frozen or trained in part",
+            why="query, key and value share this one parameter, and an optimiser sees it whole",
+            remedy="Name all of query, key and value",
+        )
+    return marks
+
+
 def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields: Any) -> Applied:
     """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
 
     Args:
-        model: any supported transformers model, on any device.
+        model: any supported transformers model, on any device. `freeze` and `train` set `requires_grad` of the
+            biases they name, and of nothing else.
         recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
 
     Returns:

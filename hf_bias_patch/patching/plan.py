@@ -84,8 +84,8 @@ class Edit(BaseModel):
         if not self.changes:
             return ()
         names = [self.bias]
-        if self.into == "output" or self.into == "norm":
-            assert self.output and self.output.bias
+        if self.output is not None:
+            assert self.output.bias
             names.append(self.output.bias)
         if self.into == "weight":
             assert self.slot.weight

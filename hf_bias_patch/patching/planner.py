@@ -146,6 +146,12 @@ def _and_more(names: list[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
+def _spills(site: Site, slot: Slot) -> bool:
+    """Whether a shift of the slot's norm reaches the site's output: through the value, or a post-norm residual."""
+    value = site.slots["value"].norm
+    return slot.norm is not None and (slot.norm.residual or (value is not None and value.bias == slot.norm.bias))
+
+
 def _nbytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
@@ -214,14 +220,15 @@ class _Planner:
         into = self._destination(site, slot)
         if into is None:
             return None
+        spills = into == "norm" and _spills(site, slot)
         edit = Edit(
             site=site.name,
             heads=site.heads,
             action="fold",
             slot=slot,
             into=into,
-            value=site.slots["value"] if into == "norm" else None,
-            output=site.slots["output"] if into in ("output", "norm") else None,
+            value=site.slots["value"] if spills else None,
+            output=site.slots["output"] if spills or into == "output" else None,
             norm=slot.norm if into in ("weight", "norm") else None,
             equal=self._equal(slot, "fold", into),
             zero=not self._bias(slot).any(),
@@ -246,7 +253,7 @@ class _Planner:
         if folds.get(wanted):
             self._refuse(site.name, f"fold {slot.projection}:{wanted}", folds[wanted])
             return None
-        if wanted == "norm" and site.slots["output"].bias is None:
+        if wanted == "norm" and _spills(site, slot) and site.slots["output"].bias is None:
             self._refuse(site.name, "fold query:norm", "the output projection has no bias to make up for it")
             return None
         return wanted

@@ -109,7 +109,7 @@ class Rewrite:
         for edit in edits:
             if edit.into == "output":
                 self._value_to_output(edit, biases[id(edit)])
-            elif edit.into == "norm":
+            elif edit.into == "norm" and edit.output is not None:
                 self._compensate(edit, shifts[id(edit)])
         self.matrices: dict[str, list[Outer]] = {}
         for edit in edits:

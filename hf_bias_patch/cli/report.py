@@ -1,0 +1,101 @@
+"""Certificates as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hf_bias_patch.cli.tables import FLAGS
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from hf_bias_patch.evidence.certificate import Certificate, Claim, Decoding, Figure
+
+__all__ = ["certificate_lines"]
+
+
+def certificate_lines(certificate: Certificate) -> Iterator[RenderableType]:
+    """A certificate: the two figures, decoding, what stays equal, the verdict."""
+    yield _figures(certificate)
+    if certificate.no_algebra:
+        yield f"No algebra figure: {certificate.no_algebra}."
+    for run in certificate.runs:
+        if run.decoding is not None:
+            yield f"Greedy decoding, {run.where}: {_decoding(run.decoding)}"
+    if certificate.tensors is not None:
+        tensors = certificate.tensors
+        exact = f", {tensors.exact} of the {tensors.planned} planned ones exactly as planned" if tensors.planned else ""
+        yield f"Tensors: {tensors.identical} of {tensors.compared} identical byte for byte{exact}."
+    if certificate.equal:
+        yield _equal(certificate.equal)
+    for note in certificate.notes:
+        yield f"[dim]Note:[/] {note}"
+    yield ""
+    if certificate.passed:
+        yield f"[bold green]PASSED[/]: {_headline(certificate)}"
+        return
+    lossy = " (the recipe is lossy, as asked)" if certificate.lossy else ""
+    yield f"[bold red]NOT EQUAL[/]{lossy}"
+    yield from (f"  {reason}" for reason in certificate.reasons)
+
+
+def _headline(certificate: Certificate) -> str:
+    figure = certificate.deployed
+    assert figure is not None, "a certificate that passes has compared something"
+    if figure.floor is None:
+        return f"the variant's error is {figure.error:.2g}, below {figure.bound:.2g}."
+    return (
+        f"in {certificate.dtype} the variant's error is {figure.error:.2g}; "
+        f"the source's own rounding makes {figure.floor:.2g}."
+    )
+
+
+def _figures(certificate: Certificate) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("figure", "where", "output"):
+        table.add_column(name)
+    for name in ("error", "noise floor", "bound"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    if certificate.mode == "layerwise":
+        rows = [("algebra, float64", certificate.algebra), (f"deployed, {certificate.dtype}", certificate.deployed)]
+        for label, figure in rows:
+            if figure is not None:
+                table.add_row(label, f"worst of {len(certificate.runs)} sites", *_row(figure))
+        return table
+    for run in certificate.runs:
+        for figure in run.algebra:
+            table.add_row("algebra, float64", run.where, *_row(figure))
+        for figure in run.deployed:
+            table.add_row(f"deployed, {certificate.dtype}", run.where, *_row(figure))
+    return table
+
+
+def _row(figure: Figure) -> tuple[str, ...]:
+    floor = "" if figure.floor is None else f"{figure.floor:.2g}"
+    mark = "[green]ok[/]" if figure.passed else "[red]too far[/]"
+    return figure.output, f"{figure.error:.2g}", floor, f"{figure.bound:.2g}", mark
+
+
+def _decoding(decoding: Decoding) -> str:
+    ties = sum(fork.tie for fork in decoding.forks)
+    text = f"{decoding.tokens} tokens of {decoding.sequences} sequences agree"
+    if ties:
+        text += f"; {ties} parted at a tie within the noise floor"
+    if len(decoding.forks) > ties:
+        text += f"; [red]{len(decoding.forks) - ties} parted[/]"
+    return f"{text}."
+
+
+def _equal(claims: tuple[Claim, ...]) -> str:
+    words = []
+    for claim in claims:
+        name = FLAGS[claim.flag]
+        seen = "not measured" if claim.error is None else f"{claim.error:.1g}"
+        words.append(f"[green]{name}[/] ({seen})" if claim.claimed else f"[yellow]not {name}[/] ({seen})")
+    return f"What stays equal (largest change in float64): {', '.join(words)}."
