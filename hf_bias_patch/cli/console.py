@@ -47,7 +47,8 @@ class ByteBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._task is not None:
+            self._progress.stop()
 
     def start(self, total: int) -> None:
         """Show the bar."""

@@ -125,6 +125,8 @@ def readable(source: Source, near: Path) -> Iterator[tuple[Source, list[tuple[st
 
 def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
     """Whether a checkpoint was patched by this very recipe before, or has nothing left that it would change."""
+    if any(edit.removes and edit.changes for edit in plan.edits):
+        return False  # a variant that was trained on keeps its config, while its biases may have come back
     return is_same(checkpoint.config, plan.recipe) or not (plan.changes or plan.frozen)
 
 
@@ -207,6 +209,8 @@ def _write_weights(
     segments: list[Keep | Put] = [Keep(0, len(header.raw))]
     if absent:
         undo.header(file, header.raw)
+        if len(absent) == len(header.tensors):
+            return  # a shard that holds nothing any more: no index could name it
         raw = build_header([info for info in header.tensors.values() if info.name not in absent], header.metadata)
         segments = [Put(raw, len(raw))]
     for info in sorted(header.tensors.values(), key=lambda info: info.start):

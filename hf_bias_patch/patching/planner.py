@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -50,7 +50,7 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe) -> Pl
         FamilyError: no family covers the config.
     """
     sites = find_sites(config, tensors.tensors)
-    chosen = _select(sites, recipe)
+    chosen = _select(sites, recipe, (config.get("bias_patch") or {}).get("absent") or ())
     planner = _Planner(tensors, recipe)
     edits = tuple(planner.edits(chosen))
     if planner.refusals:
@@ -103,22 +103,30 @@ def weight_matrix(tensors: Tensors, slot: Slot) -> np.ndarray:
     return slot.view.take(stored.T if slot.conv1d else stored)
 
 
-def _select(sites: tuple[Site, ...], recipe: Recipe) -> list[Site]:
+def _select(sites: tuple[Site, ...], recipe: Recipe, gone: Collection[str]) -> list[Site]:
+    """The sites a recipe is for; `gone` are the biases that an earlier patch took away, with nothing left to do."""
     chosen = [site for site in sites if recipe.selects(site)]
     if recipe.layers is not None:
-        known = {site.layer for site in sites}
-        if unknown := sorted(set(recipe.layers) - known):
+        any_layer = recipe.model_copy(update={"layers": None})
+        known = {site.layer for site in sites if any_layer.selects(site)}
+        if known and (unknown := sorted(set(recipe.layers) - known)):
             raise RecipeError(f"There is no layer {unknown[0]}", remedy=_exists(sites))
     if not chosen:
         raise RecipeError("The selectors match no attention site", remedy=_exists(sites))
     asked = dict.fromkeys([*recipe.fold, *recipe.drop, *recipe.fill, *recipe.freeze, *recipe.train])
     for projection in asked:
-        if all(site.slots[projection].bias is None for site in chosen):
+        removed = gone if projection in recipe.fold or projection in recipe.drop else ()
+        if all(_lacks(site.slots[projection], removed) for site in chosen):
             raise RecipeError(
                 f"None of the {len(chosen)} selected attention sites has a {projection} bias",
                 remedy=_exists(sites),
             )
     return chosen
+
+
+def _lacks(slot: Slot, removed: Collection[str]) -> bool:
+    """Whether there is no bias, nor was one before an earlier patch removed it."""
+    return slot.bias is None and (slot.weight is None or slot.weight.removesuffix("weight") + "bias" not in removed)
 
 
 def _exists(sites: Iterable[Site]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
@@ -24,24 +24,32 @@ class Fill(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["constant", "uniform", "normal"]
-    first: float
-    second: float = 0.0
+    first: FiniteFloat
+    second: FiniteFloat = 0.0
+
+    @model_validator(mode="after")
+    def _drawable(self) -> Fill:
+        if self.kind == "uniform" and self.first >= self.second:
+            raise ValueError(f"uniform:{self.first:g}:{self.second:g}: LOW must lie below HIGH")
+        if self.kind == "normal" and self.second <= 0:
+            raise ValueError(f"normal:{self.first:g}:{self.second:g}: STD must be positive")
+        return self
 
     @classmethod
     def parse(cls, text: str) -> Fill:
         """Read `3.5`, `uniform:LOW:HIGH` or `normal:MEAN:STD`."""
-        kind, *numbers = str(text).split(":")
-        try:
-            if not numbers:
-                return cls(kind="constant", first=float(kind))
-            first, second = map(float, numbers)
-        except ValueError:
-            raise ValueError(f"{text!r} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD") from None
-        if kind == "uniform" and first >= second:
-            raise ValueError(f"{text!r}: LOW must lie below HIGH")
-        if kind == "normal" and second <= 0:
-            raise ValueError(f"{text!r}: STD must be positive")
-        return cls(kind=kind, first=first, second=second)
+        return cls(**_fill(text))
+
+
+def _fill(text: Any) -> dict[str, Any]:
+    kind, *numbers = str(text).split(":")
+    try:
+        if not numbers:
+            return {"kind": "constant", "first": float(kind)}
+        first, second = map(float, numbers)
+    except ValueError:
+        raise ValueError(f"{text!r} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD") from None
+    return {"kind": kind, "first": first, "second": second}
 
 
 def _folds(value: Any) -> Any:
@@ -59,11 +67,13 @@ def _fills(value: Any) -> Any:
         if missing := [name for name, equals, _ in pairs if not equals]:
             raise ValueError(f"{missing[0]!r} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
         value = {name: text for name, _, text in pairs}
-    return {name: fill if isinstance(fill, (Fill, Mapping)) else Fill.parse(fill) for name, fill in value.items()}
+    return {name: fill if isinstance(fill, (Fill, Mapping)) else _fill(fill) for name, fill in value.items()}
 
 
 def _names(value: Any) -> Any:
     """`"key,value"` or an iterable of such, as a list."""
+    if value is not None and not isinstance(value, Iterable):
+        raise ValueError(f"{value!r} is no list of names")
     items = [value] if isinstance(value, str) else list(value or ())
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
 
@@ -72,10 +82,13 @@ def _layers(value: Any) -> Any:
     """`"0-5,7"`, `3` or `[0, 1]` as sorted numbers."""
     if value is None:
         return None
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     if not isinstance(value, str):
-        return tuple(sorted(set(value)))
+        try:
+            return tuple(sorted(set(value)))
+        except TypeError:
+            raise ValueError(f"{value!r} is no list of layers; write 0-5,7 or [0, 1]") from None
     chosen: set[int] = set()
     for part in _names(value):
         low, dash, high = part.partition("-")

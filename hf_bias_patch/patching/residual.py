@@ -51,6 +51,7 @@ def decode(new: np.ndarray, update: np.ndarray, residual: bytes) -> np.ndarray:
     return bits.view(new.dtype).reshape(new.shape)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _guess(new: np.ndarray, update: np.ndarray) -> np.ndarray:
     return round_once(new.astype(np.float64) - update, new.dtype)
 

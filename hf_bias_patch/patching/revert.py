@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
+from hf_bias_patch.checkpoint.durable import read_range
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
@@ -88,15 +90,37 @@ def revert(
 
 def _in_place(checkpoint: Checkpoint, undo: Undo) -> None:
     folder = checkpoint.folder
-    edits = []
-    for name, old in undo.manifest.tensors.items():
-        data = b"".join(undo.restored(name, checkpoint))
-        edits.append(ByteEdit(old.file, checkpoint.tensors[name].start, data))
+    restored = {name: b"".join(undo.restored(name, checkpoint)) for name in undo.manifest.tensors}
+    for file, expected in undo.manifest.sha256.items():
+        _check_sha256(file, _sha256(checkpoint, file, restored), expected)
+    edits = [ByteEdit(checkpoint.file_of(name), checkpoint.info(name).start, data) for name, data in restored.items()]
     side = {path.relative_to(folder).as_posix(): None for path in (folder / SIDE_FOLDER).glob("*")}
     replace: dict[str, bytes | None] = {**side, **dict.fromkeys(undo.manifest.created), **undo.files()}
     edit_in_place(folder, edits, replace)
     if not any((folder / SIDE_FOLDER).iterdir()):
         (folder / SIDE_FOLDER).rmdir()
+
+
+def _sha256(checkpoint: Checkpoint, file: str, restored: Mapping[str, bytes]) -> str:
+    """sha256 of a weight file with `restored` in place of these tensors' bytes; empty if there is no such file."""
+    if file not in checkpoint.files:
+        return ""
+    header = checkpoint.files[file]
+    digest = hashlib.sha256(header.raw)
+    for info in sorted(header.tensors.values(), key=lambda info: info.start):
+        old = restored.get(info.name)
+        for piece in read_range(checkpoint.folder / file, info.start, info.nbytes) if old is None else [old]:
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check_sha256(file: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise CheckpointError(
+            f"{file} would not be restored: its sha256 is not {expected}",
+            why="Tensors that the patch did not touch changed since",
+            remedy="Revert the variant as it was written, before any training",
+        )
 
 
 def _copy(
@@ -120,39 +144,37 @@ def _copy(
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        for file in checkpoint.files:
+        # Shards of which every tensor left have no file in the variant.
+        for file in dict.fromkeys([*checkpoint.files, *undo.manifest.headers]):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            write_file(checkpoint.folder / file, folder / file, _segments(checkpoint, undo, file), progress)
+            origin = checkpoint.folder / file if file in checkpoint.files else None
+            write_file(origin, folder / file, _segments(checkpoint, undo, file), progress)
         for file, expected in undo.manifest.sha256.items():
-            if sha256_file(folder / file) != expected:
-                raise CheckpointError(
-                    f"{file} would not be restored: its sha256 is not {expected}",
-                    why="Tensors that the patch did not touch changed since",
-                    remedy="Revert the variant as it was written, before any training",
-                )
+            _check_sha256(file, sha256_file(folder / file) if (folder / file).is_file() else "", expected)
 
 
 def _segments(checkpoint: Checkpoint, undo: Undo, file: str) -> Iterator[Keep | Put]:
-    header = checkpoint.files[file]
-    raw, names = (
-        header.raw,
-        [info.name for info in sorted(header.tensors.values(), key=lambda info: info.start)],
-    )
     if file in undo.manifest.headers:
         raw = undo.content(undo.manifest.headers[file])
-        names = _names(raw)
+        names = _names(file, raw)
+    else:
+        header = checkpoint.files[file]
+        raw, names = header.raw, [info.name for info in sorted(header.tensors.values(), key=lambda info: info.start)]
     yield Put(raw, len(raw))
     for name in names:
         if name in undo.manifest.tensors:
             old = undo.manifest.tensors[name]
             yield Put(undo.restored(name, checkpoint), old.nbytes)
         else:
-            info = checkpoint.tensors[name]
+            info = checkpoint.info(name)
             yield Keep(info.start, info.stop)
 
 
-def _names(header: bytes) -> list[str]:
+def _names(file: str, header: bytes) -> list[str]:
     """Tensor names of a header that was valid when it was kept, in the order of their data."""
-    entries = json.loads(header[8:])
-    entries.pop("__metadata__", None)
-    return sorted(entries, key=lambda name: (entries[name]["data_offsets"], name))
+    try:
+        entries = json.loads(header[8:])
+        entries.pop("__metadata__", None)
+        return sorted(entries, key=lambda name: (entries[name]["data_offsets"], name))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise CheckpointError(f"{UNDO} is damaged at the header of {file}") from None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from hf_bias_patch.attention.layout import View
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
@@ -22,6 +24,11 @@ from hf_bias_patch.patching.rewrite import Block, Outer, blocks_of_rows
 __all__ = ["Undo", "UndoWriter"]
 
 _MANIFEST = "manifest.json"
+# What reading a damaged archive, or decoding its contents, may raise.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, OSError, OverflowError, RuntimeError,
+    ValueError,
+)  # fmt: skip
 
 
 class _Update(BaseModel):
@@ -170,14 +177,36 @@ class Undo:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing", why="It holds the values to restore")
+        self._path = path
+        with self._readable("its list of contents"):
             self._zip = zipfile.ZipFile(path)
             self.manifest = _Manifest.model_validate_json(self._zip.read(_MANIFEST))
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing", why="It holds the values to restore") from None
-        except (zipfile.BadZipFile, KeyError, ValidationError, json.JSONDecodeError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged ({type(error).__name__})") from None
-        self._path = path
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """An undo file may come with a stranger's variant, and must not name files outside of it."""
+        manifest = self.manifest
+        tensors = [old.file for old in manifest.tensors.values()]
+        for name in (*manifest.sha256, *manifest.headers, *manifest.files, *manifest.created, *tensors):
+            parts = PurePosixPath(name).parts
+            if not parts or parts[0] == "/" or ".." in parts:
+                raise CheckpointError(
+                    f"{self._path} names {name!r}, which lies outside the variant", why="It is damaged, or hostile"
+                )
+
+    @contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except _DAMAGE as error:
+            raise CheckpointError(
+                f"{self._path} is damaged at {what} ({type(error).__name__})",
+                remedy="Go back to the model the variant was made from",
+            ) from None
 
     def __enter__(self) -> Undo:
         return self
@@ -187,10 +216,8 @@ class Undo:
 
     def content(self, member: str) -> bytes:
         """Bytes of a member of the archive."""
-        try:
+        with self._readable(member):
             return self._zip.read(member)
-        except (zipfile.BadZipFile, KeyError, OSError) as error:
-            raise CheckpointError(f"{self._path} is damaged at {member} ({type(error).__name__})") from None
 
     def files(self) -> dict[str, bytes]:
         """The small files of the source that changed: name → old bytes."""
@@ -209,18 +236,30 @@ class Undo:
         old = self.manifest.tensors[name]
         self._check_unchanged(name, old, tensors)
         digest = hashlib.sha256()
-        pieces = self._matrix(name, old, tensors) if old.updates else iter([self.content(old.member)])
-        for piece in pieces:
-            digest.update(piece)
-            yield piece
+        with self._readable(name):
+            pieces = self._matrix(name, old, tensors) if old.updates else iter([self._vector(old)])
+            for piece in pieces:
+                digest.update(piece)
+                yield piece
         if digest.hexdigest() != old.sha256:
             raise CheckpointError(f"{self._path} does not restore {name}", why="Its checksum differs")
+
+    def _vector(self, old: _Old) -> bytes:
+        content = self.content(old.member)
+        if len(content) != old.nbytes:
+            raise ValueError(f"{len(content)} bytes for {old.nbytes}")
+        return content
 
     def _check_unchanged(self, name: str, old: _Old, tensors: Any) -> None:
         if old.patched_sha256 is None:
             return
+        info = tensors.tensors.get(name)
+        if info is None or (info.dtype, info.shape) != (old.dtype, old.shape):
+            raise CheckpointError(
+                f"{self._path} does not belong to this variant", why=f"{name} is another tensor in it"
+            )
         digest = hashlib.sha256()
-        shape = tensors.tensors[name].shape
+        shape = info.shape
         if len(shape) == 2:
             for start, stop in blocks_of_rows(shape):
                 digest.update(tensors.rows(name, start, stop).tobytes())

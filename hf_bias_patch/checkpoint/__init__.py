@@ -1,0 +1,1 @@
+"""FILES AND BYTES: where a checkpoint lies, what its files hold, how it is written. Knows no attention."""

@@ -1,0 +1,235 @@
+"""A checkpoint as it lies on disk: its config, its weight files and where each tensor is in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from hf_bias_patch.checkpoint.dtypes import numpy_dtype
+from hf_bias_patch.checkpoint.guards import refuse_interrupted
+from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
+from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, parse_object, read_shards
+from hf_bias_patch.errors import CheckpointError
+
+__all__ = ["Checkpoint", "entry_file", "open_checkpoint"]
+
+MAIN_FILE = "model.safetensors"
+MAIN_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint. Holds headers only; values are read when asked for.
+
+    Attributes:
+        folder: where the files lie.
+        config: the parsed config.json; empty for a lone safetensors file without one.
+        config_bytes: config.json as it is; empty where there is none.
+        files: weight file name, relative to the folder with "/" between parts, to its header; sorted by name.
+        index_name: the file that says which tensor is in which shard; None for a single weight file.
+        index: that file parsed; empty where there is none.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    config_bytes: bytes
+    files: dict[str, Header]
+    index_name: str | None
+    index: dict[str, Any]
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor by name, file after file, in the order of the data."""
+        return {name: info for header in self.files.values() for name, info in header.tensors.items()}
+
+    @cached_property
+    def _file_names(self) -> dict[str, str]:
+        return {tensor: file for file, header in self.files.items() for tensor in header.tensors}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together, without headers."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored values, every dtype counted."""
+        return sum(info.size for info in self.tensors.values())
+
+    def info(self, name: str) -> TensorInfo:
+        """Where a tensor lies.
+
+        Raises:
+            CheckpointError: there is no tensor of that name.
+        """
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise CheckpointError(f"Tensor {name!r} is not in {self.folder}") from None
+
+    def file_of(self, name: str) -> str:
+        """Name, relative to the folder, of the weight file that holds a tensor.
+
+        Raises:
+            CheckpointError: there is no tensor of that name.
+        """
+        self.info(name)
+        return self._file_names[name]
+
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """A tensor's values in their storage dtype and shape: a copy that the caller owns.
+
+        Raises:
+            CheckpointError: no such tensor, a dtype without a numpy form, or the file ended early.
+        """
+        info = self.info(name)
+        return self._read(info, info.shape, info.start)
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Rows start to stop along axis 0, so that a large matrix need not be held whole.
+
+        Args:
+            name: a tensor of at least one axis.
+            start: first row, 0 <= start <= stop.
+            stop: row behind the last, at most shape[0].
+
+        Returns:
+            An owned array of shape (stop - start, *shape[1:]) in the storage dtype.
+
+        Raises:
+            CheckpointError: as for `read`.
+            IndexError: the rows are not within the tensor.
+        """
+        info = self.info(name)
+        if not info.shape or not 0 <= start <= stop <= info.shape[0]:
+            raise IndexError(f"rows {start}:{stop} are not within {name!r} of shape {info.shape}")
+        row_bytes = info.nbytes // info.shape[0] if info.shape[0] else 0
+        return self._read(info, (stop - start, *info.shape[1:]), info.start + start * row_bytes)
+
+    def _read(self, info: TensorInfo, shape: tuple[int, ...], start: int) -> np.ndarray[Any, Any]:
+        array = np.empty(shape, numpy_dtype(info.dtype))
+        path = self.folder / self._file_names[info.name]
+        # Not a memory map: a file that shrinks under a map kills the process, and maps count as memory.
+        view = array.reshape(-1).view(np.uint8).data
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(start)
+                while view:
+                    count = file.readinto(view)
+                    if not count:
+                        _refuse(
+                            f"Tensor {info.name!r} of {path} ends early",
+                            "The file shrank since it was opened",
+                        )
+                    view = view[count:]
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read", why=error.strerror or str(error)) from error
+        return array
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a checkpoint folder, or a single safetensors file with the config.json beside it, if any.
+
+    In a folder, model.safetensors comes before model.safetensors.index.json, as stock loaders have it, and
+    both before any other single safetensors file. Reads headers, the index and the config, no values.
+
+    Raises:
+        CheckpointError: nothing here can be opened; the message names the file, the reason and the remedy.
+    """
+    path = Path(path)
+    if path.is_dir():
+        refuse_interrupted(path)
+        config, config_bytes = _read_config(path, required=True)
+        folder, name = path, entry_file(path)
+    elif path.is_file() and path.suffix == ".safetensors":
+        folder, name = path.parent, path.name
+        refuse_interrupted(folder)
+        config, config_bytes = _read_config(folder, required=False)
+    elif path.exists():
+        _refuse(f"{path} is no checkpoint", "A folder or a .safetensors file was expected")
+    else:
+        _refuse(f"{path} does not exist")
+    if name.endswith(INDEX_SUFFIX):
+        files, index = read_shards(folder, name)
+        return Checkpoint(folder, config, config_bytes, files, name, index)
+    return Checkpoint(folder, config, config_bytes, {name: read_header(folder / name)}, None, {})
+
+
+def _read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]:
+    path = folder / "config.json"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        if not required:
+            return {}, b""
+        if (folder / "adapter_config.json").is_file():
+            _refuse(f"{folder} holds a PEFT adapter, no model", "", "Merge the adapter and save the whole model")
+        _refuse(
+            f"{folder} has no config.json",
+            "It says which architecture this is",
+            "Add the model's config.json",
+        )
+    except OSError as error:
+        _refuse(f"{path} cannot be read", error.strerror or str(error))
+    return parse_object(path, content), content
+
+
+def entry_file(folder: Path) -> str:
+    """Name of the file a folder is opened by: a weight file, or the index of several.
+
+    Raises:
+        CheckpointError: there is none, or no telling which.
+    """
+    names = sorted(entry.name for entry in folder.iterdir())
+    for name in (MAIN_FILE, MAIN_INDEX):
+        if name in names:
+            return name
+    for suffix in (INDEX_SUFFIX, ".safetensors"):
+        found = [name for name in names if name.endswith(suffix)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            _refuse(
+                f"{folder} holds several weight files and neither {MAIN_FILE} nor {MAIN_INDEX}",
+                f"Found {', '.join(found)}",
+                "Give the path of the one that is meant",
+            )
+    _refuse_other_formats(folder, names)
+
+
+def _refuse_other_formats(folder: Path, names: list[str]) -> NoReturn:
+    if any(name in names for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
+        _refuse(
+            f"{folder} holds its weights only as a PyTorch pickle",
+            "Headers cannot be read from a pickle",
+            "`hf-bias-patch patch` converts it to safetensors while it patches, without executing it",
+        )
+    formats = {
+        ".h5": "TensorFlow",
+        ".msgpack": "Flax",
+        ".onnx": "ONNX",
+        ".gguf": "GGUF",
+        ".ot": "Rust",
+        ".bin": "PyTorch pickle",
+        ".pt": "PyTorch pickle",
+        ".pth": "PyTorch pickle",
+        ".ckpt": "checkpoint pickle",
+    }
+    for name in names:
+        if Path(name).suffix in formats:
+            _refuse(
+                f"{folder} holds its weights only as {formats[Path(name).suffix]} ({name})",
+                "Only safetensors files can be patched",
+                "Load the model with transformers and save it again: save_pretrained writes safetensors",
+            )
+    _refuse(f"{folder} holds no weights", f"There is no {MAIN_FILE} and no {MAIN_INDEX} in it")
+
+
+def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:
+    raise CheckpointError(what, why=why, remedy=remedy)

@@ -1,0 +1,196 @@
+"""A new folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hf_bias_patch.checkpoint.copying import target_error
+from hf_bias_patch.checkpoint.durable import sync_folder, try_lock
+from hf_bias_patch.errors import TargetError
+
+__all__ = ["new_folder"]
+
+_NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2(2)
+_AT_FDCWD = -100
+_NOT_OFFERED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
+
+
+@contextmanager
+def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path], sync: bool = True) -> Iterator[Path]:
+    """Yield a hidden folder beside `out`, which becomes `out` when the block ends without an exception.
+
+    Missing parents are made. After an exception nothing is left; what a killed run left is removed by the
+    next one for the same `out`.
+
+    Args:
+        out: the folder to make.
+        overwrite: whether an existing checkpoint folder may be replaced, whole, at the last moment.
+        inputs: folders or files that are read: `out` must not be one of them, inside one, or around one.
+        sync: whether everything must be on the disk before it gets its name, so that a power cut, too, leaves
+            all or nothing; without it, that holds for a kill only.
+
+    Raises:
+        TargetError: `out` is refused or cannot be written.
+    """
+    out = Path(out)
+    _refuse_inputs(out, inputs)
+    out = out.resolve()  # a link stays, and what it leads to is replaced
+    _clean_up(out)
+    _refuse_existing(out, overwrite)
+    made = _make_parents(out)
+    try:
+        folder, unlock = _make_temporary(out)
+    except BaseException as error:
+        _remove_parents(made)
+        if isinstance(error, OSError):
+            raise target_error(out, error, 0) from error
+        raise
+    try:
+        yield folder
+        try:
+            if sync:
+                _sync_all(folder)
+            _give_name(folder, out, overwrite)
+            if sync:
+                sync_folder(out.parent)
+        except OSError as error:
+            raise target_error(out, error, 0) from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        _remove_parents(made)
+        raise
+    finally:
+        unlock()
+
+
+def _refuse_inputs(out: Path, inputs: Sequence[Path]) -> None:
+    target = out.resolve()
+    for given in inputs:
+        source = Path(given).resolve()
+        if target == source or source in target.parents or target in source.parents:
+            raise TargetError(
+                f"{out} cannot be written: it is, holds, or lies inside the input {given}",
+                why="The source is never modified",
+                remedy="Choose a folder elsewhere",
+            )
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    if not os.path.lexists(out):
+        return
+    if not overwrite:
+        raise TargetError(f"{out} exists", remedy="Choose another folder, or replace it with --overwrite")
+    if not out.is_dir():
+        raise TargetError(f"{out} exists and is no folder", remedy="Choose another place")
+    # Whole folders go: be sure that it is a checkpoint, and not, say, a home folder given by mistake.
+    names = set(os.listdir(out))
+    if names and ("config.json" not in names or ".git" in names):
+        holds = "a git repository" if ".git" in names else "no checkpoint (it has no config.json)"
+        raise TargetError(f"{out} holds {holds} and is not overwritten", remedy="Remove it, or choose another folder")
+
+
+def _make_parents(out: Path) -> list[Path]:
+    """Make missing parents; return those made, inner before outer."""
+    missing = [parent for parent in out.parents if not parent.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _remove_parents(missing)
+        raise target_error(out, error, 0) from error
+    if not os.access(out.parent, os.W_OK):
+        raise TargetError(f"{out} cannot be written: {out.parent} is read-only", remedy="Choose another folder")
+    return missing
+
+
+def _remove_parents(made: list[Path]) -> None:
+    for parent in made:
+        with suppress(OSError):
+            parent.rmdir()
+
+
+def _prefix(out: Path) -> str:
+    # A hash, for the name itself may already be as long as a name can be.
+    return f".bias_patch-{hashlib.sha256(out.name.encode(errors='surrogateescape')).hexdigest()[:16]}-"
+
+
+def _make_temporary(out: Path) -> tuple[Path, Callable[[], None]]:
+    while True:
+        folder = out.parent / f"{_prefix(out)}{secrets.token_hex(4)}"
+        os.mkdir(folder)
+        # Between the two calls another run may take the folder for a leftover: then try again.
+        with suppress(FileNotFoundError):
+            unlock = try_lock(folder)
+            if unlock is not None and folder.exists():
+                return folder, unlock
+            if unlock is not None:
+                unlock()
+
+
+def _aside(out: Path) -> Path:
+    return out.parent / f"{_prefix(out)}old"
+
+
+def _clean_up(out: Path) -> None:
+    """Remove what killed runs for the same folder left behind; a living one holds its lock."""
+    aside = _aside(out)
+    if aside.exists() and not out.exists():
+        with suppress(OSError):
+            os.rename(aside, out)  # killed between two renames: the old folder is all there is
+    for folder in out.parent.glob(f"{_prefix(out)}*"):
+        with suppress(OSError):
+            unlock = try_lock(folder)
+            if unlock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                unlock()
+
+
+def _sync_all(folder: Path) -> None:
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            descriptor = os.open(Path(parent, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(parent))
+
+
+def _give_name(folder: Path, out: Path, overwrite: bool) -> None:
+    if not os.path.lexists(out):
+        if not _rename2(folder, out, _NOREPLACE):
+            os.rename(folder, out)
+    elif not overwrite:
+        raise TargetError(f"{out} was made by somebody else in the meantime", remedy="Choose another folder")
+    elif _rename2(folder, out, _EXCHANGE):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        aside = _aside(out)
+        os.rename(out, aside)
+        try:
+            os.rename(folder, out)
+        except BaseException:
+            os.rename(aside, out)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename2(source: Path, target: Path, flags: int) -> bool:
+    """renameat2(2), which exchanges two names or spares an existing one; False where it is not offered."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NOT_OFFERED:
+        return False
+    raise OSError(code, os.strerror(code), str(target))

@@ -1,0 +1,125 @@
+"""The index of a sharded checkpoint: which file holds which tensor. Hostile until checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from hf_bias_patch.checkpoint.header import Header, read_header
+from hf_bias_patch.checkpoint.links import check_link
+from hf_bias_patch.errors import CheckpointError
+
+__all__ = ["INDEX_SUFFIX", "parse_object", "read_shards", "refuse_missing", "shard_names"]
+
+INDEX_SUFFIX = ".safetensors.index.json"
+_RESTORE = "Restore it from the model's origin"
+
+
+def read_shards(folder: Path, index_name: str) -> tuple[dict[str, Header], dict[str, Any]]:
+    """Read an index and the header of every shard it lists.
+
+    Returns:
+        Headers by file name, sorted by name, and the parsed index.
+
+    Raises:
+        CheckpointError: the index is broken or leads out of the folder, a shard is missing, or index and
+            shards disagree.
+    """
+    index_path = folder / index_name
+    index = _read_index(index_path)
+    names = _checked_names(folder, index_path, index)
+    refuse_missing(folder, index_name, names)
+    files = {name: read_header(folder / name) for name in names}
+    _check_agreement(index_path, index["weight_map"], files)
+    return files, index
+
+
+def shard_names(folder: Path, index_name: str) -> list[str]:
+    """Names of the files an index lists, sorted, each checked to be inside the folder; it need not exist.
+
+    Raises:
+        CheckpointError: the index is broken or leads out of the folder.
+    """
+    index_path = folder / index_name
+    return _checked_names(folder, index_path, _read_index(index_path))
+
+
+def refuse_missing(folder: Path, index_name: str, names: list[str]) -> None:
+    """Refuse a folder that lacks files its index lists.
+
+    Raises:
+        CheckpointError: some are missing; all of them are named.
+    """
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        _refuse(
+            f"{folder} lacks {len(missing)} of {len(names)} weight files: {', '.join(missing)}",
+            f"{index_name} lists them",
+            "Download them",
+        )
+
+
+def parse_object(path: Path, content: bytes) -> dict[str, Any]:
+    """Parse the content of a JSON file that must hold an object.
+
+    Raises:
+        CheckpointError: it does not; `path` is named.
+    """
+    try:
+        table = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        _refuse(f"{path} is not valid JSON", str(error), _RESTORE)
+    if type(table) is not dict:
+        _refuse(f"{path} is not a JSON object", "", _RESTORE)
+    return table
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index = parse_object(path, path.read_bytes())
+    except OSError as error:
+        _refuse(f"{path} cannot be read", error.strerror or str(error))
+    weight_map = index.get("weight_map")
+    if type(weight_map) is not dict or not all(type(file) is str for file in weight_map.values()):
+        _refuse(f"{path} has no weight_map from tensor to file", "", _RESTORE)
+    return index
+
+
+def _checked_names(folder: Path, index_path: Path, index: dict[str, Any]) -> list[str]:
+    names = sorted(set(index["weight_map"].values()))
+    for name in names:
+        _check_inside(folder, index_path, name)
+    return names
+
+
+def _check_inside(folder: Path, index_path: Path, name: str) -> None:
+    # Read as a Windows path too: an index travels, and "\\" or "C:" must not begin to matter there.
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in name:
+        _refuse(f"{index_path} lists the weight file {name!r}, which is not inside the folder", "", _RESTORE)
+    check_link(folder, folder / name)
+
+
+def _check_agreement(index_path: Path, weight_map: dict[str, str], files: dict[str, Header]) -> None:
+    for tensor, file in weight_map.items():
+        if tensor not in files[file].tensors:
+            _refuse(
+                f"Tensor {tensor!r} is not in {file}, where {index_path} puts it",
+                "The index and the weight files are of different versions",
+                "Download them together",
+            )
+    owner: dict[str, str] = {}
+    for file, header in files.items():
+        for tensor in header.tensors:
+            first = owner.setdefault(tensor, file)
+            if first != file:
+                _refuse(
+                    f"Tensor {tensor!r} is both in {first} and in {file} of {index_path.parent}",
+                    "Which of the two a loader takes is left to chance",
+                    "Export the checkpoint again",
+                )
+
+
+def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:
+    raise CheckpointError(what, why=why, remedy=remedy)

@@ -1,0 +1,63 @@
+"""Symbolic links in a checkpoint folder: the Hub's cache is made of them, everything else may be a trick.
+
+A cached model is `<cache>/models--<owner>--<name>/snapshots/<commit>/<file>`, each file a link to
+`<repo>/blobs/<etag>`, which may itself be a link to `<cache>/blobs/<two digits>/<hash>`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hf_bias_patch.errors import CheckpointError
+
+__all__ = ["check_link", "hub_repo", "hub_sha256"]
+
+
+def hub_repo(folder: Path) -> tuple[Path, str] | None:
+    """The cached repository and commit that a folder is a snapshot of; None for any other folder."""
+    folder = folder.resolve()
+    repo = folder.parent.parent
+    return (repo, folder.name) if folder.parent.name == "snapshots" and (repo / "blobs").is_dir() else None
+
+
+def hub_sha256(folder: Path) -> dict[str, str]:
+    """The sha256 of those files of a cached snapshot whose blob is named by it: the large ones.
+
+    Returns:
+        File name relative to the folder, with "/" between parts, to 64 hexadecimal digits; empty for a folder
+        that is no snapshot.
+    """
+    found = hub_repo(folder)
+    if found is None:
+        return {}
+    blobs = found[0] / "blobs"
+    hashes = {}
+    for path in folder.resolve().rglob("*"):
+        if path.is_symlink():
+            # One hop only: what lies behind it in a cache-wide store is named by another hash.
+            blob = Path(os.path.normpath(path.parent / os.readlink(path)))
+            if blob.parent == blobs and len(blob.name) == 64 and not set(blob.name) - set("0123456789abcdef"):
+                hashes[path.relative_to(folder.resolve()).as_posix()] = blob.name
+    return hashes
+
+
+def check_link(folder: Path, path: Path) -> None:
+    """Follow a path inside a folder only if it stays there, or leads from the Hub's cache to its blobs.
+
+    Raises:
+        CheckpointError: a link on the way leads elsewhere, such as to a private file that would be copied.
+    """
+    step = folder
+    if not any((step := step / part).is_symlink() for part in path.relative_to(folder).parts):
+        return
+    allowed = [folder.resolve()]
+    found = hub_repo(folder)
+    if found is not None:
+        allowed += [found[0] / "blobs", found[0].parent / "blobs"]
+    target = path.resolve()
+    if not any(target.is_relative_to(place) for place in allowed):
+        raise CheckpointError(
+            f"{path} is a link that leads out of its folder, to {target}",
+            remedy="Copy the file into the folder if it is meant (`cp -L`)",
+        )

@@ -1,0 +1,173 @@
+"""From what the user typed to a place on disk: a folder, a file, an embedded checkpoint or a Hub id."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
+from hf_bias_patch.checkpoint.listing import is_stale, weight_names
+from hf_bias_patch.errors import CheckpointError, SourceError
+
+__all__ = ["Source", "resolve"]
+
+EMBEDDED = "embedded:"
+_ASSETS = Path(__file__).parent.parent / "assets"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
+_GIVE_A_FOLDER = "Give the path of a local folder, or try `embedded:bert`"
+_SHARDS = "model-*-of-*.safetensors"
+# One of these is there once a tokenizer or feature extractor was fetched too.
+_PREPROCESSING = ("tokenizer.json", "tokenizer_config.json", "vocab.*", "*.model", "preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a MODEL argument leads.
+
+    Attributes:
+        path: an existing folder or safetensors file.
+        name: what the user typed.
+        revision: the commit, for a Hub id or a snapshot in the Hub's cache; None for any other place.
+        known_sha256: file name to sha256 where the Hub's cache tells it without reading the file.
+    """
+
+    path: Path
+    name: str
+    revision: str | None = None
+    known_sha256: dict[str, str] = field(default_factory=dict)
+
+
+def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> Source:
+    """Find a checkpoint. What is on this machine comes first; the Hub is asked only for what is not.
+
+    Args:
+        model: a folder, a .safetensors file, `embedded:NAME`, or a Hub id such as `owner/name`.
+        revision: branch, tag or commit of a Hub id; its main branch if not given.
+
+    Raises:
+        SourceError: it leads nowhere, or the Hub cannot be reached, within seconds.
+    """
+    name = os.fspath(model)
+    path = Path(name)
+    if name.startswith(EMBEDDED):
+        return Source(_embedded(name), name)
+    if name and path.exists():
+        if revision is not None:
+            _refuse(f"{name} is a local path and has no revisions", "Leave the revision out")
+        return _local(path, name)
+    if not isinstance(model, str) or not _HUB_ID.fullmatch(name) or name.endswith(".safetensors"):
+        _refuse(f"{name!r} does not exist, and is no Hub id either", _GIVE_A_FOLDER)
+    return _local(_from_hub(name, revision), name)
+
+
+def _local(path: Path, name: str) -> Source:
+    folder = path if path.is_dir() else path.parent
+    found = hub_repo(folder)
+    return Source(path, name, found[1] if found else None, hub_sha256(folder))
+
+
+def _embedded(name: str) -> Path:
+    known = sorted(config.parent.name for config in _ASSETS.glob("*/config.json"))
+    wanted = name.removeprefix(EMBEDDED)
+    if wanted not in known:
+        choice = ", ".join(EMBEDDED + other for other in known) or "none"
+        _refuse(f"There is no embedded checkpoint {wanted!r}", f"Embedded are: {choice}")
+    return _ASSETS / wanted
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    try:
+        import huggingface_hub as hub
+    except ImportError as error:
+        raise SourceError(
+            f"{name} is no local path, and the Hub cannot be asked",
+            why="huggingface_hub is not installed",
+            remedy="pip install huggingface_hub",
+        ) from error
+    cached = _cached(hub, name, revision)
+    if cached is not None and _is_complete(cached):
+        return cached
+    try:
+        return _download(hub, name, revision)
+    except Exception as error:  # each version of the client has its own transport, with its own errors
+        if cached is not None and _has_weights(cached):
+            return cached
+        _refuse_hub(hub, name, revision, error)
+
+
+def _cached(hub: Any, name: str, revision: str | None) -> Path | None:
+    try:
+        # The pattern only keeps a snapshot without, say, ONNX files from counting as incomplete.
+        return Path(
+            hub.snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=["config.json"])
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def _download(hub: Any, name: str, revision: str | None) -> Path:
+    info = hub.HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
+    files = _wanted([entry.rfilename for entry in info.siblings or ()])
+    # By the revision's own name, not the commit: the cache then knows what the name stood for.
+    return Path(hub.snapshot_download(name, revision=revision, allow_patterns=[glob.escape(file) for file in files]))
+
+
+def _wanted(names: Iterable[str]) -> list[str]:
+    """What to fetch of a repository: the weights once, safetensors first, and the companions."""
+    names = list(names)
+    weights = ["model.safetensors"]
+    if "model.safetensors" not in names:
+        weights = ["model.safetensors.index.json", _SHARDS]
+    if not any(fnmatch(name, pattern) for name in names for pattern in weights):
+        weights = ["*.safetensors"] if any("/" not in n and n.endswith(".safetensors") for n in names) else []
+    if not weights:
+        weights = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+    return [
+        name
+        for name in names
+        if not is_stale(name) or ("/" not in name and any(fnmatch(name, pattern) for pattern in weights))
+    ]
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether weights and preprocessing are there: the cache holds half-fetched models too."""
+    names = [path.name for path in folder.iterdir()]
+    return _has_weights(folder) and any(fnmatch(n, pattern) for n in names for pattern in _PREPROCESSING)
+
+
+def _has_weights(folder: Path) -> bool:
+    pickles = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+    try:
+        names = weight_names(folder)
+    except CheckpointError:
+        return False
+    return all((folder / name).exists() for name in names or pickles[:1]) or (folder / pickles[1]).exists()
+
+
+def _refuse_hub(hub: Any, name: str, revision: str | None, error: Exception) -> NoReturn:
+    errors = hub.errors
+    at = f" at revision {revision}" if revision else ""
+    cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    if isinstance(error, errors.GatedRepoError):
+        what, remedy = f"{name} is gated", "Accept its terms on the Hub and log in with `hf auth login`"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        what, remedy = f"There is no folder and no public model {name!r}", f"Check the name. {_GIVE_A_FOLDER}"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        what, remedy = f"{name} has no revision {revision!r}", "Check its branches, tags and commits"
+    elif isinstance(error, errors.HFValidationError):
+        what, remedy = f"{name!r} does not exist, and is no Hub id either", _GIVE_A_FOLDER
+    else:
+        what = f"There is no folder {name!r}, and the Hub cannot be reached for the model{at}"
+        remedy = f"Download it where there is a network (`hf download {name}`). {_GIVE_A_FOLDER}"
+    raise SourceError(what, why=cause, remedy=remedy) from error
+
+
+def _refuse(what: str, remedy: str) -> NoReturn:
+    raise SourceError(what, remedy=remedy)

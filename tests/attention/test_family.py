@@ -1,0 +1,72 @@
+"""The family files hold facts that models bear out, and nothing that is not used."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_bias_patch.attention.family import Composite, Family, family_of, model_types
+from hf_bias_patch.attention.sites import PROJECTIONS
+from hf_bias_patch.errors import FamilyError
+from tests.models import FAMILIES, config_of, fresh
+
+
+def test_the_model_types_covered() -> None:
+    assert set(FAMILIES) | {"encoder-decoder"} <= set(model_types())
+    assert list(model_types()) == sorted(model_types())
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_facts_are_complete(model_type: str) -> None:
+    family = family_of({"model_type": model_type})
+    assert model_type in family.model_types
+    if isinstance(family, Composite):
+        assert family.encoder and family.decoder and family.bridge
+        return
+    assert family.attention
+    for attention in family.attention:
+        mapped = [projection for projections in attention.maps.values() for projection in projections]
+        assert sorted(mapped) == sorted(PROJECTIONS)
+        assert attention.stack in family.stacks and attention.kind in ("self", "cross")
+        assert all("{layer}" in module for module in attention.maps)
+        assert bool(attention.reads_first) == ("{before}" in attention.reads)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_module_named_is_one(name: str) -> None:
+    """Each pattern of a family is a module of the model that transformers makes, of the right class."""
+    family = family_of(config_of(name).to_dict())
+    assert isinstance(family, Family)
+    crossed = {"bert": "bert-cross", "gpt2": "gpt2-cross"}.get(name, name)
+    models = [fresh(crossed), fresh({"electra": "electra-projected"}.get(name, name))]
+    modules = {path: module for model in models for path, module in model.base_model.named_modules()}
+    checked = 0
+    for attention in family.attention:
+        if attention.kind == "cross" and name in ("roberta", "electra"):
+            continue  # the same classes as BERT's
+        layers = 2 if attention.stack == "encoder" and name in ("bart", "mbart") else 3
+        patterns = [*attention.maps, attention.reads]
+        for pattern in patterns:
+            module = modules[pattern.format(layer=1, before=0, last=layers - 1)]
+            assert hasattr(module, "weight") and hasattr(module, "bias")
+            assert ("LayerNorm" in type(module).__name__) == (pattern == attention.reads)
+            assert (type(module).__name__ == "Conv1D") == (attention.conv1d and pattern != attention.reads)
+            checked += 1
+        if attention.reads_first:
+            assert "LayerNorm" in type(modules[attention.reads_first]).__name__
+        if attention.between_first and name == "electra":
+            assert type(modules[attention.between_first]).__name__ == "Linear"
+        final = family.stacks[attention.stack].final_norm.format(last=layers - 1)
+        assert "LayerNorm" in type(modules[final]).__name__
+    assert checked >= 5
+
+
+def test_an_unknown_type_is_refused_with_what_is_known() -> None:
+    with pytest.raises(FamilyError, match="'t5'.*Known: .*bert"):
+        family_of({"model_type": "t5"})
+
+
+def test_an_unhandled_value_is_named_and_a_missing_one_is_the_default() -> None:
+    family = family_of({"model_type": "bert"})
+    assert isinstance(family, Family)
+    assert family.unhandled({"position_embedding_type": "relative_key"}) == "position_embedding_type = 'relative_key'"
+    assert not family.unhandled({}) and not family.unhandled({"position_embedding_type": "absolute"})

@@ -1,0 +1,380 @@
+"""The sites of every family, of every task head, are found where the model really has them, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import PROJECTIONS, Site
+from hf_bias_patch.errors import CheckpointError, FamilyError
+from tests.models import FAMILIES, NAMES, config_of, fresh, heads
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a header says of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+Tensors = dict[str, Info]
+
+
+def tensors_of(model: torch.nn.Module) -> Tensors:
+    """A model's state dict, buffers included, as a header would list it."""
+    return {name: Info("F32", tuple(value.shape)) for name, value in model.state_dict().items()}
+
+
+@cache
+def headed(family: str, head: type[PreTrainedModel]) -> tuple[dict[str, Any], Tensors]:
+    """Config and tensors of a task head, without a value computed."""
+    config = config_of(family)
+    with torch.device("meta"):
+        return config.to_dict(), tensors_of(head(config))
+
+
+@cache
+def sample(name: str) -> tuple[dict[str, Any], Tensors]:
+    """Config and tensors of one of the tiny models, with its usual head."""
+    model = fresh(name)
+    return model.config.to_dict(), tensors_of(model)
+
+
+HEADED = [(family, head) for family in FAMILIES for head in heads(family)]
+
+
+def expected_sites(family: str, head: type[PreTrainedModel] | None = None) -> list[str]:
+    """Names of the sites the tiny config makes, written down from the architecture."""
+    if family in ("bart", "mbart"):
+        encoder = [] if head is not None and "CausalLM" in head.__name__ else ["encoder.0.self", "encoder.1.self"]
+        return encoder + [f"decoder.{layer}.{kind}" for layer in range(3) for kind in ("self", "cross")]
+    stack = "decoder" if family in ("gpt2", "gpt2-cross", "bert-cross") else "encoder"
+    kinds = ("self", "cross") if family.endswith("-cross") else ("self",)
+    return [f"{stack}.{layer}.{kind}" for layer in range(3) for kind in kinds]
+
+
+PAIRED = {
+    "bert+bert": ["encoder.0.self", "encoder.1.self"]
+    + [f"decoder.{layer}.{kind}" for layer in range(3) for kind in ("self", "cross")],
+}
+PAIRED["bert+gpt2"] = PAIRED["bert+gpt2-bridged"] = PAIRED["bert+bert"]
+
+
+@pytest.mark.parametrize(("family", "head"), HEADED, ids=lambda value: getattr(value, "__name__", value))
+def test_every_task_head_has_its_sites(family: str, head: type[PreTrainedModel]) -> None:
+    config, tensors = headed(family, head)
+    sites = find_sites(config, tensors)
+    assert [site.name for site in sites] == expected_sites(family, head)
+    check_against_the_model(sites, tensors)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_has_its_sites(name: str) -> None:
+    config, tensors = sample(name)
+    sites = find_sites(config, tensors)
+    assert [site.name for site in sites] == PAIRED.get(name, expected_sites(name))
+    check_against_the_model(sites, tensors)
+
+
+def check_against_the_model(sites: tuple[Site, ...], tensors: Tensors) -> None:
+    """Every name is a tensor's, the projections of a module cover it, and no attention tensor is left over."""
+    named: set[str] = set()
+    covered: dict[str, int] = {}
+    for site in sites:
+        assert list(site.slots) == list(PROJECTIONS)
+        assert site.heads == site.kv_heads == 4
+        for slot in site.slots.values():
+            assert slot.bias in tensors and slot.weight in tensors
+            width = 40 if tensors[slot.bias].shape[0] in (40, 80, 120) else 32
+            assert slot.view.size == width and tensors[slot.bias].shape == (slot.view.axis,)
+            assert tensors[slot.weight].shape[1 if slot.conv1d else 0] == slot.view.axis
+            covered[slot.bias] = covered.get(slot.bias, 0) + slot.view.size
+            named |= {slot.bias, slot.weight}
+            if slot.norm is not None:
+                reads = tensors[slot.weight].shape[0 if slot.conv1d else 1]
+                assert tensors[slot.norm.weight].shape == tensors[slot.norm.bias].shape == (reads,)
+                assert slot.norm.weight.removesuffix("weight") == slot.norm.bias.removesuffix("bias")
+    assert all(covered[bias] == tensors[bias].shape[0] for bias in covered)
+    left = {name for name in tensors if _is_attention(name)} - named
+    assert not left, "attention tensors that no site has"
+
+
+def _is_attention(name: str) -> bool:
+    attention = ("attention.", "self_attn.", "encoder_attn.", ".attn.", "crossattention.")
+    return any(part in name for part in attention) and not _is_norm(name)
+
+
+def _is_norm(name: str) -> bool:
+    return "norm" in name.lower() or ".ln_" in name
+
+
+@pytest.mark.parametrize(("family", "head"), HEADED, ids=lambda value: getattr(value, "__name__", value))
+def test_the_prefix_of_a_task_head_is_found(family: str, head: type[PreTrainedModel]) -> None:
+    """The base model's names are those of its heads, without a prefix; bare checkpoints have none."""
+    config, tensors = headed(family, head)
+    prefix = f"{head.base_model_prefix}."
+    if any(name.startswith(prefix) for name in tensors):
+        bare = {name.removeprefix(prefix): info for name, info in tensors.items()}
+        slots = [slot for site in find_sites(config, tensors) for slot in site.slots.values()]
+        stripped = [slot for site in find_sites(config, bare) for slot in site.slots.values()]
+        assert [slot.bias for slot in slots] == [prefix + str(slot.bias) for slot in stripped]
+        assert [slot.norm and slot.norm.bias for slot in slots] == [
+            slot.norm and prefix + slot.norm.bias for slot in stripped
+        ]
+    else:
+        assert head.__name__.endswith("Model")
+
+
+# The norm that each projection reads, from the forward functions of transformers' models.
+READS = {
+    ("bert", "encoder.0.self", "query"): "bert.embeddings.LayerNorm",
+    ("bert", "encoder.2.self", "value"): "bert.encoder.layer.1.output.LayerNorm",
+    ("roberta", "encoder.1.self", "key"): "roberta.encoder.layer.0.output.LayerNorm",
+    ("distilbert", "encoder.0.self", "query"): "distilbert.embeddings.LayerNorm",
+    ("distilbert", "encoder.1.self", "query"): "distilbert.transformer.layer.0.output_layer_norm",
+    ("electra", "encoder.0.self", "query"): "electra.embeddings.LayerNorm",
+    ("electra-projected", "encoder.0.self", "query"): None,
+    ("electra-projected", "encoder.1.self", "query"): "electra.encoder.layer.0.output.LayerNorm",
+    ("gpt2", "decoder.0.self", "key"): "transformer.h.0.ln_1",
+    ("gpt2-cross", "decoder.1.cross", "query"): "transformer.h.1.ln_cross_attn",
+    ("gpt2-cross", "decoder.1.cross", "key"): None,
+    ("bert-cross", "decoder.1.cross", "query"): "bert.encoder.layer.1.attention.output.LayerNorm",
+    ("bert-cross", "decoder.1.cross", "value"): None,
+    ("bart", "encoder.0.self", "query"): "model.encoder.layernorm_embedding",
+    ("bart", "decoder.0.self", "query"): "model.decoder.layernorm_embedding",
+    ("bart", "decoder.2.self", "query"): "model.decoder.layers.1.final_layer_norm",
+    ("bart", "decoder.2.cross", "query"): "model.decoder.layers.2.self_attn_layer_norm",
+    ("bart", "decoder.2.cross", "key"): "model.encoder.layers.1.final_layer_norm",
+    ("mbart", "encoder.1.self", "query"): "model.encoder.layers.1.self_attn_layer_norm",
+    ("mbart", "decoder.0.cross", "query"): "model.decoder.layers.0.encoder_attn_layer_norm",
+    ("mbart", "decoder.0.cross", "value"): "model.encoder.layer_norm",
+    ("bert+bert", "decoder.0.cross", "key"): "encoder.encoder.layer.1.output.LayerNorm",
+    ("bert+bert", "decoder.0.self", "key"): "decoder.bert.embeddings.LayerNorm",
+    ("bert+gpt2", "decoder.2.cross", "value"): "encoder.encoder.layer.1.output.LayerNorm",
+    ("bert+gpt2-bridged", "decoder.2.cross", "value"): None,
+    ("bert+gpt2-bridged", "decoder.2.cross", "query"): "decoder.transformer.h.2.ln_cross_attn",
+}
+
+
+@pytest.mark.parametrize(("name", "site", "projection"), READS)
+def test_the_norm_before_a_projection(name: str, site: str, projection: str) -> None:
+    slot = slot_of(*sample(name), site, projection)
+    module = READS[name, site, projection]
+    found = slot.norm and (slot.norm.weight, slot.norm.bias)
+    assert found == (module and (f"{module}.weight", f"{module}.bias"))
+
+
+def slot_of(config: Mapping[str, Any], tensors: Mapping[str, Info], site: str, projection: str) -> Any:
+    return {found.name: found for found in find_sites(config, tensors)}[site].slots[projection]
+
+
+POST_NORM = {"bert", "roberta", "distilbert", "electra", "electra-projected", "bert-cross", "bart"}
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra", "gpt2", "bart", "mbart"])
+def test_residual_and_dropout_behind_a_norm(name: str) -> None:
+    """Post-norm: the norm's output is the residual. Dropout follows the embedding norm of these models only."""
+    checked = 0
+    for site in find_sites(*sample(name)):
+        for projection in ("query", "key", "value"):
+            norm = site.slots[projection].norm
+            memory = site.kind == "cross" and projection != "query"
+            assert norm is not None
+            assert norm.residual == (name in POST_NORM and not memory)
+            assert norm.dropout == ("embed" in norm.bias)
+            checked += 1
+        assert site.slots["output"].norm is None
+    assert checked >= 9
+    assert any(site.slots["query"].norm.dropout for site in find_sites(*sample(name))) == (name in POST_NORM)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
+def test_names_of_converted_layer_norms(name: str) -> None:
+    """Checkpoints converted from TensorFlow call weight and bias of a norm gamma and beta."""
+    config, tensors = sample(name)
+    old = {
+        key.replace(".weight", ".gamma").replace(".bias", ".beta") if _is_norm(key) else key: info
+        for key, info in tensors.items()
+    }
+    checked = 0
+    for site, again in zip(find_sites(config, tensors), find_sites(config, old), strict=True):
+        for projection, slot in site.slots.items():
+            norm = again.slots[projection].norm
+            assert again.slots[projection].verdict == slot.verdict
+            if slot.norm is not None:
+                assert norm is not None
+                assert norm.weight == slot.norm.weight.removesuffix("weight") + "gamma"
+                assert norm.bias == slot.norm.bias.removesuffix("bias") + "beta"
+                checked += 1
+    assert checked >= 9
+
+
+def test_buffers_of_old_checkpoints_are_no_biases() -> None:
+    """GPT-2 files once held the causal mask as `attn.bias`."""
+    config, tensors = sample("gpt2")
+    old = {f"transformer.h.{layer}.attn.bias": Info("U8", (1, 1, 40, 40)) for layer in range(3)}
+    old |= {f"transformer.h.{layer}.attn.masked_bias": Info("F32", ()) for layer in range(3)}
+    assert find_sites(config, tensors | old) == find_sites(config, tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "named"),
+    [
+        ("bert", "num_hidden_layers", "encoder.layer.2.attention.self.query"),
+        ("distilbert", "n_layers", "transformer.layer.2.attention.q_lin"),
+        ("gpt2", "n_layer", "h.2.attn.c_attn"),
+        ("mbart", "decoder_layers", "decoder.layers.2.self_attn.q_proj"),
+    ],
+)
+def test_a_config_that_counts_other_layers_is_refused(name: str, key: str, named: str) -> None:
+    config, tensors = sample(name)
+    with pytest.raises(CheckpointError, match=f"{key} = 2.*holds .*{named}"):
+        find_sites(config | {key: 2}, tensors)
+    with pytest.raises(CheckpointError, match=f"{key} = 4.*lacks .*{named.replace('2', '3')}"):
+        find_sites(config | {key: 4}, tensors)
+
+
+@pytest.mark.parametrize("value", [None, 0, -3, "3", 3.0, True, [3]])
+def test_a_config_that_does_not_count_layers_is_refused(value: Any) -> None:
+    config, tensors = sample("bert")
+    with pytest.raises(CheckpointError, match="`num_hidden_layers` is .*not a positive number"):
+        find_sites(config | {"num_hidden_layers": value}, tensors)
+    with pytest.raises(CheckpointError, match="`num_attention_heads` is .*not a positive number"):
+        find_sites(config | {"num_attention_heads": value}, tensors)
+
+
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+def test_a_missing_map_is_refused(part: str) -> None:
+    config, tensors = sample("bert")
+    gone = {name: info for name, info in tensors.items() if f"layer.1.attention.self.{part}." not in name}
+    assert len(gone) == len(tensors) - 2
+    with pytest.raises(CheckpointError, match=f"lacks bert.encoder.layer.1.attention.self.{part}"):
+        find_sites(config, gone)
+
+
+def test_a_missing_bias_is_absent_and_its_site_still_found() -> None:
+    config, tensors = sample("bert")
+    gone = {name: info for name, info in tensors.items() if not name.endswith("layer.1.attention.self.key.bias")}
+    slot = slot_of(config, gone, "encoder.1.self", "key")
+    assert (slot.bias, slot.verdict.state) == (None, "absent") and slot.weight in tensors
+    assert slot_of(config, gone, "encoder.0.self", "key").verdict.state == "redundant"
+
+
+def test_a_missing_norm_closes_the_weight_and_is_named() -> None:
+    config, tensors = sample("bert")
+    gone = {name: info for name, info in tensors.items() if name != "bert.embeddings.LayerNorm.bias"}
+    query, value = (slot_of(config, gone, "encoder.0.self", name) for name in ("query", "value"))
+    assert query.norm is None and query.verdict.state == "needed"
+    assert "no layer norm bert.embeddings.LayerNorm" in query.verdict.reason
+    assert value.verdict.destinations == ("output",)
+
+
+def test_a_missing_output_bias_leaves_the_weight_to_the_value() -> None:
+    config, tensors = sample("bert")
+    gone = {name: info for name, info in tensors.items() if not name.endswith("layer.1.attention.output.dense.bias")}
+    value = slot_of(config, gone, "encoder.1.self", "value")
+    assert value.verdict.destinations == ("weight",)
+    assert "output projection has no bias" in value.verdict.folds["output"]
+
+
+def test_several_models_in_one_checkpoint_are_refused() -> None:
+    config, tensors = sample("bert")
+    two = tensors | {f"teacher.{name}": info for name, info in tensors.items()}
+    with pytest.raises(CheckpointError, match=r"several bert models, under \['bert\.', 'teacher\.bert\.'\]"):
+        find_sites(config, two)
+
+
+def test_tensors_of_another_architecture_are_refused() -> None:
+    config, tensors = sample("gpt2")
+    with pytest.raises(CheckpointError, match="No attention tensors of the bert family.*'bert'"):
+        find_sites(sample("bert")[0], tensors)
+    assert config["model_type"] == "gpt2"
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_a_bias_that_does_not_fit_its_weight_is_refused(name: str) -> None:
+    config, tensors = sample(name)
+    slot = slot_of(config, tensors, expected_sites(name)[1], "key")
+    with pytest.raises(CheckpointError, match="do not fit together") as caught:
+        find_sites(config, tensors | {slot.bias: Info("F32", (33,))})
+    assert slot.bias.removesuffix(".bias") in str(caught.value)
+
+
+def test_an_unknown_model_type_is_refused_and_known_ones_are_listed() -> None:
+    _, tensors = sample("bert")
+    with pytest.raises(FamilyError, match=r"'reformer'.*bart, bert, .*roberta"):
+        find_sites({"model_type": "reformer"}, tensors)
+    for config in ({}, {"model_type": None}, {"model_type": ""}):
+        with pytest.raises(FamilyError, match="names no `model_type`"):
+            find_sites(config, tensors)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"position_embedding_type": "relative_key"}, {"position_embedding_type": "relative_key_query"}],
+)
+def test_an_unhandled_config_value_is_unknown_by_name(entry: dict[str, str]) -> None:
+    config, tensors = sample("bert")
+    (text,) = entry.values()
+    for site in find_sites(config | entry, tensors):
+        for projection, slot in site.slots.items():
+            assert slot.verdict.state == "unknown" and not slot.verdict.destinations
+            assert f"position_embedding_type = '{text}'" in slot.verdict.reason, projection
+    for same in ({"position_embedding_type": "absolute"}, {"position_embedding_type": None}, {"pruned_heads": {}}):
+        assert find_sites(config | same, tensors) == find_sites(config, tensors)
+
+
+def test_pruned_heads_are_unknown() -> None:
+    config, tensors = sample("bert")
+    pruned = find_sites(config | {"pruned_heads": {"0": [1]}}, tensors)
+    assert {slot.verdict.state for site in pruned for slot in site.slots.values()} == {"unknown"}
+
+
+def test_a_pair_with_a_part_that_has_no_family_is_refused() -> None:
+    config, tensors = sample("bert+bert")
+    with pytest.raises(FamilyError, match="'t5'"):
+        find_sites(config | {"decoder": config["decoder"] | {"model_type": "t5"}}, tensors)
+    with pytest.raises(FamilyError, match="itself a encoder_decoder"):
+        find_sites(config | {"encoder": config}, tensors)
+    with pytest.raises(FamilyError, match="decoder of its own"):
+        find_sites(config | {"encoder": sample("bart")[0]}, tensors)
+    with pytest.raises(FamilyError, match="names no `model_type`"):
+        find_sites({key: value for key, value in config.items() if key != "decoder"}, tensors)
+
+
+def test_a_pair_whose_decoder_was_tied_away_says_so() -> None:
+    """tie_encoder_decoder leaves the decoder's tensors out of the file."""
+    config, tensors = sample("bert+bert")
+    tied = {name: info for name, info in tensors.items() if not name.startswith("decoder.bert.encoder.layer.1.")}
+    with pytest.raises(CheckpointError, match="lacks decoder.bert.encoder.layer.1.*tied"):
+        find_sites(config, tied)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "bart", "bert+gpt2"])
+def test_quantised_weights_leave_the_key_fold_only(name: str) -> None:
+    config, tensors = sample(name)
+    integers = {
+        key: Info("I8", info.shape) if key.endswith("weight") and len(info.shape) == 2 else info
+        for key, info in tensors.items()
+    }
+    packed = {
+        key.replace(".weight", ".qweight") if len(info.shape) == 2 and _is_attention(key) else key: info
+        for key, info in tensors.items()
+    }
+    for quantised, word in ((integers, "stored as I8"), (packed, "no plain weight tensor")):
+        for site in find_sites(config, quantised):
+            for projection, slot in site.slots.items():
+                assert slot.weight is None and slot.bias in tensors
+                if projection == "key":
+                    assert slot.verdict.state == "redundant" and slot.verdict.destinations == ("nothing",)
+                else:
+                    assert slot.verdict.state == "needed" and not slot.verdict.destinations
+                    assert word in slot.verdict.reason or projection == "output"

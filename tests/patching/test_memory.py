@@ -1,0 +1,108 @@
+"""`apply` on a model in memory: a handle that puts back everything it changed, and touches nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hf_bias_patch.errors import PlanError
+from hf_bias_patch.patching.memory import apply
+from tests.models import DTYPES, fresh, outputs_of
+
+
+def snapshot(model: torch.nn.Module) -> dict[str, tuple[bytes, bool, int]]:
+    """Bytes, requires_grad and address of every parameter."""
+    return {
+        name: (bits(value), value.requires_grad, value.data_ptr())
+        for name, value in model.named_parameters(remove_duplicate=False)
+    }
+
+
+def bits(value: torch.Tensor) -> bytes:
+    return value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
+def test_restores_bit_for_bit_in_every_dtype(name: str, dtype: str) -> None:
+    model = fresh(name, dtype=DTYPES[dtype])
+    before = snapshot(model)
+    for recipe in ({"fold": "query,key,value"}, {"fold": "query:norm,value:weight"}, {"fill": "key=uniform:-1:1"}):
+        handle = apply(model, max_loss=1.0, **recipe)  # type: ignore[arg-type]
+        changed = {key for key, state in snapshot(model).items() if state != before[key]}
+        assert changed == set(handle.plan.touched) != set()
+        assert handle.model is model
+        handle.restore()
+        assert snapshot(model) == before
+        handle.restore()
+        assert snapshot(model) == before
+
+
+def test_an_exception_in_the_block_restores_too() -> None:
+    model = fresh("bert")
+    before = snapshot(model)
+    with pytest.raises(KeyError), apply(model, drop="query,value") as inside:
+        assert inside is model and snapshot(model) != before
+        raise KeyError
+    assert snapshot(model) == before
+
+
+def test_blocks_may_be_nested() -> None:
+    model = fresh("gpt2")
+    before = snapshot(model)
+    with apply(model, fold="query"):
+        between = snapshot(model)
+        with apply(model, fold="value"):
+            assert snapshot(model) != between
+        assert snapshot(model) == between
+    assert snapshot(model) == before
+
+
+def test_training_goes_on_with_the_same_parameters() -> None:
+    """An optimiser made before the edit keeps its hold on the parameters."""
+    model = fresh("bert").train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    apply(model, fold="key,value,query")
+    outputs_of(model)
+    model(input_ids=torch.tensor([[5, 6, 7]])).logits.sum().backward()
+    optimiser.step()
+    assert model.bert.encoder.layer[1].attention.self.query.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "trained"),
+    [
+        ("bert", {"freeze": "key"}, None),
+        ("bert", {"freeze": "query,key,value,output"}, None),
+        ("bart", {"freeze": "value", "attention": "cross"}, None),
+        ("gpt2", {"freeze": "query,key,value"}, None),
+        ("bert", {"train": "key", "layers": 1}, False),
+        ("gpt2", {"train": "output", "freeze": "query,key,value"}, False),
+    ],
+    ids=str,
+)
+def test_what_an_optimiser_may_touch(name: str, recipe: dict[str, Any], trained: bool | None) -> None:
+    """`freeze` and `train` set the flag of the biases they name, and of nothing else."""
+    model = fresh(name)
+    if trained is not None:
+        model.requires_grad_(trained)
+    before = snapshot(model)
+    handle = apply(model, **recipe)
+    wanted = {edit.bias: edit.action == "train" for edit in handle.plan.edits}
+    assert wanted
+    for key, (values, flag, _) in snapshot(model).items():
+        assert values == before[key][0]
+        assert flag == wanted.get(key, before[key][1])
+    handle.restore()
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("recipe", [{"freeze": "key"}, {"freeze": "key,query", "train": "value"}], ids=str)
+def test_a_part_of_a_fused_bias_is_not_frozen(recipe: dict[str, Any]) -> None:
+    model = fresh("gpt2")
+    before = snapshot(model)
+    with pytest.raises(PlanError, match=r"c_attn\.bias cannot be frozen or trained in part"):
+        apply(model, **recipe)
+    assert snapshot(model) == before

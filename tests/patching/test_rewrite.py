@@ -1,0 +1,187 @@
+"""Matrices are rewritten in blocks of rows: whatever the layout and wherever the blocks end, the result is W + b dᵀ."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hf_bias_patch
+from hf_bias_patch.attention.layout import View
+from hf_bias_patch.attention.sites import Norm, Slot
+from hf_bias_patch.attention.verdict import Verdict
+from hf_bias_patch.patching import rewrite
+from hf_bias_patch.patching.algebra import repeat_groups, witness
+from hf_bias_patch.patching.plan import Edit, Plan
+from hf_bias_patch.patching.recipe import make_recipe
+from hf_bias_patch.patching.rewrite import Outer, Rewrite, blocks_of_rows
+
+Saved = Callable[..., Path]
+Tree = Callable[[Path], dict[str, str]]
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 200))
+def test_blocks_cover_every_row_once(rows: int, columns: int, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewrite, "BLOCK_VALUES", size)
+        found = list(blocks_of_rows((rows, columns)))
+    assert [row for start, stop in found for row in range(start, stop)] == list(range(rows))
+    assert all((stop - start) * columns <= max(size, columns) for start, stop in found)
+
+
+views = st.builds(
+    lambda runs, before, own, after: View(runs, before + own + after, before, before + own),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.integers(1, 4),
+    st.integers(0, 3),
+)
+
+
+@given(views, st.booleans(), st.integers(1, 5), st.integers(1, 30))
+def test_an_update_in_blocks_is_the_whole_update(view: View, conv1d: bool, inputs: int, size: int) -> None:
+    random = np.random.default_rng(0)
+    bias, direction = random.standard_normal(view.size), random.standard_normal(inputs)
+    shape = (inputs, view.axis) if conv1d else (view.axis, inputs)
+    expected = np.zeros(shape)
+    view.put(expected, np.outer(direction, bias) if conv1d else np.outer(bias, direction), axis=1 if conv1d else 0)
+    outer, found = Outer(view, conv1d, bias, direction), np.zeros(shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewrite, "BLOCK_VALUES", size)
+        for start, stop in blocks_of_rows(shape):
+            index, update = outer.part(start, stop)
+            found[start:stop][index] += update
+    np.testing.assert_array_equal(found, expected)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the planner asks of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Named arrays as a `planner.Tensors`."""
+
+    values: dict[str, np.ndarray]
+
+    @property
+    def tensors(self) -> Mapping[str, Info]:
+        return {name: Info("F64", value.shape) for name, value in self.values.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        return self.values[name].copy()
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self.values[name][start:stop].copy()
+
+
+LAYOUTS = {
+    "interleaved per head": (
+        [View(4, 12, part * 4, part * 4 + 4) for part in range(3)],
+        4,
+    ),
+    "grouped queries": (
+        [View(2, 16, 0, 8), View(2, 16, 8, 12), View(2, 16, 12, 16)],
+        4,
+    ),
+    "blocks": ([View.block(48, part, 3) for part in range(3)], 4),
+}
+
+
+@pytest.mark.parametrize("conv1d", [False, True])
+@pytest.mark.parametrize("blocks", [7, 1 << 19])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fused_layouts_that_no_family_here_has(
+    layout: str, blocks: int, conv1d: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds of query, key and value, fused in one map, checked with matrices taken apart by hand."""
+    monkeypatch.setattr(rewrite, "BLOCK_VALUES", blocks)
+    (query, key, value), heads = LAYOUTS[layout]
+    random = np.random.default_rng(0)
+    width, axis = 16, query.axis
+    fused, output = random.standard_normal((axis, width)), random.standard_normal((width, width))
+    arrays = Arrays(
+        {
+            "fused.weight": fused.T.copy() if conv1d else fused,
+            "fused.bias": random.standard_normal(axis),
+            "output.weight": output.T.copy() if conv1d else output,
+            "output.bias": random.standard_normal(width),
+            "norm.weight": random.uniform(0.5, 2, width),
+            "norm.bias": random.standard_normal(width),
+        }
+    )
+    made = Verdict("foldable", "")
+    norm = Norm("norm.weight", "norm.bias", residual=False, dropout=False)
+    slots = {
+        name: Slot(name, "fused.bias", "fused.weight", view, conv1d, norm, made)
+        for name, view in (("query", query), ("key", key), ("value", value))
+    }
+    out = Slot("output", "output.bias", "output.weight", View.whole(width), conv1d, None, made)
+    common: dict[str, Any] = {"site": "decoder.0.self", "heads": heads, "action": "fold"}
+    edits = (
+        Edit(**common, slot=slots["query"], into="weight", norm=norm),
+        Edit(**common, slot=slots["key"], into="nothing"),
+        Edit(**common, slot=slots["value"], into="output", output=out),
+    )
+    recipe = make_recipe(fold="query,key,value")
+    plan = Plan.model_construct(recipe=recipe, edits=edits)
+    done = Rewrite(plan, arrays)
+
+    old = arrays.values
+    assert not done.vectors["fused.bias"].any()
+    bias = {name: slot.view.take(old["fused.bias"]) for name, slot in slots.items()}
+    repeated = repeat_groups(bias["value"], width, heads)
+    np.testing.assert_allclose(done.vectors["output.bias"], old["output.bias"] + output @ repeated, rtol=1e-12)
+    found = witness(old["norm.weight"], old["norm.bias"])
+    assert found is not None
+    expected = fused.copy()
+    rows = query.take(np.arange(axis))
+    for place, row in enumerate(rows):
+        expected[row] += bias["query"][place] * found.direction
+    new = np.concatenate([block.new for block in done.blocks("fused.weight")])
+    np.testing.assert_allclose(new.T if conv1d else new, expected, rtol=1e-12)
+    assert list(done.matrices) == ["fused.weight"] and set(done.vectors) == {"fused.bias", "output.bias"}
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("name", ["bart", "gpt2"])
+def test_a_matrix_in_many_blocks_gives_the_same_variant_and_reverts(
+    saved: Saved, tree: Tree, name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = saved(name, dtype)
+    recipe = {"fold": "query,key:weight,value:weight", "max_loss": 1.0}
+    hf_bias_patch.patch(source, tmp_path / "one", **recipe)
+    monkeypatch.setattr(rewrite, "BLOCK_VALUES", 200)
+    hf_bias_patch.patch(source, tmp_path / "many", **recipe)
+    weights = "model.safetensors"
+    assert tree(tmp_path / "one")[weights] == tree(tmp_path / "many")[weights]
+    hf_bias_patch.revert(tmp_path / "many", tmp_path / "back")
+    hf_bias_patch.revert(tmp_path / "many")
+    assert tree(tmp_path / "back") == tree(tmp_path / "many") == tree(source)
+    shutil.copytree(source, tmp_path / "place")
+    hf_bias_patch.patch_in_place(tmp_path / "place", **recipe)
+    assert tree(tmp_path / "place")[weights] == tree(tmp_path / "one")[weights]
+    hf_bias_patch.revert(tmp_path / "place")
+    assert tree(tmp_path / "place") == tree(source)
+
+
+def test_an_undo_file_written_in_other_blocks_still_reverts(
+    saved: Saved, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of a block is a matter of memory, and may differ between two versions of this package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewrite, "BLOCK_VALUES", 200)
+        hf_bias_patch.patch(saved("bert"), tmp_path / "out", fold="query")
+    hf_bias_patch.revert(tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(saved("bert"))

@@ -1,0 +1,95 @@
+"""Variants of tiny models, right ones and wrong ones."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import Site, Slot
+from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
+from hf_bias_patch.patching.algebra import witness
+from hf_bias_patch.patching.disk import patch
+from hf_bias_patch.patching.record import PLAN
+from hf_bias_patch.verify.pair import Pair, open_pair
+
+Values = dict[str, np.ndarray]
+
+
+def variant_of(source: Path, out: Path, **recipe: Any) -> Path:
+    """A variant of a checkpoint in the folder `out`."""
+    return patch(source, out, **recipe).path
+
+
+def edited(folder: Path, out: Path, change: Callable[[dict[str, torch.Tensor]], None], *, plan: bool = True) -> Path:
+    """A copy of a variant with other tensors, with or without its plan."""
+    shutil.copytree(folder, out)
+    values = load_file(out / "model.safetensors")
+    change(values)
+    save_file(values, out / "model.safetensors", {"format": "pt"})
+    if not plan:
+        (out / PLAN).unlink()
+    return out
+
+
+def pair_of(variant: Path, source: Path) -> Pair:
+    """The two as `verify` opens them."""
+    return open_pair(variant, source, lambda what: None)
+
+
+def sites_of(folder: Path) -> dict[str, Site]:
+    """The attention sites of a checkpoint by name."""
+    checkpoint = open_checkpoint(folder)
+    return {site.name: site for site in find_sites(checkpoint.config, checkpoint.tensors)}
+
+
+class Parts:
+    """One site's projections as plain (out, in) matrices and vectors, in float64, of the source."""
+
+    def __init__(self, source: Path, site: Site) -> None:
+        self.site = site
+        self.values = {name: value.double().numpy() for name, value in load_file(source / "model.safetensors").items()}
+
+    def weight(self, projection: str) -> np.ndarray:
+        """Of shape (out, in)."""
+        slot = self.slot(projection)
+        stored = self.values[str(slot.weight)]
+        return slot.view.take(stored.T if slot.conv1d else stored)
+
+    def bias(self, projection: str) -> np.ndarray:
+        """Of shape (out,)."""
+        slot = self.slot(projection)
+        return slot.view.take(self.values[str(slot.bias)])
+
+    def slot(self, projection: str) -> Slot:
+        """The bias slot."""
+        return self.site.slots[projection]
+
+    def direction(self, projection: str) -> np.ndarray:
+        """What a bias is carried along when it goes into its weight."""
+        norm = self.slot(projection).norm
+        assert norm is not None
+        found = witness(self.values[norm.weight], self.values[norm.bias])
+        assert found is not None
+        return found.direction
+
+
+def put_bias(values: dict[str, torch.Tensor], slot: Slot, new: np.ndarray) -> None:
+    """Write one projection's bias into a checkpoint's tensors."""
+    whole = values[str(slot.bias)].double().numpy()
+    slot.view.put(whole, new)
+    values[str(slot.bias)] = torch.from_numpy(whole).to(values[str(slot.bias)].dtype)
+
+
+def put_weight(values: dict[str, torch.Tensor], slot: Slot, new: np.ndarray) -> None:
+    """Write one projection's matrix, (out, in), into a checkpoint's tensors."""
+    whole = values[str(slot.weight)].double().numpy()
+    axis = 1 if slot.conv1d else 0
+    slot.view.put(whole, new.T if slot.conv1d else new, axis)
+    values[str(slot.weight)] = torch.from_numpy(whole).to(values[str(slot.weight)].dtype)
