@@ -62,8 +62,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("Roberta", _BERT),
     "distilbert": (
         "DistilBert",
-        _COMMON
-        | {"dim": WIDTH, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 40},
+        _COMMON | {"dim": WIDTH, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 40},
     ),
     "electra": ("Electra", _BERT | {"embedding_size": WIDTH}),
     "electra-projected": ("Electra", _BERT | {"embedding_size": 24}),

@@ -16,7 +16,7 @@ caught between old and new fails to load, loudly, instead of giving a model that
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -54,12 +54,31 @@ class ByteEdit:
     Attributes:
         file: name relative to the checkpoint folder, with "/" between parts.
         offset: in bytes from the start of the file; at least 8.
-        data: as many bytes as are overwritten; a file never changes its length.
+        data: as many bytes as are overwritten; a file never changes its length. For a large range a function that
+            makes them in pieces, while they are written: it may still read what its later pieces will overwrite.
+        length: of `data` in bytes, where that is a function.
     """
 
     file: str
     offset: int
-    data: bytes
+    data: bytes | Callable[[], Iterable[bytes]]
+    length: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are overwritten."""
+        return len(self.data) if isinstance(self.data, bytes) else self.length
+
+    def pieces(self) -> Iterator[bytes]:
+        """The new bytes, in order; never more than are to be overwritten."""
+        left = self.nbytes
+        for piece in [self.data] if isinstance(self.data, bytes) else self.data():
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+        if left:
+            raise ValueError(f"the edit at byte {self.offset} of {self.file} came {-left} bytes too long")
 
 
 def edit_in_place(folder: Path, edits: Sequence[ByteEdit], replace: Mapping[str, bytes | None]) -> None:
@@ -133,7 +152,7 @@ def _check_name(name: str) -> None:
 
 
 def _checked_ranges(folder: Path, edits: Sequence[ByteEdit]) -> list[OldRange]:
-    ranges = [OldRange(edit.file, edit.offset, len(edit.data)) for edit in edits]
+    ranges = [OldRange(edit.file, edit.offset, edit.nbytes) for edit in edits]
     ranges.sort(key=lambda item: (item.file, item.offset))
     stop = {item.file: 8 for item in ranges}  # the first 8 bytes are the mark's
     for item in ranges:
@@ -154,7 +173,7 @@ def _new_folders(folder: Path, replace: Mapping[str, bytes | None]) -> list[str]
 def _apply(folder: Path, journal: Journal, edits: Sequence[ByteEdit], replace: Mapping[str, bytes | None]) -> None:
     _mark(folder, journal)
     for file in journal.files:
-        write_range(folder / file.name, ((e.offset, [e.data]) for e in edits if e.file == file.name))
+        write_range(folder / file.name, ((e.offset, e.pieces()) for e in edits if e.file == file.name))
     for name in journal.folders:
         os.mkdir(folder / name)
     modes = {small.name: small.mode for small in journal.smalls}

@@ -91,15 +91,18 @@ def patch(
     """
     recipe = recipe or make_recipe(**fields)
     out = Path(out)
-    with readable(resolve(model), out) as (source, shared):
+    given = resolve(model)
+    with readable(given, out) as (source, shared):
         checkpoint = open_checkpoint(source.path)
         resolved = make_plan(checkpoint.config, checkpoint, recipe)
         _refuse_shared(resolved, shared)
         if changes_nothing(checkpoint, resolved):
-            return Patched(checkpoint.folder, resolved, unchanged=True)
+            return Patched(checkpoint.folder if source is given else given.path, resolved, unchanged=True)
         if announce is not None:
             announce(resolved)
-        left_behind = write_variant(source, checkpoint, resolved, out, overwrite=overwrite, progress=progress)
+        left_behind = write_variant(
+            source, checkpoint, resolved, out, inputs=(given.path,), overwrite=overwrite, progress=progress
+        )
     return Patched(out, resolved, left_behind)
 
 
@@ -146,17 +149,20 @@ def write_variant(
     plan: Plan,
     out: Path,
     *,
+    inputs: tuple[Path, ...] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Execute a plan as a new folder. Returns the stale weight files that were left behind.
+
+    `inputs` are places that `out` must stay clear of, besides the checkpoint's folder (a pickle lies elsewhere).
 
     Raises:
         CheckpointError, PlanError, TargetError: as for `patch`; nothing of `out` is visible then.
     """
     rewrite = Rewrite(plan, checkpoint)
     weights = {*checkpoint.files, *([checkpoint.index_name] if checkpoint.index_name else [])}
-    with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder]) as folder, ExitStack() as stack:
+    with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder, *inputs]) as folder, ExitStack() as stack:
         hashes = {
             file: stack.enter_context(BackgroundHash(checkpoint.folder / file))
             for file in checkpoint.files

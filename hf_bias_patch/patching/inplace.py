@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -82,6 +83,12 @@ def _edits(checkpoint: Checkpoint, plan: Plan, undo: UndoWriter) -> list[ByteEdi
         edits.append(ByteEdit(file, info.start, new.tobytes()))
     for name, outers in rewrite.matrices.items():
         info, file = checkpoint.tensors[name], checkpoint.file_of(name)
-        rows = undo.matrix(name, file, info.dtype, info.shape, outers, rewrite.blocks(name))
-        edits.append(ByteEdit(file, info.start, b"".join(rows)))
+        # Computed twice, for the undo file now and for the checkpoint later, rather than held meanwhile.
+        for _ in undo.matrix(name, file, info.dtype, info.shape, outers, rewrite.blocks(name)):
+            pass
+        edits.append(ByteEdit(file, info.start, partial(_rows, rewrite, name), info.nbytes))
     return edits
+
+
+def _rows(rewrite: Rewrite, name: str) -> Iterator[bytes]:
+    return (block.new.tobytes() for block in rewrite.blocks(name))

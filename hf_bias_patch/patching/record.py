@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
@@ -90,7 +91,8 @@ def patched_config(config: Mapping[str, Any], plan: Plan, source: Source, sha256
 
 def _public_name(source: Source) -> str:
     # A variant may be published; the folders of the machine it was made on are nobody's business.
-    return source.path.resolve().name if source.path.name and source.name == str(source.path) else source.name
+    place = Path(source.name)
+    return place.resolve().name if place.exists() else source.name
 
 
 def loader_text(model_type: str) -> str:

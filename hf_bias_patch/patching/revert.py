@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -90,10 +91,21 @@ def revert(
 
 def _in_place(checkpoint: Checkpoint, undo: Undo) -> None:
     folder = checkpoint.folder
-    restored = {name: b"".join(undo.restored(name, checkpoint)) for name in undo.manifest.tensors}
-    for file, expected in undo.manifest.sha256.items():
-        _check_sha256(file, _sha256(checkpoint, file, restored), expected)
-    edits = [ByteEdit(checkpoint.file_of(name), checkpoint.info(name).start, data) for name, data in restored.items()]
+    for file in {*checkpoint.files, *undo.manifest.sha256}:
+        if file not in checkpoint.files:
+            raise CheckpointError(
+                f"{folder} has no {file}, which it was made from", why="It was deleted or renamed since"
+            )
+        _check(checkpoint, undo, file)
+    edits = [
+        ByteEdit(
+            checkpoint.file_of(name),
+            checkpoint.info(name).start,
+            partial(undo.restored, name, checkpoint),
+            checkpoint.info(name).nbytes,
+        )
+        for name in undo.manifest.tensors
+    ]
     side = {path.relative_to(folder).as_posix(): None for path in (folder / SIDE_FOLDER).glob("*")}
     replace: dict[str, bytes | None] = {**side, **dict.fromkeys(undo.manifest.created), **undo.files()}
     edit_in_place(folder, edits, replace)
@@ -101,17 +113,23 @@ def _in_place(checkpoint: Checkpoint, undo: Undo) -> None:
         (folder / SIDE_FOLDER).rmdir()
 
 
-def _sha256(checkpoint: Checkpoint, file: str, restored: Mapping[str, bytes]) -> str:
-    """sha256 of a weight file with `restored` in place of these tensors' bytes; empty if there is no such file."""
-    if file not in checkpoint.files:
-        return ""
+def _check(checkpoint: Checkpoint, undo: Undo, file: str) -> None:
+    """Run through what a file would be restored to, without writing.
+
+    The whole file's checksum counts where the source's is known, else those of the restored tensors alone.
+    """
     header = checkpoint.files[file]
+    expected = undo.manifest.sha256.get(file)
     digest = hashlib.sha256(header.raw)
     for info in sorted(header.tensors.values(), key=lambda info: info.start):
-        old = restored.get(info.name)
-        for piece in read_range(checkpoint.folder / file, info.start, info.nbytes) if old is None else [old]:
-            digest.update(piece)
-    return digest.hexdigest()
+        if info.name in undo.manifest.tensors:
+            for piece in undo.restored(info.name, checkpoint):
+                digest.update(piece)
+        elif expected is not None:
+            for piece in read_range(checkpoint.folder / file, info.start, info.nbytes):
+                digest.update(piece)
+    if expected is not None:
+        _check_sha256(file, digest.hexdigest(), expected)
 
 
 def _check_sha256(file: str, found: str, expected: str) -> None:

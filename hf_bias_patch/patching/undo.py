@@ -38,7 +38,10 @@ class _Update(BaseModel):
 
 
 class _Old(BaseModel):
-    """What a tensor was: its member in the archive, and checksums of its bytes before and after."""
+    """What a tensor was: its member in the archive, and checksums of its bytes before and after.
+
+    A matrix was kept in blocks of `step` rows, which is a matter of memory and may differ between versions.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     member: str
@@ -48,6 +51,7 @@ class _Old(BaseModel):
     sha256: str
     patched_sha256: str | None
     updates: tuple[_Update, ...] = ()
+    step: int = 1
 
     @property
     def nbytes(self) -> int:
@@ -109,8 +113,10 @@ class UndoWriter:
         """Keep what restores a matrix from its new values, while passing on the new rows as bytes."""
         member = self._member()
         before, after = hashlib.sha256(), hashlib.sha256()
+        step = 1
         with self._zip.open(self._info(f"{member}/rows"), "w", force_zip64=True) as rows:
             for block in blocks:
+                step = max(step, block.stop - block.start)
                 before.update(block.old.tobytes())
                 new = block.new.tobytes()
                 after.update(new)
@@ -130,6 +136,7 @@ class UndoWriter:
             sha256=before.hexdigest(),
             patched_sha256=after.hexdigest(),
             updates=tuple(_Update(view=outer.view, conv1d=outer.conv1d) for outer in outers),
+            step=step,
         )
 
     def header(self, file: str, raw: bytes) -> None:
@@ -284,7 +291,8 @@ class Undo:
         ]
         dtype = numpy_dtype(old.dtype)
         with self._zip.open(f"{old.member}/rows") as rows:
-            for start, stop in blocks_of_rows(old.shape):
+            for start in range(0, old.shape[0], old.step):
+                stop = min(start + old.step, old.shape[0])
                 block = tensors.rows(name, start, stop).astype(dtype, copy=False)
                 for outer in outers:
                     index, update = outer.part(start, stop)

@@ -61,7 +61,7 @@ def test_every_module_named_is_one(name: str) -> None:
 
 
 def test_an_unknown_type_is_refused_with_what_is_known() -> None:
-    with pytest.raises(FamilyError, match="'t5'.*Known: .*bert"):
+    with pytest.raises(FamilyError, match=r"'t5'.*Known: .*bert"):
         family_of({"model_type": "t5"})
 
 

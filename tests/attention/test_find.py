@@ -245,9 +245,9 @@ def test_a_config_that_counts_other_layers_is_refused(name: str, key: str, named
 @pytest.mark.parametrize("value", [None, 0, -3, "3", 3.0, True, [3]])
 def test_a_config_that_does_not_count_layers_is_refused(value: Any) -> None:
     config, tensors = sample("bert")
-    with pytest.raises(CheckpointError, match="`num_hidden_layers` is .*not a positive number"):
+    with pytest.raises(CheckpointError, match=r"`num_hidden_layers` is .*not a positive number"):
         find_sites(config | {"num_hidden_layers": value}, tensors)
-    with pytest.raises(CheckpointError, match="`num_attention_heads` is .*not a positive number"):
+    with pytest.raises(CheckpointError, match=r"`num_attention_heads` is .*not a positive number"):
         find_sites(config | {"num_attention_heads": value}, tensors)
 
 
@@ -294,7 +294,7 @@ def test_several_models_in_one_checkpoint_are_refused() -> None:
 
 def test_tensors_of_another_architecture_are_refused() -> None:
     config, tensors = sample("gpt2")
-    with pytest.raises(CheckpointError, match="No attention tensors of the bert family.*'bert'"):
+    with pytest.raises(CheckpointError, match=r"No attention tensors of the bert family.*'bert'"):
         find_sites(sample("bert")[0], tensors)
     assert config["model_type"] == "gpt2"
 
@@ -354,7 +354,7 @@ def test_a_pair_whose_decoder_was_tied_away_says_so() -> None:
     """tie_encoder_decoder leaves the decoder's tensors out of the file."""
     config, tensors = sample("bert+bert")
     tied = {name: info for name, info in tensors.items() if not name.startswith("decoder.bert.encoder.layer.1.")}
-    with pytest.raises(CheckpointError, match="lacks decoder.bert.encoder.layer.1.*tied"):
+    with pytest.raises(CheckpointError, match=r"lacks decoder.bert.encoder.layer.1.*tied"):
         find_sites(config, tied)
 
 

@@ -258,7 +258,7 @@ def test_killed_at_any_moment_the_folder_is_old_or_new(
     """Real SIGKILLs around the moment the folder gets its name."""
     out = tmp_path / "out"
     before = snapshot(old(out)) if existing else None
-    for number in range(16):
+    for number in range(10):
         with started(run_python(CHILD, out, 0)) as child:
             time.sleep(number % 8 * 0.0006)
             child.kill()

@@ -203,7 +203,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("header") / "case.safetensors"
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(content=files())
 def test_agrees_with_the_library(content: bytes, scratch: Path) -> None:
     scratch.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Storage `absent`: the tensors leave the file and the parameters the module, and everything still loads and computes."""
+"""Storage `absent`: tensors leave the file and parameters the module, and everything still loads and computes."""
 
 from __future__ import annotations
 
@@ -169,11 +169,15 @@ def test_a_shard_that_holds_nothing_else(saved: Saved, tmp_path: Path, tree: Tre
     assert tree(tmp_path / "more") == tree(tmp_path / "back") == tree(source)
 
 
-@pytest.mark.parametrize("fields", [{"fold": "query"}, {"fold": "key,value"}, {"drop": "key", "fold": "query"}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{"fold": "query"}, {"fold": "key,value"}, {"drop": "key", "fold": "query"}], ids=str
+)
 def test_a_part_of_a_fused_bias_is_refused_with_the_alternative(
     saved: Saved, fields: dict[str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(PlanError, match=r"cannot take a part out of .*h\.0\.attn\.c_attn\.bias \(nor of 2 more\)") as caught:
+    with pytest.raises(
+        PlanError, match=r"cannot take a part out of .*h\.0\.attn\.c_attn\.bias \(nor of 2 more\)"
+    ) as caught:
         hf_bias_patch.patch(saved("gpt2"), tmp_path / "out", storage="absent", **fields)
     assert "--fold query,key,value" in str(caught.value) and "--storage zeros" in str(caught.value)
     assert not (tmp_path / "out").exists()

@@ -156,6 +156,14 @@ def test_the_config_says_what_was_done(saved: Saved, tmp_path: Path, tree: Tree)
         assert str(tmp_path) not in path.read_text() and str(source.parent) not in path.read_text()
 
 
+@pytest.mark.parametrize("form", ["{0}/", "{0}/.", "{0}/../{1}", "{0}/model.safetensors"])
+def test_no_folder_of_this_machine_is_published(saved: Saved, tmp_path: Path, form: str) -> None:
+    source = saved("bert")
+    hf_bias_patch.patch(form.format(source, source.name), tmp_path / "out", fold="key")
+    block = json.loads((tmp_path / "out" / "config.json").read_text())["bias_patch"]
+    assert block["source"]["name"] == ("model.safetensors" if "safetensors" in form else source.name)
+
+
 def test_the_same_patch_gives_the_same_files(saved: Saved, tmp_path: Path, tree: Tree) -> None:
     for out in ("one", "two"):
         hf_bias_patch.patch(saved("gpt2"), tmp_path / out, fold="key,value,query")

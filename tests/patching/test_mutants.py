@@ -1,4 +1,4 @@
-"""Deliberate mistakes, each of which the equivalence check must catch. One that passes would mean the check is blind."""
+"""Deliberate mistakes, each of which the equivalence check must catch: one that passes means the check is blind."""
 
 from __future__ import annotations
 
@@ -239,9 +239,7 @@ def weight_block_of_another(monkeypatch: Patch) -> None:
 
 def norm_before_the_shift(monkeypatch: Patch) -> None:
     """d from the norm as it was, where another fold shifts it."""
-    monkeypatch.setattr(
-        rewrite.Rewrite, "_norm_bias", lambda self, norm: rewrite.read_finite(self._tensors, norm.bias)
-    )
+    monkeypatch.setattr(rewrite.Rewrite, "_norm_bias", lambda self, norm: rewrite.read_finite(self._tensors, norm.bias))
 
 
 def blocks_in_another_order(monkeypatch: Patch) -> None:

@@ -39,7 +39,11 @@ class TestSelection:
     @pytest.mark.parametrize(
         ("fields", "sites"),
         [
-            ({}, ["encoder.0.self", "encoder.1.self"] + [f"decoder.{i}.{k}" for i in range(3) for k in ("self", "cross")]),
+            (
+                {},
+                ["encoder.0.self", "encoder.1.self"]
+                + [f"decoder.{i}.{k}" for i in range(3) for k in ("self", "cross")],
+            ),
             ({"layers": 2}, ["decoder.2.self", "decoder.2.cross"]),
             ({"layers": "0,1", "stack": "encoder"}, ["encoder.0.self", "encoder.1.self"]),
             ({"attention": "cross", "layers": "1-2"}, ["decoder.1.cross", "decoder.2.cross"]),
@@ -78,7 +82,7 @@ class TestSelection:
         for layer in model.bert.encoder.layer:
             layer.attention.self.key.bias = None
         for fields in ({"fold": "key"}, {"drop": "key"}, {"freeze": "key"}, {"train": "key"}, {"fill": "key=1"}):
-            with pytest.raises(RecipeError, match="None of the 3 selected .* has a key bias") as caught:
+            with pytest.raises(RecipeError, match=r"None of the 3 selected .* has a key bias") as caught:
                 apply(model, **fields)
             assert "biases: query, value, output" in str(caught.value)
         assert len(apply(model, fold="query,value").plan.edits) == 6
@@ -89,7 +93,7 @@ class TestSelection:
         assert [edit.label for edit in made.edits] == ["fold value:output"] * 3
         assert not plan(tmp_path / "out", drop="key").edits
         for fields in ({"freeze": "key"}, {"train": "key"}, {"fill": "key=1"}):
-            with pytest.raises(RecipeError, match="None of the 3 selected .* has a key bias"):
+            with pytest.raises(RecipeError, match=r"None of the 3 selected .* has a key bias"):
                 plan(tmp_path / "out", **fields)
 
 
@@ -179,7 +183,9 @@ class TestLoss:
     def test_a_constant_lost_in_rounding_is_refused_with_the_number(self) -> None:
         model = self.small_constant(2.0**-22)
         before = {name: value.clone() for name, value in model.named_parameters()}
-        with pytest.raises(PlanError, match=r"fold query:weight at encoder\.2\.self: rounding .*max_loss 0\.1") as caught:
+        with pytest.raises(
+            PlanError, match=r"fold query:weight at encoder\.2\.self: rounding .*max_loss 0\.1"
+        ) as caught:
             apply(model, fold="query")
         text = str(caught.value)
         found = re.search(r"would cost ([\d.e+-]+) of the bias \(amplification ([\d.e+-]+)\)", text)
@@ -309,7 +315,9 @@ class TestNumbersThatAreNone:
         ],
         ids=str,
     )
-    def test_are_refused_by_name_and_nothing_changes(self, parameter: str, fields: dict[str, Any], value: float) -> None:
+    def test_are_refused_by_name_and_nothing_changes(
+        self, parameter: str, fields: dict[str, Any], value: float
+    ) -> None:
         model = fresh("bert")
         with torch.no_grad():
             model.get_parameter(parameter).view(-1)[17] = value
@@ -351,7 +359,9 @@ class TestOverflow:
         with torch.no_grad():
             norm.bias[:] = 2.0**-6 * torch.sign(norm.bias)
         before = {name: value.clone() for name, value in model.named_parameters()}
-        with pytest.raises(PlanError, match=f"Tensor {re.escape(tensor)} would overflow: .* beyond the range of F16") as caught:
+        with pytest.raises(
+            PlanError, match=f"Tensor {re.escape(tensor)} would overflow: .* beyond the range of F16"
+        ) as caught:
             apply(model, **fields)
         found = re.search(r"overflow: ([\d.e+]+) is beyond", str(caught.value))
         assert found is not None and float(found[1]) > 65504

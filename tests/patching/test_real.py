@@ -115,7 +115,11 @@ def test_deployed_at_the_noise_floor(
 def test_the_algebra_is_exact() -> None:
     model = load(MODEL, torch.float64)
     before = states(model)
-    for fold, bound in (("key,value,query", 1e-12), ("key:weight,value:weight,query:weight", 1e-12), ("query:norm", 1e-9)):
+    for fold, bound in (
+        ("key,value,query", 1e-12),
+        ("key:weight,value:weight,query:weight", 1e-12),
+        ("query:norm", 1e-9),
+    ):
         with hf_bias_patch.apply(model, fold=fold):
             assert error(states(model), before) < bound, fold
     for drop in ("query", "value"):

@@ -39,7 +39,9 @@ RECIPES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_file_of_every_family(saved: Saved, tree: Tree, name: str, recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_every_file_of_every_family(
+    saved: Saved, tree: Tree, name: str, recipe: dict[str, Any], tmp_path: Path
+) -> None:
     if "fold" in recipe:
         recipe = recipe | WITH_NORMS.get(name, {})
     source, variant, back = saved(name), tmp_path / "variant", tmp_path / "back"
@@ -57,9 +59,7 @@ def test_every_file_of_every_family(saved: Saved, tree: Tree, name: str, recipe:
 @pytest.mark.parametrize("dtype", ["F64", "F16", "BF16"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
-def test_every_dtype(
-    saved: Saved, tree: Tree, name: str, recipe: dict[str, Any], dtype: str, tmp_path: Path
-) -> None:
+def test_every_dtype(saved: Saved, tree: Tree, name: str, recipe: dict[str, Any], dtype: str, tmp_path: Path) -> None:
     hf_bias_patch.patch(saved(name, dtype), tmp_path / "variant", **recipe)
     hf_bias_patch.revert(tmp_path / "variant")
     assert tree(tmp_path / "variant") == tree(saved(name, dtype))
@@ -104,7 +104,9 @@ def test_chained_patches_are_taken_back_one_by_one(saved: Saved, tree: Tree, in_
 
 
 @pytest.mark.parametrize("recipe", [RECIPES[0], RECIPES[2], RECIPES[3]], ids=str)
-@pytest.mark.parametrize(("name", "dtype", "shard"), [("bert", "F32", "1GB"), ("gpt2", "BF16", "20KB"), ("bart", "F16", "1GB")])
+@pytest.mark.parametrize(
+    ("name", "dtype", "shard"), [("bert", "F32", "1GB"), ("gpt2", "BF16", "20KB"), ("bart", "F16", "1GB")]
+)
 def test_an_edit_in_place(
     saved: Saved, tree: Tree, name: str, dtype: str, shard: str, recipe: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -244,7 +246,7 @@ class TestDamage:
         path = variant / UNDO
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
         before = tree(variant)
-        with pytest.raises(CheckpointError, match="undo.zip is damaged"):
+        with pytest.raises(CheckpointError, match=r"undo.zip is damaged"):
             hf_bias_patch.revert(variant)
         assert tree(variant) == before
 

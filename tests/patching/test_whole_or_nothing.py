@@ -1,4 +1,4 @@
-"""OUT appears whole or not at all, an edit in place is old or new, and the source is never touched, whatever happens."""
+"""OUT appears whole or not at all, an edit in place is old or new, the source is never touched, whatever happens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Tree = Callable[[Path], dict[str, str]]
 ROOT = str(Path(hf_bias_patch.__path__[0]).parent)
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """Stands for anything that may go wrong."""
 
 
@@ -41,7 +41,7 @@ def fail_after(count: int) -> Callable[..., Any]:
 
     def progress(_: int) -> None:
         if next(calls, None) is None:
-            raise Interruption
+            raise InterruptionError
 
     return progress
 
@@ -49,7 +49,7 @@ def fail_after(count: int) -> Callable[..., Any]:
 class TestInterrupted:
     @pytest.mark.parametrize("count", [0, 1, 3])
     def test_while_weights_are_written(self, saved: Saved, tmp_path: Path, count: int) -> None:
-        with pytest.raises(Interruption):
+        with pytest.raises(InterruptionError):
             hf_bias_patch.patch(
                 saved("bart", shard="20KB"), tmp_path / "a" / "out", fold="key,query", progress=fail_after(count)
             )
@@ -71,13 +71,13 @@ class TestInterrupted:
         self, saved: Saved, tmp_path: Path, tree: Tree, place: Any, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*_: Any, **__: Any) -> None:
-            raise Interruption
+            raise InterruptionError
 
         hf_bias_patch.patch(saved("bert"), tmp_path / "there", fold="key")
         before = tree(tmp_path)
         monkeypatch.setattr(place, name, fail)
         for out in ("new", "there"):
-            with pytest.raises(Interruption):
+            with pytest.raises(InterruptionError):
                 hf_bias_patch.patch(saved("bert"), tmp_path / out, fold="key,query", overwrite=True)
             assert tree(tmp_path) == before and not (tmp_path / "new").exists()
 
@@ -85,11 +85,11 @@ class TestInterrupted:
     def test_while_it_is_reverted(self, saved: Saved, tmp_path: Path, tree: Tree, storage: str) -> None:
         hf_bias_patch.patch(saved("bert"), tmp_path / "variant", fold="key,query", storage=storage)
         before = tree(tmp_path)
-        with pytest.raises(Interruption):
+        with pytest.raises(InterruptionError):
             hf_bias_patch.revert(tmp_path / "variant", tmp_path / "back", progress=fail_after(0))
         assert tree(tmp_path) == before and not (tmp_path / "back").exists()
         if storage == "absent":
-            with pytest.raises(Interruption):
+            with pytest.raises(InterruptionError):
                 hf_bias_patch.revert(tmp_path / "variant", progress=fail_after(0))
             assert tree(tmp_path) == before
 

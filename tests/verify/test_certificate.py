@@ -10,7 +10,6 @@ import pytest
 
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.verify.certificate import Certificate, Claim, Decoding, Figure, Fork, Party, Run, Tensors
-from hf_bias_patch.verify.summary import summary
 
 ALGEBRA = Figure(output="logits", worst="logits", error=1e-15, bound=1e-9, values=10)
 DEPLOYED = Figure(output="logits", worst="logits", error=2e-7, bound=4e-7, floor=1e-7, values=10)
@@ -51,7 +50,6 @@ def deployed(**changes: Any) -> dict[str, Any]:
 def test_the_good_one_passes() -> None:
     assert GOOD.passed and GOOD.reasons == () and GOOD.comparisons == 10
     assert GOOD.algebra == ALGEBRA and GOOD.deployed == DEPLOYED
-    assert "PASSED" in summary(GOOD) and "1 ties, 0 differ" in summary(GOOD)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -88,7 +86,6 @@ def test_bad_evidence_fails_with_its_reason(case: str) -> None:
     assert not certificate.passed
     assert any(reason in text for text in certificate.reasons), certificate.reasons
     assert all(text.endswith(".") for text in certificate.reasons)
-    assert "FAILED" in summary(certificate) and certificate.reasons[0] in summary(certificate)
     again = Certificate.loads(certificate.dumps())
     assert again.reasons == certificate.reasons
 

@@ -1,0 +1,104 @@
+"""A checkpoint that is only a PyTorch pickle: read without executing it, and written as safetensors."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hf_bias_patch
+from hf_bias_patch.errors import CheckpointError, PlanError, TargetError
+from tests.models import error, fresh, outputs_of
+
+Saved = Callable[..., Path]
+Tree = Callable[[Path], dict[str, str]]
+
+
+def pickled(folder: Path, name: str = "bert", change: Callable[[dict[str, torch.Tensor]], None] | None = None) -> Path:
+    """A folder as transformers wrote it once, tied tensors in it twice."""
+    model = fresh(name, dtype=torch.float32)
+    folder.mkdir()
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    state = model.state_dict()
+    if change is not None:
+        change(state)
+    torch.save(state, folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
+def test_gives_the_variant_of_the_same_weights(saved: Saved, tree: Tree, name: str, tmp_path: Path) -> None:
+    source = pickled(tmp_path / "source", name)
+    before = tree(source)
+    done = hf_bias_patch.patch(source, tmp_path / "out", fold="key,value,query")
+    assert tree(source) == before and {path.name for path in tmp_path.iterdir()} == {"source", "out"}
+    assert not (tmp_path / "out" / "pytorch_model.bin").exists() and done.path == tmp_path / "out"
+    hf_bias_patch.patch(saved(name), tmp_path / "same", fold="key,value,query")
+    found, wanted = (load_file(tmp_path / folder / "model.safetensors") for folder in ("out", "same"))
+    assert all(torch.equal(found[key], value) for key, value in wanted.items())
+    variant = hf_bias_patch.load(tmp_path / "out")
+    assert error(outputs_of(variant.double()), outputs_of(fresh(name))) < 1e-5
+    text = (tmp_path / "out" / "config.json").read_text()
+    assert '"name": "source"' in text and "converted" not in text and str(tmp_path) not in text
+
+
+def test_reverts_to_the_same_weights_as_safetensors(tree: Tree, tmp_path: Path) -> None:
+    hf_bias_patch.patch(pickled(tmp_path / "source"), tmp_path / "out", fold="query")
+    hf_bias_patch.revert(tmp_path / "out")
+    model = hf_bias_patch.load(tmp_path / "out", dtype="auto")
+    for name, value in fresh("bert", dtype=torch.float32).named_parameters():
+        assert torch.equal(model.get_parameter(name), value)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    source = pickled(tmp_path / "source")
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    (source / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Trap()}))
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+        hf_bias_patch.patch(source, tmp_path / "out", fold="key")
+    assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+def test_biases_that_share_memory_are_refused(tmp_path: Path) -> None:
+    def tie(state: dict[str, torch.Tensor]) -> None:
+        names = [f"bert.encoder.layer.{layer}.attention.self.query.bias" for layer in (0, 1)]
+        state[names[1]] = state[names[0]]
+
+    source = pickled(tmp_path / "source", change=tie)
+    with pytest.raises(PlanError, match=r"layer\.\d\.attention\.self\.query\.bias shares its memory with"):
+        hf_bias_patch.patch(source, tmp_path / "out", fold="query")
+    assert {path.name for path in tmp_path.iterdir()} == {"source"}
+    hf_bias_patch.patch(source, tmp_path / "out", fold="key,value")
+
+
+def test_nothing_to_do_names_the_source(tmp_path: Path) -> None:
+    """The conversion is gone by then, and must not be where the caller is sent."""
+
+    def clear(state: dict[str, torch.Tensor]) -> None:
+        for name in state:
+            if name.endswith("self.key.bias"):
+                state[name].zero_()
+
+    done = hf_bias_patch.patch(pickled(tmp_path / "source", change=clear), tmp_path / "out", fold="key")
+    assert done.unchanged and done.path == tmp_path / "source"
+    assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+@pytest.mark.parametrize("place", [".", "out", ".."])
+def test_a_target_in_or_around_the_source_is_refused(tree: Tree, tmp_path: Path, place: str) -> None:
+    source = pickled(tmp_path / "source")
+    before = tree(tmp_path)
+    with pytest.raises(TargetError):
+        hf_bias_patch.patch(source, source / place, fold="key", overwrite=True)
+    assert tree(tmp_path) == before
