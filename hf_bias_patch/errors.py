@@ -36,7 +36,7 @@ class BiasPatchError(Exception):
         remedy: what the user can do.
     """
 
-    def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
+    def __init__(self, what: str, why: str = "", remedy: str = "") -> None:
         self.what, self.why, self.remedy = what, why, remedy
         super().__init__(what, why, remedy)
 

@@ -143,7 +143,7 @@ def _write(
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
-        typer.echo(plan.dumps())
+        typer.echo(json.dumps(json.loads(plan.dumps()), indent=2, ensure_ascii=False))
         return
     from hf_bias_patch.cli.console import stdout
     from hf_bias_patch.cli.tables import plan_lines

@@ -240,7 +240,7 @@ def _matrix(name: str, file: str, checkpoint: Checkpoint, rewrite: Rewrite, undo
 
 
 def _small_files(checkpoint: Checkpoint, plan: Plan, source: Source, sha256: dict[str, str]) -> dict[str, bytes]:
-    files = {"config.json": patched_config(checkpoint.config, plan, source, sha256)}
+    files = {"config.json": patched_config(checkpoint.config, plan, source, sha256, checkpoint.tensors)}
     if checkpoint.index_name:
         files[checkpoint.index_name] = _index(checkpoint, plan)
     if plan.absent:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
 from hf_bias_patch.checkpoint.source import resolve
@@ -66,7 +68,7 @@ def patch_in_place(
     replace: dict[str, bytes | None] = {
         UNDO: archive.getvalue(),
         PLAN: plan.dumps().encode(),
-        "config.json": patched_config(checkpoint.config, plan, source, {}),
+        "config.json": patched_config(checkpoint.config, plan, source, {}, checkpoint.tensors),
     }
     if (checkpoint.folder / CERTIFICATE).exists():
         replace[CERTIFICATE] = None  # it speaks of the state before
@@ -79,8 +81,9 @@ def _edits(checkpoint: Checkpoint, plan: Plan, undo: UndoWriter) -> list[ByteEdi
     edits = []
     for name, new in rewrite.vectors.items():
         info, file = checkpoint.tensors[name], checkpoint.file_of(name)
-        undo.vector(name, file, info.dtype, checkpoint.read(name), new)
-        edits.append(ByteEdit(file, info.start, new.tobytes()))
+        old = checkpoint.read(name)
+        undo.vector(name, file, info.dtype, old, new)
+        edits += _changed(file, info.start, old.tobytes(), new.tobytes())
     for name, outers in rewrite.matrices.items():
         info, file = checkpoint.tensors[name], checkpoint.file_of(name)
         # Computed twice, for the undo file now and for the checkpoint later, rather than held meanwhile.
@@ -88,6 +91,15 @@ def _edits(checkpoint: Checkpoint, plan: Plan, undo: UndoWriter) -> list[ByteEdi
             pass
         edits.append(ByteEdit(file, info.start, partial(_rows, rewrite, name), info.nbytes))
     return edits
+
+
+def _changed(file: str, offset: int, old: bytes, new: bytes) -> list[ByteEdit]:
+    """The part of a tensor that differs: of a fused bias, often one projection's alone."""
+    places = np.flatnonzero(np.frombuffer(old, np.uint8) != np.frombuffer(new, np.uint8))
+    if not places.size:
+        return []
+    start, stop = int(places[0]), int(places[-1]) + 1
+    return [ByteEdit(file, offset + start, new[start:stop])]
 
 
 def _rows(rewrite: Rewrite, name: str) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.record import BLOCK
@@ -38,7 +39,9 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
     config = transformers.AutoConfig.from_pretrained(folder)
     stock = _class_of(auto_class, config, folder)
     block = getattr(config, BLOCK, None) or {}
-    if block.get("absent"):
+    absent = set(block.get("absent") or ())
+    # A stock loader adds them again, as zeros that may be trained: once saved, they are parameters like any other.
+    if absent and not absent & set(open_checkpoint(folder).tensors):
         from hf_bias_patch.patching.absent import without_biases
 
         stock = without_biases(stock)

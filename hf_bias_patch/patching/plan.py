@@ -135,7 +135,7 @@ class Plan(BaseModel):
 
     def dumps(self) -> str:
         """The plan as JSON text."""
-        return self.model_dump_json(indent=1, exclude_defaults=True) + "\n"
+        return self.model_dump_json(exclude_defaults=True) + "\n"
 
     @classmethod
     def loads(cls, text: str | bytes, where: str | Path = "plan") -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,9 @@ def is_same(config: Mapping[str, Any], recipe: Recipe) -> bool:
     return is_patched(config) and recipe_of(config) == recipe.plain()
 
 
-def patched_config(config: Mapping[str, Any], plan: Plan, source: Source, sha256: Mapping[str, str]) -> bytes:
+def patched_config(
+    config: Mapping[str, Any], plan: Plan, source: Source, sha256: Mapping[str, str], present: Container[str]
+) -> bytes:
     """config.json of a variant.
 
     Args:
@@ -67,13 +69,14 @@ def patched_config(config: Mapping[str, Any], plan: Plan, source: Source, sha256
         plan: what was done.
         source: where it came from; of a local path only the last part is named.
         sha256: of the source's weight files; empty where they were not read.
+        present: the source's tensors. Stock loaders bring biases that an earlier patch took away back as zeros.
     """
     before = config[BLOCK] if is_patched(config) else {}
     block: dict[str, Any] = {
         "version": plan.package,
         "recipe": plan.recipe.plain(),
         "source": {"name": _public_name(source), "revision": source.revision, "sha256": dict(sha256) or None},
-        "absent": sorted({*before.get("absent", ()), *plan.absent}),
+        "absent": sorted({*(name for name in before.get("absent", ()) if name not in present), *plan.absent}),
         "lossy": plan.lossy or bool(before.get("lossy")),
     }
     for action in ("freeze", "train"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -84,12 +85,19 @@ class UndoWriter:
         self._tensors: dict[str, _Old] = {}
         self._headers: dict[str, str] = {}
         self._files: dict[str, str] = {}
+        self._rows: IO[bytes] = io.BytesIO()
 
     def __enter__(self) -> UndoWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._zip.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._zip.close()
+            return
+        # A matrix may have been left in the middle, and the disk be full: neither may hide what went wrong.
+        for file in (self._rows, self._zip):
+            with suppress(OSError, ValueError):
+                file.close()
 
     def vector(self, name: str, file: str, dtype: str, old: np.ndarray, new: np.ndarray | None) -> None:
         """Keep a tensor whole; `new` is None if it leaves the checkpoint."""
@@ -115,6 +123,7 @@ class UndoWriter:
         before, after = hashlib.sha256(), hashlib.sha256()
         step = 1
         with self._zip.open(self._info(f"{member}/rows"), "w", force_zip64=True) as rows:
+            self._rows = rows
             for block in blocks:
                 step = max(step, block.stop - block.start)
                 before.update(block.old.tobytes())

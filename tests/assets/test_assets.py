@@ -1,4 +1,4 @@
-"""The embedded checkpoints: small, loadable by stock transformers, truly pretrained, with biases that matter."""
+"""The embedded checkpoints: small, loadable by stock transformers, pretrained, with biases throughout."""
 
 import hashlib
 import importlib.util

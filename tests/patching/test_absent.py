@@ -206,6 +206,24 @@ def test_chained_patches_take_away_more_and_more(saved: Saved, tmp_path: Path) -
     assert parameters(hf_bias_patch.load(tmp_path / "three")) == parameters(model)
 
 
+def test_biases_that_a_stock_loader_brought_back_and_training_moved(saved: Saved, tmp_path: Path) -> None:
+    hf_bias_patch.patch(saved("bert"), tmp_path / "out", fold="query,key,value", storage="absent")
+    model = transformers.BertForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            layer.attention.self.value.bias.fill_(0.5)
+    model.save_pretrained(tmp_path / "trained")
+    expected = outputs_of(model)
+    again = hf_bias_patch.load(tmp_path / "trained")
+    assert error(outputs_of(again), expected) == 0 and parameters(again) == parameters(model)
+    hf_bias_patch.patch(tmp_path / "trained", tmp_path / "two", fold="value", storage="absent")
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert [name.split(".")[-2] for name in config["bias_patch"]["absent"]] == ["value"] * 3
+    two = hf_bias_patch.load(tmp_path / "two")
+    assert parameters(two) == parameters(model) - 3 * 32
+    assert error(outputs_of(two), expected) < 1e-5
+
+
 def test_zero_biases_can_be_taken_away_too(saved: Saved, tmp_path: Path) -> None:
     hf_bias_patch.patch(saved("bert"), tmp_path / "zeros", fold="key,value")
     done = hf_bias_patch.patch(tmp_path / "zeros", tmp_path / "out", fold="key,value", storage="absent")

@@ -12,6 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from jaxtyping import TypeCheckError
 
 from hf_bias_patch.patching.algebra import repeat_groups, round_once, solve_shift, witness
 
@@ -74,6 +75,7 @@ class TestWitness:
         assert witness(np.full(2, 5e-324), np.ones(2)) is None
         assert witness(np.array([1e-200, 1.0]), np.array([1e-220, 1.0])) is None
 
+    @settings(max_examples=30)
     @given(st.integers(4, 24).flatmap(lambda width: st.tuples(vectors(width), vectors(width))))
     def test_the_amplification_is_measured_on_outputs(self, parts: tuple[np.ndarray, np.ndarray]) -> None:
         """Root mean square of ‖d∘x‖ over tokens whose z has the size the layer norm gives it."""
@@ -136,6 +138,16 @@ class TestRepeatGroups:
         moved = through(value + bias[None, :, None]) - through(value)
         expected = output.numpy() @ repeat_groups(bias.numpy().reshape(-1), 24, 6)
         np.testing.assert_allclose(moved.numpy(), np.broadcast_to(expected, (5, 24)), rtol=1e-12, atol=1e-12)
+
+
+def test_shapes_are_checked_under_test() -> None:
+    """Else the promises in the signatures would be decoration."""
+    with pytest.raises(TypeCheckError):
+        witness(np.ones(3), np.ones(4))
+    with pytest.raises(TypeCheckError):
+        solve_shift(np.eye(3), np.ones(2))
+    with pytest.raises(TypeCheckError):
+        witness(np.ones((2, 2)), np.ones((2, 2)))
 
 
 # Bits of precision (the hidden one included), exponent of the largest number, exponent of the smallest one.

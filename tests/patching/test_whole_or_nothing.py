@@ -81,6 +81,24 @@ class TestInterrupted:
                 hf_bias_patch.patch(saved("bert"), tmp_path / out, fold="key,query", overwrite=True)
             assert tree(tmp_path) == before and not (tmp_path / "new").exists()
 
+    def test_in_the_middle_of_a_matrix(
+        self, saved: Saved, tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What went wrong is what is told, though an archive is left open."""
+
+        def broken(*_: Any) -> None:
+            raise InterruptionError
+
+        monkeypatch.setattr("hf_bias_patch.patching.residual.round_once", broken)
+        with pytest.raises(InterruptionError):
+            hf_bias_patch.patch(saved("bert"), tmp_path / "out", fold="query")
+        folder = tmp_path / "model"
+        shutil.copytree(saved("bert"), folder)
+        with pytest.raises(InterruptionError):
+            hf_bias_patch.patch_in_place(folder, fold="query")
+        assert tree(folder) == tree(saved("bert"))
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
     @pytest.mark.parametrize("storage", ["zeros", "absent"])
     def test_while_it_is_reverted(self, saved: Saved, tmp_path: Path, tree: Tree, storage: str) -> None:
         hf_bias_patch.patch(saved("bert"), tmp_path / "variant", fold="key,query", storage=storage)
@@ -109,6 +127,28 @@ class TestInterrupted:
         monkeypatch.undo()
         recover(folder)
         assert tree(folder) == before
+
+
+NO_ROOM = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import hf_bias_patch
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+try:
+    hf_bias_patch.patch(*sys.argv[2:], fold="key,query")
+except hf_bias_patch.errors.TargetError as error:
+    print(error)
+"""
+
+
+def test_no_room(saved: Saved, tmp_path: Path, tree: Tree) -> None:
+    """A real limit on what a process may write, met in the middle of the weights."""
+    source = saved("bert")
+    assert (source / "model.safetensors").stat().st_size > 100_000
+    command = [sys.executable, "-c", NO_ROOM, ROOT, str(source), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "model.safetensors" in done.stdout and "Make room" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 class TestBadValues:
