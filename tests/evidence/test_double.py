@@ -9,10 +9,10 @@ import torch
 import transformers
 from torch import nn
 
-from hf_bias_patch.verify.double import staying_double
-from hf_bias_patch.verify.run import verify
+from hf_bias_patch.evidence.double import staying_double
+from hf_bias_patch.evidence.run import verify
+from tests.evidence.helpers import variant_of
 from tests.models import config_of, randomise
-from tests.verify.helpers import variant_of
 
 Saved = Callable[..., Path]
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.evidence import capacity
+from hf_bias_patch.evidence.certificate import Certificate
+from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.patching.record import PLAN
-from hf_bias_patch.verify import capacity
-from hf_bias_patch.verify.certificate import Certificate
-from hf_bias_patch.verify.run import verify
+from tests.evidence.helpers import edited, variant_of
 from tests.models import NAMES, heads
-from tests.verify.helpers import edited, variant_of
 
 Saved = Callable[..., Path]
 
@@ -263,5 +263,5 @@ def test_sources_are_only_read(saved: Saved, tree: Callable[[Path], dict[str, st
 
 
 def test_importing_loads_no_framework() -> None:
-    code = "import sys, hf_bias_patch.verify.run; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, hf_bias_patch.evidence.run; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

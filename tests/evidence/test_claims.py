@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.evidence.claims import measure_claims
+from hf_bias_patch.evidence.probes import Form, make_probes
 from hf_bias_patch.patching.effects import Equal
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.recipe import make_recipe
-from hf_bias_patch.verify.claims import measure_claims
-from hf_bias_patch.verify.probes import Form, make_probes
 from tests.models import fresh, outputs_of
 
 FLAGS = tuple(Equal.model_fields)

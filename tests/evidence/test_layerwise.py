@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_bias_patch.verify.certificate import Certificate
-from hf_bias_patch.verify.run import verify
+from hf_bias_patch.evidence.certificate import Certificate
+from hf_bias_patch.evidence.run import verify
+from tests.evidence.helpers import edited, sites_of, variant_of
 from tests.models import NAMES
-from tests.verify.helpers import edited, sites_of, variant_of
 
 Saved = Callable[..., Path]
 
@@ -73,9 +73,9 @@ def test_a_change_elsewhere_fails(saved: Saved, name: str, plan: bool, tmp_path:
 
 SCRIPT = """
 import json, resource, sys
-from hf_bias_patch.verify.run import verify
+from hf_bias_patch.evidence.run import verify
 import torch, transformers
-from hf_bias_patch.verify import layerwise
+from hf_bias_patch.evidence import layerwise
 torch.ones(8, 8) @ torch.ones(8, 8)
 small, large = sys.argv[1:3]
 peaks = []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.verify.certificate import Certificate, Claim, Decoding, Figure, Fork, Party, Run, Tensors
+from hf_bias_patch.evidence.certificate import Certificate, Claim, Decoding, Figure, Fork, Party, Run, Tensors
 
 ALGEBRA = Figure(output="logits", worst="logits", error=1e-15, bound=1e-9, values=10)
 DEPLOYED = Figure(output="logits", worst="logits", error=2e-7, bound=4e-7, floor=1e-7, values=10)

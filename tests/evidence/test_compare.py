@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_bias_patch.verify.compare import Inner, Meter, collect, measure, outputs_of
-from hf_bias_patch.verify.probes import Form, make_probes
+from hf_bias_patch.evidence.compare import Inner, Meter, collect, measure, outputs_of
+from hf_bias_patch.evidence.probes import Form, make_probes
 from tests.models import NAMES, fresh
 
 ALL = Inner(hidden_states=True, attentions=True, cache=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
+from hf_bias_patch.evidence.probes import Form, Probe, make_prompts
 from hf_bias_patch.patching.memory import apply
-from hf_bias_patch.verify.decoding import Decoded, compare_decoded, decode
-from hf_bias_patch.verify.probes import Form, Probe, make_prompts
 from tests.models import fresh
 
 PROMPT = Probe("prompts", {}, torch.ones(2, 3, dtype=torch.bool))

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site, Slot
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
+from hf_bias_patch.evidence.pair import Pair, open_pair
 from hf_bias_patch.patching.algebra import witness
 from hf_bias_patch.patching.disk import patch
 from hf_bias_patch.patching.record import PLAN
-from hf_bias_patch.verify.pair import Pair, open_pair
 
 Values = dict[str, np.ndarray]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.verify.helpers import Parts, put_bias, put_weight, sites_of
+from tests.evidence.helpers import Parts, put_bias, put_weight, sites_of
 
 __all__ = ["MUTANTS", "change_of"]
 

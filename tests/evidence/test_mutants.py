@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_bias_patch.verify.run import verify
-from hf_bias_patch.verify.tensors import compare_tensors
-from tests.verify.helpers import edited, pair_of, variant_of
-from tests.verify.mutants import MUTANTS, change_of
+from hf_bias_patch.evidence.run import verify
+from hf_bias_patch.evidence.tensors import compare_tensors
+from tests.evidence.helpers import edited, pair_of, variant_of
+from tests.evidence.mutants import MUTANTS, change_of
 
 Saved = Callable[..., Path]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from hf_bias_patch.verify.certificate import Tensors
-from hf_bias_patch.verify.tensors import compare_tensors, norm_bound, storage_dtype
+from hf_bias_patch.evidence.certificate import Tensors
+from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound, storage_dtype
+from tests.evidence.helpers import edited, pair_of, variant_of
 from tests.models import NAMES
-from tests.verify.helpers import edited, pair_of, variant_of
 
 Saved = Callable[..., Path]
 FOLD = "key,value:output,query"

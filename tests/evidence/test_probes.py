@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.verify.probes import Form, make_probes, make_prompts, padded
+from hf_bias_patch.evidence.probes import Form, make_probes, make_prompts, padded
 from tests.models import NAMES, config_of, fresh
 
 

@@ -1,0 +1,1 @@
+"""EVIDENCE: measures that a variant computes what its source computes. Never edits."""

@@ -1,0 +1,272 @@
+"""The certificate: what was measured, on what, and whether it suffices. JSON in and out.
+
+Only evidence is stored. Whether it suffices follows from it (`reasons`, `passed`), when made as when read again.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
+
+from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.evidence import judge
+
+__all__ = [
+    "ALGEBRA_BOUND",
+    "TOLERANCE",
+    "Certificate",
+    "Claim",
+    "Decoding",
+    "Figure",
+    "Fork",
+    "Party",
+    "Run",
+    "Tensors",
+]
+
+TOLERANCE = 4.0
+"""Times the noise floor that a deployed error may be."""
+
+ALGEBRA_BOUND = 1e-9
+"""Relative error that the float64 figure must stay below: a thousand times what float64 leaves on deep models, and
+a hundred times less than float32 resolves, so that a fold which is right only to float32 shows."""
+
+
+class _Evidence(BaseModel):
+    # Bounds and errors may be infinite or NaN, for which JSON has no numbers.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
+
+
+class Figure(_Evidence):
+    """One measured error.
+
+    Attributes:
+        output: which output, or group of outputs.
+        worst: the output of that group with the largest error.
+        error: max |a - b| over max |reference|.
+        bound: what the error may be.
+        floor: the noise floor the bound comes from; None for float64 figures.
+        values: numbers compared.
+    """
+
+    output: str
+    worst: str
+    error: float
+    bound: float
+    floor: float | None = None
+    values: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within a finite bound. NaN is not."""
+        return math.isfinite(self.bound) and self.error <= self.bound
+
+    @property
+    def share(self) -> float:
+        """The error as a share of its bound; infinite where there is no telling."""
+        if not self.passed and not (math.isfinite(self.error) and math.isfinite(self.bound) and self.bound > 0):
+            return math.inf
+        return self.error / self.bound if self.bound > 0 else 0.0
+
+
+class Fork(_Evidence):
+    """Where two greedy decodings part.
+
+    Attributes:
+        prompt: which prompts.
+        row: which of them, from 0.
+        step: number of tokens that agree before.
+        gap: difference of the original's two largest logits there.
+        floor: noise floor of a logit, absolute.
+        tie: whether the gap lies within what noise can turn over (twice the floor, one for each logit).
+    """
+
+    prompt: str
+    row: int
+    step: int
+    gap: float
+    floor: float
+    tie: bool
+
+
+class Decoding(_Evidence):
+    """Greedy decoding of both models with the cache of keys and values, token for token.
+
+    Attributes:
+        sequences: sequences compared.
+        tokens: tokens that agree.
+        forks: where sequences part; they are not compared further.
+    """
+
+    sequences: int
+    tokens: int
+    forks: tuple[Fork, ...] = ()
+
+
+class Run(_Evidence):
+    """What was measured with one attention implementation, or of one attention site.
+
+    Attributes:
+        where: such as `sdpa`, or `encoder.3.self`.
+        algebra: in float64, the source with the plan applied against the source; empty without a plan.
+        deployed: the variant in the storage dtype against the source in float64.
+        decoding: of models that generate.
+    """
+
+    where: str
+    algebra: tuple[Figure, ...] = ()
+    deployed: tuple[Figure, ...]
+    decoding: Decoding | None = None
+
+
+class Claim(_Evidence):
+    """One flag of what stays equal.
+
+    Attributes:
+        flag: its name.
+        claimed: what the plan says.
+        error: relative error measured in float64; None where it could not be measured.
+        bound: what the error may be for the flag to hold.
+        how: how it was measured, or why not.
+    """
+
+    flag: str
+    claimed: bool
+    error: float | None = None
+    bound: float = ALGEBRA_BOUND
+    how: str
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def measured(self) -> bool | None:
+        """Whether it held; None where it could not be measured."""
+        return None if self.error is None else self.error <= self.bound
+
+
+class Tensors(_Evidence):
+    """The variant's file contents against the source's.
+
+    Attributes:
+        compared: tensors compared.
+        identical: tensors with the same bytes in both.
+        planned: tensors that the plan changes or takes away; None without a plan.
+        exact: of those, the ones that are, byte for byte, what the plan gives here.
+        wrong: what differs from what the plan gives, each as `NAME: how`.
+    """
+
+    compared: int
+    identical: int
+    planned: int | None = None
+    exact: int = 0
+    wrong: tuple[str, ...] = ()
+
+
+class Party(_Evidence):
+    """One of the two checkpoints.
+
+    Attributes:
+        name: Hub id, or last part of a local path.
+        revision: the commit, of a Hub id.
+        sha256: weight file → sha256.
+    """
+
+    name: str
+    revision: str | None = None
+    sha256: dict[str, str]
+
+
+class Certificate(_Evidence):
+    """Measured evidence that a variant computes what its source computes.
+
+    Attributes:
+        format: of this JSON.
+        mode: whether whole models were run, or each attention site by itself.
+        variant, source: the two checkpoints.
+        dtype: the storage dtype, of most floating bytes in the source.
+        seed: of the random inputs.
+        probes: the inputs, in words.
+        tolerance: times the noise floor that deployed errors may be.
+        tolerance_from: where floor, tolerance and bounds come from.
+        lossy: whether the plan changes the function on purpose; such a variant never passes.
+        recipe: of the plan; None without one.
+        no_algebra: why there is no float64 figure; empty where there is one.
+        if_dropped: the float64 error if the same biases were dropped instead of folded: what the test can see.
+        runs: the measurements.
+        equal: what stays equal, claimed and measured.
+        tensors: the file contents compared; None where they cannot be.
+        load_report: what did not fit when loading the variant, and did fit for the source.
+        notes: what a reader should know and what fails nothing.
+        versions: of all software involved.
+    """
+
+    format: Literal[1] = 1
+    mode: Literal["whole", "layerwise"]
+    variant: Party
+    source: Party
+    dtype: str
+    seed: int
+    probes: tuple[str, ...]
+    tolerance: float = TOLERANCE
+    tolerance_from: str
+    lossy: bool
+    recipe: dict[str, Any] | None = None
+    no_algebra: str = ""
+    if_dropped: float | None = None
+    runs: tuple[Run, ...]
+    equal: tuple[Claim, ...] = ()
+    tensors: Tensors | None = None
+    load_report: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def algebra(self) -> Figure | None:
+        """The first of the two figures: the float64 error that takes the largest share of its bound."""
+        return max((figure for run in self.runs for figure in run.algebra), key=lambda f: f.share, default=None)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def deployed(self) -> Figure | None:
+        """The second of the two figures: the deployed error that takes the largest share of its bound."""
+        return max((figure for run in self.runs for figure in run.deployed), key=lambda f: f.share, default=None)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def comparisons(self) -> int:
+        """Numbers of the variant that were compared with the source's."""
+        return sum(figure.values for run in self.runs for figure in run.deployed)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it fails, as sentences; empty if it passes."""
+        return tuple(judge.reasons(self))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def passed(self) -> bool:
+        """Whether the variant computes what its source computes, up to rounding."""
+        return not self.reasons
+
+    def dumps(self) -> str:
+        """The certificate as JSON text."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    @classmethod
+    def loads(cls, text: str | bytes, where: str | Path = "certificate") -> Certificate:
+        """A certificate from JSON text; judged anew from the evidence in it.
+
+        Raises:
+            CheckpointError: it is none, or one of another version of this package.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{where} is no certificate this version can read ({error.error_count()} problems)",
+                remedy="Verify the variant again",
+            ) from None

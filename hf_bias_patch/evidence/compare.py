@@ -1,0 +1,174 @@
+"""Runs a model on probes and measures how far its outputs are from a reference."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.evidence.double import staying_double
+from hf_bias_patch.evidence.probes import Probe
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["INNER_GROUPS", "Inner", "Meter", "Outputs", "collect", "measure", "outputs_of"]
+
+Outputs = dict[str, "torch.Tensor"]
+"""Output name → values at real (not padded) positions, float64. `hidden_states.3` is the third of its group."""
+
+
+INNER_GROUPS = frozenset({"hidden_states", "attentions", "cache"})
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Which outputs between the layers to look at as well, on probes that allow it."""
+
+    hidden_states: bool = False
+    attentions: bool = False
+    cache: bool = False
+
+
+NOTHING = Inner()
+
+
+class Meter:
+    """The largest error of each output over all probes, relative to the largest value of the reference.
+
+    The largest, not the mean: one wrong head in one place must show. Over all probes together, because the ratio of
+    two maxima over a few values scatters by more than the tolerance allows.
+    """
+
+    def __init__(self) -> None:
+        self.errors: dict[str, float] = {}
+        self.scales: dict[str, float] = {}
+        self.values: dict[str, int] = {}
+
+    def add(self, name: str, values: torch.Tensor, reference: torch.Tensor) -> None:
+        """Compare one tensor with its reference, both float64 and of one shape (else the error is infinite)."""
+        if values.shape != reference.shape:
+            error, scale = math.inf, 0.0
+        elif not reference.numel():
+            return
+        else:
+            # Equal infinities are no difference; any NaN is, even where the reference has one too.
+            difference = (values - reference).abs().masked_fill(values == reference, 0.0)
+            error = float(difference.nan_to_num(nan=math.inf, posinf=math.inf).max())
+            scale = float(reference.abs().nan_to_num(nan=0.0, posinf=0.0).max())
+        self.errors[name] = max(self.errors.get(name, 0.0), error)
+        self.scales[name] = max(self.scales.get(name, 0.0), scale)
+        self.values[name] = self.values.get(name, 0) + values.numel()
+
+    def relative(self, name: str) -> float:
+        """Largest error of one output over its largest reference value."""
+        error, scale = self.errors[name], self.scales[name]
+        return error / scale if scale > 0 else (math.inf if error else 0.0)
+
+    def groups(self) -> dict[str, list[str]]:
+        """Group → its outputs: the hidden states of all layers are one group, as are all attention weights."""
+        groups: dict[str, list[str]] = {}
+        for name in self.errors:
+            groups.setdefault(name.partition(".")[0], []).append(name)
+        return groups
+
+    def main(self) -> float:
+        """The largest relative error of what the model is for, the states between its layers left aside."""
+        return max(self.worst(group)[0] for group in self.groups() if group not in INNER_GROUPS)
+
+    def worst(self, group: str) -> tuple[float, str]:
+        """The largest relative error within a group, and the output that has it."""
+        return max((self.relative(name), name) for name in self.groups()[group])
+
+
+def collect(model: Any, probes: Sequence[Probe], inner: Inner = NOTHING) -> list[Outputs]:
+    """The outputs of a model on every probe, to serve as reference."""
+    return [outputs_of(model, probe, inner) for probe in probes]
+
+
+def measure(model: Any, probes: Sequence[Probe], reference: Sequence[Outputs]) -> Meter:
+    """Compare a model with a reference; holds the outputs of one probe at a time.
+
+    An output that one of the two lacks is an infinite error.
+    """
+    meter = Meter()
+    for probe, wanted in zip(probes, reference, strict=True):
+        found = outputs_of(model, probe)
+        for name in dict.fromkeys([*wanted, *found]):
+            if name in wanted and name in found:
+                meter.add(name, found[name], wanted[name])
+            else:
+                meter.errors[name], meter.scales[name] = math.inf, meter.scales.get(name, 0.0)
+                meter.values.setdefault(name, 0)
+    return meter
+
+
+def outputs_of(model: Any, probe: Probe, inner: Inner = NOTHING) -> Outputs:
+    """Run one probe.
+
+    Returns:
+        Every floating tensor the model gives out, the last hidden state of each stack, and what `inner` asks for.
+    """
+    import torch
+
+    look = inner if probe.inner else NOTHING
+    given = {
+        name: value.to(model.dtype) if value.is_floating_point() else value for name, value in probe.inputs.items()
+    }
+    # Not filled unless asked for: that takes memory, and a few stock models cannot fill one.
+    caching = {"use_cache": look.cache} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    exactly = staying_double() if model.dtype == torch.float64 else nullcontext()
+    with torch.no_grad(), exactly:
+        result = model(
+            **given,
+            **caching,
+            output_hidden_states=True,
+            output_attentions=look.attentions,
+            return_dict=True,
+        )
+    return {name: _real(values, mask).double() for name, values, mask in _named(result, probe, look)}
+
+
+Named = tuple[str, "torch.Tensor", "torch.Tensor"]
+
+
+def _named(result: Any, probe: Probe, look: Inner) -> Iterator[Named]:
+    """Names, values with positions in front, and the mask of those positions."""
+    import torch
+
+    own = probe.mask if probe.decoder_mask is None else probe.decoder_mask
+    for name, value in result.items():
+        if name.endswith("hidden_states") and value:
+            mask = probe.mask if name.startswith("encoder_") else own
+            if not name.startswith("encoder_"):
+                yield "last_hidden_state", value[-1], mask
+            if look.hidden_states:
+                yield from ((f"hidden_states.{name}.{index}", state, mask) for index, state in enumerate(value))
+        elif name.endswith("attentions") and value:
+            mask = probe.mask if name.startswith("encoder_") else own
+            if look.attentions:
+                yield from ((f"attentions.{name}.{index}", w.transpose(1, 2), mask) for index, w in enumerate(value))
+        elif name == "past_key_values":
+            if look.cache:
+                yield from _cached(value, probe.mask, own)
+        elif torch.is_tensor(value) and value.is_floating_point() and name != "loss":
+            yield name, value, probe.mask if name.startswith("encoder_") else own
+
+
+def _cached(cache: Any, mask: torch.Tensor, own: torch.Tensor) -> Iterator[Named]:
+    parts = [("self", getattr(cache, "self_attention_cache", cache), own)]
+    if hasattr(cache, "cross_attention_cache"):
+        parts.append(("cross", cache.cross_attention_cache, mask))
+    for kind, part, positions in parts:
+        for index, layer in enumerate(part.layers):
+            if layer.keys is not None and layer.keys.numel():
+                yield f"cache.{kind}.{index}.keys", layer.keys.transpose(1, 2), positions
+                yield f"cache.{kind}.{index}.values", layer.values.transpose(1, 2), positions
+
+
+def _real(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Values at positions that are no padding; all of them where values are not by position."""
+    return values[mask] if values.shape[: mask.ndim] == mask.shape else values

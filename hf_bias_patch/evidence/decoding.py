@@ -1,0 +1,98 @@
+"""Greedy decoding of two models with the cache of keys and values, compared token for token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.evidence.certificate import Decoding, Fork
+from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.evidence.probes import NEW_TOKENS, Form, Probe
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Decoded", "compare_decoded", "decode"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a model says to one batch of prompts.
+
+    Attributes:
+        tokens: ids, int64, shape (rows, steps).
+        gaps: difference of the two largest logits, float64, shape (rows, steps).
+    """
+
+    tokens: torch.Tensor
+    gaps: torch.Tensor
+
+
+def decode(model: Any, form: Form, prompts: Sequence[Probe]) -> list[Decoded]:
+    """Decode every prompt greedily, with a cache, not stopping at an end-of-sequence token.
+
+    The checkpoint's own generation settings (beams, penalties, lengths) are set aside: each of them would make one
+    wrong token harder to see.
+    """
+    if not prompts:
+        return []
+    kept = model.generation_config
+    try:
+        return [_decode(model, form, prompt) for prompt in prompts]
+    finally:
+        model.generation_config = kept
+
+
+def _decode(model: Any, form: Form, prompt: Probe) -> Decoded:
+    import torch
+    from transformers import GenerationConfig
+
+    used = 1 if form.encoder_decoder else prompt.mask.shape[1]
+    model.generation_config = GenerationConfig(
+        max_new_tokens=max(1, min(NEW_TOKENS, form.limit - used)),
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        pad_token_id=form.pad,
+        bos_token_id=_start(model),
+        decoder_start_token_id=_start(model) if form.encoder_decoder else None,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    with torch.no_grad(), quiet():
+        result = model.generate(**prompt.inputs)
+    logits = torch.stack(result.logits, dim=1).double()
+    best = logits.topk(2, dim=-1).values
+    return Decoded(logits.argmax(-1), best[..., 0] - best[..., 1])
+
+
+def _start(model: Any) -> int:
+    config = model.config
+    decoder = getattr(config, "decoder", None)
+    found = [getattr(config, "decoder_start_token_id", None), getattr(config, "bos_token_id", None)]
+    found += [getattr(decoder, "bos_token_id", None), config.pad_token_id]
+    return next((token for token in found if isinstance(token, int)), 0)
+
+
+def compare_decoded(
+    prompts: Sequence[Probe], source: Sequence[Decoded], variant: Sequence[Decoded], floor: float
+) -> Decoding:
+    """Compare what two models say to the same prompts.
+
+    At the first token that differs, the two best logits of the source decide: each of them is uncertain by the noise
+    floor, so if they lie closer than twice that, the token is a tie, which rounding decides. The sequence is not
+    compared further, since its two continuations answer different inputs.
+
+    Args:
+        floor: noise floor of a logit in the storage dtype, absolute.
+    """
+    tokens, forks = 0, []
+    for prompt, ours, theirs in zip(prompts, source, variant, strict=True):
+        for row, (old, new) in enumerate(zip(ours.tokens.tolist(), theirs.tokens.tolist(), strict=True)):
+            step = next((i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b), len(old))
+            tokens += step
+            if step < len(old):
+                gap = float(ours.gaps[row, step])
+                forks.append(Fork(prompt=prompt.name, row=row, step=step, gap=gap, floor=floor, tie=gap <= 2 * floor))
+    return Decoding(sequences=sum(len(batch.tokens) for batch in source), tokens=tokens, forks=tuple(forks))

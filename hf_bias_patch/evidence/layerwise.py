@@ -1,0 +1,232 @@
+"""Evidence for a checkpoint larger than memory: each attention site by itself, on made-up layer norm outputs.
+
+What a site does depends only on its own tensors and on the norms before it. So it is enough that each site computes
+the same from the same normalised states z, and that nothing else in the file changed. A site's function here is
+attention(γ∘z + β), plus the residual γ∘z + β where the norm's output continues beside the attention (post-norm):
+then a fold may shift β, as long as the sum stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import Norm, Site, Slot, Tensor
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint
+from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, Figure, Run
+from hf_bias_patch.evidence.compare import Meter
+from hf_bias_patch.evidence.pair import Pair, Step
+from hf_bias_patch.evidence.tensors import norm_bound
+from hf_bias_patch.evidence.whole import Whole, algebra_figures, deployed_figures
+from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.rewrite import Rewrite
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["run_layerwise", "site_output"]
+
+TOKENS = 64
+
+Read = Callable[[str], np.ndarray]
+
+
+def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
+    """Measure site by site; holds a few copies of one projection's matrix at a time.
+
+    Raises:
+        VerifyError: the source is a pickle, which cannot be read tensor by tensor.
+        FamilyError: no family says where the attention sites are.
+    """
+    if pair.source_files is None:
+        raise VerifyError(
+            f"{pair.source.name} is a pickle, which cannot be read one tensor at a time",
+            remedy="Load it with transformers and save it again: save_pretrained writes safetensors",
+        )
+    found = Whole(no_algebra=pair.no_plan)
+    for index, site in enumerate(find_sites(pair.source_files.config, pair.source_files.tensors)):
+        step(f"site {site.name}")
+        found.runs.append(_run_site(pair, pair.source_files, site, [seed, index]))
+    found.probes = [f"{TOKENS} random normalised states a site (as many others for what cross-attention reads)"]
+    found.notes = ["Checked site by site: no whole model was run, so claims and decoding were not measured."]
+    return found
+
+
+def _run_site(pair: Pair, source: Checkpoint, site: Site, seed: list[int]) -> Run:
+    states = _states(source, site, seed)
+    double = _Double(source)
+    reference = site_output(site, double.read, states, "F64")
+    algebra: tuple[Figure, ...] = ()
+    bound = ALGEBRA_BOUND
+    if pair.plan is not None:
+        plan = _of_site(pair.plan, site)
+        bound = max(bound, norm_bound(plan.edits))
+        planned = site_output(site, _planned(plan, double), states, "F64")
+        algebra = algebra_figures(_meter(planned, reference), bound)
+    floor = _meter(site_output(site, source.read, states, pair.dtype), reference)
+    variant = site_output(site, _with_absent(pair.variant_files, source), states, pair.dtype)
+    error = _meter(variant, reference)
+    return Run(where=site.name, algebra=algebra, deployed=deployed_figures(error, floor, pair.dtype, bound))
+
+
+def _meter(values: torch.Tensor, reference: torch.Tensor) -> Meter:
+    meter = Meter()
+    meter.add("output", values, reference)
+    return meter
+
+
+@dataclass(frozen=True)
+class _States:
+    """Normalised states z of a site's own tokens, and of the tokens it reads: float64, shape (tokens, width)."""
+
+    own: np.ndarray
+    memory: np.ndarray
+
+
+def _states(source: Checkpoint, site: Site, seed: list[int]) -> _States:
+    random = np.random.default_rng(seed)
+    own = _normalised(random, _width(source, site.slots["query"]))
+    if site.kind == "self":
+        return _States(own, own)
+    return _States(own, _normalised(random, _width(source, site.slots["key"])))
+
+
+def _width(source: Checkpoint, slot: Slot) -> int:
+    if slot.weight is None:
+        raise VerifyError("A projection has no plain weight tensor (quantised?), so its site cannot be computed")
+    shape = source.tensors[slot.weight].shape
+    return shape[0] if slot.conv1d else shape[1]
+
+
+def _normalised(random: np.random.Generator, width: int) -> np.ndarray:
+    values = random.standard_normal((TOKENS, width))
+    values -= values.mean(1, keepdims=True)
+    values /= np.sqrt((values**2).mean(1, keepdims=True))
+    return values
+
+
+def site_output(site: Site, read: Read, states: _States, dtype: str) -> torch.Tensor:
+    """What a site adds to the residual stream, the residual included where a fold may shift it.
+
+    Scores are scaled by 1/√head_dim and masked causally in a decoder's self-attention. A model may scale or mask
+    otherwise; none of the identities depends on it.
+
+    Args:
+        site: the site.
+        read: gives a tensor's values by name; zeros for a bias that is absent.
+        states: its inputs.
+        dtype: that everything is computed in, one of `F64`, `F32`, `F16`, `BF16`.
+
+    Returns:
+        float64, shape (tokens, width).
+    """
+    import torch
+
+    query, key, value = (_project(site.slots[name], read, states, dtype) for name in ("query", "key", "value"))
+    head_dim = query.shape[1] // site.heads
+    query, key, value = (part.view(len(part), -1, head_dim).transpose(0, 1) for part in (query, key, value))
+    group = site.heads // len(key)
+    key, value = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)
+    scores = query @ key.transpose(1, 2) / math.sqrt(head_dim)
+    if site.kind == "self" and site.stack == "decoder":
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(later, -math.inf)
+    mixed = (scores.softmax(-1) @ value).transpose(0, 1).reshape(len(states.own), -1)
+    output = _linear(site.slots["output"], read, mixed)
+    norm = site.slots["query"].norm
+    if norm is not None and norm.residual:
+        output = output + _normed(norm, read, states.own, dtype)
+    return output.double()
+
+
+def _project(slot: Slot, read: Read, states: _States, dtype: str) -> torch.Tensor:
+    z = states.own if slot.projection == "query" else states.memory
+    inputs = _tensor(z, dtype) if slot.norm is None else _normed(slot.norm, read, z, dtype)
+    return _linear(slot, read, inputs)
+
+
+def _normed(norm: Norm, read: Read, z: np.ndarray, dtype: str) -> torch.Tensor:
+    # A layer norm computes in high precision and rounds its output, whatever dtype it works for.
+    return _tensor(z * read(norm.weight).astype(np.float64) + read(norm.bias).astype(np.float64), dtype)
+
+
+def _linear(slot: Slot, read: Read, inputs: torch.Tensor) -> torch.Tensor:
+    assert slot.weight is not None
+    weight = slot.view.take(read(slot.weight), axis=1 if slot.conv1d else 0)
+    matrix = _as_torch(weight, inputs.dtype)
+    output = inputs @ (matrix if slot.conv1d else matrix.T)
+    if slot.bias is not None:
+        output = output + _as_torch(slot.view.take(read(slot.bias)), inputs.dtype)
+    return output
+
+
+def _tensor(values: np.ndarray, dtype: str) -> torch.Tensor:
+    import torch
+
+    names = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    return torch.from_numpy(values).to(names[dtype])
+
+
+def _as_torch(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """Values in any float dtype as a tensor; exact if `dtype` is theirs or wider."""
+    import torch
+
+    if values.dtype.itemsize == 2 and values.dtype != np.float16:  # bfloat16, which torch cannot take from numpy
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16).to(dtype)
+    return torch.from_numpy(values).to(dtype)
+
+
+def _with_absent(variant: Checkpoint, source: Checkpoint) -> Read:
+    """The variant's values; zeros for tensors of the source that have left it."""
+
+    def read(name: str) -> np.ndarray:
+        return variant.read(name) if name in variant.tensors else np.zeros(source.tensors[name].shape)
+
+    return read
+
+
+class _Double:
+    """A checkpoint as if it were stored in float64 (a `planner.Tensors`); nothing is held."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self.tensors: Mapping[str, Tensor] = {
+            name: _Info("F64", info.shape) for name, info in checkpoint.tensors.items()
+        }
+
+    def read(self, name: str) -> np.ndarray:
+        return self._checkpoint.read(name).astype(np.float64)
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self._checkpoint.rows(name, start, stop).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _Info:
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def _of_site(plan: Plan, site: Site) -> Plan:
+    """The part of a plan that is about one site. Edits never reach into another site's tensors."""
+    return plan.model_copy(update={"edits": tuple(edit for edit in plan.edits if edit.site == site.name)})
+
+
+def _planned(plan: Plan, double: _Double) -> Read:
+    """Values after the plan, not rounded to storage."""
+    rewrite = Rewrite(plan, double)
+
+    def read(name: str) -> np.ndarray:
+        if name in rewrite.vectors:
+            return rewrite.vectors[name]
+        if name in rewrite.matrices:
+            return np.concatenate([block.new for block in rewrite.blocks(name)])
+        return double.read(name)
+
+    return read

@@ -1,0 +1,142 @@
+"""Loads the two models to compare, in a given dtype and attention implementation, with a record of how it went."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.checkpoint.source import Source
+from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.evidence.probes import pad_of
+from hf_bias_patch.patching.loading import load
+
+__all__ = ["Loaded", "folder_of", "load_model", "load_tokenizer", "quiet"]
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.vocab", "*.tiktoken", "tekken.json")
+TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode.
+
+    Attributes:
+        model: a transformers model.
+        report: what did not fit when it was loaded, as `missing NAME`, `unexpected NAME` and so on; best empty.
+    """
+
+    model: Any
+    report: tuple[str, ...]
+
+
+def folder_of(source: Source) -> Path:
+    """The folder that transformers loads."""
+    return source.path if source.path.is_dir() else source.path.parent
+
+
+def load_model(source: Source, dtype: str, attention: str) -> Loaded:
+    """Load a checkpoint as the class it was saved from, else as `AutoModel`.
+
+    Parameters that the checkpoint lacks get values that depend on their name alone, so that two models that lack the
+    same ones (a head that was never trained) can be compared at all.
+
+    Args:
+        source: where it lies.
+        dtype: one of `F64`, `F32`, `F16`, `BF16`; every floating tensor is cast to it.
+        attention: an attention implementation, such as `eager` or `sdpa`.
+
+    Raises:
+        VerifyError: transformers cannot load it that way.
+    """
+    import torch
+    import transformers
+
+    folder = folder_of(source)
+    wanted = {
+        "dtype": getattr(torch, TORCH_NAMES[dtype]),
+        "attn_implementation": attention,
+        "output_loading_info": True,
+        "local_files_only": True,
+    }
+    with quiet():
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder)
+            if dtype == "F64" and getattr(config, "reorder_and_upcast_attn", False):
+                # GPT-2 can insist on float32 scores, against overflow in float16; the function is the same without.
+                wanted["reorder_and_upcast_attn"] = False
+            known = hasattr(transformers, (config.architectures or ["-"])[0])
+            model, info = load(folder, None if known else transformers.AutoModel, **wanted)
+        except BiasPatchError:
+            raise
+        except Exception as error:  # transformers raises whatever comes up inside it
+            raise VerifyError(
+                f"{source.name} cannot be loaded in {TORCH_NAMES[dtype]} with {attention} attention",
+                why=f"{type(error).__name__}: {str(error).strip()}",
+            ) from error
+    _check_attention(model, attention, source.name)
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = pad_of(model.config)  # classifiers refuse batches without one
+    _fill(model, info["missing_keys"])
+    return Loaded(model.eval(), _report(info))
+
+
+def load_tokenizer(source: Source) -> Any | None:
+    """The checkpoint's tokenizer, or None if it has none that can be loaded."""
+    import transformers
+
+    # transformers makes up an empty tokenizer for some model types where the files are missing.
+    if not any(any(folder_of(source).glob(pattern)) for pattern in _TOKENIZER_FILES):
+        return None
+    with quiet():
+        try:
+            return transformers.AutoTokenizer.from_pretrained(folder_of(source), local_files_only=True)
+        except Exception:  # a missing file, a missing library, a class of its own: all mean that there is none
+            return None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from writing load reports and progress bars; what matters goes into the certificate."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _check_attention(model: Any, attention: str, name: str) -> None:
+    used = {getattr(part.config, "_attn_implementation", None) for part in model.modules() if hasattr(part, "config")}
+    if used - {attention, None}:
+        raise VerifyError(
+            f"{name} uses {', '.join(sorted(map(str, used - {None})))} attention where {attention} was asked for",
+            remedy=f"Leave {attention} out of the attention implementations to verify",
+        )
+
+
+def _fill(model: Any, missing: Any) -> None:
+    import torch
+
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in sorted(set(missing) & parameters.keys()):
+        random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        values = torch.randn(parameters[name].shape, generator=random, dtype=torch.float64) * 0.02
+        # Rounded first, so that it is the same value in every dtype.
+        parameters[name].data.copy_(values.bfloat16())
+
+
+def _report(info: dict[str, Any]) -> tuple[str, ...]:
+    lines = [f"{key.removesuffix('_keys')} {name}" for key in _KEYS for name in sorted(map(str, info.get(key) or ()))]
+    return (*lines, *(f"error {text}" for text in info.get("error_msgs") or ()))
+
+
+_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")

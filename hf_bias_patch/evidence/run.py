@@ -1,0 +1,140 @@
+"""`verify`: collects the evidence for one variant and makes the certificate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from hf_bias_patch.checkpoint.dtypes import unit_roundoff
+from hf_bias_patch.evidence.capacity import require_memory
+from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
+from hf_bias_patch.evidence.layerwise import run_layerwise
+from hf_bias_patch.evidence.pair import Pair, Step, open_pair, versions
+from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
+from hf_bias_patch.evidence.whole import Whole, run_whole
+from hf_bias_patch.patching.plan import Plan
+
+__all__ = ["verify"]
+
+
+def verify(
+    variant: str | os.PathLike[str],
+    against: str | os.PathLike[str],
+    *,
+    texts: Sequence[str] | None = None,
+    layerwise: bool = False,
+    attention: Sequence[str] = ("eager", "sdpa"),
+    seed: int = 0,
+    progress: Step | None = None,
+) -> Certificate:
+    """Measure whether a variant computes what its source computes.
+
+    Args:
+        variant: a folder, a safetensors file, `embedded:NAME` or a Hub id.
+        against: its source, in the same forms.
+        texts: to use as inputs beside random ids; through the source's tokenizer.
+        layerwise: check each attention site by itself, so that checkpoints larger than memory can be certified.
+        attention: attention implementations to run; each must pass. Not used with `layerwise`.
+        seed: of the random inputs.
+        progress: told what is being done, as each step begins.
+
+    Returns:
+        The certificate. That it fails is no error: see `passed` and `reasons`.
+
+    Raises:
+        SourceError, CheckpointError: one of the two leads nowhere or is damaged.
+        VerifyError: evidence cannot be collected, for example because memory is too small.
+    """
+    step = progress or (lambda what: None)
+    pair = open_pair(variant, against, step)
+    if layerwise:
+        found = run_layerwise(pair, seed, step)
+    else:
+        _require_memory(pair, len(texts or ()))
+        found = run_whole(pair, attention, texts, seed, step)
+    tensors = _compare_files(pair, layerwise, step)
+    return Certificate(
+        mode="layerwise" if layerwise else "whole",
+        variant=pair.variant_party,
+        source=pair.source_party,
+        dtype=pair.dtype,
+        seed=seed,
+        probes=tuple(found.probes),
+        tolerance_from=_tolerance_from(pair),
+        lossy=pair.lossy,
+        recipe=pair.plan.recipe.plain() if pair.plan else None,
+        no_algebra=found.no_algebra,
+        if_dropped=found.if_dropped,
+        runs=tuple(found.runs),
+        equal=tuple(found.equal),
+        tensors=tensors,
+        load_report=found.load_report,
+        notes=(*found.notes, *_notes(pair, found)),
+        versions=versions(),
+    )
+
+
+def _require_memory(pair: Pair, texts: int) -> None:
+    """The float64 model, what `apply` keeps of it, and the reference outputs."""
+    files = pair.source_files or pair.variant_files
+    touched = sum(files.tensors[name].size for name in (pair.plan.touched if pair.plan else ()))
+    widest = max(info.shape[0] for info in files.tensors.values() if info.shape)
+    outputs = (1000 + 128 * texts) * widest
+    require_memory(8 * files.parameters + 16 * touched + 16 * outputs, pair.source.name)
+
+
+def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors | None:
+    if pair.source_files is None:
+        return None
+    step("tensors, byte for byte")
+    free = None
+    if layerwise and pair.plan is None:
+        from hf_bias_patch.attention.find import find_sites
+
+        sites = find_sites(pair.source_files.config, pair.source_files.tensors)
+        slots = [slot for site in sites for slot in site.slots.values()]
+        free = {name for slot in slots for name in (slot.bias, slot.weight) if name}
+    return compare_tensors(pair.source_files, pair.variant_files, pair.plan, free)
+
+
+def _tolerance_from(pair: Pair) -> str:
+    bound = max(ALGEBRA_BOUND, norm_bound(pair.plan.edits) if pair.plan else 0.0)
+    why = "the conditioning of the query weights" if bound > ALGEBRA_BOUND else "set for folds that solve nothing"
+    algebra = f"float64 figures stay below {bound:.2g} ({why})"
+    if pair.dtype == "F64":
+        return f"{algebra}; the storage dtype is float64, so deployed figures have the same bound"
+    return (
+        f"{algebra}; deployed figures stay below {TOLERANCE:g} times the noise floor, which is measured: the source in "
+        f"{pair.dtype} against the source in float64, each output by itself, on the same inputs, and at least "
+        f"{unit_roundoff(pair.dtype):.2g}, the rounding of one value"
+    )
+
+
+def _notes(pair: Pair, found: Whole) -> list[str]:
+    notes = []
+    plan = pair.plan
+    if plan and plan.edits and not plan.changes:
+        notes.append("Every bias the plan removes is zero already: the variant is its source.")
+    if plan and not all(figure.passed for run in found.runs for figure in run.deployed):
+        notes += _amplified(plan)
+    moves = plan is not None and any(edit.action == "fold" and edit.into != "nothing" for edit in plan.edits)
+    worst = max((figure.bound for run in found.runs for figure in run.deployed), default=0.0)
+    if moves and found.if_dropped is not None and found.if_dropped < worst:
+        notes.append(
+            f"Dropping these biases would move the output by {found.if_dropped:.2g} only, which the deployed figure "
+            f"(bound {worst:.2g}) cannot see; the float64 figure and the file contents can."
+        )
+    return notes
+
+
+def _amplified(plan: Plan) -> list[str]:
+    """Folds in which rounding weighs so much that the noise floor, which knows nothing of it, may be exceeded."""
+    edits = [edit for edit in plan.edits if (edit.amplification or 1.0) > TOLERANCE]
+    if not edits:
+        return []
+    worst = max(edits, key=lambda edit: edit.amplification or 1.0)
+    return [
+        f"{len(edits)} folds make their bias suffer more than {TOLERANCE:g} times its own rounding error (most: "
+        f"{worst.label} at {worst.site}, {worst.amplification:.3g} times). Leave these sites out, or choose another "
+        "destination."
+    ]

@@ -1,0 +1,199 @@
+"""Evidence from running whole models: source and variant, float64 and storage dtype, each attention implementation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from hf_bias_patch.checkpoint.dtypes import unit_roundoff
+from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Claim, Decoding, Figure, Run
+from hf_bias_patch.evidence.claims import measure_claims
+from hf_bias_patch.evidence.compare import Meter, Outputs, collect, measure
+from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
+from hf_bias_patch.evidence.models import load_model
+from hf_bias_patch.evidence.pair import Pair, Step
+from hf_bias_patch.evidence.probes import Form, Probe, make_probes, make_prompts
+from hf_bias_patch.evidence.tensors import norm_bound
+from hf_bias_patch.evidence.texts import read_texts
+from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.recipe import Recipe
+
+__all__ = ["Whole", "algebra_figures", "deployed_figures", "run_whole"]
+
+
+@dataclass
+class Whole:
+    """What running the models gave; the fields of the certificate of the same names."""
+
+    runs: list[Run] = field(default_factory=list)
+    equal: list[Claim] = field(default_factory=list)
+    if_dropped: float | None = None
+    no_algebra: str = ""
+    probes: list[str] = field(default_factory=list)
+    load_report: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def run_whole(pair: Pair, attention: Sequence[str], texts: Sequence[str] | None, seed: int, step: Step) -> Whole:
+    """Measure everything, with one model in memory at a time.
+
+    Raises:
+        VerifyError: a model cannot be loaded or run.
+    """
+    runner = _Runner(pair, texts, seed, step)
+    refused: list[VerifyError] = []
+    for kind in attention:
+        try:
+            runner.measure(kind)
+        except _UnsupportedError as error:
+            refused.append(error)
+            runner.found.notes.append(f"{kind} attention was left out: {error}")
+    if not runner.found.runs:
+        raise refused[0] if refused else VerifyError("No attention implementation was given")
+    return runner.found
+
+
+class _UnsupportedError(VerifyError):
+    """The source cannot be loaded with this attention implementation, so nobody can deploy it that way."""
+
+
+class _Runner:
+    def __init__(self, pair: Pair, texts: Sequence[str] | None, seed: int, step: Step) -> None:
+        self.pair, self.texts, self.seed, self.step = pair, texts, seed, step
+        self.found = Whole(no_algebra=pair.no_plan)
+        self.form: Form | None = None
+        self.source_report: tuple[str, ...] = ()
+        self.probes: list[Probe] = []
+        self.prompts: list[Probe] = []
+        self.bound = max(ALGEBRA_BOUND, norm_bound(pair.plan.edits) if pair.plan else 0.0)
+
+    def measure(self, kind: str) -> None:
+        """One attention implementation: a row of the certificate."""
+        reference, algebra = self._in_float64(kind)
+        floor, ours = self._deployed(kind, reference, of_source=True)
+        error, theirs = self._deployed(kind, reference, of_source=False)
+        figures = deployed_figures(error, floor, self.pair.dtype, self.bound)
+        decoding = self._decoding(floor, ours, theirs) if self.prompts else None
+        self.found.runs.append(Run(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding))
+
+    def _in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[Figure]]:
+        """The reference, and the algebra against it."""
+        self.step(f"source in float64, {kind}")
+        try:
+            model = load_model(self.pair.source, "F64", kind).model
+        except VerifyError as error:
+            raise _UnsupportedError(error.what, why=error.why, remedy=error.remedy) from error
+        if self.form is None:
+            self._prepare(model)
+        reference = _running(self.pair.source.name, collect, model, self.probes)
+        if self.pair.plan is None or self.found.no_algebra:
+            return reference, ()
+        self.step(f"plan applied in float64, {kind}")
+        recipe = self.pair.plan.recipe
+        try:
+            with apply(model, recipe) as patched:
+                algebra = algebra_figures(measure(patched, self.probes, reference), self.bound)
+        except BiasPatchError as error:
+            self.found.no_algebra = f"The plan cannot be applied in float64: {str(error).rstrip('.')}"
+            return reference, ()
+        if not self.found.equal:
+            self._measure_once(model, recipe, reference)
+        return reference, algebra
+
+    def _prepare(self, model: Any) -> None:
+        rows, special, note = read_texts(self.pair.source, self.texts, Form.of(model).limit)
+        self.form = Form.of(model, special)
+        self.probes = make_probes(self.form, rows, self.seed)
+        self.prompts = make_prompts(self.form, rows, self.seed)
+        self.found.probes = [probe.name for probe in self.probes]
+        self.found.probes += [f"greedy decoding: {prompt.name}" for prompt in self.prompts]
+        self.found.notes += [note] if note else []
+
+    def _measure_once(self, model: Any, recipe: Recipe, reference: list[Outputs]) -> None:
+        """What does not depend on the attention implementation: the claims, and what dropping would do."""
+        assert self.pair.plan is not None
+        self.step("what stays equal, in float64")
+        if recipe.fold:
+            dropped = recipe.model_copy(update={"fold": {}, "drop": tuple(recipe.fold), "fill": {}})
+            with apply(model, dropped) as worse:
+                self.found.if_dropped = measure(worse, self.probes, reference).main()
+        used = model.config._attn_implementation
+        model.set_attn_implementation("eager")
+        self.found.equal = measure_claims(model, recipe, self.pair.plan.equal, self.probes, self.bound)
+        model.set_attn_implementation(used)
+
+    def _deployed(self, kind: str, reference: list[Outputs], *, of_source: bool) -> tuple[Meter, list[Decoded]]:
+        """One of the two checkpoints in the storage dtype, against the reference."""
+        side = self.pair.source if of_source else self.pair.variant
+        self.step(f"{'source' if of_source else 'variant'} in {self.pair.dtype}, {kind}")
+        loaded = load_model(side, self.pair.dtype, kind)
+        if of_source:
+            self.source_report = loaded.report
+            if loaded.report and not self.found.runs:
+                self.found.notes.append(f"Loading the source itself reports: {'; '.join(loaded.report)}.")
+        else:
+            self.found.load_report = tuple(line for line in loaded.report if line not in self.source_report)
+        meter = _running(side.name, measure, loaded.model, self.probes, reference)
+        return meter, self._decode(loaded.model, side.name, of_source)
+
+    def _decode(self, model: Any, name: str, of_source: bool) -> list[Decoded]:
+        assert self.form is not None
+        try:
+            return cast("list[Decoded]", _running(name, decode, model, self.form, self.prompts))
+        except VerifyError as error:
+            if not of_source:
+                raise
+            self.prompts = []
+            self.found.notes.append(f"Greedy decoding was left out, since the source itself cannot: {error.why}")
+            return []
+
+    def _decoding(self, floor: Meter, ours: list[Decoded], theirs: list[Decoded]) -> Decoding:
+        least = ALGEBRA_BOUND if self.pair.dtype == "F64" else unit_roundoff(self.pair.dtype)
+        noise = max(floor.errors["logits"], least * floor.scales["logits"])
+        return compare_decoded(self.prompts, ours, theirs, noise)
+
+
+def algebra_figures(meter: Meter, bound: float) -> tuple[Figure, ...]:
+    """Float64 figures of every group of outputs."""
+    return tuple(
+        Figure(output=group, worst=meter.worst(group)[1], error=meter.worst(group)[0], bound=bound, values=values)
+        for group, values in _counted(meter)
+    )
+
+
+def deployed_figures(error: Meter, floor: Meter, dtype: str, algebra_bound: float) -> tuple[Figure, ...]:
+    """Deployed figures of every group of outputs, each bounded by its own noise floor.
+
+    A floor below one rounding of the output itself is chance (a value that happens to be exact) and counts as that.
+    In float64 there is no floor, and the bound is the algebra's. NaN in the source leaves no finite bound.
+    """
+    figures = []
+    for group, values in _counted(error):
+        noise = floor.worst(group)[0] if group in floor.groups() else math.inf
+        bound = algebra_bound if dtype == "F64" else TOLERANCE * max(noise, unit_roundoff(dtype))
+        if not math.isfinite(noise):
+            bound = math.inf
+        worst, name = error.worst(group)
+        shown = None if dtype == "F64" else noise
+        figures.append(Figure(output=group, worst=name, error=worst, bound=bound, floor=shown, values=values))
+    return tuple(figures)
+
+
+def _counted(meter: Meter) -> list[tuple[str, int]]:
+    """Group → numbers compared in all of its outputs; 0 where one of them has no counterpart."""
+    return [
+        (group, min(meter.values[name] for name in names) and sum(meter.values[name] for name in names))
+        for group, names in meter.groups().items()
+    ]
+
+
+def _running(name: str, run: Any, *args: Any) -> Any:
+    try:
+        return run(*args)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        if isinstance(error, BiasPatchError):
+            raise
+        raise VerifyError(f"{name} cannot be run on the probes", why=f"{type(error).__name__}: {error}") from error
