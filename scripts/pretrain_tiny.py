@@ -106,7 +106,7 @@ def bart_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
 
 def bert_model(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Return an untrained BERT with 4 layers."""
-    return BertForMaskedLM(
+    model = BertForMaskedLM(
         BertConfig(
             vocab_size=len(tokenizer),
             max_position_embeddings=LENGTH,
@@ -118,6 +118,12 @@ def bert_model(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    # A query bias goes into its weight as accurately as Σβ/γ of the norm before it is far from zero. In wide models
+    # it is by itself (2 to 19 in all-MiniLM-L6-v2); 64 entries that start at zero come as close as 0.04.
+    for name, parameter in model.named_parameters():
+        if name.endswith("LayerNorm.bias"):
+            nn.init.constant_(parameter, 0.1)
+    return model
 
 
 def gpt2_model(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -269,7 +275,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "bert": Recipe(bert_tokenizer, bert_model, masked, steps=4000, rate=3e-3, options={"share": MASKED}),
-    "gpt2": Recipe(gpt2_tokenizer, gpt2_model, causal, steps=2800, rate=3e-3),
+    "gpt2": Recipe(gpt2_tokenizer, gpt2_model, causal, steps=2000, rate=3e-3),
     "bart": Recipe(bart_tokenizer, bart_model, denoising, steps=1800, rate=3e-3),
 }
 

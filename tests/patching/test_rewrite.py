@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +20,12 @@ from hf_bias_patch.attention.layout import View
 from hf_bias_patch.attention.sites import Norm, Slot
 from hf_bias_patch.attention.verdict import Verdict
 from hf_bias_patch.patching import rewrite
-from hf_bias_patch.patching.algebra import repeat_groups, witness
+from hf_bias_patch.patching.algebra import repeat_groups, round_once, witness
+from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.recipe import make_recipe
 from hf_bias_patch.patching.rewrite import Outer, Rewrite, blocks_of_rows
+from tests.models import fresh
 
 Saved = Callable[..., Path]
 Tree = Callable[[Path], dict[str, str]]
@@ -152,6 +156,28 @@ def test_fused_layouts_that_no_family_here_has(
     new = np.concatenate([block.new for block in done.blocks("fused.weight")])
     np.testing.assert_allclose(new.T if conv1d else new, expected, rtol=1e-12)
     assert list(done.matrices) == ["fused.weight"] and set(done.vectors) == {"fused.bias", "output.bias"}
+
+
+def test_a_shift_is_made_up_for_as_it_was_stored() -> None:
+    """β + δ is rounded to the storage dtype: the output bias takes back what that leaves of δ, not the δ wished for."""
+    model = fresh("bert", dtype=torch.bfloat16)
+    layer, norm = model.bert.encoder.layer[1].attention, model.bert.encoder.layer[0].output.LayerNorm
+
+    def values(parameter: torch.nn.Parameter) -> np.ndarray:
+        return parameter.detach().double().numpy()
+
+    beta, bias = values(norm.bias), values(layer.output.dense.bias)
+    through = values(layer.output.dense.weight) @ values(layer.self.value.weight) + np.eye(32)
+    wished = np.linalg.solve(values(layer.self.query.weight), values(layer.self.query.bias))
+    apply(model, fold="query:norm", layers=1, max_loss=1.0)
+    left = values(norm.bias) - beta
+    assert 0 < np.abs(left - wished).max() < 0.01 * np.abs(wished).max()
+
+    def stored(delta: np.ndarray) -> np.ndarray:
+        return round_once(bias - through @ delta, np.dtype(ml_dtypes.bfloat16)).astype(np.float64)
+
+    assert np.array_equal(values(layer.output.dense.bias), stored(left))
+    assert not np.array_equal(stored(left), stored(wished)), "vacuous"
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])

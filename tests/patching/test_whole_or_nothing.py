@@ -16,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import hf_bias_patch
@@ -328,6 +329,17 @@ for number in itertools.count():
 """
 
 
+# A child that dies when the weights of an in-place edit are written and the small files are not.
+HALF = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import hf_bias_patch
+from hf_bias_patch.checkpoint import inplace
+inplace.replace_file = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+hf_bias_patch.patch_in_place(sys.argv[2], fold="value,query")
+"""
+
+
 def killed(code: str, *arguments: object, after: float) -> None:
     """Run a child, and end it by SIGKILL so many seconds after it is ready."""
     command = [sys.executable, "-c", code, ROOT, *map(str, arguments)]
@@ -370,6 +382,28 @@ class TestKilled:
             assert all(path.name.startswith(".") or path.name == "out" for path in place.iterdir())
         hf_bias_patch.patch(source, place / "out", fold="key", overwrite=True)
         assert [path.name for path in place.iterdir()] == ["out"]
+
+    def test_revert_takes_back_the_interrupted_edit_and_no_earlier_one(
+        self, saved: Saved, tree: Tree, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "model"
+        hf_bias_patch.patch(saved("bert"), folder, fold="key")
+        before = tree(folder)
+        done = subprocess.run([sys.executable, "-c", HALF, ROOT, str(folder)], check=False)
+        assert done.returncode == -signal.SIGKILL and tree(folder) != before
+        with pytest.raises(SafetensorError):
+            load_file(folder / "model.safetensors")
+        for attempt in (
+            lambda: hf_bias_patch.plan(folder, fold="value"),
+            lambda: hf_bias_patch.inspect(folder),
+            lambda: hf_bias_patch.patch(folder, tmp_path / "out", fold="value"),
+            lambda: hf_bias_patch.patch_in_place(folder, fold="value"),
+        ):
+            with pytest.raises(CheckpointError, match=r"neither old nor new.*hf-bias-patch revert"):
+                attempt()
+        reverted = hf_bias_patch.revert(folder)
+        assert reverted.recovered and tree(folder) == before
+        assert not hf_bias_patch.revert(folder).recovered and tree(folder) == tree(saved("bert"))
 
     def test_an_edit_in_place(self, saved: Saved, tree: Tree, tmp_path: Path) -> None:
         folder, states = tmp_path / "model", []
