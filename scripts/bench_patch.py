@@ -521,8 +521,7 @@ def bars(results: Results, shards: int) -> list[Bar]:
         (f"patch {FOLDS[1]}, Hub cache, no fsync", "cp"),
     ]
     found += [
-        Bar(f"{arm}: time, against {peer}", results.ratio(arm, peer), 1.25, "x", strict=False)
-        for arm, peer in peers
+        Bar(f"{arm}: time, against {peer}", results.ratio(arm, peer), 1.25, "x", strict=False) for arm, peer in peers
     ]
     return sorted(found, key=lambda bar: not bar.strict)
 
@@ -542,9 +541,7 @@ def _in_place_bars(results: Results, arm: str, *, vectors: bool) -> list[Bar]:
     }
     found = [
         Bar(f"{arm}: bytes written, against touched", ratios.get("written"), 3, "x"),
-        Bar(
-            f"{arm}: bytes of pages made dirty, against touched", ratios.get("dirtied"), 3, "x", strict=False
-        ),
+        Bar(f"{arm}: bytes of pages made dirty, against touched", ratios.get("dirtied"), 3, "x", strict=False),
         _memory_bar(results, arm),
     ]
     if vectors:
@@ -620,24 +617,14 @@ def _row(results: Results, arm: str) -> list[str]:
 
 
 def _text(value: float | None, unit: str) -> str:
-    return (
-        "not measured" if value is None and unit else "" if value is None else f"{value:,.3g} {unit}".rstrip()
-    )
+    return "not measured" if value is None and unit else "" if value is None else f"{value:,.3g} {unit}".rstrip()
 
 
 def machine(folder: Path) -> dict[str, Any]:
     """What the figures depend on."""
-    memory = next(
-        line for line in Path("/proc/meminfo").read_text("ascii").splitlines() if "MemTotal" in line
-    )
-    models = [
-        line
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    kind = subprocess.run(
-        ["stat", "-f", "-c", "%T", str(folder)], capture_output=True, text=True, check=False
-    )
+    memory = next(line for line in Path("/proc/meminfo").read_text("ascii").splitlines() if "MemTotal" in line)
+    models = [line for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if line.startswith("model name")]
+    kind = subprocess.run(["stat", "-f", "-c", "%T", str(folder)], capture_output=True, text=True, check=False)
     return {
         "cores": len(os.sched_getaffinity(0)),
         "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
@@ -675,9 +662,7 @@ def prepare(workdir: Path, shape: Shape, shards: int) -> Inputs:
 
 def _make(folder: Path, shape: Shape, shards: int) -> None:
     sizes = map(str, (shape.layers, shape.width, shape.heads, shards))
-    subprocess.run(
-        _own("make", str(folder), *sizes), check=True, stdout=subprocess.DEVNULL, env=_environment()
-    )
+    subprocess.run(_own("make", str(folder), *sizes), check=True, stdout=subprocess.DEVNULL, env=_environment())
 
 
 def unharmed(inputs: Inputs) -> bool:
@@ -686,9 +671,7 @@ def unharmed(inputs: Inputs) -> bool:
     if names != sorted(path.name for path in inputs.editable.iterdir()):
         return False
     compare = ["cmp", "-s"]
-    return not any(
-        subprocess.call([*compare, inputs.source / name, inputs.editable / name]) for name in names
-    )
+    return not any(subprocess.call([*compare, inputs.source / name, inputs.editable / name]) for name in names)
 
 
 def measure(inputs: Inputs, workdir: Path, repeats: int, patience: float) -> tuple[Results, list[Failure]]:
@@ -715,19 +698,13 @@ def measure(inputs: Inputs, workdir: Path, repeats: int, patience: float) -> tup
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("bench"), help="where the checkpoints are made")
-    parser.add_argument(
-        "--layers", type=int, default=36, help="layers of the made-up checkpoint (36: 3.1 GB)"
-    )
+    parser.add_argument("--layers", type=int, default=36, help="layers of the made-up checkpoint (36: 3.1 GB)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--wait", type=float, default=0, help="seconds to wait for an idle machine, each run")
     parser.add_argument("--json", type=Path, help="write every figure here")
-    parser.add_argument(
-        "--quick", action="store_true", help="2 layers, 50 shards, once: whether it runs at all"
-    )
+    parser.add_argument("--quick", action="store_true", help="2 layers, 50 shards, once: whether it runs at all")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -748,9 +725,7 @@ def main() -> int:
             "machine": about,
             "layers": layers,
             "repeats": repeats,
-            "samples": {
-                name: [asdict(sample) for sample in found] for name, found in results.samples.items()
-            },
+            "samples": {name: [asdict(sample) for sample in found] for name, found in results.samples.items()},
             "failures": [asdict(failure) for failure in failures],
             "bars": [{**asdict(bar), "met": bar.met} for bar in judged],
             "restored": restored,

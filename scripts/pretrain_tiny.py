@@ -218,9 +218,7 @@ def cut_in_two(document: Document, generator: torch.Generator) -> tuple[str, str
     return " ".join(units[:cut]), " ".join(units[cut:])
 
 
-def causal(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], generator: torch.Generator
-) -> Batch:
+def causal(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], generator: torch.Generator) -> Batch:
     """GPT-2's task: each next token, from the end-of-text token before a document to the one after it."""
     end = tokenizer.eos_token
     batch = _encode(tokenizer, [f"{end}{document.text}{end}" for document in texts])
@@ -228,9 +226,7 @@ def causal(
     return batch
 
 
-def denoising(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], generator: torch.Generator
-) -> Batch:
+def denoising(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], generator: torch.Generator) -> Batch:
     """BART's text infilling: write a document from a copy in which single masks stand for spans."""
     whole = _encode(tokenizer, [document.text for document in texts])
     rows = [row[keep == 1] for row, keep in zip(whole["input_ids"], whole["attention_mask"], strict=True)]
@@ -339,9 +335,7 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(
-    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document]
-) -> Score:
+def evaluate(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document]) -> Score:
     """Score a checkpoint on `texts` by the loss of its task.
 
     The unigram model is given the frequencies of the scored tokens themselves; its loss is their entropy.
@@ -391,9 +385,7 @@ def report(name: str, steps: int, times: tuple[float, float], score: Score, mode
 def main() -> None:
     """Train, save, evaluate and report the checkpoints that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write one folder a checkpoint into"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write one folder a checkpoint into")
     parser.add_argument("--only", choices=sorted(RECIPES), help="train just this one")
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the recipe's")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and dropout (default: 0)")

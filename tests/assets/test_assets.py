@@ -98,9 +98,7 @@ def test_held_out_loss_is_far_below_a_unigram_model(name: str, script: ModuleTyp
 
 
 @pytest.mark.parametrize("name", ["bart", "gpt2"])
-def test_generation_ends_by_itself_without_warnings(
-    name: str, warnings_logged: pytest.LogCaptureFixture
-) -> None:
+def test_generation_ends_by_itself_without_warnings(name: str, warnings_logged: pytest.LogCaptureFixture) -> None:
     model, tokenizer, _ = load(name)
     prompt = tokenizer("Anna has a red bicycle. She", return_tensors="pt")
     with torch.no_grad():

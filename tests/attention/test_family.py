@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from hf_bias_patch.attention.family import Composite, Family, family_of, model_types
 from hf_bias_patch.attention.sites import PROJECTIONS
 from hf_bias_patch.errors import FamilyError
-from tests.models import FAMILIES, config_of, fresh
+from tests.models import FAMILIES, config_of, fresh, inputs_of, run
 
 
 def test_the_model_types_covered() -> None:
@@ -58,6 +59,26 @@ def test_every_module_named_is_one(name: str) -> None:
         final = family.stacks[attention.stack].final_norm.format(last=layers - 1)
         assert "LayerNorm" in type(modules[final]).__name__
     assert checked >= 5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_final_norm_makes_what_the_stack_gives(name: str) -> None:
+    """A cross-attention over the stack reads the output of that norm, and of no other."""
+    model = fresh(name)
+    family = family_of(model.config.to_dict())
+    assert isinstance(family, Family)
+    seen: dict[str, torch.Tensor] = {}
+    for stack, facts in family.stacks.items():
+        last = 1 if stack == "encoder" and len(family.stacks) > 1 else 2
+        module = model.base_model.get_submodule(facts.final_norm.format(last=last))
+        module.register_forward_hook(lambda _, given, output, stack=stack: seen.update({stack: output.detach()}))
+    out = run(model, **inputs_of(model))
+    assert seen.keys() == family.stacks.keys()
+    if len(seen) > 1:
+        assert torch.equal(seen["encoder"], out.encoder_last_hidden_state)
+        assert torch.equal(seen["decoder"], out.decoder_hidden_states[-1])
+    else:
+        assert torch.equal(*seen.values(), out.hidden_states[-1])
 
 
 def test_an_unknown_type_is_refused_with_what_is_known() -> None:
