@@ -55,7 +55,7 @@ def measure(source: Path, fold: str, out: Path) -> str:
         hf_bias_patch.patch(source, out, fold=fold)
     except BiasPatchError as error:
         return f"refused: {str(error).splitlines()[0]}"
-    certificate = hf_bias_patch.evidence(out, source)
+    certificate = hf_bias_patch.verify(out, source)
     shutil.rmtree(out)
     algebra, deployed = certificate.algebra, certificate.deployed
     assert algebra is not None and deployed is not None and deployed.floor is not None

@@ -3,7 +3,7 @@
     python scripts/pretrain_tiny.py --out hf_bias_patch/assets
 
 Their text is documents from generated worlds (`hf_bias_patch.assets.documents`). One idle core takes
-about ten minutes for all three. The same seed and library versions give the same files, byte for byte.
+about twelve minutes for all three. The same seed and library versions give the same files, byte for byte.
 """
 
 import argparse

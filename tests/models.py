@@ -22,6 +22,7 @@ __all__ = [
     "DTYPES",
     "FAMILIES",
     "NAMES",
+    "WITH_NORMS",
     "config_of",
     "error",
     "fresh",
@@ -79,6 +80,14 @@ _PAIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 NAMES = (*_CONFIGS, *_PAIRS)
 """Every model there is here."""
+
+WITH_NORMS: dict[str, dict[str, Any]] = {
+    "electra-projected": {"layers": "1-2"},
+    "gpt2-cross": {"attention": "self"},
+    "bert-cross": {"attention": "self"},
+    "bert+gpt2-bridged": {"attention": "self"},
+}
+"""Selectors that leave out, of models that have such, the sites where some projection reads no layer norm."""
 
 _HEADS = {
     "bert": "BertForMaskedLM",

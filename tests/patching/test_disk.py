@@ -17,18 +17,12 @@ import hf_bias_patch
 from hf_bias_patch.checkpoint.header import read_header
 from hf_bias_patch.errors import PlanError, RecipeError, TargetError
 from hf_bias_patch.patching.memory import apply
-from tests.models import DTYPES, FAMILIES, NAMES, error, fresh, heads, inputs_of, outputs_of
+from tests.models import DTYPES, FAMILIES, NAMES, WITH_NORMS, error, fresh, heads, inputs_of, outputs_of
 
 Saved = Callable[..., Path]
 Tree = Callable[[Path], dict[str, str]]
 
 FOLDS = ("key,value,query", "query:norm,key:weight,value:weight")
-WITH_NORMS: dict[str, dict[str, Any]] = {
-    "electra-projected": {"layers": "1-2"},
-    "gpt2-cross": {"attention": "self"},
-    "bert-cross": {"attention": "self"},
-    "bert+gpt2-bridged": {"attention": "self"},
-}
 
 
 def raw(folder: Path) -> dict[str, bytes]:

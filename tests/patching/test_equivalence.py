@@ -9,7 +9,7 @@ import torch
 
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.memory import apply
-from tests.models import NAMES, error, fresh, inputs_of, outputs_of
+from tests.models import NAMES, WITH_NORMS, error, fresh, inputs_of, outputs_of
 
 EXACT = 1e-9
 """Bound on the relative error of an exact fold in float64. The noise floor is a ten-thousandth of it."""
@@ -32,19 +32,19 @@ FOLDS = (
     "query:norm,key:weight,value:output",
 )
 
-# Where a projection reads no layer norm: what to leave out for folds that need one, and the site refused for it.
-NO_NORM: dict[str, tuple[dict[str, Any], str, str]] = {
-    "electra-projected": ({"layers": "1-2"}, "query", "encoder.0.self"),
-    "gpt2-cross": ({"attention": "self"}, "key:weight", "decoder.0.cross"),
-    "bert-cross": ({"attention": "self"}, "key:weight", "decoder.0.cross"),
-    "bert+gpt2-bridged": ({"attention": "self"}, "value:weight", "decoder.0.cross"),
+# Where a projection reads no layer norm: a fold that needs one, and the site it is refused for.
+NO_NORM = {
+    "electra-projected": ("query", "encoder.0.self"),
+    "gpt2-cross": ("key:weight", "decoder.0.cross"),
+    "bert-cross": ("key:weight", "decoder.0.cross"),
+    "bert+gpt2-bridged": ("value:weight", "decoder.0.cross"),
 }
 
 
 def recipe_for(name: str, fold: str) -> dict[str, Any]:
     """A recipe of this fold that leaves out sites where it is not exact."""
     needs_norm = "query" in fold or "weight" in fold
-    return {"fold": fold} | (NO_NORM[name][0] if name in NO_NORM and needs_norm else {})
+    return {"fold": fold} | (WITH_NORMS.get(name, {}) if needs_norm else {})
 
 
 def probes(model: Any) -> list[dict[str, torch.Tensor]]:
@@ -123,7 +123,7 @@ def test_a_plan_touches_what_it_says(name: str) -> None:
 def test_a_site_without_a_norm_is_refused_by_name(name: str) -> None:
     model = fresh(name)
     values = state(model)
-    _, fold, site = NO_NORM[name]
+    fold, site = NO_NORM[name]
     with pytest.raises(PlanError, match=f"fold {fold.split(':')[0]}.* at {site}") as caught:
         apply(model, fold=fold)
     assert "between" in str(caught.value) or "caller passes in" in str(caught.value)

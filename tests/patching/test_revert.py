@@ -18,17 +18,11 @@ from safetensors.numpy import load_file, save_file
 import hf_bias_patch
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, TargetError
 from hf_bias_patch.patching.record import UNDO
-from tests.models import NAMES
+from tests.models import NAMES, WITH_NORMS
 
 Saved = Callable[..., Path]
 Tree = Callable[[Path], dict[str, str]]
 
-WITH_NORMS: dict[str, dict[str, Any]] = {
-    "electra-projected": {"layers": "1-2"},
-    "gpt2-cross": {"attention": "self"},
-    "bert-cross": {"attention": "self"},
-    "bert+gpt2-bridged": {"attention": "self"},
-}
 RECIPES: list[dict[str, Any]] = [
     {"fold": "key,value,query", "max_loss": 1.0},
     {"fold": "key,value,query", "storage": "absent", "max_loss": 1.0},
