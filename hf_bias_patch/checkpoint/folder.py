@@ -24,18 +24,18 @@ _NOT_OFFERED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path], sync: bool = True) -> Iterator[Path]:
+def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path]) -> Iterator[Path]:
     """Yield a hidden folder beside `out`, which becomes `out` when the block ends without an exception.
 
     Missing parents are made. After an exception nothing is left; what a killed run left is removed by the
-    next one for the same `out`.
+    next one for the same `out`. An old folder is replaced when the new one is on the disk, so that a power cut
+    leaves one of the two. A folder that replaces none is left to the system to write out, as `cp` leaves it:
+    its inputs are still there, and waiting for the disk would take longer than all else.
 
     Args:
         out: the folder to make.
         overwrite: whether an existing checkpoint folder may be replaced, whole, at the last moment.
         inputs: folders or files that are read: `out` must not be one of them, inside one, or around one.
-        sync: whether everything must be on the disk before it gets its name, so that a power cut, too, leaves
-            all or nothing; without it, that holds for a kill only.
 
     Raises:
         TargetError: `out` is refused or cannot be written.
@@ -56,10 +56,11 @@ def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path], sync: bool
     try:
         yield folder
         try:
-            if sync:
+            replaces = os.path.lexists(out)
+            if replaces:
                 _sync_all(folder)
             _give_name(folder, out, overwrite)
-            if sync:
+            if replaces:
                 sync_folder(out.parent)
         except OSError as error:
             raise target_error(out, error, 0) from error

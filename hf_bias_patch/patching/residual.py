@@ -31,7 +31,9 @@ def encode(old: np.ndarray, new: np.ndarray, update: np.ndarray) -> bytes:
     top = np.array(8 * word.itemsize - 1, word)
     folded = (difference << np.array(1, word)) ^ (np.array(0, word) - (difference >> top))
     planes = folded.reshape(-1, 1).view(np.uint8)
-    return zlib.compress(np.ascontiguousarray(planes.T).tobytes(), level=1)
+    # Runs of equal bytes are all there is to find: quicker than the default, and smaller.
+    packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    return packer.compress(np.ascontiguousarray(planes.T).data) + packer.flush()
 
 
 def decode(new: np.ndarray, update: np.ndarray, residual: bytes) -> np.ndarray:

@@ -8,8 +8,11 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -25,6 +28,7 @@ from hf_bias_patch.patching.rewrite import Block, Outer, blocks_of_rows
 __all__ = ["Undo", "UndoWriter"]
 
 _MANIFEST = "manifest.json"
+_AHEAD = 12  # jobs that may wait for the thread: blocks of about 3 MB
 # What reading a damaged archive, or decoding its contents, may raise.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, OSError, OverflowError, RuntimeError,
@@ -78,19 +82,26 @@ class _Manifest(BaseModel):
 
 
 class UndoWriter:
-    """Writes an undo file, one tensor at a time. A context manager; nothing is complete before `finish`."""
+    """Writes an undo file, one tensor at a time. A context manager; nothing is complete before `finish`.
+
+    A thread does the work, in order, while the caller writes the variant: checksums and residuals take as long as
+    everything else of a fold into a weight. What the caller passes in must not change afterwards.
+    """
 
     def __init__(self, target: Path | IO[bytes]) -> None:
         self._zip = zipfile.ZipFile(target, "w", zipfile.ZIP_STORED)
-        self._tensors: dict[str, _Old] = {}
+        self._tensors: dict[str, Callable[[], _Old]] = {}  # asked when all that was kept of a tensor went by
         self._headers: dict[str, str] = {}
         self._files: dict[str, str] = {}
         self._rows: IO[bytes] = io.BytesIO()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._waiting: deque[Future[object]] = deque()
 
     def __enter__(self) -> UndoWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
         if kind is None:
             self._zip.close()
             return
@@ -101,13 +112,12 @@ class UndoWriter:
 
     def vector(self, name: str, file: str, dtype: str, old: np.ndarray, new: np.ndarray | None) -> None:
         """Keep a tensor whole; `new` is None if it leaves the checkpoint."""
-        member = self._member()
-        self._write(member, old.tobytes())
+        member = f"tensors/{len(self._tensors)}"
         after = None if new is None else hashlib.sha256(new.tobytes()).hexdigest()
         before = hashlib.sha256(old.tobytes()).hexdigest()
-        self._tensors[name] = _Old(
-            member=member, file=file, dtype=dtype, shape=old.shape, sha256=before, patched_sha256=after
-        )
+        record = _Old(member=member, file=file, dtype=dtype, shape=old.shape, sha256=before, patched_sha256=after)
+        self._tensors[name] = lambda: record
+        self._later(self._write, member, old.tobytes())
 
     def matrix(
         self,
@@ -119,44 +129,28 @@ class UndoWriter:
         blocks: Iterator[Block],
     ) -> Iterator[bytes]:
         """Keep what restores a matrix from its new values, while passing on the new rows as bytes."""
-        member = self._member()
-        before, after = hashlib.sha256(), hashlib.sha256()
-        step = 1
-        with self._zip.open(self._info(f"{member}/rows"), "w", force_zip64=True) as rows:
-            self._rows = rows
-            for block in blocks:
-                step = max(step, block.stop - block.start)
-                before.update(block.old.tobytes())
-                new = block.new.tobytes()
-                after.update(new)
-                for outer in outers:
-                    index, update = outer.part(block.start, block.stop)
-                    piece = residual.encode(block.old[index], block.new[index], update)
-                    rows.write(len(piece).to_bytes(8, "little") + piece)
-                yield new
+        member = f"tensors/{len(self._tensors)}"
+        kept = _Matrix(outers)
+        self._tensors[name] = partial(kept.record, member=member, file=file, dtype=dtype, shape=shape)
+        self._later(self._open_rows, member)
+        for block in blocks:
+            new = block.new.tobytes()
+            self._later(lambda block, new: self._rows.write(kept.residuals(block, new)), block, new)
+            yield new
+        self._later(lambda: self._rows.close())
         for number, outer in enumerate(outers):
-            self._write(f"{member}/{number}/bias", outer.bias.tobytes())
-            self._write(f"{member}/{number}/direction", outer.direction.tobytes())
-        self._tensors[name] = _Old(
-            member=member,
-            file=file,
-            dtype=dtype,
-            shape=shape,
-            sha256=before.hexdigest(),
-            patched_sha256=after.hexdigest(),
-            updates=tuple(_Update(view=outer.view, conv1d=outer.conv1d) for outer in outers),
-            step=step,
-        )
+            self._later(self._write, f"{member}/{number}/bias", outer.bias.tobytes())
+            self._later(self._write, f"{member}/{number}/direction", outer.direction.tobytes())
 
     def header(self, file: str, raw: bytes) -> None:
         """Keep a weight file's header."""
         self._headers[file] = f"headers/{len(self._headers)}"
-        self._write(self._headers[file], raw)
+        self._later(self._write, self._headers[file], raw)
 
     def file(self, name: str, content: bytes) -> None:
         """Keep a file that is no weight file."""
         self._files[name] = f"files/{len(self._files)}"
-        self._write(self._files[name], content)
+        self._later(self._write, self._files[name], content)
 
     def finish(self, sha256: Mapping[str, str], created: tuple[str, ...]) -> None:
         """Write the manifest.
@@ -165,24 +159,59 @@ class UndoWriter:
             sha256: the source's weight files, where they are known.
             created: files of the variant that the source did not have.
         """
+        while self._waiting:
+            self._waiting.popleft().result()
         manifest = _Manifest(
             sha256=dict(sha256),
-            tensors=self._tensors,
+            tensors={name: record() for name, record in self._tensors.items()},
             headers=self._headers,
             files=self._files,
             created=created,
         )
         self._write(_MANIFEST, manifest.model_dump_json().encode())
 
-    def _member(self) -> str:
-        return f"tensors/{len(self._tensors)}"
+    def _later(self, job: Callable[..., object], *given: Any) -> None:
+        """Hand a job to the thread; what went wrong in an earlier one is raised here, or by `finish`."""
+        if len(self._waiting) == _AHEAD:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(job, *given))
 
     def _info(self, member: str) -> zipfile.ZipInfo:
         # A fixed date: the same patch makes the same file.
         return zipfile.ZipInfo(member, (1980, 1, 1, 0, 0, 0))
 
+    def _open_rows(self, member: str) -> None:
+        self._rows = self._zip.open(self._info(f"{member}/rows"), "w", force_zip64=True)
+
     def _write(self, member: str, content: bytes) -> None:
         self._zip.writestr(self._info(member), content)
+
+
+class _Matrix:
+    """What is kept of one matrix, block by block."""
+
+    def __init__(self, outers: list[Outer]) -> None:
+        self._outers = outers
+        self._before, self._after = hashlib.sha256(), hashlib.sha256()
+        self._step = 1
+
+    def residuals(self, block: Block, new: bytes) -> bytes:
+        """What restores a block, and its length before each piece of it."""
+        self._step = max(self._step, block.stop - block.start)
+        self._before.update(np.ascontiguousarray(block.old).view(np.uint8).data)
+        self._after.update(new)
+        pieces = []
+        for outer in self._outers:
+            index, update = outer.part(block.start, block.stop)
+            piece = residual.encode(block.old[index], block.new[index], update)
+            pieces += [len(piece).to_bytes(8, "little"), piece]
+        return b"".join(pieces)
+
+    def record(self, **place: Any) -> _Old:
+        """The entry of the manifest, once all blocks went by."""
+        updates = tuple(_Update(view=outer.view, conv1d=outer.conv1d) for outer in self._outers)
+        checksums = {"sha256": self._before.hexdigest(), "patched_sha256": self._after.hexdigest()}
+        return _Old(**place, **checksums, updates=updates, step=self._step)
 
 
 class Undo:

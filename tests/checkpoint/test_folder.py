@@ -195,24 +195,22 @@ def test_the_longest_name_is_possible(tmp_path: Path) -> None:
     make(tmp_path / ("x" * 255))
 
 
-def test_everything_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_replaces_a_folder_is_on_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     real = os.fsync
 
     def remember(descriptor: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         synced.append(path.name if not path.name.startswith(".bias_patch-") else "folder")
-        assert (tmp_path / "out").exists() == (path == tmp_path)
+        assert (tmp_path / "out" / "only old").exists() == (path != tmp_path)
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", remember)
-    make(tmp_path / "out")
+    make(tmp_path / "fresh")
+    assert not synced, "nothing was there that could be lost"
+    make(old(tmp_path / "out"), overwrite=True)
     assert sorted(synced[:-2]) == ["config.json", "file", "sub"]
     assert synced[-2:] == ["folder", tmp_path.name]
-    synced.clear()
-    with new_folder(tmp_path / "fast", overwrite=False, inputs=(), sync=False) as folder:
-        (folder / "config.json").write_text("x")
-    assert not synced
 
 
 # --- killed runs --------------------------------------------------------------------------------------------
