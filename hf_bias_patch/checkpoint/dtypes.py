@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["BITS", "FLOATS", "dtype_name", "numpy_dtype", "unit_roundoff"]
+__all__ = ["BITS", "FLOATS", "OF_TORCH", "dtype_name", "numpy_dtype", "unit_roundoff"]
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """The formats whose values can be edited; everything else is copied, never rewritten."""
@@ -41,6 +41,16 @@ _PACKED = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 
 BITS: dict[str, int] = {name: dtype.itemsize * 8 for name, dtype in _NUMPY.items()} | _PACKED
 """Bits a value takes, for every dtype name the safetensors library (0.8) accepts."""
+
+OF_TORCH = {
+    "bool": "BOOL", "complex64": "C64",
+    "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
+    "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
+    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
+}  # fmt: skip
+"""The safetensors name of a torch dtype, by its name without `torch.`."""
 
 _NAMES = {dtype: name for name, dtype in _NUMPY.items()}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
-from hf_bias_patch.checkpoint.dtypes import BITS
+from hf_bias_patch.checkpoint.dtypes import BITS, OF_TORCH
 from hf_bias_patch.checkpoint.header import TensorInfo, build_header
 from hf_bias_patch.checkpoint.index import refuse_missing, shard_names
 from hf_bias_patch.checkpoint.links import check_link
@@ -25,15 +25,6 @@ __all__ = ["convert", "is_pickled"]
 
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
-
-_DTYPES = {
-    "bool": "BOOL", "complex64": "C64",
-    "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
-    "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
-    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
-}  # fmt: skip
 
 
 def is_pickled(folder: Path) -> bool:
@@ -151,7 +142,7 @@ def _only_tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
             _refuse(f"Entry {name!r} of {path} is a {type(value).__name__}, no tensor")
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             _refuse(f"Tensor {name!r} of {path} is sparse, quantised or empty of values")
-        if str(value.dtype).removeprefix("torch.") not in _DTYPES:
+        if str(value.dtype).removeprefix("torch.") not in OF_TORCH:
             _refuse(f"Tensor {name!r} of {path} has {value.dtype}, which safetensors cannot hold")
     return {name: value.detach() for name, value in content.items()}
 
@@ -161,7 +152,7 @@ def _write(tensors: dict[str, torch.Tensor], target: Path, progress: Callable[[i
     infos = [
         TensorInfo(
             name,
-            _DTYPES[str(value.dtype).removeprefix("torch.")],
+            OF_TORCH[str(value.dtype).removeprefix("torch.")],
             tuple(value.shape),
             0,
             value.numel() * value.element_size(),

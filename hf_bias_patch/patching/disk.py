@@ -23,7 +23,7 @@ from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.recipe import Recipe, make_recipe
+from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
 from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, is_same, loader_text, patched_config
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
@@ -60,8 +60,9 @@ def plan(model: str | os.PathLike[str], recipe: Recipe | None = None, **fields: 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: see `planner.make_plan`.
     """
+    wanted = recipe_or_fields(recipe, fields)
     checkpoint = open_checkpoint(resolve(model).path)
-    return make_plan(checkpoint.config, checkpoint, recipe or make_recipe(**fields))
+    return make_plan(checkpoint.config, checkpoint, wanted)
 
 
 def patch(
@@ -89,7 +90,7 @@ def patch(
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: nothing is written.
         TargetError: `out` exists, lies in the source, or cannot be written.
     """
-    recipe = recipe or make_recipe(**fields)
+    recipe = recipe_or_fields(recipe, fields)
     out = Path(out)
     given = resolve(model)
     with readable(given, out) as (source, shared):

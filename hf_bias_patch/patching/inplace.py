@@ -17,7 +17,7 @@ from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.disk import Patched, changes_nothing, keep_old_files
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.recipe import Recipe, make_recipe
+from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
 from hf_bias_patch.patching.record import CERTIFICATE, PLAN, UNDO, patched_config
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
@@ -43,7 +43,7 @@ def patch_in_place(
         PlanError: also for storage `absent`, which would move every byte of the file.
         TargetError: a file is read-only, a link, in the Hub's cache or has other hard links; nothing is changed.
     """
-    recipe = recipe or make_recipe(**fields)
+    recipe = recipe_or_fields(recipe, fields)
     if recipe.storage == "absent":
         raise PlanError(
             "Storage `absent` cannot be made in place",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_bias_patch.checkpoint.dtypes import numpy_dtype
-from hf_bias_patch.errors import CheckpointError, PlanError
+from hf_bias_patch.checkpoint.dtypes import OF_TORCH, numpy_dtype
+from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.recipe import Recipe, make_recipe
+from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
 from hf_bias_patch.patching.rewrite import Rewrite
 
 if TYPE_CHECKING:
@@ -76,19 +76,11 @@ class ModelTensors:
 
 
 _WORDS = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
-_DTYPES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int8": "I8",
-    "uint8": "U8",
-}
 
 
 def _dtype_name(values: torch.Tensor) -> str:
     name = str(values.dtype).removeprefix("torch.")
-    return _DTYPES.get(name, name)
+    return OF_TORCH.get(name, name)
 
 
 class Applied:
@@ -182,8 +174,9 @@ def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields:
         >>> with apply(model, fold="key,value"):  # doctest: +SKIP
         ...     evaluate(model)
     """
-    plan = recipe if isinstance(recipe, Plan) else None
-    if plan is None:
-        wanted = recipe if isinstance(recipe, Recipe) else make_recipe(**fields)
-        plan = make_plan(model.config.to_dict(), ModelTensors(model), wanted)
-    return Applied(model, plan)
+    if isinstance(recipe, Plan):
+        if fields:
+            raise RecipeError(f"A plan was given, and {', '.join(fields)} beside it", remedy="A plan says it all")
+        return Applied(model, recipe)
+    wanted = recipe_or_fields(recipe, fields)
+    return Applied(model, make_plan(model.config.to_dict(), ModelTensors(model), wanted))

@@ -13,7 +13,7 @@ from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.errors import RecipeError
 
-__all__ = ["Fill", "Recipe", "make_recipe", "read_recipe"]
+__all__ = ["Fill", "Recipe", "make_recipe", "read_recipe", "recipe_or_fields"]
 
 Destination = Literal["default", "nothing", "output", "weight", "norm"]
 
@@ -175,6 +175,22 @@ def make_recipe(**fields: Any) -> Recipe:
         return Recipe(**fields)
     except ValidationError as error:
         raise RecipeError(_explain(error), remedy=f"Fields: {', '.join(Recipe.model_fields)}") from None
+
+
+def recipe_or_fields(recipe: Recipe | None, fields: Mapping[str, Any]) -> Recipe:
+    """The recipe given, or one made of keyword arguments; not both.
+
+    Raises:
+        RecipeError: both are given, or the fields make no recipe.
+    """
+    if recipe is None:
+        return make_recipe(**fields)
+    if fields:
+        raise RecipeError(
+            f"A recipe was given, and {', '.join(fields)} beside it",
+            remedy="Say everything in the recipe, or everything by keywords",
+        )
+    return recipe
 
 
 def read_recipe(path: str | Path) -> Recipe:

@@ -11,8 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hf_bias_patch
 from hf_bias_patch.errors import BiasPatchError, RecipeError
 from hf_bias_patch.patching.recipe import Fill, Recipe, make_recipe, read_recipe
+from tests.models import fresh
 
 
 @pytest.mark.parametrize(
@@ -213,3 +215,20 @@ def test_recipes_do_not_change() -> None:
     recipe = make_recipe(fold="key")
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("call", ["plan", "patch", "patch_in_place", "apply"])
+def test_a_recipe_and_keywords_beside_it_are_refused(call: str, tmp_path: Path) -> None:
+    """Silently ignoring one of the two would patch what nobody asked for."""
+    model = fresh("bert") if call == "apply" else "embedded:bert"
+    places = (tmp_path / "out",) if call == "patch" else ()
+    with pytest.raises(RecipeError, match="A recipe was given, and drop beside it"):
+        getattr(hf_bias_patch, call)(model, *places, make_recipe(fold="key"), drop="value")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_plan_and_keywords_beside_it_are_refused() -> None:
+    model = fresh("bert")
+    plan = hf_bias_patch.apply(model, fold="key").plan
+    with pytest.raises(RecipeError, match="A plan was given, and drop beside it"):
+        hf_bias_patch.apply(model, plan, drop="value")
