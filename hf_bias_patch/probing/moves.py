@@ -1,0 +1,116 @@
+"""Moves parameter elements for a while, and measures how far outputs move with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from hf_bias_patch.probing.double import in_double
+from hf_bias_patch.probing.origin import Elements
+
+__all__ = ["Runner", "change", "moved", "part"]
+
+Outputs = Mapping[str, Tensor]
+
+
+def part(parameter: Tensor, elements: Elements) -> Tensor:
+    """Elements of a vector, or rows or columns of a weight, as (elements, …): a copy."""
+    values = parameter.detach()
+    indices = torch.tensor(elements.indices)
+    if values.ndim > 1 and elements.axis == 1:
+        return values.movedim(1, 0)[indices]
+    return (values.reshape(-1) if _is_flat(values, elements) else values)[indices]
+
+
+def _is_flat(values: Tensor, elements: Elements) -> bool:
+    return (values.ndim != 2 and values.ndim < 2) or bool(elements.axis == 0 and max(elements.indices) >= values.shape[0])
+
+
+@contextmanager
+def moved(model: nn.Module, elements: Elements, values: Tensor) -> Iterator[None]:
+    """Other values for some elements of a parameter; the old ones, bit for bit, when the block ends.
+
+    Args:
+        model: the model.
+        elements: which elements of which parameter.
+        values: new ones, in the shape that `part` gives.
+    """
+    parameter = model.get_parameter(elements.parameter)
+    old = parameter.detach().clone()
+    indices = torch.tensor(elements.indices)
+    with torch.no_grad():
+        if parameter.ndim > 1 and elements.axis == 1:
+            parameter[:, indices] = values.movedim(0, 1)
+        elif _is_flat(parameter, elements):
+            parameter.view(-1)[indices] = values
+        else:
+            parameter[indices] = values
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            parameter.copy_(old)
+
+
+def change(found: Outputs, expected: Outputs) -> float:
+    """Largest difference of any output, relative to that output's largest value.
+
+    Infinite where one has another shape, or is finite where the other is not.
+    """
+    return max((_change(found[name], value) for name, value in expected.items()), default=0.0)
+
+
+def _change(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape or not torch.equal(found.isfinite(), expected.isfinite()):
+        return math.inf
+    a, b = torch.nan_to_num(found.double(), 0, 0, 0), torch.nan_to_num(expected.double(), 0, 0, 0)
+    size = float(b.abs().max()) if b.numel() else 0.0
+    return float((a - b).abs().max()) / size if size else 0.0
+
+
+class Runner:
+    """Runs a model, always the same way, in float64.
+
+    Attributes:
+        model: in float64 and evaluation mode.
+        reference: what it gives as it is.
+        floor: how far outputs move when every parameter is moved by its last bit: below that is rounding.
+    """
+
+    def __init__(self, model: nn.Module, run: Callable[[], Outputs], seed: int = 0) -> None:
+        self.model, self._run = model, run
+        self._random = torch.Generator().manual_seed(seed)
+        self.reference = self.outputs()
+        self.again = change(self.outputs(), self.reference)
+        self.floor = max(1e-15, self.again, *(self._shaken() for _ in range(2)))
+
+    def outputs(self) -> Outputs:
+        """The outputs now."""
+        with in_double():
+            return self._run()
+
+    def effect(self) -> float:
+        """How far the outputs are from the reference now."""
+        return change(self.outputs(), self.reference)
+
+    def draw(self, like: Tensor, size: float) -> Tensor:
+        """Random normal values of a given size."""
+        return torch.randn(like.shape, generator=self._random, dtype=torch.float64) * size
+
+    def _shaken(self) -> float:
+        parameters = list(self.model.parameters())
+        old = [parameter.detach().clone() for parameter in parameters]
+        with torch.no_grad():
+            for parameter in parameters:
+                if parameter.is_floating_point():
+                    parameter.mul_(1 + self.draw(parameter, 2.0**-52).sign() * 2.0**-52)
+        try:
+            return self.effect()
+        finally:
+            with torch.no_grad():
+                for parameter, values in zip(parameters, old, strict=True):
+                    parameter.copy_(values)

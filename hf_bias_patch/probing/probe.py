@@ -1,0 +1,249 @@
+"""Decides by numbers, with no family's help, what becomes of a model when an attention bias goes.
+
+Every verdict rests on several forward passes in float64: a bias that moves no output, however far it is moved, is
+redundant, provided that its own weight does move it; a fold is exact if the outputs stay where they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from hf_bias_patch.probing.double import in_double
+from hf_bias_patch.probing.moves import Runner, moved, part
+from hf_bias_patch.probing.origin import Elements
+from hf_bias_patch.probing.sites import ProbedSite, ProbedSlot, assemble
+from hf_bias_patch.probing.trace import NormTag, Trace
+
+__all__ = ["Finding", "Probe", "probe"]
+
+STILL = 1e-9
+"""Relative change of the outputs up to which they count as unmoved. On 542 model types the largest change by a
+redundant bias was 6e-12, the smallest by another 1.3e-5."""
+
+MOVED = 1e-7
+"""Relative change from which they count as moved."""
+
+_SIZES = (1.0, 1.0, 6.0)  # of moves: several, and one far out, so that nothing discrete stays still by chance
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the numbers say of one bias.
+
+    Attributes:
+        site, projection: whose bias it is.
+        parameter: its name.
+        indices: its elements.
+        effect: largest relative change of an output when it was moved.
+        state: `redundant`, `needed`, `not reached` or `undecided`.
+        reason: one sentence.
+        folds: destination (`output`, `weight`) → empty if the fold was exact, else why not.
+        norm: parameter name of the bias of the layer norm that the weight reads, for the fold into the weight.
+    """
+
+    site: str
+    projection: str
+    parameter: str
+    indices: tuple[int, ...]
+    effect: float
+    state: str
+    reason: str
+    folds: dict[str, str] = field(default_factory=dict)
+    norm: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """All that a probe found.
+
+    Attributes:
+        findings: a bias each.
+        floor: relative change of the outputs by the last bits of all parameters.
+        untouched: biases that no op of the runs read; nothing is known of them.
+    """
+
+    findings: tuple[Finding, ...]
+    floor: float
+    untouched: tuple[str, ...]
+
+
+def probe(model: nn.Module, run: Callable[[], Mapping[str, Tensor]], seed: int = 0) -> Probe:
+    """Probe a model.
+
+    Args:
+        model: in float64. Its parameters are moved, and are as they were at the end; every module is in evaluation
+            mode meanwhile.
+        run: runs the model on some inputs, always the same, and gives its outputs by name.
+        seed: of the moves.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        return _Prober(model, run, seed).probe()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class _Prober:
+    def __init__(self, model: nn.Module, run: Callable[[], Mapping[str, Tensor]], seed: int) -> None:
+        self.model, self.run = model, run
+        self.runner = Runner(model, run, seed)
+        self.trace = self._traced()
+        self.sites = assemble(self.trace)
+        self.still = max(STILL, 100 * self.runner.floor)
+        self.slots = [(site, slot) for site in self.sites for slot in site.slots if slot.projection != "output"]
+
+    def probe(self) -> Probe:
+        effects = self._effects()
+        states = [self._state(site, slot, effect) for (site, slot), effect in zip(self.slots, effects, strict=True)]
+        folds = self._folds([state in ("redundant", "needed") for state, _ in states])
+        findings = [
+            Finding(
+                site.name,
+                slot.projection,
+                slot.bias.parameter,
+                slot.bias.indices,
+                effect,
+                *state,
+                fold,
+                slot.norms[0].bias if len(slot.norms) == 1 and slot.norms[0] else "",
+            )
+            for (site, slot), effect, state, fold in zip(self.slots, effects, states, folds, strict=True)
+        ]
+        used = {self.trace.codes.names[number] for number in self.trace.used}
+        untouched = tuple(
+            name for name, value in self.model.named_parameters() if name not in used and name.endswith("bias")
+        )
+        return Probe(tuple(findings), self.runner.floor, untouched)
+
+    def _traced(self) -> Trace:
+        trace = Trace(dict(self.model.named_parameters()))
+        with in_double(trace.dropped), trace:
+            self.run()
+        return trace
+
+    # ------------------------------------------------------------------------------------------------ verdicts
+
+    def _effects(self) -> list[float]:
+        """How far each bias moves the outputs. Keys are tried together first: mostly, none of them does."""
+        keys = [slot for _, slot in self.slots if slot.projection == "key"]
+        together = self._effect(keys)
+        return [
+            together if slot.projection == "key" and together <= self.still else self._effect([slot])
+            for _, slot in self.slots
+        ]
+
+    def _effect(self, slots: list[ProbedSlot]) -> float:
+        effects = [0.0]
+        for size in _SIZES:
+            with ExitStack() as stack:
+                for slot in slots:
+                    now = self._values(slot.bias)
+                    stack.enter_context(moved(self.model, slot.bias, now + self.runner.draw(now, size)))
+                effects.append(self.runner.effect())
+            if effects[-1] > MOVED:
+                break
+        return max(effects)
+
+    def _values(self, elements: Elements) -> Tensor:
+        return part(self.model.get_parameter(elements.parameter), elements)
+
+    def _state(self, site: ProbedSite, slot: ProbedSlot, effect: float) -> tuple[str, str]:
+        if effect > max(MOVED, 1e4 * self.runner.floor):
+            return "needed", "moving it moves the output"
+        if effect > self.still:
+            return "undecided", f"the output moves by {effect:.1e}, neither rounding nor a clear effect"
+        if not self._weight_matters(slot):
+            return "not reached", "not even its weight moves the output on these inputs"
+        if any(op in _SELECTING for op in site.ops):
+            return "undecided", "a selection stands behind its scores, which may hide what moves"
+        if slot.projection in ("query", "key") and site.softmax and site.spread < 1e-3:
+            return "not reached", "attention was uniform on these inputs"
+        return "redundant", "moving it moves no output, moving its weight does"
+
+    def _weight_matters(self, slot: ProbedSlot) -> bool:
+        if slot.weight is None:
+            return False
+        now = self._values(slot.weight)
+        spread = float(now.std()) or 1.0
+        with moved(self.model, slot.weight, now + self.runner.draw(now, spread)):
+            return self.runner.effect() > MOVED
+
+    # --------------------------------------------------------------------------------------------------- folds
+
+    def _folds(self, decided: list[bool]) -> list[dict[str, str]]:
+        """For each slot, destination → empty if the fold left the outputs where they were, else why not."""
+        found: list[dict[str, str]] = [{} for _ in self.slots]
+        ways = {"weight": self._into_weight, "output": self._into_output}
+        for into, way in ways.items():
+            edits: dict[int, _Edits] = {}
+            for number, (site, slot) in enumerate(self.slots):
+                if not decided[number] or (into == "output" and slot.projection != "value"):
+                    continue
+                edit = way(site, slot)
+                found[number][into] = edit if isinstance(edit, str) else ""
+                if not isinstance(edit, str):
+                    edits[number] = edit
+            if self._tried(list(edits.values())):
+                for number, edit in edits.items():
+                    found[number][into] = self._tried([edit])
+        return found
+
+    def _tried(self, edits: list[_Edits]) -> str:
+        """What edits do to the outputs, all together: empty if nothing."""
+        with ExitStack() as stack:
+            for changes in edits:
+                for elements, values in changes:
+                    now = self._values(elements)
+                    stack.enter_context(moved(self.model, elements, now + values))
+            effect = self.runner.effect()
+        return "" if effect <= self.still else f"tried, it moves the output by {effect:.1e}"
+
+    def _into_weight(self, site: ProbedSite, slot: ProbedSlot) -> _Edits | str:
+        """Identity 3."""
+        norm = slot.norms[0] if len(slot.norms) == 1 else None
+        if slot.weight is None or norm is None:
+            return "it reads no layer norm directly and alone"
+        direction = self._direction(norm)
+        if direction is None:
+            return f"{norm.bias} makes no constant"
+        bias, now = self._values(slot.bias), self._values(slot.weight)
+        if now.ndim != 2 or now.shape[1] != len(direction):
+            return "its weight is no matrix over the norm's features"
+        return [(slot.weight, torch.outer(bias, direction)), (slot.bias, -bias)]
+
+    def _direction(self, norm: NormTag) -> Tensor | None:
+        gamma, beta = (self.model.get_parameter(name).detach() for name in (norm.weight, norm.bias))
+        if bool((gamma == 0).any()):
+            return None
+        constant = float((beta / gamma).sum())
+        return 1 / gamma / constant if abs(constant) > 1e-6 else None
+
+    def _into_output(self, site: ProbedSite, slot: ProbedSlot) -> _Edits | str:
+        """Identity 2."""
+        read = self.trace.mixings[site.mixings[0]].read
+        outputs = [other for other in site.slots if other.projection == "output"]
+        if read is None:
+            return "no map reads the mixed values as they are"
+        if len(outputs) != 1 or outputs[0].weight is None:
+            return "the output projection has no bias"
+        output = outputs[0]
+        assert output.weight is not None
+        weight = self._values(output.weight).flatten(1)
+        if weight.shape[1] != len(read):
+            return "the output projection is no plain map"
+        bias = self._values(slot.bias)
+        start = self.trace.codes.start(self.trace.codes.names.index(slot.bias.parameter))
+        values = dict(zip((start + index for index in slot.bias.indices), bias.tolist(), strict=True))
+        carried = torch.tensor([values.get(code, 0.0) for code in read.tolist()], dtype=torch.float64)
+        return [(output.bias, weight @ carried), (slot.bias, -bias)]
+
+
+_Edits = list[tuple[Elements, Tensor]]
+_SELECTING = {"argmax", "argmin", "topk", "sort", "argsort", "bernoulli", "multinomial", "kthvalue", "exponential_"}

@@ -1,0 +1,430 @@
+"""Follows a forward pass op by op and finds its attention: which parameters score, which are mixed, what comes out.
+
+Nothing here knows module names. An attention call is: two activations that come from linear maps are multiplied
+(scores), whatever happens to them, and the result is multiplied with a third (mixing). See `origin` for how the
+parameters behind each of the three are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from hf_bias_patch.probing.origin import NOTHING, Codes
+
+__all__ = ["Call", "Mixing", "NormTag", "Score", "Trace"]
+
+
+@dataclass(frozen=True)
+class NormTag:
+    """A layer norm whose output a tensor is, and whether dropout came after it."""
+
+    weight: str
+    bias: str
+    dropout: bool = False
+
+
+@dataclass
+class Score:
+    """Scores of one product of two activations.
+
+    Attributes:
+        left, right: codes behind the two factors.
+        swapped: whether softmax ran over the left factor's positions: then that is the key. None before softmax.
+        softmax: whether rows were normalised by softmax.
+        ops: whatever else was done to the scores, by name, in order.
+        spread: largest difference of scores within a row, before softmax: 0 means uniform attention.
+    """
+
+    left: Tensor
+    right: Tensor
+    swapped: bool | None = None
+    softmax: bool = False
+    ops: list[str] = field(default_factory=list)
+    spread: float = 0.0
+
+
+@dataclass
+class Mixing:
+    """One attention call: scores times values.
+
+    Attributes:
+        scores: the products whose result weighs the values; several where scores are sums.
+        value: codes behind the values; None where they come from no map.
+        output: number of the parameter of the map that reads the result; None if none does.
+        read: for each input of that map, the code behind the value that reaches it, shape (inputs,).
+        between: what happened between mixing and that map, by name.
+    """
+
+    scores: tuple[Score, ...]
+    value: Tensor | None
+    output: int | None = None
+    output_axis: int = 0
+    read: Tensor | None = None
+    between: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Call:
+    """One use of a map.
+
+    Attributes:
+        weight: number of its parameter.
+        read: its input, shape (…, inputs).
+        norm: the layer norm whose output that is.
+    """
+
+    weight: int
+    read: Tensor
+    norm: NormTag | None
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """What is known of a tensor. `shadow` holds codes (parameters, activations) or left positions (scores)."""
+
+    tensor: Tensor
+    kind: str  # "parameter", "activation", "score", "context"
+    shadow: Tensor | None = None
+    norm: NormTag | None = None
+    scores: tuple[Score, ...] = ()
+    mixings: tuple[Mixing, ...] = ()
+
+
+_MOVES = {
+    "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "select", "slice",
+    "split", "split_with_sizes", "unbind", "chunk", "clone", "detach", "alias", "contiguous", "as_strided", "index_select",
+    "index", "gather", "roll", "flip", "constant_pad_nd", "cat", "stack", "unfold", "narrow", "repeat", "diagonal",
+    "lift_fresh", "_to_copy", "masked_fill", "masked_fill_", "movedim", "pixel_shuffle", "unflatten", "slice_scatter",
+    "select_scatter", "_reshape_alias", "dropout", "native_dropout", "tril", "triu", "reflection_pad1d",
+}  # fmt: skip
+_LINEAR_MOVES = {"mul", "div", "add", "sub", "neg", "rsub", "mul_", "div_", "add_", "sub_", "where"}
+_REDUCES = {"sum", "mean", "max", "min", "amax", "amin", "logsumexp", "var", "std", "norm", "linalg_vector_norm",
+            "prod", "any", "all", "cumsum", "var_mean", "argmax", "topk", "sort", "argsort", "bernoulli", "multinomial"}  # fmt: skip
+_SELECTS = {"argmax", "argmin", "topk", "sort", "argsort", "bernoulli", "multinomial", "kthvalue", "exponential_"}
+_KEEPS_FEATURES = {"native_layer_norm", "native_group_norm", "native_batch_norm", "_fused_rms_norm", "rms_norm",
+                   "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}  # fmt: skip
+
+
+class Trace(TorchDispatchMode):
+    """Records the maps and attention calls of all forward passes run inside it.
+
+    Attributes:
+        codes: what the codes mean.
+        mixings: attention calls.
+        calls: uses of maps.
+        rows: code of a bias element → code of the weight's row (or column) whose output it is added to.
+        used: numbers of all parameters that any op read.
+    """
+
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.codes = Codes(parameters)
+        self.mixings: list[Mixing] = []
+        self.calls: list[Call] = []
+        self.rows: dict[int, int] = {}
+        self.used: set[int] = set()
+        self._numbers = {id(value): number for number, value in enumerate(parameters.values())}
+        self._tags: dict[int, _Tag] = {}
+        for number, value in enumerate(parameters.values()):
+            self._tag(value, _Tag(value, "parameter", self.codes.of_parameter(number)))
+
+    def dropped(self, tensor: Tensor) -> Tensor:
+        """A tensor behind dropout, as another tensor with the same values."""
+        tag = self._tags.get(id(tensor))
+        if tag is None or tag.norm is None:
+            return tensor
+        copy = tensor.view_as(tensor)
+        self._tag(copy, replace(tag, tensor=copy, norm=replace(tag.norm, dropout=True)))
+        return copy
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        tagged = [self._tags[id(a)] for a in tree_flatten((args, kwargs))[0] if id(a) in self._tags]
+        for tag in tagged:
+            if id(tag.tensor) in self._numbers:
+                self.used.add(self._numbers[id(tag.tensor)])
+        if tagged:
+            self._follow(func, name, args, kwargs, out, tagged)
+        return out
+
+    # ------------------------------------------------------------------------------------------------ following
+
+    def _follow(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, tagged: list[_Tag]) -> None:
+        maps: dict[str, Callable[[Any, Any], None]] = {
+            "mm": lambda a, o: self._product(a[0], a[1], o, None),
+            "bmm": lambda a, o: self._product(a[0], a[1], o, None),
+            "addmm": lambda a, o: self._product(a[1], a[2], o, a[0]),
+            "baddbmm": lambda a, o: self._product(a[1], a[2], o, a[0]),
+            "mv": lambda a, o: None,
+            "dot": lambda a, o: None,
+            "convolution": self._convolution,
+            "_softmax": lambda a, o: self._softmax(a[0], a[1], o, tagged),
+            "native_layer_norm": self._layer_norm,
+        }
+        if name in maps:
+            maps[name](args, out)
+        elif name in _MOVES:
+            self._move(func, name, args, kwargs, out, tagged)
+        elif name in ("add", "add_"):
+            self._add(args, out, tagged)
+        elif name in _KEEPS_FEATURES:
+            self._features(args[0], out[0] if isinstance(out, tuple) else out)
+        elif name in _REDUCES:
+            for tag in tagged:
+                if name in _SELECTS:
+                    for score in tag.scores:
+                        score.ops.append(name)
+        elif isinstance(out, Tensor) and out.is_floating_point():
+            self._pointwise(name, out, tagged)
+
+    def _tag(self, tensor: Tensor, tag: _Tag) -> None:
+        self._tags[id(tensor)] = tag
+
+    def _get(self, tensor: Any) -> _Tag | None:
+        return self._tags.get(id(tensor))
+
+    def _move(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, tagged: list[_Tag]) -> None:
+        moving = [tag for tag in tagged if tag.shadow is not None]
+        kinds = {tag.kind for tag in moving}
+        shadows = _replay(func, name, args, kwargs, self._tags) if moving else None
+        outs = [o for o in tree_flatten(out)[0] if isinstance(o, Tensor)]
+        news = [s for s in tree_flatten(shadows)[0] if isinstance(s, Tensor)] if shadows is not None else []
+        first = next((tag for tag in tagged if tag.kind != "parameter"), tagged[0])
+        kind = (
+            "parameter"
+            if kinds == {"parameter"}
+            else next((k for k in ("context", "score", "activation") if any(t.kind == k for t in tagged)), "activation")
+        )
+        scores, mixings = _union(tagged, "scores"), _union(tagged, "mixings")
+        for number, tensor in enumerate(outs):
+            shadow = news[number] if number < len(news) and news[number].shape == tensor.shape else None
+            norm = first.norm if len([t for t in tagged if t.kind != "parameter"]) <= 1 else None
+            self._tag(tensor, _Tag(tensor, kind, shadow, norm, scores, mixings))
+
+    def _pointwise(self, name: str, out: Tensor, tagged: list[_Tag]) -> None:
+        active = [tag for tag in tagged if tag.kind != "parameter"]
+        if not active:
+            return
+        mixings = _union(active, "mixings")
+        if mixings:
+            for mixing in mixings:
+                mixing.between.append(name)
+            shadow = next(tag.shadow for tag in active if tag.kind == "context")
+            self._tag(out, _Tag(out, "context", _broadcast(shadow, out), mixings=mixings))
+            return
+        scored = [tag for tag in active if tag.kind == "score"]
+        if scored:
+            scores = _union(scored, "scores")
+            if name not in _LINEAR_MOVES or (len(scored) > 1 and name not in ("sub", "sub_", "where")):
+                for score in scores:
+                    score.ops.append(name)
+            self._tag(out, _Tag(out, "score", _broadcast(scored[0].shadow, out), None, scores))
+            return
+        coded = [tag for tag in active if tag.shadow is not None]
+        if coded and self._same_origin(coded):
+            self._tag(out, _Tag(out, "activation", _broadcast(coded[0].shadow, out)))
+
+    def _same_origin(self, coded: Iterable[_Tag]) -> bool:
+        origins = [self.codes.parameters_in(tag.shadow) for tag in coded if tag.shadow is not None]
+        return all(origin == origins[0] for origin in origins)
+
+    def _add(self, args: Any, out: Tensor, tagged: list[_Tag]) -> None:
+        active = [tag for tag in tagged if tag.kind != "parameter"]
+        constant = [tag for tag in tagged if tag.kind == "parameter"]
+        if len(active) == 1 and len(constant) == 1 and active[0].kind == "activation" and active[0].shadow is not None:
+            codes, bias = active[0].shadow, _broadcast(constant[0].shadow, out)
+            if bias is not None and self.codes.is_row(codes):
+                codes = self._with_bias(_broadcast(codes, out), bias)
+            self._tag(out, _Tag(out, "activation", _broadcast(codes, out)))
+            return
+        if not active and len(constant) == 1 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
+            return  # an unknown activation and a parameter: an embedding of positions, say
+        self._pointwise("add", out, tagged)
+
+    def _with_bias(self, rows: Tensor | None, bias: Tensor) -> Tensor:
+        """Codes of rows replaced by those of the bias elements added to them."""
+        assert rows is not None
+        for axis in {-1, min(1, rows.ndim - 1)}:  # of outputs: the last, or a convolution's channels
+            pairs = [codes.movedim(axis, -1).reshape(-1, codes.shape[axis])[0] for codes in (bias, rows)]
+            self.rows |= {b: r for b, r in zip(*(pair.tolist() for pair in pairs), strict=True) if b >= 0 and r >= 0}
+        return torch.where(bias >= 0, bias, rows)
+
+    def _features(self, tensor: Tensor, out: Tensor) -> None:
+        tag = self._get(tensor)
+        if tag is None:
+            return
+        if tag.kind == "context":
+            for mixing in tag.mixings:
+                mixing.between.append("norm")
+            self._tag(out, replace(tag, tensor=out, norm=None))
+        elif tag.kind == "score":
+            for score in tag.scores:
+                score.ops.append("norm")
+            self._tag(out, replace(tag, tensor=out))
+        elif tag.shadow is not None:
+            self._tag(out, _Tag(out, "activation", tag.shadow))
+
+    def _layer_norm(self, args: Any, out: Any) -> None:
+        self._features(args[0], out[0])
+        weight, bias = (self._get(value) if isinstance(value, Tensor) else None for value in (args[2], args[3]))
+        if weight is None or bias is None or weight.kind != "parameter" or bias.kind != "parameter":
+            return
+        names = [self._whole_name(tag) for tag in (weight, bias)]
+        if names[0] and names[1]:
+            old = self._get(out[0]) or _Tag(out[0], "activation")
+            self._tag(out[0], replace(old, tensor=out[0], norm=NormTag(names[0], names[1])))
+
+    def _whole_name(self, tag: _Tag) -> str:
+        numbers = self.codes.parameters_in(tag.shadow) if tag.shadow is not None else set()
+        return self.codes.names[numbers.pop()] if len(numbers) == 1 else ""
+
+    def _softmax(self, tensor: Tensor, dim: int, out: Tensor, tagged: list[_Tag]) -> None:
+        tag = tagged[0]
+        if tag.kind != "score":
+            self._pointwise("softmax", out, tagged)
+            return
+        left = tag.shadow.movedim(dim, -1) if tag.shadow is not None else None
+        swapped = None if left is None else bool((left != left[..., :1]).any())
+        visible = tensor.movedim(dim, -1)
+        visible = visible.masked_fill(visible < -1e4, float("nan"))
+        spread = _spread(visible)
+        scores = tuple(
+            replace(score, softmax=True, swapped=swapped, spread=spread, ops=[*score.ops]) for score in tag.scores
+        )
+        self._tag(out, _Tag(out, "score", tag.shadow, None, scores))
+
+    # ------------------------------------------------------------------------------------------------- products
+
+    def _product(self, left: Tensor, right: Tensor, out: Tensor, added: Any) -> None:
+        a, b = self._get(left), self._get(right)
+        if b is not None and b.kind == "parameter" and b.shadow is not None:
+            if a is None or a.kind != "score":
+                self._map(left, a, b.shadow, out, added)
+                return
+        elif a is not None and a.kind == "parameter" and a.shadow is not None and (b is None or b.kind == "activation"):
+            self._map(right.transpose(-1, -2), b, a.shadow.transpose(-1, -2), out.transpose(-1, -2), None)
+            codes = self.codes.of_outputs(a.shadow.transpose(-1, -2)) if a.shadow.ndim == 2 else None
+            if codes is not None:
+                self._tag(out, _Tag(out, "activation", codes.unsqueeze(-1).expand(out.shape).clone()))
+            return
+        self._attention(a, b, left, right, out)
+
+    def _map(self, left: Tensor, a: _Tag | None, weight: Tensor, out: Tensor, added: Any) -> None:
+        codes = self._output_codes(weight, out)
+        rows = codes
+        bias = self._get(added) if isinstance(added, Tensor) else None
+        if bias is not None and bias.kind == "parameter" and bias.shadow is not None:
+            wide = _broadcast(bias.shadow, out)
+            if wide is not None:
+                codes = self._with_bias(codes, wide)
+        self._tag(out, _Tag(out, "activation", codes))
+        numbers = self.codes.parameters_in(rows)
+        for number in numbers:
+            self.calls.append(Call(number, left, a.norm if a else None))
+        if a is not None and len(numbers) == 1:
+            axis = 1 if bool((rows >= 2 * self.codes.count).any()) else 0
+            self._read(a, next(iter(numbers)), axis, None if a.shadow is None else a.shadow)
+
+    def _read(self, tag: _Tag, output: int, axis: int, codes: Tensor | None) -> None:
+        """A map reads mixed values."""
+        for mixing in tag.mixings:
+            mixing.output, mixing.output_axis = output, axis
+            mixing.read = None if codes is None else codes.reshape(-1, codes.shape[-1])[0]
+
+    def _output_codes(self, weight: Tensor, out: Tensor) -> Tensor:
+        if weight.ndim == 2:
+            return self.codes.of_outputs(weight).expand(out.shape).clone()
+        each = torch.stack([self.codes.of_outputs(part) for part in weight.reshape(-1, *weight.shape[-2:])])
+        return each.unsqueeze(-2).expand(out.shape).clone()
+
+    def _convolution(self, args: Any, out: Tensor) -> None:
+        tensor, weight, bias = args[:3]
+        a, w, b = self._get(tensor), self._get(weight), self._get(bias) if isinstance(bias, Tensor) else None
+        if w is None or w.shadow is None or w.kind != "parameter":
+            return
+        transposed = bool(args[6])
+        if transposed:
+            return
+        codes = self.codes.of_outputs(w.shadow.reshape(w.shadow.shape[0], -1).T)
+        if b is not None and b.shadow is not None:
+            codes = self._with_bias(codes, b.shadow)
+        shape = [1, -1, *([1] * (out.ndim - 2))]
+        self._tag(out, _Tag(out, "activation", codes.reshape(shape).expand(out.shape).clone()))
+        number = self.codes.number_of(int(w.shadow.reshape(-1)[0]))
+        self.calls.append(Call(number, tensor.movedim(1, -1), a.norm if a else None))
+        if a is not None:
+            self._read(a, number, 0, None if a.shadow is None else a.shadow.movedim(1, -1))
+
+    def _attention(self, a: _Tag | None, b: _Tag | None, left: Tensor, right: Tensor, out: Tensor) -> None:
+        for one, other in ((a, b), (b, a)):
+            if one is not None and one.kind == "score":
+                value = other.shadow if other is not None and other.kind == "activation" else None
+                mixing = Mixing(one.scores, value)
+                self.mixings.append(mixing)
+                features = None if value is None else value[..., :1, :] if one is a else value[..., :1]
+                self._tag(out, _Tag(out, "context", _broadcast(features, out), mixings=(mixing,)))
+                return
+        if a is None or b is None or a.kind != "activation" or b.kind != "activation":
+            return
+        if a.shadow is None or b.shadow is None or not (a.shadow >= 0).any() or not (b.shadow >= 0).any():
+            return
+        rows = torch.arange(out.shape[-2]).unsqueeze(-1).expand(out.shape).clone()
+        self._tag(out, _Tag(out, "score", rows, None, (Score(a.shadow, b.shadow),)))
+
+
+def _union(tags: Iterable[_Tag], name: str) -> Any:
+    """All scores or mixings of some tags, each once."""
+    return tuple({id(item): item for tag in tags for item in getattr(tag, name)}.values())
+
+
+def _broadcast(shadow: Tensor | None, out: Tensor) -> Tensor | None:
+    if shadow is None:
+        return None
+    try:
+        return shadow.expand(out.shape)
+    except RuntimeError:
+        return None
+
+
+def _replay(func: Any, name: str, args: Any, kwargs: Any, tags: dict[int, _Tag]) -> Any:
+    """The same move, done to the shadows; None where that is not possible."""
+
+    def shadow_of(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        tag = tags.get(id(value))
+        if tag is not None and tag.shadow is not None:
+            return tag.shadow
+        return torch.full(value.shape, NOTHING) if value.is_floating_point() else value
+
+    if name in ("_to_copy", "clone", "contiguous", "lift_fresh", "detach", "alias", "dropout", "native_dropout"):
+        return shadow_of(args[0])
+    if name in ("masked_fill", "masked_fill_", "tril", "triu"):
+        return shadow_of(args[0])
+    if name in ("view", "_unsafe_view", "reshape", "_reshape_alias"):
+        return shadow_of(args[0]).reshape(args[1])
+    given, named = tree_map(shadow_of, (args, dict(kwargs)))
+    if name == "constant_pad_nd":
+        given = (*given[:2], NOTHING)
+    try:
+        return func(*given, **named)
+    except RuntimeError:
+        return None
+
+
+def _spread(visible: Tensor) -> float:
+    """Largest difference within a row, of what is not masked."""
+    if visible.shape[-1] < 2:
+        return 0.0
+    high = torch.nan_to_num(visible, nan=-float("inf")).amax(-1)
+    low = torch.nan_to_num(visible, nan=float("inf")).amin(-1)
+    return float((high - low).nan_to_num(0.0, 0.0, 0.0).max())
