@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from hf_bias_patch.attention.condition import MISSING, Condition, lookup, matches
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import FamilyError
 
@@ -17,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Attention", "Composite", "Family", "Stack", "family_of", "model_types"]
+__all__ = ["Attention", "Family", "Layout", "Stack", "Tower", "Trap", "family_of", "model_types"]
 
 
 @dataclass(frozen=True)
@@ -25,93 +26,168 @@ class Stack:
     """One stack of layers.
 
     Attributes:
-        layers: the config key that counts them.
-        heads: the config key that counts query heads.
+        layers: the config key that counts them; empty where only the tensor names tell.
+        heads: the config key that counts query heads (a list of them, one a stage, in staged models).
+        kv_heads: the config key that counts key-value heads, or a number; only fused maps need it.
         final_norm: the norm whose output is the stack's output (what a cross-attention over it reads).
         decoder_when: a config flag that makes this stack a decoder.
     """
 
-    layers: str
-    heads: str
-    final_norm: str
+    layers: str = ""
+    heads: str = ""
+    kv_heads: str | int = ""
+    final_norm: str = ""
     decoder_when: str = ""
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Something in the attention that closes identities (its name is one of `verdict.TRAPS`).
+
+    Attributes:
+        trap: its name.
+        when: what the config must say for it to be there; always, if empty.
+        layers: a config key with a list, an entry a layer.
+        values: the entries of that list for which it is there.
+    """
+
+    trap: str
+    when: Condition = field(default_factory=dict)
+    layers: str = ""
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How projections share a fused map: an order (see `layout.fused`), and when it is that one."""
+
+    order: str
+    when: Condition = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Attention:
     """One kind of attention site, repeated in every layer of a stack.
 
-    Module names may hold `{layer}`, `{before}` (the layer before) and `{last}` (the stack's last layer).
+    Module names may hold `{stage}`, `{layer}`, `{before}` (the layer before) and `{last}` (the stack's last layer).
+    A module name that ends in `_` is joined to `weight` and `bias` as it is (`in_proj_`), others by a dot.
 
     Attributes:
         stack: name in `Family.stacks`.
         kind: `self` or `cross`.
-        maps: module → the projections fused in it, in block order along its output axis.
-        reads: the norm whose output the query (in self-attention also key and value) reads.
+        maps: module → the projections fused in it, in order along its output axis.
+        layouts: how fused maps are ordered; blocks, if empty.
+        biases: projection → its bias parameter, where that is not the map's.
+        reads: the norm whose output the query (in self-attention also key and value) reads; empty if none.
         reads_first: the same for layer 0, where it differs.
+        memory: the norm that key and value of cross-attention read, where that is not the encoder's last.
         dropout_after_first: whether dropout sits between that first norm and the maps.
+        layerdrop: the config key of the chance to skip a layer while training; another norm is read then.
         between_first: a module that, if the checkpoint has it, stands between that first norm and the maps.
         post_norm: whether the norm's output is also the residual added to the attention's output.
+        shift: whether a shift of that norm's bias can be made up for: nothing else reads it (identity 4).
         conv1d: whether weights are stored (in, out) instead of (out, in).
+        sparse: whether only some layers have such a site.
+        traps: what closes identities.
     """
 
     stack: str
     kind: str
     maps: dict[str, list[Projection]]
-    reads: str
+    layouts: tuple[Layout, ...] = ()
+    biases: dict[Projection, str] = field(default_factory=dict)
+    reads: str = ""
     reads_first: str = ""
+    memory: str = ""
     dropout_after_first: bool = False
+    layerdrop: str = ""
     between_first: str = ""
     post_norm: bool = False
+    shift: bool = False
     conv1d: bool = False
+    sparse: bool = False
+    traps: tuple[Trap, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A model inside a model.
+
+    Attributes:
+        config: the config key of its own config.
+        under: parts of parameter names, one of which all of its parameters have (`vision_tower`); an empty one
+            means that they have no other tower's.
+        model_type: what a config without one means.
+    """
+
+    config: str
+    under: tuple[str, ...]
+    model_type: str = ""
 
 
 @dataclass(frozen=True)
 class Family:
-    """The structure that some model types share."""
+    """The structure that some model types share.
+
+    Attributes:
+        name: of its file.
+        model_types: who shares it.
+        stacks: the stacks of layers it has itself, by name.
+        attention: the kinds of sites in them.
+        towers: the models inside it, by name.
+        memory: the tower whose last norm the other towers' cross-attention reads.
+        bridge: a module that, if the checkpoint has it, stands between that norm and them.
+        handled: config key → the values that these facts cover, the default first. None, and a key that is not
+            there, are always covered.
+    """
 
     name: str
     model_types: tuple[str, ...]
-    stacks: dict[str, Stack]
-    attention: tuple[Attention, ...]
+    stacks: dict[str, Stack] = field(default_factory=dict)
+    attention: tuple[Attention, ...] = ()
+    towers: dict[str, Tower] = field(default_factory=dict)
+    memory: str = ""
+    bridge: str = ""
     handled: dict[str, list[Any]] = field(default_factory=dict)
 
     def unhandled(self, config: Mapping[str, Any]) -> str:
         """The config entry these facts do not cover, as `key = value`; empty if there is none."""
         for key, values in self.handled.items():
-            if config.get(key, values[0]) not in (*values, None):
-                return f"{key} = {config[key]!r}"
+            value = lookup(config, key)
+            if value not in (None, MISSING) and not matches(value, values):
+                return f"{key} = {value!r}"
         return ""
 
 
-@dataclass(frozen=True)
-class Composite:
-    """A model made of two others: config keys (and parameter prefixes) of its parts, and what joins them."""
-
-    name: str
-    model_types: tuple[str, ...]
-    encoder: str
-    decoder: str
-    bridge: str
-
-
 @cache
-def _families() -> dict[str, Family | Composite]:
-    found: dict[str, Family | Composite] = {}
+def _families() -> dict[str, Family]:
+    found: dict[str, Family] = {}
     for file in sorted(resources.files(__package__).joinpath("families").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".toml"):
             family = _parse(file.name.removesuffix(".toml"), tomllib.loads(file.read_text("utf-8")))
+            if twice := sorted(found.keys() & set(family.model_types)):
+                raise AssertionError(f"{twice[0]} is in {family.name} and in {found[twice[0]].name}")
             found |= dict.fromkeys(family.model_types, family)
     return found
 
 
-def _parse(name: str, facts: dict[str, Any]) -> Family | Composite:
-    types = tuple(facts.pop("model_types"))
-    if "stacks" not in facts:
-        return Composite(name, types, **facts)
-    stacks = {key: Stack(**stack) for key, stack in facts.pop("stacks").items()}
-    attention = tuple(Attention(**entry) for entry in facts.pop("attention"))
-    return Family(name, types, stacks, attention, **facts)
+def _parse(name: str, facts: dict[str, Any]) -> Family:
+    return Family(
+        name=name,
+        model_types=tuple(facts.pop("model_types")),
+        stacks={key: Stack(**stack) for key, stack in facts.pop("stacks", {}).items()},
+        attention=tuple(_attention(entry) for entry in facts.pop("attention", ())),
+        towers={
+            key: Tower(**{**tower, "under": tuple(tower["under"])}) for key, tower in facts.pop("towers", {}).items()
+        },
+        **facts,
+    )
+
+
+def _attention(entry: dict[str, Any]) -> Attention:
+    traps = tuple(Trap(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
+    layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
+    return Attention(**entry, traps=traps, layouts=layouts)
 
 
 def model_types() -> tuple[str, ...]:
@@ -119,7 +195,7 @@ def model_types() -> tuple[str, ...]:
     return tuple(sorted(_families()))
 
 
-def family_of(config: Mapping[str, Any]) -> Family | Composite:
+def family_of(config: Mapping[str, Any]) -> Family:
     """The family of a config.
 
     Raises:
@@ -137,6 +213,6 @@ def family_of(config: Mapping[str, Any]) -> Family | Composite:
         raise FamilyError(
             f"No family covers the model type {model_type!r}",
             why="Whether its biases are redundant is not known, and is never guessed",
-            remedy=f"Known: {', '.join(model_types())}",
+            remedy="`hf-bias-patch families` lists what is known",
         )
     return family

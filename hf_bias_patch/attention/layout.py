@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["View"]
+__all__ = ["ORDERS", "View", "fused"]
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,63 @@ class View:
         if array.shape[axis] != self.axis:
             raise ValueError(f"axis {axis} has {array.shape[axis]} entries, the layout describes {self.axis}")
         return array.reshape(*array.shape[:axis], self.runs, self.length, *array.shape[axis + 1 :])
+
+
+def fused(order: str, projections: Sequence[str], axis: int, heads: int, kv_heads: int) -> dict[str, View] | None:
+    """Where each of several projections is on one axis; None where the sizes do not fit that order.
+
+    Args:
+        order: a key of `ORDERS`.
+        projections: those on the axis, in order.
+        axis: its entries.
+        heads, kv_heads: query heads, and heads of keys and values.
+    """
+    return ORDERS[order](list(projections), axis, heads, kv_heads)
+
+
+Views = dict[str, View] | None
+
+
+def _blocks(projections: list[str], axis: int, heads: int, kv_heads: int) -> Views:
+    return _cut(projections, 1, axis, [1] * len(projections))
+
+
+def _grouped_blocks(projections: list[str], axis: int, heads: int, kv_heads: int) -> Views:
+    return _cut(projections, 1, axis, [heads if name == "query" else kv_heads for name in projections])
+
+
+def _per_head(projections: list[str], axis: int, heads: int, kv_heads: int) -> Views:
+    return _cut(projections, heads, axis, [1] * len(projections))
+
+
+def _per_group(projections: list[str], axis: int, heads: int, kv_heads: int) -> Views:
+    if heads % kv_heads:
+        return None
+    return _cut(projections, kv_heads, axis, [heads // kv_heads if name == "query" else 1 for name in projections])
+
+
+def _in_shards(projections: list[str], axis: int, heads: int, kv_heads: int) -> Views:
+    return _cut(projections, 4, axis, [1] * len(projections))
+
+
+def _cut(projections: list[str], runs: int, axis: int, parts: list[int]) -> Views:
+    """`runs` equal runs, each cut in the proportion of `parts`."""
+    if runs < 1 or axis % (runs * sum(parts)):
+        return None
+    length, unit = axis // runs, axis // (runs * sum(parts))
+    starts = [unit * sum(parts[:number]) for number in range(len(parts))]
+    return {
+        name: View(runs, length, start, start + unit * part)
+        for name, start, part in zip(projections, starts, parts, strict=True)
+    }
+
+
+ORDERS: dict[str, Callable[[list[str], int, int, int], Views]] = {
+    "blocks": _blocks,
+    "grouped blocks": _grouped_blocks,
+    "per head": _per_head,
+    "per group": _per_group,
+    "four shards": _in_shards,
+}
+"""How projections share an axis: one block each, all of one size (GPT-2) or sized by their heads (GPT-BigCode); all of
+a head together (NeoX, BLOOM), or of a group (Falcon); four shards of blocks (CodeGen)."""

@@ -54,10 +54,11 @@ class Slot:
         projection: `query`, `key`, `value` or `output`.
         bias: parameter name, or None where there is no bias.
         weight: parameter name of the projection's weight, or None where it is not a plain tensor (quantised).
-        view: the projection's part of the bias and of the weight's output axis.
+        view: the projection's part of the bias.
         conv1d: whether the weight is stored (in, out).
         norm: the layer norm it reads, or None.
         verdict: what becomes of the function when the bias goes.
+        rows: the projection's part of the weight's output axis; the same as of the bias, unless that is apart.
     """
 
     projection: Projection
@@ -67,6 +68,7 @@ class Slot:
     conv1d: bool
     norm: Norm | None
     verdict: Verdict
+    rows: View
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["DESTINATIONS", "Evidence", "Verdict", "decide"]
+__all__ = ["DESTINATIONS", "TRAPS", "Evidence", "Verdict", "decide"]
 
 DESTINATIONS: dict[str, tuple[str, ...]] = {
     "query": ("weight", "norm"),
@@ -15,6 +15,39 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {
 """Where a fold of each projection's bias may go, the default first (`nothing`: it is redundant)."""
 
 
+_KEY, _VALUE, _WEIGHT = "key", "value", "weight"
+TRAPS: dict[str, tuple[str, frozenset[str]]] = {
+    name: (reason, frozenset(closed))
+    for name, reason, *closed in (
+        ("rotary", "rotary positions turn the key after its bias was added", _KEY),
+        ("qk_norm", "a norm on the key comes after its bias", _KEY),
+        ("softcap", "scores are soft-capped before softmax", _KEY),
+        ("sink", "an attention sink takes part in softmax", _KEY, _VALUE),
+        ("extra_key", "keys or values that this map did not make take part in softmax", _KEY, _VALUE),
+        ("key_positions", "the key is also compared with positions", _KEY),
+        ("positions", "keys meet a term that depends on position", _KEY),
+        ("not_softmax", "attention weights are not a softmax over the keys", _KEY, _VALUE),
+        ("selection", "keys are selected by their scores", _KEY, _VALUE),
+        ("approximate", "attention is approximated, and its rows need not sum to 1", _KEY, _VALUE),
+        ("clip", "projections are clipped", _KEY, _VALUE),
+        ("key_used", "the key is used outside of the scores as well", _KEY),
+        ("key_mixed", "the key map is followed by another step that is not the same for all keys", _KEY),
+        ("value_rotary", "rotary positions turn the value", _VALUE),
+        ("value_mixed", "the value goes through another step before it is mixed", _VALUE),
+        ("value_positions", "a term that depends on position is added to the values", _VALUE),
+        ("gate", "a gate stands between attention and the output projection", _VALUE),
+        ("norm_after", "a norm stands between attention and the output projection", _VALUE),
+        ("between", "another step stands between attention and the output projection", _VALUE),
+        ("rows", "attention rows do not sum to 1", _VALUE),
+        ("output_used", "the output projection is no plain map of the mixed values", _VALUE),
+        ("also_read", "the map is applied to other inputs as well", _WEIGHT),
+        ("not_known", "this attention is not understood", _KEY, _VALUE, _WEIGHT),
+    )
+}
+"""What a family may say of an attention: name → reason, and the roads it closes (docs/theory.md, "Where they fail"):
+identity 1 (`key`), identity 2 (`value`), identity 3 (`weight`)."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a verdict rests on. Each `no_…` is empty, or the reason why that road is closed.
@@ -22,6 +55,7 @@ class Evidence:
     Attributes:
         bias: whether the checkpoint has the bias at all.
         unhandled: a config entry the family does not cover, as `key = value`.
+        no_cancel: why the key bias does not cancel (identity 1).
         no_norm: why identity 3 (into the own weight) has no layer norm to use.
         no_shift: why identity 4 (into that norm's bias) is closed.
         no_output: why the value cannot reach the output bias.
@@ -30,6 +64,7 @@ class Evidence:
 
     bias: bool
     unhandled: str = ""
+    no_cancel: str = ""
     no_norm: str = ""
     no_shift: str = ""
     no_output: str = ""
@@ -74,7 +109,7 @@ def decide(projection: str, evidence: Evidence) -> Verdict:
     if projection == "output":
         return Verdict("needed", "it is added after attention, and value biases fold into it")
     refusals = {
-        "nothing": "",
+        "nothing": evidence.no_cancel,
         "output": evidence.no_weight or evidence.no_output,
         "weight": evidence.no_weight or evidence.no_norm,
         "norm": evidence.no_weight or evidence.no_norm or evidence.no_shift,

@@ -158,7 +158,7 @@ def _normed(norm: Norm, read: Read, z: np.ndarray, dtype: str) -> torch.Tensor:
 
 def _linear(slot: Slot, read: Read, inputs: torch.Tensor) -> torch.Tensor:
     assert slot.weight is not None
-    weight = slot.view.take(read(slot.weight), axis=1 if slot.conv1d else 0)
+    weight = slot.rows.take(read(slot.weight), axis=1 if slot.conv1d else 0)
     matrix = _as_torch(weight, inputs.dtype)
     output = inputs @ (matrix if slot.conv1d else matrix.T)
     if slot.bias is not None:

@@ -100,7 +100,7 @@ def weight_matrix(tensors: Tensors, slot: Slot) -> np.ndarray:
     """The slot's part of its weight as (out, in), float64."""
     assert slot.weight is not None
     stored = read_finite(tensors, slot.weight)
-    return slot.view.take(stored.T if slot.conv1d else stored)
+    return slot.rows.take(stored.T if slot.conv1d else stored)
 
 
 def _select(sites: tuple[Site, ...], recipe: Recipe, gone: Collection[str]) -> list[Site]:

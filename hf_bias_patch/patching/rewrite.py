@@ -181,7 +181,7 @@ class Rewrite:
         """W · vector for the slot's part of its weight, read in blocks of rows."""
         assert slot.weight is not None
         shape = self._tensors.tensors[slot.weight].shape
-        result = np.zeros(slot.view.axis)
+        result = np.zeros(slot.rows.axis)
         for start, stop in blocks_of_rows(shape):
             rows = self._tensors.rows(slot.weight, start, stop).astype(np.float64)
             with np.errstate(invalid="ignore"):  # 0 · ∞ is NaN: any bad value shows in the result
@@ -191,14 +191,14 @@ class Rewrite:
                     result[start:stop] = rows @ vector
         if not np.isfinite(result).all():
             read_finite(self._tensors, slot.weight)  # raises, and says what is wrong with it
-        return slot.view.take(result)
+        return slot.rows.take(result)
 
     def _into_weight(self, edit: Edit, bias: np.ndarray) -> None:
         """Identity 3: W' = W + b dᵀ, with d from the norm as it will be stored."""
         assert edit.norm and edit.slot.weight
         witness = algebra.witness(read_finite(self._tensors, edit.norm.weight), self._norm_bias(edit.norm))
         assert witness is not None, "the planner measured this fold"
-        outer = Outer(edit.slot.view, edit.slot.conv1d, bias, witness.direction)
+        outer = Outer(edit.slot.rows, edit.slot.conv1d, bias, witness.direction)
         self.matrices.setdefault(edit.slot.weight, []).append(outer)
 
     def _norm_bias(self, norm: Norm) -> np.ndarray:

@@ -128,10 +128,10 @@ def test_fused_layouts_that_no_family_here_has(
     made = Verdict("foldable", "")
     norm = Norm("norm.weight", "norm.bias", residual=False, dropout=False)
     slots = {
-        name: Slot(name, "fused.bias", "fused.weight", view, conv1d, norm, made)
+        name: Slot(name, "fused.bias", "fused.weight", view, conv1d, norm, made, view)
         for name, view in (("query", query), ("key", key), ("value", value))
     }
-    out = Slot("output", "output.bias", "output.weight", View.whole(width), conv1d, None, made)
+    out = Slot("output", "output.bias", "output.weight", View.whole(width), conv1d, None, made, View.whole(width))
     common: dict[str, Any] = {"site": "decoder.0.self", "heads": heads, "action": "fold"}
     edits = (
         Edit(**common, slot=slots["query"], into="weight", norm=norm),

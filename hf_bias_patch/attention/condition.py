@@ -1,0 +1,43 @@
+"""Conditions on a config, as family files write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["MISSING", "Condition", "lookup", "matches", "may_hold"]
+
+Condition = dict[str, Any]
+"""Config key (with dots into nested tables) → the values it must have, a list; or a table `{not = [...]}` of those
+it must not have. All keys must agree. TOML has no null: the text "null" stands for None."""
+
+MISSING = object()
+"""What a key has that is not there."""
+
+
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """A config value, by a key with dots; MISSING where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part, MISSING) if isinstance(value, Mapping) else MISSING
+    return value
+
+
+def matches(value: Any, values: Sequence[Any]) -> bool:
+    """Whether a value is among those listed. True is not 1 here, and "null" stands for None."""
+    return any(
+        (value is None if wanted == "null" else value == wanted and isinstance(value, bool) == isinstance(wanted, bool))
+        for wanted in values
+    )
+
+
+def may_hold(condition: Condition, config: Mapping[str, Any]) -> bool:
+    """Whether a config fulfils a condition, or might: of a key that is not there, nothing is known."""
+    for key, wanted in condition.items():
+        value = lookup(config, key)
+        if value is MISSING:
+            continue
+        fulfilled = not matches(value, wanted["not"]) if isinstance(wanted, Mapping) else matches(value, wanted)
+        if not fulfilled:
+            return False
+    return True

@@ -1,0 +1,77 @@
+"""Where a family's modules are in a model: which prefix stands before its names, and which layers there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cache
+
+__all__ = ["KINDS", "Place", "Scope", "parameter", "places"]
+
+KINDS = ("weight", "bias", "qweight")
+"""What the name of a map's parameter may end with."""
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """One layer: its stage (0 in models without stages) and its number within it."""
+
+    stage: int
+    layer: int
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which part of a model's parameter names is meant.
+
+    Attributes:
+        under: parts of names, one of which the prefix must have; anything goes if empty.
+        apart: parts that it must not have: those of other towers.
+    """
+
+    under: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+
+    def holds(self, prefix: str) -> bool:
+        """Whether a prefix is inside."""
+        dotted = f".{prefix}"
+        if any(f".{part}." in dotted for part in self.under if part):
+            return True
+        if self.under and "" not in self.under:
+            return False
+        return not any(f".{part}." in dotted for part in self.apart)
+
+
+def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Place]]:
+    """Prefix → the layers in which a module is there under it.
+
+    Args:
+        module: a pattern of a family, such as `encoder.layer.{layer}.attention.self.query`.
+        names: of a model's parameters.
+        scope: what prefixes are meant.
+    """
+    pattern, tail = _compiled(module), module.rpartition("}")[2]
+    found: dict[str, set[Place]] = {}
+    for name in names:
+        if tail not in name:
+            continue
+        match = pattern.fullmatch(name)
+        if match and scope.holds(match["prefix"]):
+            numbers = match.groupdict()
+            place = Place(int(numbers.get("stage") or 0), int(numbers.get("layer") or 0))
+            found.setdefault(match["prefix"], set()).add(place)
+    return found
+
+
+@cache
+def _compiled(module: str) -> re.Pattern[str]:
+    escaped = re.escape(module).replace(r"\{stage\}", r"(?P<stage>\d+)").replace(r"\{layer\}", r"(?P<layer>\d+)")
+    ending = "" if module.endswith("_") else r"\."
+    return re.compile(rf"(?P<prefix>(?:.+\.)?){escaped}{ending}(?:{'|'.join(KINDS)})")
+
+
+def parameter(module: str, kinds: Iterable[str], names: Collection[str]) -> str | None:
+    """The first parameter of a module that is there, of some kinds; a module that ends in `_` is joined as it is."""
+    joint = "" if module.endswith("_") else "."
+    return next((name for name in (f"{module}{joint}{kind}" for kind in kinds) if name in names), None)

@@ -1,0 +1,328 @@
+"""Resolves one family's patterns against one model's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hf_bias_patch.attention.condition import MISSING, lookup, matches, may_hold
+from hf_bias_patch.attention.family import Attention, Family, Stack
+from hf_bias_patch.attention.layout import View, fused
+from hf_bias_patch.attention.places import KINDS, Place, Scope, parameter, places
+from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot, Tensor
+from hf_bias_patch.attention.verdict import TRAPS, Evidence, decide
+from hf_bias_patch.checkpoint.dtypes import FLOATS
+from hf_bias_patch.errors import CheckpointError
+
+__all__ = ["Finder", "Memory"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What cross-attention reads from outside: a norm's module, or why it is none's output."""
+
+    norm: str = ""
+    none: str = ""
+
+
+class Finder:
+    """Finds the sites of one family, of one model or tower.
+
+    Args:
+        config: the model's, or the tower's own.
+        tensors: parameter name → dtype and shape, of the whole checkpoint.
+        family: the facts.
+        scope: which parameter names are meant.
+        tower: the tower's name; empty for a model that is none.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, scope: Scope, tower: str
+    ) -> None:
+        self.config, self.tensors, self.family, self.tower = config, tensors, family, tower
+        self._scope = scope
+        self.unhandled = family.unhandled(config)
+
+    def sites(self, memory: Memory) -> tuple[Site, ...]:
+        """The sites, by stack, layer and kind."""
+        found = []
+        for attention in self.family.attention:
+            for number, place in enumerate(self._places(attention)):
+                found.append(_Maker(self, attention, place, number, memory).site())
+        order = {name: number for number, name in enumerate(self.family.stacks)}
+        kinds = {"self": 0, "cross": 1}
+        # A stack may go by another name than its facts do (a decoder of encoder layers): then there is one only.
+        return tuple(
+            sorted(found, key=lambda site: (order.get(site.stack.rpartition("-")[2], 0), site.layer, kinds[site.kind]))
+        )
+
+    def final_norm(self, stack: str | None = None) -> str:
+        """Module name of the norm whose output is the (first) stack's output, prefix included; empty if none is."""
+        facts = self.family.stacks[stack or next(iter(self.family.stacks))]
+        if not facts.final_norm:
+            return ""
+        last = self.size(facts.layers) - 1 if "{last}" in facts.final_norm else 0
+        return self.prefix + facts.final_norm.format(last=last)
+
+    def size(self, key: str, stage: int | None = None) -> int:
+        """A positive number of the config; of a list, the entry of a stage."""
+        value = lookup(self.config, key)
+        if stage is not None and isinstance(value, (list, tuple)) and stage < len(value):
+            value = value[stage]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            shown = None if value is MISSING else value
+            raise CheckpointError(
+                f"config.json: `{key}` is {shown!r}, not a positive number",
+                why=f"A {self.family.name} model cannot be read without it",
+                remedy="Restore the field from the model's original config.json",
+            )
+        return value
+
+    @cached_property
+    def prefix(self) -> str:
+        """What precedes the family's names in this checkpoint: nothing, or a task head's name for its base model."""
+        for attention in self.family.attention:
+            found = set(places(next(iter(attention.maps)), self.tensors, self._scope))
+            if len(found) > 1:
+                raise CheckpointError(
+                    f"The checkpoint holds several {self.family.name} models, under {sorted(found)}",
+                    remedy="Save the one you want by itself",
+                )
+            if found:
+                return found.pop()
+        return ""
+
+    def _places(self, attention: Attention) -> list[Place]:
+        """The layers that have this kind of site: as many as the config says, or none."""
+        stack = self.family.stacks[attention.stack]
+        present = {
+            module: places(module, self.tensors, self._scope).get(self.prefix, set()) for module in attention.maps
+        }
+        everywhere = sorted(set().union(*present.values()))
+        if not everywhere:
+            return []
+        count = self.size(stack.layers) if stack.layers else 0
+        wanted = [Place(0, layer) for layer in range(count)] if count and not attention.sparse else everywhere
+        for module, there in present.items():
+            missing = [place for place in wanted if place not in there]
+            beyond = sorted(there - set(wanted))
+            if missing or beyond:
+                self._refuse_count(stack, count, module, missing, beyond)
+        return wanted
+
+    def _refuse_count(self, stack: Stack, count: int, module: str, missing: list[Place], beyond: list[Place]) -> None:
+        place = (missing or beyond)[0]
+        named = self.prefix + module.format(stage=place.stage, layer=place.layer)
+        says = f"config.json says {stack.layers} = {count}, but the" if stack.layers else "The"
+        raise CheckpointError(
+            f"{says} checkpoint {'lacks' if missing else 'holds'} {named}",
+            why="Some of its tensors may have been tied to others when it was saved" if missing else "",
+            remedy="Use the config.json of these weights, or load and save the model untied with transformers",
+        )
+
+
+class _Maker:
+    """Makes one site."""
+
+    def __init__(self, finder: Finder, attention: Attention, place: Place, number: int, memory: Memory) -> None:
+        self.finder, self.attention, self.place, self.number, self.memory = finder, attention, place, number, memory
+        self.config, self.tensors = finder.config, finder.tensors
+        self.stack = finder.family.stacks[attention.stack]
+        self.traps = self._traps()
+        self.staged = "{stage}" in next(iter(attention.maps))
+
+    def site(self) -> Site:
+        heads = self.finder.size(self.stack.heads, self.place.stage if self.staged else None) if self.stack.heads else 1
+        slots: dict[str, Slot] = {}
+        for module, projections in self.attention.maps.items():
+            slots |= self._slots(self._name(module), projections, heads)
+        return Site(
+            stack=self._stack_name(),
+            layer=self.number if self.staged else self.place.layer,
+            kind=self.attention.kind,
+            heads=heads,
+            slots={name: slots.get(name) or _no_map(name) for name in PROJECTIONS},
+        )
+
+    def _stack_name(self) -> str:
+        is_decoder = self.stack.decoder_when and lookup(self.config, self.stack.decoder_when) is True
+        own = "decoder" if is_decoder else self.attention.stack
+        tower = self.finder.tower
+        return own if not tower else tower if len(self.finder.family.stacks) == 1 else f"{tower}-{own}"
+
+    def _name(self, module: str) -> str:
+        layer = self.place.layer
+        last = self.finder.size(self.stack.layers) - 1 if "{last}" in module else 0
+        return self.finder.prefix + module.format(stage=self.place.stage, layer=layer, before=layer - 1, last=last)
+
+    # ------------------------------------------------------------------------------------------------- evidence
+
+    def _traps(self) -> dict[str, str]:
+        """Closed road (`key`, `value`, `weight`) → why."""
+        closed: dict[str, str] = {}
+        for trap in self.attention.traps:
+            if may_hold(trap.when, self.config) and self._here(trap.layers, trap.values):
+                reason, roads = TRAPS[trap.trap]
+                for road in roads:
+                    closed.setdefault(road, reason)
+        return closed
+
+    def _here(self, key: str, values: tuple[Any, ...]) -> bool:
+        """Whether the config's list for all layers has one of some values at this layer, or might."""
+        if not key:
+            return True
+        entries = lookup(self.config, key)
+        if not isinstance(entries, (list, tuple)) or self.place.layer >= len(entries):
+            return True
+        return matches(entries[self.place.layer], values)
+
+    def _norm(self) -> tuple[Norm | None, str]:
+        attention, first = self.attention, self.place.layer == 0 and bool(self.attention.reads_first)
+        if not attention.reads:
+            return None, "it reads no layer norm"
+        if first and attention.between_first and self._there(attention.between_first):
+            return None, f"{attention.between_first} stands between the embedding norm and it"
+        module = self._name(attention.reads_first if first else attention.reads)
+        skips = "{before}" in attention.reads and not first and self._may_be_skipped()
+        return self._layer_norm(module, attention.post_norm, (first and attention.dropout_after_first) or skips)
+
+    def _may_be_skipped(self) -> bool:
+        """Whether training skips layers, so that it is sometimes another norm that is read."""
+        chance = lookup(self.config, self.attention.layerdrop) if self.attention.layerdrop else 0
+        return chance not in (0, None, MISSING)
+
+    def _there(self, module: str) -> bool:
+        return parameter(self.finder.prefix + module, KINDS, self.tensors) is not None
+
+    def _memory_norm(self) -> tuple[Norm | None, str]:
+        stacks, own = self.finder.family.stacks, self.attention.memory
+        module = self._name(own) if own else self.memory.norm
+        if not module and not self.memory.none and "encoder" in stacks and self.attention.stack != "encoder":
+            module = self.finder.final_norm("encoder")
+        if not module:
+            return None, self.memory.none or "it reads hidden states that the caller passes in"
+        return self._layer_norm(module, residual=False, dropout=False)
+
+    def _layer_norm(self, module: str, residual: bool, dropout: bool) -> tuple[Norm | None, str]:
+        # Checkpoints converted from TensorFlow call γ and β by their names; transformers renames them when it loads.
+        weight = parameter(module, ("weight", "gamma"), self.tensors)
+        bias = parameter(module, ("bias", "beta"), self.tensors)
+        if weight is None or bias is None:
+            return None, f"the checkpoint has no layer norm {module} with weight and bias"
+        return Norm(weight, bias, residual, dropout), ""
+
+    # ---------------------------------------------------------------------------------------------------- slots
+
+    def _slots(self, module: str, projections: list[Projection], heads: int) -> dict[str, Slot]:
+        weight = parameter(module, ("weight",), self.tensors)
+        no_weight = self._quantised(module, weight)
+        weight = None if no_weight else weight
+        shared = parameter(module, ("bias",), self.tensors)
+        own = {name: self._name(bias) for name, bias in self.attention.biases.items() if name in projections}
+        axis = self._axis(module, None if own else shared, weight, len(projections))
+        views, problem = self._views(projections, axis, heads)
+        made: dict[str, Slot] = {}
+        for projection in projections:
+            bias = own.get(projection, None if own else shared)
+            bias = bias if bias in self.tensors else None
+            view = View.whole(self.tensors[bias].shape[0]) if bias and projection in own else views[projection]
+            evidence = self._evidence(projection, bias, no_weight or self._no_matrix(weight), problem)
+            norm = self._norm_of(projection)[0]
+            made[projection] = Slot(
+                projection,
+                bias,
+                weight,
+                view,
+                self.attention.conv1d,
+                norm,
+                decide(projection, evidence),
+                views[projection],
+            )
+        return made
+
+    def _views(self, projections: list[Projection], axis: int, heads: int) -> tuple[dict[str, View], str]:
+        """Each projection's part of an axis, or the whole for all and what is not known."""
+        if len(projections) == 1:
+            return {projections[0]: View.whole(axis)}, ""
+        layouts = self.attention.layouts
+        order = next(
+            (layout.order for layout in layouts if may_hold(layout.when, self.config)), "" if layouts else "blocks"
+        )
+        kv_heads = self._kv_heads(heads)
+        found = fused(order, projections, axis, heads, kv_heads) if order else None
+        if found is None:
+            return {
+                str(name): View.whole(axis) for name in projections
+            }, "how its map of several projections is laid out"
+        return found, ""
+
+    def _kv_heads(self, heads: int) -> int:
+        key = self.stack.kv_heads
+        if isinstance(key, int):
+            return key
+        value = lookup(self.config, key) if key else None
+        return (
+            self.finder.size(key, self.place.stage if self.staged else None) if value not in (None, MISSING) else heads
+        )
+
+    def _norm_of(self, projection: Projection) -> tuple[Norm | None, str]:
+        if projection == "output":
+            return None, "it reads attention, not a norm"
+        if self.attention.kind == "cross" and projection in ("key", "value"):
+            return self._memory_norm()
+        return self._norm()
+
+    def _evidence(self, projection: Projection, bias: str | None, no_weight: str, problem: str) -> Evidence:
+        no_output = "" if self._output_bias() else "the output projection has no bias"
+        no_shift = "only a query bias goes there" if projection != "query" else ""
+        if not self.attention.shift or self.traps:
+            no_shift = no_shift or "whether others could make up for it is not known"
+        return Evidence(
+            bias=bias is not None,
+            unhandled=self.finder.unhandled or problem,
+            no_cancel=self.traps.get("key", ""),
+            no_norm=self.traps.get("weight", "") or self._norm_of(projection)[1],
+            no_shift=no_shift,
+            no_output=self.traps.get("value", "") or no_output,
+            no_weight=no_weight,
+        )
+
+    def _output_bias(self) -> bool:
+        modules = [module for module, maps in self.attention.maps.items() if "output" in maps]
+        return any(parameter(self._name(module), ("bias",), self.tensors) for module in modules)
+
+    def _quantised(self, module: str, weight: str | None) -> str:
+        if weight is None:
+            return f"{module} has no plain weight tensor (quantised?)"
+        dtype = self.tensors[weight].dtype
+        return "" if dtype in FLOATS else f"{weight} is stored as {dtype}: quantised weights cannot be read or edited"
+
+    def _no_matrix(self, weight: str | None) -> str:
+        shape = self.tensors[weight].shape if weight else ()
+        return "" if len(shape) < 3 else f"{weight} is a convolution"
+
+    def _axis(self, module: str, bias: str | None, weight: str | None, projections: int) -> int:
+        """Length of the module's output axis, checked between bias and weight."""
+        sizes = set()
+        if bias is not None:
+            sizes.add(self.tensors[bias].shape)
+        if weight is not None:
+            shape = self.tensors[weight].shape
+            sizes.add(shape[1:] if self.attention.conv1d else shape[:1])
+        if not sizes:  # quantised and without bias: nothing here is ever read
+            return projections
+        if len(sizes) != 1 or len(next(iter(sizes))) != 1:
+            raise CheckpointError(
+                f"{module}: bias and weight do not fit together: {sorted(map(list, sizes))}",
+                why=f"A {self.finder.family.name} model has one bias entry per output of the map",
+                remedy="Check that config.json belongs to these weights",
+            )
+        return int(next(iter(sizes))[0])
+
+
+def _no_map(projection: Projection) -> Slot:
+    """The slot of a projection that no map makes."""
+    whole = View.whole(1)
+    return Slot(projection, None, None, whole, False, None, decide(projection, Evidence(bias=False)), whole)
