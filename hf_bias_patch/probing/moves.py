@@ -27,7 +27,9 @@ def part(parameter: Tensor, elements: Elements) -> Tensor:
 
 
 def _is_flat(values: Tensor, elements: Elements) -> bool:
-    return (values.ndim != 2 and values.ndim < 2) or bool(elements.axis == 0 and max(elements.indices) >= values.shape[0])
+    return (values.ndim != 2 and values.ndim < 2) or bool(
+        elements.axis == 0 and max(elements.indices) >= values.shape[0]
+    )
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Finding:
         state: `redundant`, `needed`, `not reached` or `undecided`.
         reason: one sentence.
         folds: destination (`output`, `weight`) → empty if the fold was exact, else why not.
-        norm: parameter name of the bias of the layer norm that the weight reads, for the fold into the weight.
+        norm: the layer norm that the weight reads, directly and alone; None if there is none.
     """
 
     site: str
@@ -54,7 +54,7 @@ class Finding:
     state: str
     reason: str
     folds: dict[str, str] = field(default_factory=dict)
-    norm: str = ""
+    norm: NormTag | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Prober:
                 effect,
                 *state,
                 fold,
-                slot.norms[0].bias if len(slot.norms) == 1 and slot.norms[0] else "",
+                slot.norms[0] if len(slot.norms) == 1 else None,
             )
             for (site, slot), effect, state, fold in zip(self.slots, effects, states, folds, strict=True)
         ]

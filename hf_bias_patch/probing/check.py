@@ -1,0 +1,143 @@
+"""Holds the family table against the numbers of a probe, slot by slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import Site, Slot, Tensor
+from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.probing.probe import Finding, Probe
+
+__all__ = ["Checked", "Difference", "check"]
+
+WRONG, MISSED = "wrong", "missed"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where table and numbers do not say the same of one bias.
+
+    Attributes:
+        kind: `wrong` (the table promises what the numbers refute, or takes a bias for another's), `missed` (the
+            numbers show what the table does not promise), or `unseen` (the run did not reach what the table names).
+        slot: the bias, as `parameter (projection)`.
+        table, numbers: what each says.
+    """
+
+    kind: str
+    slot: str
+    table: str
+    numbers: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        agreed: slots of which table and numbers say the same.
+        differences: the others.
+    """
+
+    agreed: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def wrong(self) -> tuple[Difference, ...]:
+        """The differences that would ruin a checkpoint."""
+        return tuple(difference for difference in self.differences if difference.kind == WRONG)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A slot of the table with the bias elements it claims."""
+
+    site: Site
+    slot: Slot
+    indices: frozenset[int]
+
+
+def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe) -> Checked:
+    """Compare the verdicts of a config's family with what a probe of that very model found.
+
+    Args:
+        config, tensors: as for `find_sites`.
+        probe: of the model.
+    """
+    entries = _entries(config, tensors)
+    if isinstance(entries, str):
+        lost = tuple(Difference(MISSED, _name(finding), entries, _says(finding)) for finding in probe.findings)
+        return Checked(0, lost)
+    agreed, differences, seen = 0, [], set()
+    for finding in probe.findings:
+        number = _match(entries, finding)
+        found = _compare(None if number is None else entries[number], finding)
+        if number is not None:
+            seen.add(number)
+        differences += found
+        agreed += not found
+    for number, entry in enumerate(entries):
+        if number not in seen and entry.slot.projection != "output":
+            name = f"{entry.slot.bias} ({entry.slot.projection})"
+            differences.append(Difference("unseen", name, entry.slot.verdict.state, "the run did not come there"))
+    return Checked(agreed, tuple(differences))
+
+
+def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_Entry] | str:
+    try:
+        sites = find_sites(config, tensors)
+    except BiasPatchError as error:
+        return str(error)
+    return [
+        _Entry(site, slot, frozenset(slot.view.take(np.arange(slot.view.axis)).tolist()))
+        for site in sites
+        for slot in site.slots.values()
+        if slot.bias is not None
+    ]
+
+
+def _match(entries: list[_Entry], finding: Finding) -> int | None:
+    """The entry of the table that shares most elements with a finding."""
+    wanted = set(finding.indices)
+    shared = [
+        len(wanted & entry.indices) if entry.slot.bias == finding.parameter else 0 for entry in entries
+    ]
+    best = max(range(len(entries)), key=lambda number: shared[number], default=None)
+    return best if best is not None and shared[best] else None
+
+
+def _compare(entry: _Entry | None, finding: Finding) -> list[Difference]:
+    name, says = _name(finding), _says(finding)
+    if finding.state in ("not reached", "undecided"):
+        return []
+    if entry is None:
+        useful = finding.state == "redundant" or "" in finding.folds.values()
+        return [Difference(MISSED if useful else "unseen", name, "no such slot", says)]
+    slot = entry.slot
+    table = f"{slot.projection}: {slot.verdict.state}"
+    if slot.projection != finding.projection or entry.indices != set(finding.indices):
+        return [Difference(WRONG, name, f"{table} of {len(entry.indices)} elements", says)]
+    found = []
+    proved = {"nothing": finding.state == "redundant", **{into: not why for into, why in finding.folds.items()}}
+    for into, refusal in slot.verdict.folds.items():
+        if into == "norm" or into not in proved:
+            continue
+        if not refusal and not proved[into]:
+            found.append(Difference(WRONG, name, f"{into}: exact", says))
+        elif refusal and proved[into]:
+            found.append(Difference(MISSED, name, f"{into}: {refusal}", says))
+    return found
+
+
+def _name(finding: Finding) -> str:
+    return f"{finding.parameter} ({finding.projection})"
+
+
+def _says(finding: Finding) -> str:
+    folds = "; ".join(f"{into}: {why or 'exact'}" for into, why in finding.folds.items())
+    return f"{finding.state} ({finding.reason})" + (f"; {folds}" if folds else "")

@@ -1,0 +1,130 @@
+"""Which class of transformers holds all towers of a config."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hf_bias_patch.errors import FamilyError
+from hf_bias_patch.probing.small.overrides import CLASSES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+__all__ = ["class_of"]
+
+_PREFERRED = ("Model", "ForPreTraining", "ForConditionalGeneration", "ForCausalLM", "ForMaskedLM", "")
+_chosen: dict[type, Any] = {}
+
+
+def class_of(config: PreTrainedConfig) -> Any:
+    """The class that holds most attention modules; the plain model where several hold as many.
+
+    Raises:
+        FamilyError: there is none.
+    """
+    kind = type(config)
+    if kind not in _chosen:
+        _chosen[kind] = _choose(config)
+    return _chosen[kind]
+
+
+def _choose(config: PreTrainedConfig) -> Any:
+    named = CLASSES.get(config.model_type)
+    if named:
+        return getattr(importlib.import_module("transformers"), named, None) or _by_name(config, named)
+    found = _candidates(config)
+    if not found:
+        raise FamilyError(f"transformers has no model class for {config.model_type!r}")
+    if len(found) == 1:
+        return found[0]
+    return max(found, key=lambda cls: (_attention_modules(cls, config), -found.index(cls)))
+
+
+def _by_name(config: PreTrainedConfig, name: str) -> Any:
+    for module in _modules(config):
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise FamilyError(f"transformers has no class {name}")
+
+
+def _candidates(config: PreTrainedConfig) -> list[Any]:
+    """Classes for exactly this config, the most plain first."""
+    from transformers import PreTrainedModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    found: dict[str, Any] = {}
+    if type(config) in MODEL_MAPPING:
+        plain = _plain(config)
+        for cls in plain if isinstance(plain, (list, tuple)) else [plain]:
+            found[cls.__name__] = cls
+    others: list[tuple[str, Any]] = []
+    for module in _modules(config):
+        for name, cls in vars(module).items():
+            if not (inspect.isclass(cls) and issubclass(cls, PreTrainedModel) and cls.__module__ == module.__name__):
+                continue
+            if _config_class(cls) is type(config) and not _abstract(cls):
+                others.append((name, cls))
+    others.sort(key=lambda item: _rank(item[0]))
+    for name, cls in others:
+        found.setdefault(name, cls)
+    return list(found.values())
+
+
+def _plain(config: PreTrainedConfig) -> Any:
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    try:
+        return MODEL_MAPPING[type(config)]
+    except ValueError:  # the mapping names a class that is not there
+        return []
+
+
+def _config_class(cls: Any) -> Any:
+    return getattr(cls, "config_class", None)
+
+
+def _abstract(cls: Any) -> bool:
+    from transformers import PreTrainedModel
+
+    return re.search(r"PreTrainedModel$|PretrainedModel$", cls.__name__) is not None or cls.forward in (
+        torch.nn.Module.forward,
+        PreTrainedModel.forward,
+    )
+
+
+def _rank(name: str) -> int:
+    return next(i for i, end in enumerate(_PREFERRED) if name.endswith(end))
+
+
+def _modules(config: PreTrainedConfig) -> list[Any]:
+    """The modeling modules beside the config's."""
+    package = type(config).__module__.rsplit(".", 1)[0]
+    folder = importlib.import_module(package)
+    names = [item.name for item in pkgutil.iter_modules(folder.__path__)]
+    found = []
+    for name in names:
+        if name.startswith("modeling_"):
+            found.append(importlib.import_module(f"{package}.{name}"))
+    return found
+
+
+def _attention_modules(cls: Any, config: PreTrainedConfig) -> int:
+    """How many attention modules an instance has; -1 if there can be no instance."""
+    for device in ("meta", "cpu"):  # some constructors compute
+        try:
+            with warnings.catch_warnings(), torch.device(device):
+                warnings.simplefilter("ignore")
+                model = cls(config)
+            break
+        except Exception:
+            continue
+    else:
+        return -1
+    return sum(bool(re.search("attention|attn", type(module).__name__.lower())) for module in model.modules())

@@ -1,0 +1,71 @@
+"""Random inputs that reach every tower of a small model, and a run of it."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.probing.double import in_double
+from hf_bias_patch.probing.small.makers import Wanted, fill, variants_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["inputs_of", "run"]
+
+
+def inputs_of(model: PreTrainedModel, seed: int = 0) -> dict[str, Any]:
+    """Random inputs for a small model; the first of the plausible formats that it accepts.
+
+    Args:
+        model: from small_model.
+        seed: of the values.
+
+    Raises:
+        VerifyError: it accepts none; the message holds its first complaint.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    first: Exception | None = None
+    said: list[str] = []
+    for variant in variants_of(model):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                inputs = fill(Wanted(model, parameters, torch.Generator().manual_seed(seed), variant))
+                run(model, inputs)
+            return inputs
+        except Exception as error:
+            first = first or error
+            said.append(f"{variant}: {type(error).__name__}: {str(error)[:200]}")
+    raise VerifyError(f"No inputs found for {type(model).__name__}", why="\n".join(dict.fromkeys(said))) from first
+
+
+def run(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Floating outputs by name, nested ones as `name.0` or `name.key`; twice the same for the same arguments."""
+    random.seed(0)
+    np.random.seed(0)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), in_double():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        output = model(**inputs)
+    return dict(_flat("", output))
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        if value.is_floating_point() and value.numel():
+            yield name or "output", value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if key != "past_key_values":
+                yield from _flat(f"{name}.{key}" if name else str(key), item)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _flat(f"{name}.{index}" if name else str(index), item)

@@ -1,0 +1,43 @@
+"""A small random model of a config: every parameter random and of a size that lets it be seen."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hf_bias_patch.probing.small.classes import class_of
+from hf_bias_patch.probing.small.randomise import randomise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+__all__ = ["small_model"]
+
+
+def small_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """A model with all towers of a config, in float64 and eval mode, with eager attention and random parameters.
+
+    Args:
+        config: see small_config; left as it is.
+        seed: of the parameters.
+
+    Raises:
+        FamilyError: no class of the installed transformers belongs to the config.
+    """
+    cls = class_of(config)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        model = build(cls, config).double().eval()
+    randomise(model, seed)
+    return model
+
+
+def build(cls: Any, config: PreTrainedConfig) -> Any:
+    """An instance with eager attention throughout."""
+    if hasattr(cls, "_from_config"):
+        how = {"attn_implementation": "eager", "experts_implementation": "eager"}  # nothing fused: it knows no float64
+        return cls._from_config(config, dtype=torch.float64, **how)
+    return cls(config)

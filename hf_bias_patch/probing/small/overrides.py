@@ -1,0 +1,178 @@
+"""What the general rules cannot know, by model type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["CANNOT", "CLASSES", "FIELDS"]
+
+_PARTS = (
+    "chameleon_vqgan emu3_vqgan edgetam_mask_decoder edgetam_prompt_encoder edgetam_video_mask_decoder "
+    "edgetam_video_prompt_encoder ernie4_5_vl_moe_vision gemma4_unified_audio gemma4_unified_vision idefics_perciever "
+    "idefics_vision pp_chart2table_vision qwen2_vl_vision sam2_mask_decoder sam2_prompt_encoder "
+    "sam2_video_mask_decoder sam2_video_prompt_encoder sam3_geometry_encoder sam3_lite_text_geometry_encoder "
+    "sam3_tracker_mask_decoder sam3_tracker_prompt_encoder sam3_tracker_video_mask_decoder "
+    "sam3_tracker_video_prompt_encoder sam_hq_mask_decoder sam_hq_prompt_encoder sam_mask_decoder sam_prompt_encoder "
+    "sapiens2_head t5_gemma_module vibevoice_diffusion"
+).split()
+_TIMM = (
+    "timm_backbone timm_wrapper edgetam edgetam_vision_model fast_vlm gemma3n gemma3n_vision perception_lm "
+    "pe_audio_video pe_audio_video_encoder pe_video pe_video_encoder"
+).split()
+_SESSION = "edgetam_video sam2_video sam3_tracker_video sam3_video".split()
+_SCIPY = "eomt eomt_dinov3 videomt inkling_mm_model inkling_vision".split()
+
+CANNOT: dict[str, str] = {
+    **dict.fromkeys(_PARTS, "It is a part of another model and has no class of its own"),
+    **dict.fromkeys(_TIMM, "It needs the package timm"),
+    **dict.fromkeys(_SCIPY, "It needs the package scipy"),
+    "dinat": "It needs the package natten",
+    "layoutlmv2": "It needs the package detectron2",
+    "layoutxlm": "It needs the package detectron2",
+    "bark": "Its class only generates",
+    "glm_image_vqmodel": "Its class has no forward method",
+    "nougat": "Its config class names a type that does not exist; it is a vision-encoder-decoder",
+    "pp_chart2table": "Its config class belongs to no model class; it is a got_ocr2",
+    **dict.fromkeys(_SESSION, "It runs on a video session instead of tensors"),
+    "higgs_audio_v2_tokenizer": "It needs the package torchaudio",
+    "qwen2_5_omni": "Its class only generates; see qwen2_5_omni_thinker, qwen2_5_omni_talker and qwen2_5_omni_token2wav",
+    "qwen3_omni_moe": "Its class only generates; see qwen3_omni_moe_thinker and the qwen3_omni_moe_talker parts",
+}
+"""Types left out, with the reason."""
+
+_SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2, 3], "num_time_features": 2}
+_INTRA = {
+    "reduce_channel": [1, 1, 0],
+    "return_channel": [1, 1, 0],
+    "vertical_long_to_small_conv_longratio": [[7, 1], [1, 1], [3, 0]],
+    "vertical_long_to_small_conv_midratio": [[5, 1], [1, 1], [2, 0]],
+    "vertical_long_to_small_conv_shortratio": [[3, 1], [1, 1], [1, 0]],
+    "horizontal_small_to_long_conv_longratio": [[1, 7], [1, 1], [0, 3]],
+    "horizontal_small_to_long_conv_midratio": [[1, 5], [1, 1], [0, 2]],
+    "horizontal_small_to_long_conv_shortratio": [[1, 3], [1, 1], [0, 1]],
+    "symmetric_conv_long_longratio": [[7, 7], [1, 1], [3, 3]],
+    "symmetric_conv_long_midratio": [[5, 5], [1, 1], [2, 2]],
+    "symmetric_conv_long_shortratio": [[3, 3], [1, 1], [1, 1]],
+}
+_EXPERTS = {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 96}
+_SHARED_CACHE = {
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+}
+_GLOBAL = {"global_head_dim": 32}
+_ROUTED = {
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
+_ZAMBA = {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"]}
+
+_EFFICIENT = {"width_coefficient": 0.05, "depth_coefficient": 0.3}
+_PINPOINTS = {"image_grid_pinpoints": [[32, 64], [64, 32]]}
+_IMAGE = {"image_token_id": 119}
+_IMAGES = {"image_token_index": 119}
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "align_vision_model": _EFFICIENT,
+    "efficientnet": _EFFICIENT,
+    "aria": {"projector_patch_to_query_dict": {16: 4}},
+    "blip-2": _IMAGES, "instructblip": _IMAGES, "instructblipvideo": {"video_token_index": 119},
+    "clipseg": {"extract_layers": [0, 1]},
+    "clvp_encoder": {"hidden_size": 128},
+    "llava_next": _PINPOINTS, "llava_next_video": _PINPOINTS, "llava_onevision": _PINPOINTS,
+    "kosmos-2": {"latent_query_num": 5}, "kosmos-2.5": {"latent_query_num": 5},
+    "layoutlmv3": {"coordinate_size": 8, "shape_size": 16},
+    "lilt": {"hidden_size": 96},
+    "llama4_vision_model": {"intermediate_size": 256},
+    "longcat_flash": {"head_dim": 8},
+    "molmo2_vision": {"image_size": [32, 32]},
+    "nemotron_h": {"n_groups": 2, "mamba_num_heads": 8, "mamba_head_dim": 16},
+    "superpoint": {"keypoint_decoder_dim": 65},
+    "textnet": {"hidden_sizes": [16, 16, 16, 32, 32], "stem_out_channels": 16},
+    "vipllava": {"vision_feature_layers": [-1, -2]},
+    "rag": {"n_docs": 2},
+    "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
+    "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
+    "bit": {"num_groups": 8},
+    "chameleon": {
+        "vocabulary_map": {"<image>": 119} | {f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": 20 + i for i in range(64)},
+        "vq_config": {"num_embeddings": 64},
+    },
+    "emu3": {
+        "vocabulary_map": {"<image>": 119, "<|extra_200|>": 118} | {f"<|visual token {i:06}|>": 20 + i for i in range(64)},
+        "vq_config": {"codebook_size": 64},
+    },
+    "cohere_compass_text": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 10000.0} for kind in ("sliding_attention", "full_attention")
+        },
+    },
+    "cosmos3_edge_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    },
+    "cvt": {"depth": [1, 2, 3]},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
+    "detr": {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]}},
+    "diffusion_gemma_text": _EXPERTS | _GLOBAL,
+    "dots1": _ROUTED,
+    "dots3_note_vision_encoder": {"mlp_layer_types": ["dense", "sparse"], "num_local_experts": 4},
+    "dots3_note_text": {
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 4,
+        "swa_q_lora_rank": 32,
+        "swa_kv_lora_rank": 32,
+        "swa_head_dim": 24,
+        "swa_qk_nope_head_dim": 16,
+        "swa_v_head_dim": 16,
+    },
+    "ernie4_5_vl_moe_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]}
+    },
+    "esm": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4},
+    "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
+    "gemma3n_text": _SHARED_CACHE,
+    "gemma4_unified_assistant": {"text_config": _SHARED_CACHE},
+    "gemma4_assistant": {"text_config": _SHARED_CACHE | {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
+    "glm5_next_text": {"index_kpool": 2},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "gemma4_text": _GLOBAL,
+    "gemma4_unified_text": _GLOBAL,
+    "granite4_vision": {
+        "downsample_rate": "1/2",
+        "deepstack_layer_map": [[-2, 0], [-1, 1]],
+        "spatial_target_layers": [0, 1],
+    },
+    "informer": _SERIES,
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
+    "lw_detr_vit": {"num_windows": 4, "image_size": 64},
+    "mamba2": {"num_heads": 8, "head_dim": 16},
+    "molmo2": {"adapter_config": {"vision_feature_layer": [-1, -2]}},
+    "moonshine_streaming": {"num_key_value_heads": 4},
+    "muse_spark_audio": {"num_hidden_layers": 4},
+    "pix2struct_text_model": {"initializer_range": 0.02},
+    "pp_ocrv5_server_det": {"intraclass_block_config": _INTRA},
+    "pp_ocrv6_medium_det": {"intraclass_block_config": _INTRA},
+    "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 96},
+    "rf_detr": {"backbone_config": {"model_type": "rf_detr_dinov2"}},
+    "t5gemma2_text": {"dropout_rate": 0.0},
+    "t5gemma2_decoder": {"dropout_rate": 0.0},
+    "time_series_transformer": _SERIES,
+    "tvp": {"visual_prompt_size": 8, "max_img_size": 64},
+    "vitmatte": {"convstream_hidden_sizes": [16, 16, 16], "fusion_hidden_sizes": [32, 16, 16, 16]},
+    "zamba": _ZAMBA,
+    "zamba2": _ZAMBA,
+}
+"""Config values by type, over the rules' values; nested for sub-configs."""
+
+CLASSES: dict[str, str] = {
+    "kyutai_speech_to_text": "KyutaiSpeechToTextModel",
+    "lw_detr_vit": "LwDetrViTBackbone",
+    "visual_bert": "VisualBertModel",
+}
+"""The class with all towers, where the rule does not find it."""

@@ -1,0 +1,156 @@
+"""Arguments of forward methods that only one type, or a few, ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["INPUTS"]
+
+Maker = Callable[[Any], Any]
+
+
+def normal(*shape: int) -> Maker:
+    return lambda want: want.normal(*shape)
+
+
+def ids(*shape: int, low: int = 20, high: int = 95) -> Maker:
+    return lambda want: want.integers(low, high, *shape)
+
+
+def ones(*shape: int, dtype: torch.dtype = torch.long) -> Maker:
+    return lambda want: torch.ones(shape, dtype=dtype)
+
+
+def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Maker:
+    return lambda want: torch.zeros(shape, dtype=dtype)
+
+
+def fixed(values: Any) -> Maker:
+    return lambda want: torch.tensor(values)
+
+
+def nothing(want: Any) -> None:
+    """The argument is left out."""
+
+
+def _positions(side: int) -> Maker:
+    """Rows and columns of the patches of square images, as (2, patches, 2)."""
+    grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="xy"), -1).reshape(1, -1, 2)
+    return lambda want: grid.repeat(2, 1, 1)
+
+
+def _flattened(want: Any) -> torch.Tensor:
+    """Pix2Struct's patches: row and column, counted from 1, before the pixels."""
+    width = want.look("patch_embed_hidden_size", default=64)
+    place = torch.cartesian_prod(torch.arange(1.0, 4), torch.arange(1.0, 5)).double()
+    return torch.cat((place.repeat(2, 1, 1), want.normal(2, 12, width)), -1)
+
+
+def _marked(start: int, stop: int, length: int) -> Maker:
+    """Marks of the tokens that image features replace."""
+    marks = torch.zeros(2, length, dtype=torch.long)
+    marks[:, start:stop] = 1
+    return lambda want: marks.clone()
+
+
+_SERIES = {
+    "past_values": normal(2, 11), "past_time_features": normal(2, 11, 2), "past_observed_mask": ones(2, 11),
+    "future_values": normal(2, 4), "future_time_features": normal(2, 4, 2),
+}
+_POINTS = {
+    "input_points": lambda want: want.integers(2, 30, 2, 1, 2, 2).double(),
+    "input_labels": fixed([[[1, 0]], [[1, 1]]]),
+}
+_SPECTROGRAM = {"spectrogram": lambda want: want.normal(2, 7, want.config.model_in_dim)}
+_CODES = {"decoder_input_ids": ids(6, 7), "attention_mask": lambda want: ones(2, 11)(want)}
+_PATCHES = {"pixel_values": normal(2, 36, 192)}
+_ACROSS = {"encoder_hidden_states": normal(2, 9, 64)}
+
+INPUTS: dict[str, dict[str, Maker]] = {
+    "autoformer": _SERIES,
+    "blip": {"labels": ids(2, 7)},
+    "blip_2_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
+    "instructblip_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
+    "instructblipvideo_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
+    "decision_transformer": {
+        "states": normal(2, 5, 17), "actions": normal(2, 5, 4), "rewards": normal(2, 5, 1),
+        "returns_to_go": normal(2, 5, 1), "timesteps": ids(2, 5), "attention_mask": ones(2, 5),
+    },
+    "dia": {"decoder_input_ids": ids(2, 7, 9)},
+    "dia_decoder": {"input_ids": ids(2, 7, 9), "attention_mask": ones(2, 7)} | _ACROSS,
+    "embedding_gemma2": _PATCHES | {"image_position_ids": _positions(6)},
+    "fastspeech2_conformer_hifigan": _SPECTROGRAM,
+    "speecht5_hifigan": _SPECTROGRAM,
+    "fuyu": {"pixel_values": normal(2, 4, 192)},
+    "gemma3n_audio": {"audio_mel": normal(2, 64, 16), "audio_mel_mask": zeros(2, 64, dtype=torch.bool)},
+    "gemma4": _PATCHES | {"image_position_ids": _positions(6)},
+    "gemma4_vision": _PATCHES | {"pixel_position_ids": _positions(6)},
+    "idefics": {"pixel_values": normal(2, 1, 3, 32, 32), "image_attention_mask": ones(2, 11, 1)},
+    "idefics2_perceiver": {"context": normal(2, 16, 64), "attention_mask": ones(2, 16, dtype=torch.bool)},
+    "informer": _SERIES,
+    "inkling_audio": {"audio_input_ids": ids(2, 9, 16)},
+    "instructblip": {"qformer_input_ids": ids(2, 6), "qformer_attention_mask": ones(2, 6)},
+    "instructblipvideo": {"qformer_input_ids": ids(2, 6), "qformer_attention_mask": ones(2, 6), "pixel_values": normal(2, 4, 3, 32, 32)},
+    "kosmos-2": {"image_embeds_position_mask": _marked(1, 6, 11)},
+    "kosmos-2.5": {"image_embeds_position_mask": _marked(1, 6, 11), "flattened_patches": _flattened},
+    "kosmos_2_5_vision_model": {"flattened_patches": _flattened},
+    "kyutai_speech_to_text": {"input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks + 1), "attention_mask": ones(2, 9)},
+    "lightglue": {"pixel_values": normal(2, 2, 3, 64, 64)},
+    "lxmert": {"visual_feats": normal(2, 5, 64), "visual_pos": normal(2, 5, 4)},
+    "mimi_decoder": {"latents": normal(2, 64, 5)},
+    "minicpm_ocr_vision": {"target_sizes": fixed([[4, 4], [4, 4]])},
+    "mllama": {
+        "pixel_values": normal(2, 1, 4, 3, 32, 32), "aspect_ratio_ids": fixed([[6], [6]]),
+        "aspect_ratio_mask": ones(2, 1, 4), "cross_attention_mask": ones(2, 11, 1, 4),
+    },
+    "mllama_text_model": {"cross_attention_states": normal(2, 9, 64)},
+    "mllama_vision_model": {"pixel_values": normal(2, 1, 4, 3, 32, 32), "aspect_ratio_ids": fixed([[6], [6]]), "aspect_ratio_mask": ones(2, 1, 4)},
+    "molmo2": {
+        "pixel_values": normal(2, 16, 192), "image_token_pooling": ids(2, 4, 4, low=0, high=16),
+        "image_grids": fixed([[2, 2, 0, 0], [2, 2, 0, 0]]),
+    },
+    "molmo2_adapter": {"image_features": normal(2, 16, 128), "pooled_patches_idx": ids(2, 4, 4, low=0, high=16)},
+    "molmo2_vision": {"pixel_values": normal(2, 16, 192)},
+    "moshi": {
+        "user_audio_codes": lambda want: want.integers(2, 95, 2, want.model.num_codebooks, 11),
+        "moshi_audio_codes": lambda want: want.integers(2, 95, 2, want.model.num_codebooks, 11),
+    },
+    "musicgen": {"decoder_input_ids": ids(6, 7), "input_values": nothing},
+    "musicgen_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
+    "musicgen_melody": {"decoder_input_ids": ids(6, 7), "input_features": lambda want: want.normal(2, 9, want.config.num_chroma)},
+    "musicgen_melody_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
+    "omdet-turbo": {
+        "classes_input_ids": ids(4, 5), "classes_attention_mask": ones(4, 5), "tasks_input_ids": ids(2, 6),
+        "tasks_attention_mask": ones(2, 6), "classes_structure": fixed([2, 2]),
+    },
+    "oneformer": {"task_inputs": lambda want: want.normal(2, want.config.task_seq_len)},
+    "patchtsmixer": {"past_values": normal(2, 32, 1)},
+    "patchtst": {"past_values": normal(2, 32, 1)},
+    "phi4_multimodal_audio": {"hidden_states": normal(2, 64, 16), "mask": ones(2, 8, 8, dtype=torch.bool)},
+    "pi0": {"action_embeds": normal(2, 5, 64)},
+    "pix2struct": {"flattened_patches": _flattened, "attention_mask": ones(2, 12)},
+    "pix2struct_vision_model": {"flattened_patches": _flattened, "attention_mask": ones(2, 12)},
+    "pocket_tts_audio_tokenizer_decoder": {"latents": normal(2, 64, 5)},
+    "rag": {"context_input_ids": ids(4, 9), "context_attention_mask": ones(4, 9), "doc_scores": normal(2, 2)},
+    "sam": _POINTS, "sam_hq": _POINTS, "sam2": _POINTS, "sam3_tracker": _POINTS,
+    "speech-encoder-decoder": {"inputs": nothing, "input_features": nothing},
+    "speecht5": {"input_values": normal(2, 12, 64), "decoder_input_values": normal(2, 7, 64)},
+    "superglue": {"pixel_values": normal(2, 2, 3, 64, 64)},
+    "t5gemma2_decoder": _ACROSS,
+    "tapas": {"token_type_ids": ids(2, 11, 7, low=0, high=2)},
+    "time_series_transformer": _SERIES,
+    "timesfm": {"past_values": normal(2, 64), "past_values_padding": zeros(2, 64), "freq": fixed([[0], [1]])},
+    "timesfm2_5": {"past_values": normal(2, 64)},
+    "tvp": {"pixel_values": normal(2, 4, 3, 64, 64)},
+    "video_llama_3": {"image_merge_sizes": fixed([2, 2])},
+    "video_llama_3_vision": {"merge_sizes": fixed([2, 2])},
+    "videomae": {"bool_masked_pos": lambda want: (torch.arange(32) % 2 == 0).repeat(2, 1)},
+    "visual_bert": {
+        "visual_embeds": normal(2, 5, 64), "visual_attention_mask": ones(2, 5), "visual_token_type_ids": ones(2, 5),
+    },
+    "vitmatte": {"pixel_values": normal(2, 4, 64, 64)},
+}
+"""Makers of arguments, by type and name."""
