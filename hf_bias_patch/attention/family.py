@@ -78,9 +78,11 @@ class Attention:
         maps: module → the projections fused in it, in order along its output axis.
         layouts: how fused maps are ordered; blocks, if empty.
         biases: projection → its bias parameter, where that is not the map's.
-        reads: the norm whose output the query (in self-attention also key and value) reads; empty if none.
-        reads_first: the same for layer 0, where it differs.
+        reads: the norm whose output the query (in self-attention also key and value) reads, directly and alone; or
+            a table of projections, each with its norm. Empty, or not in the table: none.
+        reads_first: the same for layer 0, where it differs; `none` for none.
         memory: the norm that key and value of cross-attention read, where that is not the encoder's last.
+        dropout_after: whether dropout sits between the norm and the maps.
         dropout_after_first: whether dropout sits between that first norm and the maps.
         layerdrop: the config key of the chance to skip a layer while training; another norm is read then.
         between_first: a module that, if the checkpoint has it, stands between that first norm and the maps.
@@ -96,9 +98,10 @@ class Attention:
     maps: dict[str, list[Projection]]
     layouts: tuple[Layout, ...] = ()
     biases: dict[Projection, str] = field(default_factory=dict)
-    reads: str = ""
-    reads_first: str = ""
+    reads: str | dict[Projection, str] = ""
+    reads_first: str | dict[Projection, str] = ""
     memory: str = ""
+    dropout_after: bool = False
     dropout_after_first: bool = False
     layerdrop: str = ""
     between_first: str = ""

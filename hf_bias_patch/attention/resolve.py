@@ -60,11 +60,18 @@ class Finder:
 
     def final_norm(self, stack: str | None = None) -> str:
         """Module name of the norm whose output is the (first) stack's output, prefix included; empty if none is."""
-        facts = self.family.stacks[stack or next(iter(self.family.stacks))]
-        if not facts.final_norm:
-            return ""
-        last = self.size(facts.layers) - 1 if "{last}" in facts.final_norm else 0
-        return self.prefix + facts.final_norm.format(last=last)
+        name = stack or next(iter(self.family.stacks))
+        pattern = self.family.stacks[name].final_norm
+        return self.prefix + pattern.format(last=self.last(name) if "{last}" in pattern else 0) if pattern else ""
+
+    def last(self, stack: str) -> int:
+        """The last layer of a stack."""
+        facts = self.family.stacks.get(stack) or Stack()
+        if facts.layers:
+            return self.size(facts.layers) - 1
+        own = [attention for attention in self.family.attention if attention.stack == stack]
+        there = [place.layer for attention in own for place in self._places(attention)]
+        return max(there, default=0)
 
     def size(self, key: str, stage: int | None = None) -> int:
         """A positive number of the config; of a list, the entry of a stage."""
@@ -154,7 +161,7 @@ class _Maker:
 
     def _name(self, module: str) -> str:
         layer = self.place.layer
-        last = self.finder.size(self.stack.layers) - 1 if "{last}" in module else 0
+        last = self.finder.last("encoder") if "{last}" in module else 0
         return self.finder.prefix + module.format(stage=self.place.stage, layer=layer, before=layer - 1, last=last)
 
     # ------------------------------------------------------------------------------------------------- evidence
@@ -178,15 +185,18 @@ class _Maker:
             return True
         return matches(entries[self.place.layer], values)
 
-    def _norm(self) -> tuple[Norm | None, str]:
-        attention, first = self.attention, self.place.layer == 0 and bool(self.attention.reads_first)
-        if not attention.reads:
-            return None, "it reads no layer norm"
-        if first and attention.between_first and self._there(attention.between_first):
+    def _norm(self, projection: Projection) -> tuple[Norm | None, str]:
+        attention = self.attention
+        module, first = _of(attention.reads, projection), _of(attention.reads_first, projection)
+        is_first = self.place.layer == 0 and bool(first)
+        if is_first and attention.between_first and self._there(attention.between_first):
             return None, f"{attention.between_first} stands between the embedding norm and it"
-        module = self._name(attention.reads_first if first else attention.reads)
-        skips = "{before}" in attention.reads and not first and self._may_be_skipped()
-        return self._layer_norm(module, attention.post_norm, (first and attention.dropout_after_first) or skips)
+        module = first if is_first else module
+        if module in ("", "none"):
+            return None, "it reads no layer norm directly and alone"
+        dropout = (is_first and attention.dropout_after_first) or attention.dropout_after
+        skipped = "{before}" in module and self._may_be_skipped()
+        return self._layer_norm(self._name(module), attention.post_norm, dropout or skipped)
 
     def _may_be_skipped(self) -> bool:
         """Whether training skips layers, so that it is sometimes another norm that is read."""
@@ -196,7 +206,9 @@ class _Maker:
     def _there(self, module: str) -> bool:
         return parameter(self.finder.prefix + module, KINDS, self.tensors) is not None
 
-    def _memory_norm(self) -> tuple[Norm | None, str]:
+    def _memory_norm(self, projection: Projection) -> tuple[Norm | None, str]:
+        if isinstance(self.attention.reads, dict):
+            return self._norm(projection)
         stacks, own = self.finder.family.stacks, self.attention.memory
         module = self._name(own) if own else self.memory.norm
         if not module and not self.memory.none and "encoder" in stacks and self.attention.stack != "encoder":
@@ -271,8 +283,8 @@ class _Maker:
         if projection == "output":
             return None, "it reads attention, not a norm"
         if self.attention.kind == "cross" and projection in ("key", "value"):
-            return self._memory_norm()
-        return self._norm()
+            return self._memory_norm(projection)
+        return self._norm(projection)
 
     def _evidence(self, projection: Projection, bias: str | None, no_weight: str, problem: str) -> Evidence:
         no_output = "" if self._output_bias() else "the output projection has no bias"
@@ -326,3 +338,8 @@ def _no_map(projection: Projection) -> Slot:
     """The slot of a projection that no map makes."""
     whole = View.whole(1)
     return Slot(projection, None, None, whole, False, None, decide(projection, Evidence(bias=False)), whole)
+
+
+def _of(reads: str | Mapping[Projection, str], projection: Projection) -> str:
+    """A projection's entry, where there is one for each."""
+    return reads if isinstance(reads, str) else reads.get(projection, "")

@@ -101,7 +101,7 @@ def vocabulary(model: Any) -> int:
         table = model.get_input_embeddings()
         if isinstance(table, torch.nn.Embedding):
             return table.num_embeddings
-    size = read(model.config, "vocab_size", 128)
+    size = _look(model.config, "vocab_size")
     return size if isinstance(size, int) else 128
 
 
@@ -127,7 +127,11 @@ def _pixels(want: Wanted) -> torch.Tensor:
         time = _pair(read(config, "temporal_patch_size") or read(config, "patch_temporal") or 1)[0]
         ph, pw = _pair(patch)
         count = int(_grid(want).prod(-1).sum())
-        shapes = {"grid": (count, channels * time * ph * pw), "grid4": (count, channels, ph, pw), "grid5": (1, count, channels, ph, pw)}
+        shapes = {
+            "grid": (count, channels * time * ph * pw),
+            "grid4": (count, channels, ph, pw),
+            "grid5": (1, count, channels, ph, pw),
+        }
         return want.normal(*shapes[form])
     if form == "patches":
         ph, pw = _pair(patch)
@@ -170,7 +174,11 @@ def _pixel_mask(want: Wanted) -> torch.Tensor | None:
     shapes = want.made.get("spatial_shapes")
     if shapes is None:
         pixels = want.made.get("pixel_values")
-        return None if pixels is None or pixels.dim() < 4 else torch.ones(*pixels.shape[:-3], *pixels.shape[-2:], dtype=torch.bool)
+        return (
+            None
+            if pixels is None or pixels.dim() < 4
+            else torch.ones(*pixels.shape[:-3], *pixels.shape[-2:], dtype=torch.bool)
+        )
     return (torch.arange(16) < shapes.prod(-1)[:, None]).long()
 
 
@@ -201,7 +209,7 @@ def _features(want: Wanted) -> torch.Tensor:
         default=16,
     )
     time = want.look("max_source_positions", default=None)
-    length = {"long": 2 * (time or 32), "short": 64}[want.variant.get("time", "short")]
+    length = {"long": 2 * (time or 32), "short": 64, "round": 200}[want.variant.get("time", "short")]
     if want.variant.get("features", "bft") == "bft":
         return want.normal(BATCH, bins, length)
     if want.variant["features"] == "bcft":
@@ -228,6 +236,11 @@ def _features_mask(want: Wanted) -> torch.Tensor | None:
     return torch.ones(BATCH, features.shape[-2 if want.variant.get("features") != "bft" else -1], dtype=torch.long)
 
 
+def _wave_mask(want: Wanted) -> torch.Tensor | None:
+    wave = want.made.get("input_values")
+    return None if wave is None else torch.ones(BATCH, wave.shape[-1], dtype=torch.bool)
+
+
 # Text
 
 
@@ -237,9 +250,7 @@ def _text(want: Wanted) -> torch.Tensor:
 
 
 def _decoder_text(want: Wanted) -> torch.Tensor:
-    codebooks = want.variant.get("codebooks")
-    shape = (BATCH, DECODER) if not codebooks else (BATCH * codebooks, DECODER)
-    return want.integers(_TEXT_LOW, _TEXT_HIGH, *shape)
+    return want.integers(_TEXT_LOW, _TEXT_HIGH, BATCH, DECODER)
 
 
 def _mask(want: Wanted) -> torch.Tensor | None:
@@ -280,6 +291,7 @@ ALWAYS: dict[str, Maker] = {
     "input_features_mask": _features_mask,
     "feature_attention_mask": _features_mask,
     "input_values": _wave,
+    "padding_mask": _wave_mask,
     "input_ids": _text,
     "attention_mask": _mask,
     "token_type_ids": _zeros_like_text,
@@ -307,7 +319,7 @@ def variants_of(model: Any) -> Iterator[dict[str, Any]]:
     choices: dict[str, tuple[Any, ...]] = {}
     if "pixel_values" in names or "image" in names:
         choices["pixels"] = (
-            ("grid",)
+            ("grid", "grid4", "grid5")
             if "image_grid_thw" in names or "grid_thw" in names
             else (("patches",) if "spatial_shapes" in names else ("nchw", "bnchw", "bn3chw", "video"))
         )
@@ -316,7 +328,7 @@ def variants_of(model: Any) -> Iterator[dict[str, Any]]:
         choices["sizes"] = (False, True)
     if "input_features" in names:
         choices["features"] = ("bft", "btf", "bcft")
-        choices["time"] = ("short", "long")
+        choices["time"] = ("short", "long", "round")
     if "input_values" in names:
         choices["wave"] = ("bt", "bct", "btf")
     for combination in itertools.product(*choices.values()):
@@ -342,7 +354,12 @@ def fill(want: Wanted) -> dict[str, Any]:
 
 
 _TOWERS = (
-    ("image", "get_image_features", ("image_token_id", "image_token_index", "image_patch_id", "video_token_index"), ("pixel_values",)),
+    (
+        "image",
+        "get_image_features",
+        ("image_token_id", "image_token_index", "image_patch_id", "video_token_index"),
+        ("pixel_values",),
+    ),
     ("audio", "get_audio_features", ("audio_token_id", "audio_token_index"), ("input_features", "input_values")),
 )
 
@@ -350,7 +367,7 @@ _TOWERS = (
 def _place(want: Wanted) -> None:
     """Put as many placeholder tokens into the text as the towers give features."""
     ids = want.made.get("input_ids")
-    if ids is None:
+    if ids is None or "_placed" in want.made:
         return
     kinds = torch.zeros_like(ids)
     for number, (_, method, tokens, sources) in enumerate(_TOWERS, 1):

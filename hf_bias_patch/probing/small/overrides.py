@@ -73,19 +73,39 @@ _ZAMBA = {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hyb
 
 _EFFICIENT = {"width_coefficient": 0.05, "depth_coefficient": 0.3}
 _PINPOINTS = {"image_grid_pinpoints": [[32, 64], [64, 32]]}
+_HGNET = {
+    "stem_channels": [3, 16, 16],
+    "stage_in_channels": [16, 16, 32, 64],
+    "stage_mid_channels": [16, 16, 16, 16],
+    "stage_out_channels": [16, 32, 64, 128],
+    "hidden_sizes": [16, 32, 64, 128],
+    "stage_numb_of_layers": [2, 2, 2, 2],
+    "stage_num_blocks": [1, 1, 1, 1],
+}
 _IMAGE = {"image_token_id": 119}
+_STARTS = {
+    "vision_start_token_id": 110,
+    "vision_end_token_id": 111,
+    "audio_start_token_id": 112,
+    "audio_end_token_id": 113,
+}
 _IMAGES = {"image_token_index": 119}
 
 FIELDS: dict[str, dict[str, Any]] = {
     "align_vision_model": _EFFICIENT,
     "efficientnet": _EFFICIENT,
     "aria": {"projector_patch_to_query_dict": {16: 4}},
-    "blip-2": _IMAGES, "instructblip": _IMAGES, "instructblipvideo": {"video_token_index": 119},
+    "blip-2": _IMAGES,
+    "instructblip": _IMAGES,
+    "instructblipvideo": {"video_token_index": 119},
     "clipseg": {"extract_layers": [0, 1]},
     "clvp_encoder": {"hidden_size": 128},
-    "llava_next": _PINPOINTS, "llava_next_video": _PINPOINTS, "llava_onevision": _PINPOINTS,
-    "kosmos-2": {"latent_query_num": 5}, "kosmos-2.5": {"latent_query_num": 5},
-    "layoutlmv3": {"coordinate_size": 8, "shape_size": 16},
+    "llava_next": _PINPOINTS,
+    "llava_next_video": _PINPOINTS,
+    "llava_onevision": _PINPOINTS,
+    "kosmos-2": {"latent_query_num": 5},
+    "kosmos-2.5": {"latent_query_num": 5},
+    "layoutlmv3": {"input_size": 32, "coordinate_size": 8, "shape_size": 16},
     "lilt": {"hidden_size": 96},
     "llama4_vision_model": {"intermediate_size": 256},
     "longcat_flash": {"head_dim": 8},
@@ -95,15 +115,68 @@ FIELDS: dict[str, dict[str, Any]] = {
     "textnet": {"hidden_sizes": [16, 16, 16, 32, 32], "stem_out_channels": 16},
     "vipllava": {"vision_feature_layers": [-1, -2]},
     "rag": {"n_docs": 2},
+    "align": {"projection_dim": 16},
+    "clap_audio_model": {"num_mel_bins": 32, "spec_size": 64},
+    "oneformer": {"mask_dim": 64},
+    "qwen2_audio": {"audio_config": {"max_source_positions": 32}},
+    "voxtral": {"audio_token_id": 118, "audio_config": {"max_source_positions": 32}},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 4,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 16,
+        "indexer_budget": 8,
+        "indexer_compress_ratio": 2,
+    },
+    "unlimited_ocr_vision_encoder": {"hidden_size": 32},
+    "lw_detr": {"projector_scale_factors": [1.0], "backbone_config": {"window_block_indices": [0, 1]}},
+    "minicpm_ocr": _IMAGE,
+    "minicpmv4_6": _IMAGE,
+    "minicpmv4_7": _IMAGE,
+    "pvt": {"num_encoder_blocks": 4, "image_size": 64},
+    "qwen2_5_omni_thinker": _STARTS,
+    "qwen3_omni_moe_thinker": _STARTS,
+    "seggpt": {"image_size": [64, 32]},
+    "glmasr_encoder": {"intermediate_size": 256},
+    "voxtral_encoder": {"intermediate_size": 256},
+    "hgnet_v2": _HGNET,
+    "janus_vqgan": {"num_patches": 4},
+    "mllama_vision_model": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 192},
+    "paddleocr_vl_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    },
+    "shieldgemma2": {"yes_token_index": 21, "no_token_index": 22},
+    "step3p5": {"sliding_window": 8},
+    "swin": {"image_size": 64},
+    "donut-swin": {"image_size": [64, 64]},
+    "maskformer-swin": {"image_size": 64},
+    "xmod": {"default_language": "en_XX"},
+    "sam2_hiera_det_model": {
+        "image_size": [64, 64],
+        "hidden_size": 16,
+        "num_attention_heads": 1,
+        "embed_dim_per_stage": [16, 32, 64, 64],
+        "blocks_per_stage": [1, 2, 2, 2],
+        "num_attention_heads_per_stage": [1, 2, 4, 4],
+        "window_size_per_stage": [8, 4, 4, 2],
+        "global_attention_blocks": [4],
+        "window_positional_embedding_background_size": [4, 4],
+    },
+    "sam2_vision_model": {
+        "backbone_channel_list": [64, 64, 32, 16],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    },
+    "sam2": {"prompt_encoder_config": {"image_size": 64, "patch_size": 16}},
     "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
     "bit": {"num_groups": 8},
     "chameleon": {
-        "vocabulary_map": {"<image>": 119} | {f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": 20 + i for i in range(64)},
+        "vocabulary_map": {"<image>": 119}
+        | {f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": 20 + i for i in range(64)},
         "vq_config": {"num_embeddings": 64},
     },
     "emu3": {
-        "vocabulary_map": {"<image>": 119, "<|extra_200|>": 118} | {f"<|visual token {i:06}|>": 20 + i for i in range(64)},
+        "vocabulary_map": {"<image>": 119, "<|extra_200|>": 118}
+        | {f"<|visual token {i:06}|>": 20 + i for i in range(64)},
         "vq_config": {"codebook_size": 64},
     },
     "cohere_compass_text": {
@@ -138,7 +211,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
     "gemma3n_text": _SHARED_CACHE,
     "gemma4_unified_assistant": {"text_config": _SHARED_CACHE},
-    "gemma4_assistant": {"text_config": _SHARED_CACHE | {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
+    "gemma4_assistant": {
+        "text_config": _SHARED_CACHE
+        | {"num_kv_shared_layers": 4, "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
+    },
     "glm5_next_text": {"index_kpool": 2},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "gemma4_text": _GLOBAL,
@@ -164,13 +240,19 @@ FIELDS: dict[str, dict[str, Any]] = {
     "t5gemma2_decoder": {"dropout_rate": 0.0},
     "time_series_transformer": _SERIES,
     "tvp": {"visual_prompt_size": 8, "max_img_size": 64},
-    "vitmatte": {"convstream_hidden_sizes": [16, 16, 16], "fusion_hidden_sizes": [32, 16, 16, 16]},
+    "vitmatte": {
+        "backbone_config": {"num_channels": 4, "patch_size": 16},
+        "convstream_hidden_sizes": [16, 16, 16],
+        "fusion_hidden_sizes": [32, 16, 16, 16],
+    },
     "zamba": _ZAMBA,
     "zamba2": _ZAMBA,
 }
 """Config values by type, over the rules' values; nested for sub-configs."""
 
 CLASSES: dict[str, str] = {
+    "csm": "CsmBackboneModel",
+    "d_fine": "DFineModel",
     "kyutai_speech_to_text": "KyutaiSpeechToTextModel",
     "lw_detr_vit": "LwDetrViTBackbone",
     "visual_bert": "VisualBertModel",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,7 +43,9 @@ def pyramid(first: int) -> Rule:
         smallest = min((width for width in _flat(old) if width >= 8), default=first)
         if smallest <= first:
             smallest = first
-        return per_item(lambda width, _: width if width < 8 else max(8, 8 * round(width * first / smallest / 8)))(old, config)
+        return per_item(lambda width, _: width if width < 8 else max(8, 8 * round(width * first / smallest / 8)))(
+            old, config
+        )
 
     return apply
 
@@ -95,10 +96,11 @@ def _token(old: Any, config: dict[str, Any]) -> Any:
         return type(old)(_token(item, config) for item in old)
     if not isinstance(old, int) or isinstance(old, bool) or 0 <= old < 20:
         return old
-    return _FIRST_SPECIAL + zlib_of(old) % (VOCAB - _FIRST_SPECIAL)
+    return _FIRST_SPECIAL + _scattered(old) % (VOCAB - _FIRST_SPECIAL)
 
 
-def zlib_of(number: int) -> int:
+def _scattered(number: int) -> int:
+    """Neighbours far apart, so that few of them meet in the small vocabulary."""
     return (number * 2654435761) % 2**32 >> 7
 
 
@@ -108,11 +110,15 @@ _TABLE: Sequence[tuple[str, Rule]] = (
     (r"(tag|subs)_pad_id|lang_id|.*_index", lambda old, _: old),
     (r"(.*_)?vocab_size(s|_per_layer_input)?|encoder_hash_byte_group_vocab", per_item(constant(VOCAB))),
     (r"(n|num)_codebooks|num_quantizers", constant(3)),
+    (r"global_attn_indexes|fullatt_block_indexes", lambda old, _: type(old)((1,))),
+    (r"encoder_in_channels", pyramid(32)),
+    (r"decoder_in_channels", per_item(constant(WIDTH))),
+    (r"cross_attention_layers", lambda old, _: type(old)((1,))),
     (r"num_pos_feats", exactly(WIDTH // 2)),
     (r"image_embedding_size|mm_tokens_per_image", exactly(4)),
     (r"num_frames|frames_per_clip|num_filters", constant(4)),
     (r"num_self_attends_per_block", _depths),
-    (r"d_latents|latent_dim", constant(WIDTH)),
+    (r"d_latents|latent_dim|vector_quantization_hidden_dimension|bottleneck_features", constant(WIDTH)),
     (r"upsample_groups", exactly(WIDTH)),
     (r"codebook_size|num_embeddings|num_embeds", constant(VOCAB)),
     # positions and windows
@@ -216,7 +222,3 @@ def _many(value: Any) -> bool:
 
 def _flat(value: Any) -> list[Any]:
     return [leaf for item in value for leaf in _flat(item)] if _many(value) else [value]
-
-
-def gcd_of(*values: int) -> int:
-    return math.gcd(*values)

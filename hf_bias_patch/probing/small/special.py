@@ -56,9 +56,28 @@ def _marked(start: int, stop: int, length: int) -> Maker:
     return lambda want: marks.clone()
 
 
+def _one_audio(want: Any) -> torch.Tensor:
+    """Texts with one placeholder, which the model itself replaces by all features."""
+    text = want.integers(20, 95, 2, 11)
+    text[:, 3] = want.config.audio_token_index
+    want.made["_placed"] = True
+    return text
+
+
+def _pi0_text(want: Any) -> torch.Tensor:
+    """An image of 16 patches before the text."""
+    text = want.integers(20, 95, 2, 27)
+    text[:, :16] = want.config.vlm_config.image_token_id
+    want.made |= {"attention_mask": torch.ones(2, 27, dtype=torch.long), "_placed": True}
+    return text
+
+
 _SERIES = {
-    "past_values": normal(2, 11), "past_time_features": normal(2, 11, 2), "past_observed_mask": ones(2, 11),
-    "future_values": normal(2, 4), "future_time_features": normal(2, 4, 2),
+    "past_values": normal(2, 11),
+    "past_time_features": normal(2, 11, 2),
+    "past_observed_mask": ones(2, 11),
+    "future_values": normal(2, 4),
+    "future_time_features": normal(2, 4, 2),
 }
 _POINTS = {
     "input_points": lambda want: want.integers(2, 30, 2, 1, 2, 2).double(),
@@ -67,75 +86,179 @@ _POINTS = {
 _SPECTROGRAM = {"spectrogram": lambda want: want.normal(2, 7, want.config.model_in_dim)}
 _CODES = {"decoder_input_ids": ids(6, 7), "attention_mask": lambda want: ones(2, 11)(want)}
 _PATCHES = {"pixel_values": normal(2, 36, 192)}
+_DETR_DECODER = {
+    "vision_features": normal(2, 16, 64),
+    "vision_pos_encoding": normal(2, 16, 64),
+    "text_features": normal(2, 5, 64),
+    "spatial_shapes": fixed([[4, 4]]),
+    "hidden_states": nothing,
+}
+_STACKED = {"input_features": lambda want: want.normal(2, 12, 112), "input_features_mask": ones(2, 12)}
+_MEL = {
+    "input_features": normal(2, 64, 128),
+    "input_features_mask": ones(2, 64, dtype=torch.bool),
+    "attention_mask": ones(2, 64, dtype=torch.bool),
+}
+_SPEECH = {"input_ids": nothing, "input_features": normal(2, 12, 64), "attention_mask": ones(2, 12)}
+_TARGETS = {"pixel_values": normal(1, 3, 8, 256), "target_sizes": fixed([[4, 4], [4, 4]])}
+_DETR_ENCODER = {
+    "vision_features": lambda want: [want.normal(2, 64, 4, 4)],
+    "vision_pos_embeds": lambda want: [want.normal(2, 64, 4, 4)],
+    "text_features": normal(2, 5, 64),
+}
+_AUDIO = {"input_features": normal(2, 64, 64), "input_features_mask": ones(2, 64, dtype=torch.bool)}
+_LENGTHS = {"input_features": normal(16, 128), "feature_lens": fixed([64, 64])}
 _ACROSS = {"encoder_hidden_states": normal(2, 9, 64)}
 
 INPUTS: dict[str, dict[str, Maker]] = {
     "autoformer": _SERIES,
+    "layoutlmv3": {"pixel_values": normal(2, 3, 32, 32)},
+    "minicpm_ocr": _TARGETS,
+    "minicpmv4_6": _TARGETS,
+    "minicpmv4_7": _TARGETS,
+    "qwen2_5_omni_audio_encoder": _LENGTHS,
+    "qwen3_omni_moe_audio_encoder": _LENGTHS,
+    "vibevoice_acoustic_tokenizer_encoder": {"hidden_states": normal(2, 1, 6400)},
+    "vibevoice_acoustic_tokenizer_decoder": {"hidden_states": normal(2, 64, 5)},
+    "minicpm_ocr_vision": _TARGETS,
+    "sam3_detr_decoder": _DETR_DECODER,
+    "sam3_lite_text_detr_decoder": _DETR_DECODER,
+    "qwen2_audio": {"input_ids": _one_audio, "attention_mask": ones(2, 11)},
+    "blip-2": {"decoder_input_ids": nothing},
+    "colqwen2": {"pixel_values": normal(2, 32, 384)},
+    "csm": {
+        "input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks),
+        "attention_mask": ones(2, 9),
+    },
+    "csm_depth_decoder_model": {
+        "input_ids": ids(2, 3),
+        "attention_mask": nothing,
+        "backbone_last_hidden_state": normal(2, 64),
+    },
+    "deepseek_vl_hybrid": {"high_res_pixel_values": normal(2, 3, 32, 32)},
+    "dots3_note": {"chunk_sample_lengths": fixed([640, 640])},
+    "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([640, 640])},
+    "florence_vision": {"hidden_states": normal(2, 3, 64, 64)},
+    "fun_asr_nano": _STACKED,
+    "fun_asr_nano_encoder": _STACKED,
+    "gemma4_audio": _MEL,
+    "moshi_depth": {"input_ids": ids(2, 2), "attention_mask": nothing, "last_hidden_state": normal(2, 2, 64)},
+    "pop2piano": {"input_ids": nothing, "attention_mask": ones(2, 12), "input_features": normal(2, 12, 64)},
+    "seamless_m4t": _SPEECH,
+    "seamless_m4t_v2": _SPEECH,
+    "seggpt": {
+        "pixel_values": normal(2, 3, 32, 32),
+        "prompt_pixel_values": normal(2, 3, 32, 32),
+        "prompt_masks": normal(2, 3, 32, 32),
+    },
+    "muse_glimmer_assistant": {"noise_embeds": normal(2, 5, 64), "context_hidden_states": normal(2, 9, 64)},
+    "muse_spark_audio": {"input_values": normal(2, 3840)},
+    "minicpmv4_6_vision": _TARGETS,
+    "minicpmv4_7_vision": _TARGETS,
+    "sam3_detr_encoder": _DETR_ENCODER,
+    "sam3_lite_text_detr_encoder": _DETR_ENCODER,
+    "xclip_vision_model": {"pixel_values": normal(8, 3, 32, 32)},
     "blip": {"labels": ids(2, 7)},
     "blip_2_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
     "instructblip_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
     "instructblipvideo_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
     "decision_transformer": {
-        "states": normal(2, 5, 17), "actions": normal(2, 5, 4), "rewards": normal(2, 5, 1),
-        "returns_to_go": normal(2, 5, 1), "timesteps": ids(2, 5), "attention_mask": ones(2, 5),
+        "states": normal(2, 5, 17),
+        "actions": normal(2, 5, 4),
+        "rewards": normal(2, 5, 1),
+        "returns_to_go": normal(2, 5, 1),
+        "timesteps": ids(2, 5),
+        "attention_mask": ones(2, 5),
     },
     "dia": {"decoder_input_ids": ids(2, 7, 9)},
     "dia_decoder": {"input_ids": ids(2, 7, 9), "attention_mask": ones(2, 7)} | _ACROSS,
-    "embedding_gemma2": _PATCHES | {"image_position_ids": _positions(6)},
+    "embedding_gemma2": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
     "fastspeech2_conformer_hifigan": _SPECTROGRAM,
     "speecht5_hifigan": _SPECTROGRAM,
     "fuyu": {"pixel_values": normal(2, 4, 192)},
     "gemma3n_audio": {"audio_mel": normal(2, 64, 16), "audio_mel_mask": zeros(2, 64, dtype=torch.bool)},
-    "gemma4": _PATCHES | {"image_position_ids": _positions(6)},
+    "gemma4": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
     "gemma4_vision": _PATCHES | {"pixel_position_ids": _positions(6)},
     "idefics": {"pixel_values": normal(2, 1, 3, 32, 32), "image_attention_mask": ones(2, 11, 1)},
     "idefics2_perceiver": {"context": normal(2, 16, 64), "attention_mask": ones(2, 16, dtype=torch.bool)},
     "informer": _SERIES,
     "inkling_audio": {"audio_input_ids": ids(2, 9, 16)},
-    "instructblip": {"qformer_input_ids": ids(2, 6), "qformer_attention_mask": ones(2, 6)},
-    "instructblipvideo": {"qformer_input_ids": ids(2, 6), "qformer_attention_mask": ones(2, 6), "pixel_values": normal(2, 4, 3, 32, 32)},
+    "instructblip": {
+        "decoder_input_ids": nothing,
+        "qformer_input_ids": ids(2, 6),
+        "qformer_attention_mask": ones(2, 6),
+    },
+    "instructblipvideo": {
+        "decoder_input_ids": nothing,
+        "qformer_input_ids": ids(2, 6),
+        "qformer_attention_mask": ones(2, 6),
+        "pixel_values": normal(2, 4, 3, 32, 32),
+    },
     "kosmos-2": {"image_embeds_position_mask": _marked(1, 6, 11)},
     "kosmos-2.5": {"image_embeds_position_mask": _marked(1, 6, 11), "flattened_patches": _flattened},
     "kosmos_2_5_vision_model": {"flattened_patches": _flattened},
-    "kyutai_speech_to_text": {"input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks + 1), "attention_mask": ones(2, 9)},
+    "kyutai_speech_to_text": {
+        "input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks + 1),
+        "attention_mask": ones(2, 9),
+    },
     "lightglue": {"pixel_values": normal(2, 2, 3, 64, 64)},
     "lxmert": {"visual_feats": normal(2, 5, 64), "visual_pos": normal(2, 5, 4)},
     "mimi_decoder": {"latents": normal(2, 64, 5)},
-    "minicpm_ocr_vision": {"target_sizes": fixed([[4, 4], [4, 4]])},
     "mllama": {
-        "pixel_values": normal(2, 1, 4, 3, 32, 32), "aspect_ratio_ids": fixed([[6], [6]]),
-        "aspect_ratio_mask": ones(2, 1, 4), "cross_attention_mask": ones(2, 11, 1, 4),
+        "pixel_values": normal(2, 1, 4, 3, 32, 32),
+        "aspect_ratio_ids": fixed([[6], [6]]),
+        "aspect_ratio_mask": ones(2, 1, 4),
+        "cross_attention_mask": ones(2, 11, 1, 4),
     },
     "mllama_text_model": {"cross_attention_states": normal(2, 9, 64)},
-    "mllama_vision_model": {"pixel_values": normal(2, 1, 4, 3, 32, 32), "aspect_ratio_ids": fixed([[6], [6]]), "aspect_ratio_mask": ones(2, 1, 4)},
+    "mllama_vision_model": {
+        "pixel_values": normal(2, 1, 4, 3, 32, 32),
+        "aspect_ratio_ids": fixed([[6], [6]]),
+        "aspect_ratio_mask": ones(2, 1, 4),
+    },
     "molmo2": {
-        "pixel_values": normal(2, 16, 192), "image_token_pooling": ids(2, 4, 4, low=0, high=16),
+        "pixel_values": normal(2, 16, 192),
+        "image_token_pooling": ids(8, 4, low=0, high=32),
         "image_grids": fixed([[2, 2, 0, 0], [2, 2, 0, 0]]),
     },
-    "molmo2_adapter": {"image_features": normal(2, 16, 128), "pooled_patches_idx": ids(2, 4, 4, low=0, high=16)},
+    "molmo2_adapter": {"image_features": normal(2, 16, 128), "pooled_patches_idx": ids(8, 4, low=0, high=32)},
     "molmo2_vision": {"pixel_values": normal(2, 16, 192)},
     "moshi": {
         "user_audio_codes": lambda want: want.integers(2, 95, 2, want.model.num_codebooks, 11),
         "moshi_audio_codes": lambda want: want.integers(2, 95, 2, want.model.num_codebooks, 11),
     },
-    "musicgen": {"decoder_input_ids": ids(6, 7), "input_values": nothing},
+    "musicgen": {"decoder_input_ids": ids(6, 7), "input_values": nothing, "padding_mask": nothing},
     "musicgen_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
-    "musicgen_melody": {"decoder_input_ids": ids(6, 7), "input_features": lambda want: want.normal(2, 9, want.config.num_chroma)},
+    "musicgen_melody": {
+        "decoder_input_ids": ids(6, 7),
+        "input_features": lambda want: want.normal(2, 9, want.config.num_chroma),
+    },
     "musicgen_melody_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
     "omdet-turbo": {
-        "classes_input_ids": ids(4, 5), "classes_attention_mask": ones(4, 5), "tasks_input_ids": ids(2, 6),
-        "tasks_attention_mask": ones(2, 6), "classes_structure": fixed([2, 2]),
+        "classes_input_ids": ids(4, 5),
+        "classes_attention_mask": ones(4, 5),
+        "tasks_input_ids": ids(2, 6),
+        "tasks_attention_mask": ones(2, 6),
+        "classes_structure": fixed([2, 2]),
     },
     "oneformer": {"task_inputs": lambda want: want.normal(2, want.config.task_seq_len)},
     "patchtsmixer": {"past_values": normal(2, 32, 1)},
     "patchtst": {"past_values": normal(2, 32, 1)},
-    "phi4_multimodal_audio": {"hidden_states": normal(2, 64, 16), "mask": ones(2, 8, 8, dtype=torch.bool)},
-    "pi0": {"action_embeds": normal(2, 5, 64)},
+    "phi4_multimodal_audio": {"hidden_states": normal(2, 64, 80), "mask": ones(2, 8, 8, dtype=torch.bool)},
+    "pi0": {
+        "action_embeds": normal(2, 5, 64),
+        "pixel_values": normal(2, 1, 3, 32, 32),
+        "pixel_attention_mask": ones(2, 1, dtype=torch.bool),
+        "input_ids": _pi0_text,
+    },
     "pix2struct": {"flattened_patches": _flattened, "attention_mask": ones(2, 12)},
     "pix2struct_vision_model": {"flattened_patches": _flattened, "attention_mask": ones(2, 12)},
     "pocket_tts_audio_tokenizer_decoder": {"latents": normal(2, 64, 5)},
     "rag": {"context_input_ids": ids(4, 9), "context_attention_mask": ones(4, 9), "doc_scores": normal(2, 2)},
-    "sam": _POINTS, "sam_hq": _POINTS, "sam2": _POINTS, "sam3_tracker": _POINTS,
+    "sam": _POINTS,
+    "sam_hq": _POINTS,
+    "sam2": _POINTS,
+    "sam3_tracker": _POINTS,
     "speech-encoder-decoder": {"inputs": nothing, "input_features": nothing},
     "speecht5": {"input_values": normal(2, 12, 64), "decoder_input_values": normal(2, 7, 64)},
     "superglue": {"pixel_values": normal(2, 2, 3, 64, 64)},
@@ -149,7 +272,9 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "video_llama_3_vision": {"merge_sizes": fixed([2, 2])},
     "videomae": {"bool_masked_pos": lambda want: (torch.arange(32) % 2 == 0).repeat(2, 1)},
     "visual_bert": {
-        "visual_embeds": normal(2, 5, 64), "visual_attention_mask": ones(2, 5), "visual_token_type_ids": ones(2, 5),
+        "visual_embeds": normal(2, 5, 64),
+        "visual_attention_mask": ones(2, 5),
+        "visual_token_type_ids": ones(2, 5),
     },
     "vitmatte": {"pixel_values": normal(2, 4, 64, 64)},
 }
