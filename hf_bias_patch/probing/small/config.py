@@ -9,8 +9,9 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import FamilyError
-from hf_bias_patch.probing.small.overrides import CANNOT, FIELDS
+from hf_bias_patch.probing.small.cannot import CANNOT
 from hf_bias_patch.probing.small.consistent import cut, read, repaired, tapped
+from hf_bias_patch.probing.small.overrides import FIELDS
 from hf_bias_patch.probing.small.rules import shrink
 
 if TYPE_CHECKING:
