@@ -78,7 +78,8 @@ def _small(cls: Any, given: dict[str, Any], changes: dict[str, Any]) -> Any:
         new = shrink(name, old, defaults | given)
         if name in given or new is not defaults[name]:
             values[name] = copy.deepcopy(new)
-    values |= {name: value for name, value in given.items() if name not in defaults} | layers
+    extra = {name: value for name, value in given.items() if name not in defaults}
+    values |= {name: shrink(name, value, extra) for name, value in extra.items()} | layers
     for name, spec in specs.items():
         if name in asked and not isinstance(asked[name], dict):
             continue

@@ -120,6 +120,9 @@ FIELDS: dict[str, dict[str, Any]] = {
     "glm5_next_text": {"index_kpool": 2},
     "glmasr_encoder": {"intermediate_size": 256},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granite_speech": {"window_size": 15},
+    "granite_speech_plus": {"window_size": 15},
+    "omdet-turbo": {"encoder_in_channels": [128, 256, 512]},
     "granite4_vision": {
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[-2, 0], [-1, 1]],

@@ -95,7 +95,7 @@ _DETR_DECODER = {
 }
 _STACKED = {"input_features": lambda want: want.normal(2, 12, 112), "input_features_mask": ones(2, 12)}
 _MEL = {
-    "input_features": normal(2, 64, 128),
+    "input_features": normal(2, 64, 64),
     "input_features_mask": ones(2, 64, dtype=torch.bool),
     "attention_mask": ones(2, 64, dtype=torch.bool),
 }
@@ -157,14 +157,14 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "qformer_input_ids": ids(2, 6),
         "qformer_attention_mask": ones(2, 6),
     },
-    "instructblip_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
+    "instructblip_qformer": {"query_embeds": normal(2, 6, 64), "attention_mask": ones(2, 17)} | _ACROSS,
     "instructblipvideo": {
         "decoder_input_ids": nothing,
         "qformer_input_ids": ids(2, 6),
         "qformer_attention_mask": ones(2, 6),
         "pixel_values": normal(2, 4, 3, 32, 32),
     },
-    "instructblipvideo_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
+    "instructblipvideo_qformer": {"query_embeds": normal(2, 6, 64), "attention_mask": ones(2, 17)} | _ACROSS,
     "kosmos-2": {"image_embeds_position_mask": _marked(1, 6, 11)},
     "kosmos-2.5": {"image_embeds_position_mask": _marked(1, 6, 11), "flattened_patches": _flattened},
     "kosmos_2_5_vision_model": {"flattened_patches": _flattened},
@@ -225,9 +225,11 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "classes_structure": fixed([2, 2]),
     },
     "oneformer": {"task_inputs": lambda want: want.normal(2, want.config.task_seq_len)},
+    "pe_audio": {"padding_mask": nothing},
+    "pe_audio_encoder": {"padding_mask": nothing},
     "patchtsmixer": {"past_values": normal(2, 32, 1)},
     "patchtst": {"past_values": normal(2, 32, 1)},
-    "phi4_multimodal_audio": {"hidden_states": normal(2, 64, 80), "mask": ones(2, 8, 8, dtype=torch.bool)},
+    "phi4_multimodal_audio": {"hidden_states": normal(2, 64, 80), "mask": ones(2, 2, 2, dtype=torch.bool)},
     "pi0": {
         "action_embeds": normal(2, 5, 64),
         "pixel_values": normal(2, 1, 3, 32, 32),
