@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import is_stale, weight_names
 from hf_bias_patch.errors import CheckpointError, SourceError
@@ -18,7 +19,6 @@ from hf_bias_patch.errors import CheckpointError, SourceError
 __all__ = ["Source", "resolve"]
 
 EMBEDDED = "embedded:"
-_ASSETS = Path(__file__).parent.parent / "assets"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
 _GIVE_A_FOLDER = "Give the path of a local folder, or try `embedded:bert`"
@@ -74,12 +74,12 @@ def _local(path: Path, name: str) -> Source:
 
 
 def _embedded(name: str) -> Path:
-    known = sorted(config.parent.name for config in _ASSETS.glob("*/config.json"))
+    known = sorted(config.parent.name for config in ASSETS.glob("*/config.json"))
     wanted = name.removeprefix(EMBEDDED)
     if wanted not in known:
         choice = ", ".join(EMBEDDED + other for other in known) or "none"
         _refuse(f"There is no embedded checkpoint {wanted!r}", f"Embedded are: {choice}")
-    return _ASSETS / wanted
+    return ASSETS / wanted
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

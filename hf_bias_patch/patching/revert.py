@@ -15,6 +15,7 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.durable import read_range
 from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.guards import refuse_place
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files
@@ -63,10 +64,13 @@ def revert(
 
     Raises:
         CheckpointError: it is no variant, its tensors changed since, or the undo file is damaged.
-        TargetError: the place to write to cannot be used. In either case nothing is changed.
+        TargetError: the place to write to cannot be used, as the Hub's cache and this package's own checkpoints cannot.
+            In either case nothing is changed.
     """
     source = resolve(variant)
     folder = source.path if source.path.is_dir() else source.path.parent
+    if out is None:
+        refuse_place(folder)
     if recover(folder):
         return Reverted(folder, 0, recovered=True)
     checkpoint = open_checkpoint(source.path)
