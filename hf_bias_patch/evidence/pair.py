@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -60,16 +60,34 @@ def open_pair(variant: str | os.PathLike[str] | Source, against: str | os.PathLi
 
     Raises:
         SourceError, CheckpointError: one of them leads nowhere or is damaged.
-        VerifyError: the weights are stored in a form that has no float64 counterpart.
+        VerifyError: the two are of different architectures, or the weights are stored in a form that has no float64
+            counterpart.
     """
     new, old = (place if isinstance(place, Source) else resolve(place) for place in (variant, against))
     files = open_checkpoint(new.path)
     old_files = None if is_pickled(folder_of(old)) else open_checkpoint(old.path)
+    _refuse_others(new, files, old, (old_files or files).config)
     dtype = _dtype(old, old_files or files)
     step("sha256 of the weights")
     source, made_for = _named_source(files, _party(old, old_files))
     plan, no_plan, lossy = _find_plan(files, old_files, made_for)
     return Pair(new, old, files, old_files, _party(new, files), source, dtype, plan, no_plan, lossy)
+
+
+def _refuse_others(variant: Source, files: Checkpoint, source: Source, config: Mapping[str, Any]) -> None:
+    """Refuse two checkpoints that no patch could lead from one to the other."""
+    for key in ("model_type", "architectures"):
+        new, old = (_said(place.get(key)) for place in (files.config, config))
+        if new and old and new != old:
+            raise VerifyError(
+                f"{variant.name} is a {new} and {source.name} a {old}",
+                why="Two different architectures have no outputs in common to compare",
+                remedy="Compare with the checkpoint that the variant was made from",
+            )
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
 def _dtype(source: Source, files: Checkpoint) -> str:

@@ -166,6 +166,17 @@ def test_the_plan_of_another_source(saved: Saved, tmp_path: Path) -> None:
     assert not certificate.passed
 
 
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_another_architecture_is_refused(saved: Saved, tmp_path: Path, layerwise: bool) -> None:
+    from transformers import BertModel
+
+    variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
+    with pytest.raises(VerifyError, match=r"out is a bert and .*gpt2.* a gpt2\. Two different architectures"):
+        verify(variant, saved("gpt2"), layerwise=layerwise)
+    with pytest.raises(VerifyError, match=r"out is a BertForMaskedLM and .* a BertModel"):
+        verify(variant, saved("bert", head=BertModel), layerwise=layerwise)
+
+
 def test_a_plan_that_is_not_what_its_recipe_gives(saved: Saved, tmp_path: Path) -> None:
     variant = variant_of(saved("bert"), tmp_path / "out", fold="key,value")
     text = json.loads((variant / PLAN).read_text())
