@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
+from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.evidence.capacity import require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
 from hf_bias_patch.evidence.layerwise import run_layerwise
 from hf_bias_patch.evidence.pair import Pair, Step, open_pair, versions
+from hf_bias_patch.evidence.restore import source_of
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
 from hf_bias_patch.evidence.whole import Whole, run_whole
 from hf_bias_patch.patching.plan import Plan
@@ -19,7 +21,7 @@ __all__ = ["verify"]
 
 def verify(
     variant: str | os.PathLike[str],
-    against: str | os.PathLike[str],
+    against: str | os.PathLike[str] | None = None,
     *,
     texts: Sequence[str] | None = None,
     layerwise: bool = False,
@@ -31,7 +33,7 @@ def verify(
 
     Args:
         variant: a folder, a safetensors file, `embedded:NAME` or a Hub id.
-        against: its source, in the same forms.
+        against: its source, in the same forms; by default the source is restored from the variant for the time being.
         texts: to use as inputs beside random ids; through the source's tokenizer.
         layerwise: check each attention site by itself, so that checkpoints larger than memory can be certified.
         attention: attention implementations to run; each must pass. Not used with `layerwise`.
@@ -43,10 +45,18 @@ def verify(
 
     Raises:
         SourceError, CheckpointError: one of the two leads nowhere or is damaged.
-        VerifyError: evidence cannot be collected, for example because memory is too small.
+        VerifyError: evidence cannot be collected, for example because memory is too small, or because nothing says
+            what the variant was made from.
     """
     step = progress or (lambda what: None)
-    pair = open_pair(variant, against, step)
+    new = resolve(variant)
+    with source_of(new, against) as source:
+        return _measure(open_pair(new, source, step), texts, layerwise, attention, seed, step)
+
+
+def _measure(
+    pair: Pair, texts: Sequence[str] | None, layerwise: bool, attention: Sequence[str], seed: int, step: Step
+) -> Certificate:
     if layerwise:
         found = run_layerwise(pair, seed, step)
     else:

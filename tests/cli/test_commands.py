@@ -102,6 +102,11 @@ def test_verify_fails_with_exit_code_1(run: Run, saved: Callable[..., Path], tmp
     assert code == 1 and "NOT EQUAL" in printed
 
 
+def test_verify_says_what_is_missing(run: Run, saved: Callable[..., Path]) -> None:
+    code, _, err = run("verify", saved("bert"))
+    assert code == 2 and "--against MODEL" in " ".join(err.split()) and "revert" not in err
+
+
 def test_json_of_patch_has_plan_and_certificate(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
     code, out, _ = run("patch", saved("gpt2"), tmp_path / "out", "--fold", "key", "--json")
     result = json.loads(out)

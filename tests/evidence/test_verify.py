@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.errors import CheckpointError, VerifyError
 from hf_bias_patch.evidence import capacity
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.run import verify
@@ -264,6 +264,44 @@ def test_a_source_that_was_moved_keeps_its_name(saved: Saved, tmp_path: Path) ->
     shutil.copytree(saved("bert"), tmp_path / "elsewhere")
     certificate = verify(variant, tmp_path / "elsewhere", attention=("sdpa",))
     assert certificate.source.name == saved("bert").name and certificate.passed
+
+
+def test_by_default_the_source_is_restored_from_the_variant(saved: Saved, tmp_path: Path) -> None:
+    for storage in ("zeros", "absent"):
+        variant = variant_of(saved("distilbert"), tmp_path / storage, fold="key,value,query", storage=storage)
+        certificate = verify(variant, attention=("sdpa",))
+        passes(certificate)
+        assert certificate.source.name == saved("distilbert").name
+        assert verify(variant, layerwise=True).passed
+    assert {path.name for path in tmp_path.iterdir()} == {"zeros", "absent"}, "nothing is left lying about"
+
+
+def test_what_restores_no_source_needs_one_given(
+    saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> None:
+    with pytest.raises(VerifyError, match=r"nothing to compare .* with\..*--against MODEL"):
+        verify(saved("bert"))
+    right = variant_of(saved("bert"), tmp_path / "right", fold="value")
+
+    def train(values: dict[str, torch.Tensor]) -> None:
+        values["bert.encoder.layer.1.attention.output.dense.bias"] += 1
+
+    trained = edited(right, tmp_path / "trained", train)
+    with pytest.raises(VerifyError, match=r"made from cannot be restored.* changed since.*--against MODEL") as caught:
+        verify(trained)
+    assert "Revert the variant" not in str(caught.value)
+    assert not verify(trained, saved("bert"), attention=("sdpa",)).passed
+    assert {path.name for path in tmp_path.iterdir()} == {"right", "trained"}
+
+
+def test_an_interrupted_edit_in_place_is_left_alone(saved: Saved, tmp_path: Path) -> None:
+    from hf_bias_patch.checkpoint.journal import JOURNAL
+
+    variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
+    (variant / JOURNAL).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="interrupted"):
+        verify(variant)
+    assert (variant / JOURNAL).exists()
 
 
 def test_sources_are_only_read(saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path) -> None:
