@@ -9,6 +9,7 @@ from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.evidence.capacity import require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
+from hf_bias_patch.evidence.keep import keep
 from hf_bias_patch.evidence.layerwise import run_layerwise
 from hf_bias_patch.evidence.pair import Pair, Step, open_pair, versions
 from hf_bias_patch.evidence.restore import source_of
@@ -29,7 +30,7 @@ def verify(
     seed: int = 0,
     progress: Step | None = None,
 ) -> Certificate:
-    """Measure whether a variant computes what its source computes.
+    """Measure whether a variant computes what its source computes, and keep the certificate in the variant.
 
     Args:
         variant: a folder, a safetensors file, `embedded:NAME` or a Hub id.
@@ -41,7 +42,8 @@ def verify(
         progress: told what is being done, as each step begins.
 
     Returns:
-        The certificate. That it fails is no error: see `passed` and `reasons`.
+        The certificate. That it fails is no error: see `passed` and `reasons`. It is also written into the variant (see
+        `keep`), which is only read otherwise.
 
     Raises:
         SourceError, CheckpointError: one of the two leads nowhere or is damaged.
@@ -51,7 +53,9 @@ def verify(
     step = progress or (lambda what: None)
     new = resolve(variant)
     with source_of(new, against) as source:
-        return _measure(open_pair(new, source, step), texts, layerwise, attention, seed, step)
+        certificate = _measure(open_pair(new, source, step), texts, layerwise, attention, seed, step)
+    keep(certificate, new)
+    return certificate
 
 
 def _measure(

@@ -77,6 +77,8 @@ def patch(
 ) -> Patched:
     """Write a variant of a checkpoint. The source is never modified; `out` appears whole or not at all.
 
+    The variant has no certificate yet: `verify` measures, and writes it.
+
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id. A folder that holds its weights only as a
             PyTorch pickle is converted first, without executing it, which needs torch.

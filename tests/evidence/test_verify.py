@@ -17,7 +17,7 @@ from hf_bias_patch.errors import CheckpointError, VerifyError
 from hf_bias_patch.evidence import capacity
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.run import verify
-from hf_bias_patch.patching.record import PLAN
+from hf_bias_patch.patching.record import CERTIFICATE, PLAN
 from tests.evidence.helpers import edited, variant_of
 from tests.models import NAMES, heads
 
@@ -304,11 +304,40 @@ def test_an_interrupted_edit_in_place_is_left_alone(saved: Saved, tmp_path: Path
     assert (variant / JOURNAL).exists()
 
 
-def test_sources_are_only_read(saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path) -> None:
+def test_the_certificate_is_kept_and_all_else_only_read(
+    saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> None:
     variant = variant_of(saved("gpt2"), tmp_path / "out", fold="value")
     before = tree(variant)
-    verify(variant, saved("gpt2"), attention=("eager",))
-    assert tree(variant) == before
+    certificate = verify(variant, saved("gpt2"), attention=("eager",))
+    after = tree(variant)
+    assert set(after) - set(before) == {CERTIFICATE} and before.items() <= after.items()
+    assert Certificate.loads((variant / CERTIFICATE).read_bytes()) == certificate
+    again = verify(variant, saved("gpt2"), layerwise=True)
+    assert Certificate.loads((variant / CERTIFICATE).read_bytes()) == again != certificate
+
+
+def test_what_is_not_ours_gets_no_certificate(
+    saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> None:
+    variant = variant_of(saved("gpt2"), tmp_path / "out", fold="value")
+    plain = edited(variant, tmp_path / "plain", lambda values: None, plan=False)
+    cached = tmp_path / "hub" / "models--owner--name" / "snapshots" / ("0" * 40)
+    (cached.parent.parent / "blobs").mkdir(parents=True)
+    shutil.copytree(variant, cached)
+    before = tree(tmp_path)
+    for folder in (plain, cached):
+        assert verify(folder, saved("gpt2"), attention=("sdpa",)).passed
+    assert tree(tmp_path) == before
+
+
+def test_a_linked_certificate_is_replaced_and_not_followed(saved: Saved, tmp_path: Path) -> None:
+    variant = variant_of(saved("gpt2"), tmp_path / "out", fold="value")
+    (tmp_path / "other").write_text("not ours")
+    (variant / CERTIFICATE).symlink_to(tmp_path / "other")
+    certificate = verify(variant, saved("gpt2"), layerwise=True)
+    assert Certificate.loads((variant / CERTIFICATE).read_bytes()) == certificate
+    assert (tmp_path / "other").read_text() == "not ours"
 
 
 def test_importing_loads_no_framework() -> None:
