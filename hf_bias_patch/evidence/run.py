@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.capacity import require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
 from hf_bias_patch.evidence.keep import keep
@@ -17,7 +18,7 @@ from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
 from hf_bias_patch.evidence.whole import Whole, run_whole
 from hf_bias_patch.patching.plan import Plan
 
-__all__ = ["verify"]
+__all__ = ["refuse_texts", "verify"]
 
 
 def verify(
@@ -35,7 +36,7 @@ def verify(
     Args:
         variant: a folder, a safetensors file, `embedded:NAME` or a Hub id.
         against: its source, in the same forms; by default the source is restored from the variant for the time being.
-        texts: to use as inputs beside random ids; through the source's tokenizer.
+        texts: to use as inputs beside random ids; through the source's tokenizer. Not with `layerwise`.
         layerwise: check each attention site by itself, so that checkpoints larger than memory can be certified.
         attention: attention implementations to run; each must pass. Not used with `layerwise`.
         seed: of the random inputs.
@@ -50,12 +51,27 @@ def verify(
         VerifyError: evidence cannot be collected, for example because memory is too small, or because nothing says
             what the variant was made from.
     """
+    refuse_texts(texts, layerwise)
     step = progress or (lambda what: None)
     new = resolve(variant)
     with source_of(new, against) as source:
         certificate = _measure(open_pair(new, source, step), texts, layerwise, attention, seed, step)
     keep(certificate, new)
     return certificate
+
+
+def refuse_texts(texts: Sequence[str] | None, layerwise: bool) -> None:
+    """Refuse texts for a check site by site, which has no use for them.
+
+    Raises:
+        VerifyError: both were asked for.
+    """
+    if texts and layerwise:
+        raise VerifyError(
+            "Texts are no inputs of a check site by site",
+            why="It runs no whole model, and gives each site random states instead",
+            remedy="Leave out --texts (texts=) or --layerwise (layerwise=True)",
+        )
 
 
 def _measure(

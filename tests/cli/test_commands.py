@@ -174,6 +174,16 @@ def test_refusals_name_the_reason_and_write_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_texts_site_by_site_are_refused_before_anything_is_written(
+    run: Run, saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a text\n")
+    code, _, err = run("patch", saved("bert"), tmp_path / "out", "--fold", "key", "--texts", texts, "--layerwise")
+    assert code == 2 and "Texts are no inputs" in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_existing_out_needs_overwrite(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("patch", saved("bert"), out, "--fold", "key", "--no-verify")

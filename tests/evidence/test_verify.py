@@ -246,6 +246,12 @@ def test_texts(saved: Saved, tmp_path: Path) -> None:
         verify(variant, source, texts=[""])
 
 
+def test_texts_are_refused_site_by_site(saved: Saved, tmp_path: Path) -> None:
+    variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
+    with pytest.raises(VerifyError, match=r"Texts are no inputs.*--layerwise"):
+        verify(variant, saved("bert"), texts=["a text"], layerwise=True)
+
+
 def test_texts_without_a_tokenizer_are_left_out(saved: Saved, tmp_path: Path) -> None:
     variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
     certificate = verify(variant, saved("bert"), texts=["a text"], attention=("sdpa",))
