@@ -98,4 +98,4 @@ def _equal(claims: tuple[Claim, ...]) -> str:
         name = FLAGS[claim.flag]
         seen = "not measured" if claim.error is None else f"{claim.error:.1g}"
         words.append(f"[green]{name}[/] ({seen})" if claim.claimed else f"[yellow]not {name}[/] ({seen})")
-    return f"What stays equal (largest change in float64): {', '.join(words)}."
+    return f"What stays equal (largest change in float64, on the short inputs): {', '.join(words)}."

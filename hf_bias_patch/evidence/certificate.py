@@ -131,6 +131,9 @@ class Claim(_Evidence):
         error: relative error measured in float64; None where it could not be measured.
         bound: what the error may be for the flag to hold.
         how: how it was measured, or why not.
+
+    In JSON, `held` says whether it stayed equal; certificates of version 0.1.0 may call that `measured`, which is not
+    read back, as nothing that follows from the evidence is.
     """
 
     flag: str
@@ -141,8 +144,8 @@ class Claim(_Evidence):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def measured(self) -> bool | None:
-        """Whether it held; None where it could not be measured."""
+    def held(self) -> bool | None:
+        """Whether it stayed equal; None where it could not be measured."""
         return None if self.error is None else self.error <= self.bound
 
 

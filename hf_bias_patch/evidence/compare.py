@@ -76,8 +76,14 @@ class Meter:
         return groups
 
     def main(self) -> float:
-        """The largest relative error of what the model is for, the states between its layers left aside."""
-        return max(self.worst(group)[0] for group in self.groups() if group not in INNER_GROUPS)
+        """The largest relative error of what the model is for: its logits, or whatever else its head gives out.
+
+        States between the layers are left aside, and so is the last one, unless it is all there is (a model without a
+        head): a state's largest error is another number than that of the logits made of it.
+        """
+        outer = [group for group in self.groups() if group not in INNER_GROUPS]
+        of_head = [group for group in outer if not group.endswith("last_hidden_state")]
+        return max(self.worst(group)[0] for group in of_head or outer)
 
     def worst(self, group: str) -> tuple[float, str]:
         """The largest relative error within a group, and the output that has it."""

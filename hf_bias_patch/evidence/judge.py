@@ -63,7 +63,7 @@ def _too_far(figure: Figure) -> str:
 
 def _of_claims(certificate: Certificate) -> Iterator[str]:
     for claim in certificate.equal:
-        if claim.claimed and claim.measured is False:
+        if claim.claimed and claim.held is False:
             yield (
                 f"The plan says that {claim.flag.replace('_', ' ')} stay equal, but they differ by {claim.error:.2g}."
             )

@@ -30,7 +30,7 @@ def passes(certificate: Certificate) -> None:
     assert certificate.algebra is not None and certificate.algebra.error < 1e-13
     tensors = certificate.tensors
     assert tensors is not None and tensors.exact == tensors.planned and tensors.exact > 0
-    assert certificate.equal and all(claim.measured is not False for claim in certificate.equal if claim.claimed)
+    assert certificate.equal and all(claim.held is not False for claim in certificate.equal if claim.claimed)
     assert Certificate.loads(certificate.dumps()) == certificate
 
 
@@ -82,7 +82,7 @@ def test_query_into_the_norm(saved: Saved, tmp_path: Path) -> None:
     variant = variant_of(saved("bert", "F64"), tmp_path / "out", fold="query:norm")
     certificate = verify(variant, saved("bert", "F64"))
     passes(certificate)
-    measured = {claim.flag: claim.measured for claim in certificate.equal}
+    measured = {claim.flag: claim.held for claim in certificate.equal}
     assert measured["attention_weights"] and measured["logits"] and not measured["hidden_states"]
 
 
