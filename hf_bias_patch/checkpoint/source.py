@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.guards import ASSETS
+from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import is_stale, weight_names
 from hf_bias_patch.errors import CheckpointError, SourceError
 
-__all__ = ["Source", "resolve"]
+__all__ = ["Source", "resolve", "sha256_of"]
 
 EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -65,6 +66,16 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
     if not isinstance(model, str) or not _HUB_ID.fullmatch(name) or name.endswith(".safetensors"):
         _refuse(f"{name!r} does not exist, and is no Hub id either", _GIVE_A_FOLDER)
     return _local(_from_hub(name, revision), name)
+
+
+def sha256_of(source: Source, names: Iterable[str]) -> dict[str, str]:
+    """The sha256 of files of a source by name, read only where the Hub's cache does not tell.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    folder = source.path if source.path.is_dir() else source.path.parent
+    return {name: source.known_sha256.get(name) or sha256_file(folder / name) for name in names}
 
 
 def _local(path: Path, name: str) -> Source:

@@ -41,14 +41,9 @@ def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
     """Measure site by site; holds a few copies of one projection's matrix at a time.
 
     Raises:
-        VerifyError: the source is a pickle, which cannot be read tensor by tensor.
+        VerifyError: a projection's weight is no plain tensor.
         FamilyError: no family says where the attention sites are.
     """
-    if pair.source_files is None:
-        raise VerifyError(
-            f"{pair.source.name} is a pickle, which cannot be read one tensor at a time",
-            remedy="Load it with transformers and save it again: save_pretrained writes safetensors",
-        )
     found = Whole(no_algebra=pair.no_plan)
     for index, site in enumerate(find_sites(pair.source_files.config, pair.source_files.tensors)):
         step(f"site {site.name}")

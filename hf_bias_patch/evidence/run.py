@@ -12,7 +12,7 @@ from hf_bias_patch.evidence.capacity import require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
 from hf_bias_patch.evidence.keep import keep
 from hf_bias_patch.evidence.layerwise import run_layerwise
-from hf_bias_patch.evidence.pair import Pair, Step, open_pair, versions
+from hf_bias_patch.evidence.pair import Pair, Step, opened_pair, versions
 from hf_bias_patch.evidence.restore import source_of
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
 from hf_bias_patch.evidence.whole import Whole, run_whole
@@ -54,8 +54,8 @@ def verify(
     refuse_texts(texts, layerwise)
     step = progress or (lambda what: None)
     new = resolve(variant)
-    with source_of(new, against) as source:
-        certificate = _measure(open_pair(new, source, step), texts, layerwise, attention, seed, step)
+    with source_of(new, against) as source, opened_pair(new, source, step) as pair:
+        certificate = _measure(pair, texts, layerwise, attention, seed, step)
     keep(certificate, new)
     return certificate
 
@@ -106,16 +106,14 @@ def _measure(
 
 def _require_memory(pair: Pair, texts: int) -> None:
     """The float64 model, what `apply` keeps of it, and the reference outputs."""
-    files = pair.source_files or pair.variant_files
+    files = pair.source_files
     touched = sum(files.tensors[name].size for name in (pair.plan.touched if pair.plan else ()))
     widest = max(info.shape[0] for info in files.tensors.values() if info.shape)
     outputs = (1000 + 128 * texts) * widest
     require_memory(8 * files.parameters + 16 * touched + 16 * outputs, pair.source.name)
 
 
-def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors | None:
-    if pair.source_files is None:
-        return None
+def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors:
     step("tensors, byte for byte")
     free = None
     if layerwise and pair.plan is None:

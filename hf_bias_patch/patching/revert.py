@@ -21,7 +21,7 @@ from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patching.record import UNDO
+from hf_bias_patch.patching.record import UNDO, source_sha256
 from hf_bias_patch.patching.undo import Undo
 
 __all__ = ["Reverted", "revert"]
@@ -39,12 +39,15 @@ class Reverted:
         sha256: weight files whose sha256 was compared with the source's; empty for edits in place, where every
             restored tensor was compared instead.
         recovered: whether an interrupted in-place edit was taken back, instead of a finished patch.
+        converted: the PyTorch pickles that the patch was made from; what is restored is their conversion to
+            safetensors, the same values in other files. Empty where the source itself is restored.
     """
 
     path: Path
     tensors: int
     sha256: tuple[str, ...] = ()
     recovered: bool = False
+    converted: tuple[str, ...] = ()
 
 
 def revert(
@@ -89,8 +92,17 @@ def revert(
         else:
             _in_place(checkpoint, undo)
         return Reverted(
-            Path(out) if out is not None else folder, len(undo.manifest.tensors), tuple(undo.manifest.sha256)
+            Path(out) if out is not None else folder,
+            len(undo.manifest.tensors),
+            tuple(undo.manifest.sha256),
+            converted=_pickles(checkpoint, undo),
         )
+
+
+def _pickles(checkpoint: Checkpoint, undo: Undo) -> tuple[str, ...]:
+    """The files that the variant names as its source, where they are others than those it restores."""
+    named = source_sha256(checkpoint.config)
+    return tuple(named) if undo.manifest.sha256 and named.keys().isdisjoint(undo.manifest.sha256) else ()
 
 
 def _in_place(checkpoint: Checkpoint, undo: Undo) -> None:

@@ -94,6 +94,15 @@ def test_patch_verify_and_revert(run: Run, saved: Callable[..., Path], tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"], "nothing is left lying about"
 
 
+def test_revert_says_that_a_pickle_comes_back_as_its_conversion(run: Run, tmp_path: Path) -> None:
+    from tests.patching.test_pickled_source import pickled
+
+    assert run("patch", pickled(tmp_path / "source"), tmp_path / "out", "--fold", "key", "--no-verify")[0] == 0
+    code, printed, _ = run("revert", tmp_path / "out")
+    words = " ".join(printed.split())
+    assert code == 0 and "sha256 of model.safetensors is that of the conversion of pytorch_model.bin" in words
+
+
 def test_verify_fails_with_exit_code_1(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, printed, _ = run("patch", saved("bert"), out, "--drop", "value")
