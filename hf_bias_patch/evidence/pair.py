@@ -16,7 +16,7 @@ from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.evidence.certificate import Party
-from hf_bias_patch.evidence.history import ancestor, history
+from hf_bias_patch.evidence.history import Patch, ancestor, history
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.tensors import storage_dtype
@@ -43,6 +43,8 @@ class Pair:
         dtype: the storage dtype, one of `FLOATS`.
         plan: what leads from source to variant, made anew from the variant's recipe; None if that is not known.
         no_plan: why there is none; empty where there is one.
+        chain: the plans of several patches that lead from source to variant, in order; empty unless there are several.
+        absent: biases that the variant says have left it.
         lossy: whether the variant says of itself that it changes the function on purpose.
     """
 
@@ -55,7 +57,16 @@ class Pair:
     dtype: str
     plan: Plan | None
     no_plan: str
+    chain: tuple[Plan, ...]
+    absent: frozenset[str]
     lossy: bool
+
+    @property
+    def touched(self) -> set[str] | None:
+        """Tensors that a chain of patches may have changed; None where nothing tells."""
+        if not self.chain:
+            return None
+        return {name for plan in self.chain for name in (*plan.touched, *plan.absent)}
 
 
 @contextmanager
@@ -96,13 +107,26 @@ def open_pair(
     dtype = _dtype(old, old_files)
     step("sha256 of the weights")
     sha256 = sha256_of(old, old_files.files)
-    depth = _depth(files, old_files, sha256.values())
+    patches = history(files)
+    depth = _depth(files, patches, old_files, sha256.values())
     if given is not None and given.path != old.path:
         sha256 = sha256_of(given, pickle_files(given.path))
-    source = _named(files, _party(given or old, sha256), depth)
-    plan, no_plan, lossy = _find_plan(files, old_files, depth)
-    party = _party(new, sha256_of(new, files.files))
-    return Pair(new, old, files, old_files, party, source, dtype, plan, no_plan, lossy)
+    chain = tuple(patch.plan for patch in reversed(patches[:depth])) if depth and depth > 1 else ()
+    plan, no_plan, lossy = _find_plan(files, old_files, depth, chain)
+    return Pair(
+        variant=new,
+        source=old,
+        variant_files=files,
+        source_files=old_files,
+        variant_party=_party(new, sha256_of(new, files.files)),
+        source_party=_named(files, _party(given or old, sha256), depth),
+        dtype=dtype,
+        plan=plan,
+        no_plan=no_plan,
+        chain=chain,
+        absent=frozenset(_block(files).get("absent") or ()),
+        lossy=lossy,
+    )
 
 
 def _refuse_others(variant: Source, files: Checkpoint, source: Source, config: Mapping[str, Any]) -> None:
@@ -138,16 +162,17 @@ def _party(source: Source, sha256: dict[str, str]) -> Party:
     return Party(name=name, revision=source.revision, sha256=sha256)
 
 
-def _depth(files: Checkpoint, source: Checkpoint, sha256: Collection[str]) -> int | None:
+def _depth(files: Checkpoint, patches: list[Patch], source: Checkpoint, sha256: Collection[str]) -> int | None:
     """How many patches lie between source and variant; 0 if the source is no ancestor, None if nothing tells."""
-    patches = history(files)
     if patches:
         return ancestor(patches, source, sha256) or 0
     known = source_sha256(files.config)
     return int(sorted(known.values()) == sorted(sha256)) if known else None
 
 
-def _find_plan(files: Checkpoint, source: Checkpoint, depth: int | None) -> tuple[Plan | None, str, bool]:
+def _find_plan(
+    files: Checkpoint, source: Checkpoint, depth: int | None, chain: tuple[Plan, ...]
+) -> tuple[Plan | None, str, bool]:
     """The plan, why there is none, and whether it (or what came before it) is lossy."""
     lossy = bool(_block(files).get("lossy"))
     path = files.folder / PLAN
@@ -155,6 +180,8 @@ def _find_plan(files: Checkpoint, source: Checkpoint, depth: int | None) -> tupl
         return None, f"The variant has no {PLAN}, so there is no plan to apply in float64", lossy
     stored = Plan.loads(path.read_bytes(), path)
     lossy = lossy or stored.lossy
+    if chain:
+        return None, _in_steps(chain), lossy
     if depth not in (1, None):
         return None, "The variant's plan was made for another checkpoint than this one (its checksums differ)", lossy
     try:
@@ -164,6 +191,15 @@ def _find_plan(files: Checkpoint, source: Checkpoint, depth: int | None) -> tupl
     if _outline(plan) != _outline(stored):
         return None, "The variant's plan is not what its recipe gives for this source", lossy or plan.lossy
     return plan, "", lossy or plan.lossy
+
+
+def _in_steps(chain: tuple[Plan, ...]) -> str:
+    steps = [", ".join(dict.fromkeys(edit.label for edit in plan.edits)) for plan in chain]
+    return (
+        f"The variant was made from this checkpoint in {len(chain)} patches ({'; then '.join(steps)}), and the plan of "
+        "each fits only the checkpoint that it was made for. Verify them one by one for the float64 figure: without "
+        "--against, a variant is compared with what its last patch was made from"
+    )
 
 
 def _block(files: Checkpoint) -> dict[str, Any]:

@@ -115,14 +115,14 @@ def _require_memory(pair: Pair, texts: int) -> None:
 
 def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors:
     step("tensors, byte for byte")
-    free = None
-    if layerwise and pair.plan is None:
+    free = pair.touched
+    if layerwise and pair.plan is None and free is None:
         from hf_bias_patch.attention.find import find_sites
 
         sites = find_sites(pair.source_files.config, pair.source_files.tensors)
         slots = [slot for site in sites for slot in site.slots.values()]
         free = {name for slot in slots for name in (slot.bias, slot.weight) if name}
-    return compare_tensors(pair.source_files, pair.variant_files, pair.plan, free)
+    return compare_tensors(pair.source_files, pair.variant_files, pair.plan, free, pair.absent)
 
 
 def _tolerance_from(pair: Pair) -> str:
@@ -141,6 +141,11 @@ def _tolerance_from(pair: Pair) -> str:
 def _notes(pair: Pair, found: Whole) -> list[str]:
     notes = []
     plan = pair.plan
+    if pair.chain:
+        notes.append(
+            f"Tensors that none of the {len(pair.chain)} patches touch were compared byte for byte; for those they "
+            "touch there is no one plan to compare with."
+        )
     if plan and plan.edits and not plan.changes:
         notes.append("Every bias the plan removes is zero already: the variant is its source.")
     if plan and not all(figure.passed for run in found.runs for figure in run.deployed):
