@@ -46,7 +46,8 @@ class Figure(_Evidence):
     Attributes:
         output: which output, or group of outputs.
         worst: the output of that group with the largest error.
-        error: max |a - b| over max |reference|.
+        error: max |a - b| over max |reference|; of single sites in the storage dtype (mode `layerwise`), both are root
+            mean squares.
         bound: what the error may be.
         floor: the noise floor the bound comes from; None for float64 figures.
         values: numbers compared.
@@ -114,12 +115,14 @@ class Run(_Evidence):
         algebra: in float64, the source with the plan applied against the source; empty without a plan.
         deployed: the variant in the storage dtype against the source in float64.
         decoding: of models that generate.
+        amplification: of one site, the most that any of its folds multiplies the rounding error of a bias by.
     """
 
     where: str
     algebra: tuple[Figure, ...] = ()
     deployed: tuple[Figure, ...]
     decoding: Decoding | None = None
+    amplification: float | None = None
 
 
 class Claim(_Evidence):

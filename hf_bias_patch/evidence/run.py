@@ -11,7 +11,7 @@ from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.capacity import require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
 from hf_bias_patch.evidence.keep import keep
-from hf_bias_patch.evidence.layerwise import run_layerwise
+from hf_bias_patch.evidence.layerwise import ONE_ROUNDING, run_layerwise
 from hf_bias_patch.evidence.pair import Pair, Step, opened_pair, versions
 from hf_bias_patch.evidence.restore import source_of
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
@@ -90,7 +90,7 @@ def _measure(
         dtype=pair.dtype,
         seed=seed,
         probes=tuple(found.probes),
-        tolerance_from=_tolerance_from(pair),
+        tolerance_from=_tolerance_from(pair, layerwise),
         lossy=pair.lossy,
         recipe=pair.plan.recipe.plain() if pair.plan else None,
         no_algebra=found.no_algebra,
@@ -125,16 +125,19 @@ def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors:
     return compare_tensors(pair.source_files, pair.variant_files, pair.plan, free, pair.absent)
 
 
-def _tolerance_from(pair: Pair) -> str:
+def _tolerance_from(pair: Pair, layerwise: bool) -> str:
     bound = max(ALGEBRA_BOUND, norm_bound(pair.plan.edits) if pair.plan else 0.0)
     why = "the conditioning of the query weights" if bound > ALGEBRA_BOUND else "set for folds that solve nothing"
     algebra = f"float64 figures stay below {bound:.2g} ({why})"
     if pair.dtype == "F64":
         return f"{algebra}; the storage dtype is float64, so deployed figures have the same bound"
+    output, least = "each output by itself", f"{unit_roundoff(pair.dtype):.2g}, the rounding of one value"
+    if layerwise:
+        output = "each site by itself, in root mean square over its output"
+        least = f"{ONE_ROUNDING * unit_roundoff(pair.dtype):.2g}, the root mean square of rounding once"
     return (
         f"{algebra}; deployed figures stay below {TOLERANCE:g} times the noise floor, which is measured: the source in "
-        f"{pair.dtype} against the source in float64, each output by itself, on the same inputs, and at least "
-        f"{unit_roundoff(pair.dtype):.2g}, the rounding of one value"
+        f"{pair.dtype} against the source in float64, {output}, on the same inputs, and at least {least}"
     )
 
 

@@ -116,6 +116,12 @@ def test_verify_says_what_is_missing(run: Run, saved: Callable[..., Path]) -> No
     assert code == 2 and "--against MODEL" in " ".join(err.split()) and "revert" not in err
 
 
+def test_layerwise_names_the_worst_site(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
+    assert run("patch", saved("bart"), tmp_path / "out", "--fold", "key,value", "--no-verify")[0] == 0
+    code, out, _ = run("verify", tmp_path / "out", "--layerwise")
+    assert code == 0 and len(re.findall(r"(encoder|decoder)\.\d\.(self|cross), worst of 8 sites", out)) == 2
+
+
 def test_json_of_patch_has_plan_and_certificate(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
     code, out, _ = run("patch", saved("gpt2"), tmp_path / "out", "--fold", "key", "--json")
     result = json.loads(out)
