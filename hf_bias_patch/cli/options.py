@@ -14,7 +14,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT.")]
 Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]
 Layerwise = Annotated[bool, typer.Option(help="Verify site by site: for checkpoints larger than memory.")]
-Seed = Annotated[int, typer.Option(help="Seed of random fills and probes.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random probes.", min=0)]
 
 
 def read_texts(path: Path | None) -> list[str] | None:

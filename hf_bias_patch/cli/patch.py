@@ -47,7 +47,7 @@ def patch(
         str | None,
         typer.Option(help="What becomes of a removed bias: zeros (any loader works) or absent.", show_default="zeros"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of random fills.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of random fills, 0 or more.", show_default="0")] = None,
     max_loss: Annotated[
         float | None, typer.Option(help="Largest relative rounding loss of a folded bias.", show_default="0.1")
     ] = None,

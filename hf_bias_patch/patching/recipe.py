@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
@@ -117,7 +126,7 @@ class Recipe(BaseModel):
         stack: `encoder` or `decoder`; both if None.
         attention: `self` or `cross`; both if None.
         storage: `zeros` keeps a removed bias as zeros, `absent` takes tensor and parameter away.
-        seed: of random fills.
+        seed: of random fills; 0 or more.
         max_loss: largest relative rounding loss a fold may cost the bias it moves (amplification · unit roundoff).
     """
 
@@ -128,12 +137,13 @@ class Recipe(BaseModel):
     fill: Annotated[dict[Projection, Fill], BeforeValidator(_fills)] = Field(default_factory=dict)
     freeze: _Projections = ()
     train: _Projections = ()
-    layers: Annotated[tuple[int, ...] | None, BeforeValidator(_layers)] = None
+    layers: Annotated[tuple[StrictInt, ...] | None, BeforeValidator(_layers)] = None
     stack: Literal["encoder", "decoder"] | None = None
     attention: Literal["self", "cross"] | None = None
     storage: Literal["zeros", "absent"] = "zeros"
-    seed: int = 0
-    max_loss: Annotated[float, Field(gt=0, le=1)] = 0.1
+    # Strict: YAML reads `yes` as true, which is no number, and Python would take it for 1.
+    seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    max_loss: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
