@@ -21,6 +21,7 @@ from pydantic import (
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.errors import RecipeError
+from hf_bias_patch.patching import strict_yaml
 
 __all__ = ["Fill", "Recipe", "make_recipe", "read_recipe", "recipe_or_fields"]
 
@@ -66,7 +67,7 @@ def _folds(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: destination or "default" for name, destination in value.items()}
     pairs = (item.partition(":") for item in _names(value))
-    return {name: destination or "default" for name, _, destination in pairs}
+    return _once((name, destination or "default") for name, _, destination in pairs)
 
 
 def _fills(value: Any) -> Any:
@@ -75,8 +76,17 @@ def _fills(value: Any) -> Any:
         pairs = [item.partition("=") for item in _names(value)]
         if missing := [name for name, equals, _ in pairs if not equals]:
             raise ValueError(f"{missing[0]!r} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
-        value = {name: text for name, _, text in pairs}
+        value = _once((name, text) for name, _, text in pairs)
     return {name: fill if isinstance(fill, (Fill, Mapping)) else _fill(fill) for name, fill in value.items()}
+
+
+def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Pairs as a mapping, unless two disagree."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise ValueError(f"{name} is asked for twice, as {found[name]} and as {value}")
+    return found
 
 
 def _names(value: Any) -> Any:
@@ -207,11 +217,11 @@ def read_recipe(path: str | Path) -> Recipe:
     """A recipe from a YAML (or JSON) file.
 
     Raises:
-        RecipeError: the file cannot be read, is not a mapping, or a field of it is wrong.
+        RecipeError: the file cannot be read, is not a mapping, has a key twice, or a field of it is wrong.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = strict_yaml.load(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"The recipe {path} is no mapping of fields", remedy="Write, for example, `fold: [key]`")

@@ -88,6 +88,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fold": "value:nothing"}, "value:nothing is not offered"),
     ({"fold": "value:norm"}, "value:norm is not offered"),
     ({"fold": "query:output"}, "query:output is not offered"),
+    ({"fold": "key,key:weight"}, "key is asked for twice, as default and as weight"),
+    ({"fill": ["key=1", "key=2"]}, "key is asked for twice, as 1 and as 2"),
     ({"fold": "output"}, "output bias has nowhere to go"),
     ({"fold": "key", "drop": "key"}, "key is in both fold and drop"),
     ({"fold": "key,value", "fill": "value=0"}, "value is in both fold and fill"),
@@ -199,6 +201,11 @@ def test_a_yaml_file(tmp_path: Path) -> None:
         ("fill: key=uniform:-5:5\nseed: -1", "seed"),
         ("fold: 3", "fold"),
         ("fold: {key: [1]}", "fold.key"),
+        ("fold: key\nfold: value", "fold stands there twice"),
+        ("fold: {key: nothing, key: weight}", "key stands there twice"),
+        ('{"fold": "key", "layers": 0, "layers": 1}', "layers stands there twice"),
+        ("fold: key\nlayers: 2001-99-99", "cannot be read"),
+        ("[" * 5000, "cannot be read"),
     ],
 )
 def test_a_yaml_file_that_is_none(tmp_path: Path, text: str, says: str) -> None:
@@ -206,6 +213,12 @@ def test_a_yaml_file_that_is_none(tmp_path: Path, text: str, says: str) -> None:
     path.write_text(text)
     with pytest.raises(RecipeError, match=says):
         read_recipe(path)
+
+
+def test_a_merge_key_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("fold: {<<: {key: nothing, value: output}, key: weight}")
+    assert read_recipe(path) == make_recipe(fold="key:weight,value:output")
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
