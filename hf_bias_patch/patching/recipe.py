@@ -22,6 +22,7 @@ from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.errors import RecipeError
 from hf_bias_patch.patching import strict_yaml
+from hf_bias_patch.patching.wording import not_offered, problems
 
 __all__ = ["Fill", "Recipe", "make_recipe", "read_recipe", "recipe_or_fields"]
 
@@ -58,7 +59,9 @@ def _fill(text: Any) -> dict[str, Any]:
             return {"kind": "constant", "first": float(kind)}
         first, second = map(float, numbers)
     except ValueError:
-        raise ValueError(f"{text!r} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD") from None
+        kind = ""
+    if kind not in ("uniform", "normal"):
+        raise ValueError(f"{text!r} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD")
     return {"kind": kind, "first": first, "second": second}
 
 
@@ -167,7 +170,7 @@ class Recipe(BaseModel):
             if not offered:
                 raise ValueError(f"the {projection} bias has nowhere to go; drop or fill it instead")
             if destination not in ("default", *offered):
-                raise ValueError(f"{projection}:{destination} is not offered; a {projection} bias folds into {offered}")
+                raise ValueError(not_offered(projection, destination))
         if self.storage == "absent" and not (self.fold or self.drop):
             raise ValueError("storage absent takes away what is folded or dropped, and nothing is")
         return self
@@ -194,7 +197,9 @@ def make_recipe(**fields: Any) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        raise RecipeError(_explain(error), remedy=f"Fields: {', '.join(Recipe.model_fields)}") from None
+        raise RecipeError(
+            f"The recipe is wrong: {'; '.join(problems(error))}", remedy=f"Fields: {', '.join(Recipe.model_fields)}"
+        ) from None
 
 
 def recipe_or_fields(recipe: Recipe | None, fields: Mapping[str, Any]) -> Recipe:
@@ -226,17 +231,3 @@ def read_recipe(path: str | Path) -> Recipe:
     if not isinstance(content, dict):
         raise RecipeError(f"The recipe {path} is no mapping of fields", remedy="Write, for example, `fold: [key]`")
     return make_recipe(**{str(key): value for key, value in content.items()})
-
-
-def _explain(error: ValidationError) -> str:
-    return "The recipe is wrong: " + "; ".join(_problems(error))
-
-
-def _problems(error: ValidationError) -> Iterable[str]:
-    for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-        if problem["type"] == "extra_forbidden":
-            yield f"there is no field `{where}`"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            yield f"{where}: {message}" if where else message
