@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,6 +43,10 @@ class Fill(BaseModel):
     def _drawable(self) -> Fill:
         if self.kind == "uniform" and self.first >= self.second:
             raise ValueError(f"uniform:{self.first:g}:{self.second:g}: LOW must lie below HIGH")
+        if self.kind == "uniform" and math.isinf(self.second - self.first):
+            raise ValueError(
+                f"uniform:{self.first:g}:{self.second:g}: HIGH lies too far above LOW to draw between them"
+            )
         if self.kind == "normal" and self.second <= 0:
             raise ValueError(f"normal:{self.first:g}:{self.second:g}: STD must be positive")
         return self

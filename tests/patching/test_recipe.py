@@ -103,6 +103,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fill": "key=red"}, "'red' is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD"),
     ({"fill": "key=uniform:1"}, "none of NUMBER"),
     ({"fill": "key=uniform:5:-5"}, "LOW must lie below HIGH"),
+    ({"fill": "key=uniform:-1e308:1e308"}, "HIGH lies too far above LOW"),
     ({"fill": "key=normal:0:0"}, "STD must be positive"),
     ({"fill": "key=poisson:0:1"}, "'poisson:0:1' is none of NUMBER"),
     ({"fill": "key=nan"}, "fill.key.first: nan is no finite number"),
