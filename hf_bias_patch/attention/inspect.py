@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class BiasValues:
         nbytes: bytes they take.
         norm: Euclidean norm.
         head_norms: Euclidean norm per head (per key-value head for key and value); empty for the output bias.
+        not_finite: how many of the numbers are NaN or infinite; norms over such are NaN or infinite too.
     """
 
     dtype: str
@@ -38,6 +40,7 @@ class BiasValues:
     nbytes: int
     norm: float
     head_norms: tuple[float, ...]
+    not_finite: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Inspection:
         return counts
 
     def plain(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Everything as strict JSON values: a norm that is NaN or infinite is None."""
         return {
             "model": self.model,
             "model_type": self.model_type,
@@ -112,13 +115,22 @@ class Inspection:
             return entry
         values = self.values[site.name, slot.projection]
         return entry | {
-            "folds": slot.verdict.folds,
+            "folds": [
+                {"destination": destination, "exact": not refusal, "reason": refusal}
+                for destination, refusal in slot.verdict.folds.items()
+            ],
             "tensor": slot.bias,
             "dtype": values.dtype,
             "parameters": values.parameters,
-            "norm": values.norm,
-            "head_norms": list(values.head_norms),
+            "not_finite": values.not_finite,
+            "norm": _number(values.norm),
+            "head_norms": [_number(norm) for norm in values.head_norms],
         }
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it, which knows neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> Inspection:
@@ -174,4 +186,5 @@ def _measure(checkpoint: Checkpoint, site: Site, slot: Slot, bias: np.ndarray) -
         nbytes=own.size * numpy_dtype(dtype).itemsize,
         norm=float(np.linalg.norm(own)),
         head_norms=tuple(map(float, per_head)),
+        not_finite=int(np.count_nonzero(~np.isfinite(own))),
     )

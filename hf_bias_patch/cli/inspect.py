@@ -37,7 +37,7 @@ def inspect(
 
         draw(found, plot)
     if as_json:
-        typer.echo(json.dumps(found.plain(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(found.plain(), indent=2, ensure_ascii=False, allow_nan=False))
         return
     _print(found, values)
 
@@ -96,6 +96,8 @@ def _cell(found: Inspection, site: str, slot: Slot, with_dtype: bool, notes: dic
     mark = notes.setdefault(slot.verdict.reason, f"({len(notes) + 1})")
     value = found.values[site, slot.projection]
     dtype = f" {value.dtype}" if with_dtype else ""
+    if value.not_finite:
+        return f"[bold red]{value.not_finite} NaN or inf[/]{dtype} [{_COLOURS[state]}]{state}[/] [dim]{mark}[/]"
     return f"{value.norm:8.3g}{dtype} [{_COLOURS[state]}]{state}[/] [dim]{mark}[/]"
 
 

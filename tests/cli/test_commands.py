@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.cli import main
@@ -75,6 +76,17 @@ def test_inspect_draws(run: Run, saved: Callable[..., Path], tmp_path: Path, end
 def test_inspect_refuses_a_picture_of_no_known_kind(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
     code, _, err = run("inspect", saved("bert"), "--plot", tmp_path / "norms.doc")
     assert code == 2 and ".png" in err and not list(tmp_path.iterdir())
+
+
+def test_inspect_marks_what_is_not_finite(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
+    tensors = load_file(saved("bert") / "model.safetensors")
+    name = "bert.encoder.layer.1.attention.self.key.bias"
+    save_file(tensors | {name: np.full_like(tensors[name], np.nan)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((saved("bert") / "config.json").read_bytes())
+    code, out, _ = run("inspect", tmp_path)
+    assert code == 0 and len(re.findall("32 NaN or inf +redundant", out)) == 1
+    code, out, _ = run("inspect", tmp_path, "--json")
+    assert code == 0 and "NaN" not in out and json.loads(out)["sites"][1]["biases"]["key"]["not_finite"] == 32
 
 
 def test_patch_verify_and_revert(run: Run, saved: Callable[..., Path], tmp_path: Path, tree: Callable) -> None:
