@@ -19,6 +19,7 @@ from hf_bias_patch.patching.effects import Equal, equal_under
 from hf_bias_patch.patching.fills import refuse_overflow
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.recipe import Recipe
+from hf_bias_patch.patching.record import block_of
 from hf_bias_patch.version import __version__
 
 __all__ = ["Tensors", "make_plan", "read_finite", "weight_matrix"]
@@ -47,11 +48,12 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe) -> Pl
     Raises:
         RecipeError: a selector or action matches nothing; the message lists what exists.
         PlanError: a fold is not exact, or would lose more than `recipe.max_loss`; all such folds are listed.
-        CheckpointError: a bias or norm that is needed holds NaN or infinite values.
+        CheckpointError: a bias or norm that is needed holds NaN or infinite values, or the tensors and what the
+            config says do not fit together.
         FamilyError: no family covers the config.
     """
     sites = find_sites(config, tensors.tensors)
-    chosen = _select(sites, recipe, (config.get("bias_patch") or {}).get("absent") or ())
+    chosen = _select(sites, recipe, block_of(config).get("absent", ()))
     planner = _Planner(tensors, recipe)
     edits = tuple(planner.edits(chosen))
     if planner.refusals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import safe_open
 
 import hf_bias_patch
 from hf_bias_patch.checkpoint.header import read_header
-from hf_bias_patch.errors import PlanError, RecipeError, TargetError
+from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError, TargetError
 from hf_bias_patch.patching.memory import apply
 from tests.models import DTYPES, FAMILIES, NAMES, WITH_NORMS, error, fresh, heads, inputs_of, outputs_of
 
@@ -145,6 +146,26 @@ def test_the_config_says_what_was_done(saved: Saved, tmp_path: Path, tree: Tree)
     assert hf_bias_patch.Plan.loads(text) == done.plan
     for path in (tmp_path / "out").rglob("*.json"):
         assert str(tmp_path) not in path.read_text() and str(source.parent) not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "block", ["hello", ["key"], 3, {"absent": "key"}, {"absent": [3]}, {"recipe": ["fold"]}], ids=str
+)
+def test_a_damaged_record_of_a_patch_is_refused(saved: Saved, tmp_path: Path, block: Any) -> None:
+    """A patch would replace it, and a revert could not bring it back."""
+    source = tmp_path / "model"
+    shutil.copytree(saved("bert"), source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"bias_patch": block}))
+    for attempt in (
+        lambda: hf_bias_patch.plan(source, fold="key"),
+        lambda: hf_bias_patch.patch(source, tmp_path / "out", fold="key"),
+        lambda: hf_bias_patch.patch_in_place(source, fold="key"),
+        lambda: hf_bias_patch.load(source),
+    ):
+        with pytest.raises(CheckpointError, match=r"config\.json: `bias_patch` is .*Restore the field"):
+            attempt()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("form", ["{0}/", "{0}/.", "{0}/../{1}", "{0}/model.safetensors"])
