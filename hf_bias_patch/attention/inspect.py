@@ -14,7 +14,7 @@ import numpy as np
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
@@ -144,7 +144,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> In
         SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.
     """
     source = resolve(model, revision=revision)
-    checkpoint = open_checkpoint(source.path)
+    checkpoint = open_model(source.path)
     sites = find_sites(checkpoint.config, checkpoint.tensors)
     return Inspection(
         model=source.name,

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
@@ -61,7 +61,7 @@ def plan(model: str | os.PathLike[str], recipe: Recipe | None = None, **fields: 
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: see `planner.make_plan`.
     """
     wanted = recipe_or_fields(recipe, fields)
-    checkpoint = open_checkpoint(resolve(model).path)
+    checkpoint = open_model(resolve(model).path)
     return make_plan(checkpoint.config, checkpoint, wanted)
 
 
@@ -94,7 +94,7 @@ def patch(
     out = Path(out)
     given = resolve(model)
     with readable(given, out) as (source, shared):
-        checkpoint = open_checkpoint(source.path)
+        checkpoint = open_model(source.path)
         resolved = make_plan(checkpoint.config, checkpoint, recipe)
         _refuse_shared(resolved, shared)
         if changes_nothing(checkpoint, resolved):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import PlanError
@@ -51,7 +51,7 @@ def patch_in_place(
             remedy="Write a copy, or keep --storage zeros",
         )
     source = resolve(model)
-    checkpoint = open_checkpoint(source.path)
+    checkpoint = open_model(source.path)
     for file in checkpoint.files:
         refuse_unsafe(checkpoint.folder / file)
     plan = make_plan(checkpoint.config, checkpoint, recipe)

@@ -138,5 +138,8 @@ def test_places_that_are_no_checkpoint(tmp_path: Path, saved: Callable[..., Path
         inspect(tmp_path)
     lone = tmp_path / "lone.safetensors"
     lone.write_bytes((saved("bert") / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"There is no config\.json beside .*lone\.safetensors"):
+        inspect(lone)
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FamilyError, match="names no `model_type`"):
         inspect(lone)

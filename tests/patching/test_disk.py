@@ -189,6 +189,18 @@ def test_a_single_file_is_patched_with_what_lies_beside_it(saved: Saved, tmp_pat
     assert raw(tmp_path / "file") == raw(tmp_path / "folder")
 
 
+def test_a_lone_file_needs_a_config_beside_it(saved: Saved, tmp_path: Path) -> None:
+    lone = tmp_path / "model.safetensors"
+    shutil.copyfile(saved("distilbert") / lone.name, lone)
+    for attempt in (
+        lambda: hf_bias_patch.plan(lone, fold="key"),
+        lambda: hf_bias_patch.patch(lone, tmp_path / "out", fold="key"),
+        lambda: hf_bias_patch.patch_in_place(lone, fold="key"),
+    ):
+        with pytest.raises(CheckpointError, match=r"There is no config\.json beside .*model\.safetensors"):
+            attempt()
+
+
 def test_a_snapshot_in_the_hubs_cache(saved: Saved, tmp_path: Path, tree: Tree) -> None:
     """Files there are links to blobs named by their sha256, which need not be computed again."""
     source, repo = saved("bert"), tmp_path / "hub" / "models--owner--name"
