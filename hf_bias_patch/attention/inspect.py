@@ -178,7 +178,8 @@ def _measure(checkpoint: Checkpoint, site: Site, slot: Slot, bias: np.ndarray) -
     assert slot.bias is not None
     own = slot.view.take(bias)
     heads = 0 if slot.projection == "output" else site.kv_heads if slot.projection != "query" else site.heads
-    per_head = np.linalg.norm(own.reshape(heads, -1), axis=1) if heads else np.empty(0)
+    # Where the family does not cover a config (pruned heads), the sizes of heads are not known.
+    per_head = np.linalg.norm(own.reshape(heads, -1), axis=1) if heads and own.size % heads == 0 else np.empty(0)
     dtype = checkpoint.tensors[slot.bias].dtype
     return BiasValues(
         dtype=dtype,
