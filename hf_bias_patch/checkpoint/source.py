@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import is_stale, weight_names
-from hf_bias_patch.errors import CheckpointError, SourceError
+from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
-__all__ = ["Source", "resolve"]
+__all__ = ["Source", "place_name", "resolve"]
 
 EMBEDDED = "embedded:"
 _ASSETS = Path(__file__).parent.parent / "assets"
@@ -52,9 +52,10 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
         revision: branch, tag or commit of a Hub id; its main branch if not given.
 
     Raises:
+        ArgumentError: it is no path or Hub id, but say a model in memory.
         SourceError: it leads nowhere, or the Hub cannot be reached, within seconds.
     """
-    name = os.fspath(model)
+    name = place_name(model)
     path = Path(name)
     if name.startswith(EMBEDDED):
         return Source(_embedded(name), name)
@@ -65,6 +66,22 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
     if not isinstance(model, str) or not _HUB_ID.fullmatch(name) or name.endswith(".safetensors"):
         _refuse(f"{name!r} does not exist, and is no Hub id either", _GIVE_A_FOLDER)
     return _local(_from_hub(name, revision), name)
+
+
+def place_name(place: str | os.PathLike[str]) -> str:
+    """A path or Hub id as text.
+
+    Raises:
+        ArgumentError: it is neither, but say a model in memory.
+    """
+    name = os.fspath(place) if isinstance(place, (str, os.PathLike)) else None
+    if not isinstance(name, str):
+        loaded = hasattr(place, "named_parameters")
+        raise ArgumentError(
+            f"A path or Hub id was expected, and a {type(place).__name__} was given",
+            remedy="To patch a model in memory use `apply`; for anything else save it first" if loaded else "",
+        )
+    return name
 
 
 def _local(path: Path, name: str) -> Source:

@@ -157,22 +157,14 @@ def _marks(plan: Plan) -> dict[str, bool]:
 
 
 def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields: Any) -> Applied:
-    """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
+    """Patch a model's values, whatever the storage asked for. Users call `applying.apply`, which checks more.
 
     Args:
-        model: any supported transformers model, on any device. `freeze` and `train` set `requires_grad` of the
-            biases they name, and of nothing else.
-        recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
-
-    Returns:
-        The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block.
+        model: a transformers model, on any device.
+        recipe: a Recipe, or a Plan that is executed as it is; or give a recipe's fields as keywords.
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then.
-
-    Example:
-        >>> with apply(model, fold="key,value"):  # doctest: +SKIP
-        ...     evaluate(model)
     """
     if isinstance(recipe, Plan):
         if fields:

@@ -21,7 +21,7 @@ from pydantic import (
 
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.errors import RecipeError
+from hf_bias_patch.errors import ArgumentError, RecipeError
 from hf_bias_patch.patching import strict_yaml
 from hf_bias_patch.patching.wording import not_offered, problems
 
@@ -212,9 +212,15 @@ def recipe_or_fields(recipe: Recipe | None, fields: Mapping[str, Any]) -> Recipe
 
     Raises:
         RecipeError: both are given, or the fields make no recipe.
+        ArgumentError: `recipe` is something else.
     """
     if recipe is None:
         return make_recipe(**fields)
+    if not isinstance(recipe, Recipe):
+        raise ArgumentError(
+            f"A recipe was expected, and a {type(recipe).__name__} was given",
+            remedy='Give its fields as keywords, such as fold="key,value", or make a Recipe of them',
+        )
     if fields:
         raise RecipeError(
             f"A recipe was given, and {', '.join(fields)} beside it",
