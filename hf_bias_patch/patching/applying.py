@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.errors import ArgumentError
+from hf_bias_patch.errors import ArgumentError, PlanError
 from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.memory import Applied, ModelTensors
 from hf_bias_patch.patching.plan import Plan
@@ -29,7 +29,7 @@ def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields:
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then. PlanError
-            also for a plan of another model or checkpoint.
+            also for storage `absent`, and for a plan of another model or checkpoint.
         ArgumentError: `model` is no model, or `recipe` no recipe.
 
     Example:
@@ -42,5 +42,11 @@ def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields:
             remedy="Load the checkpoint first, or write a patched copy of it with `patch`",
         )
     wanted = recipe_asked(recipe, fields)
+    if wanted.storage == "absent":
+        raise PlanError(
+            "Storage `absent` is not offered for a model in memory",
+            why="The parameters could not be put back as they were",
+            remedy="Write a variant with `patch` and load it with `load`, or keep storage `zeros`",
+        )
     tensors = ModelTensors(model)
     return Applied(model, plan_asked(model.config.to_dict(), tensors, recipe or wanted, wanted))

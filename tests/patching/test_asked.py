@@ -135,3 +135,13 @@ class TestOtherThings:
             hbp.patch("embedded:bert", make_recipe(fold="key"))  # type: ignore[arg-type]
         with pytest.raises(ArgumentError, match="a bytes was given"):
             hbp.inspect(b"embedded:bert")  # type: ignore[arg-type]
+
+    def test_storage_absent_in_memory(self) -> None:
+        """The parameters could not be put back as they were, and ignoring the wish would be worse."""
+        model = fresh("bert")
+        before = bits(model)
+        for fields in ({"fold": "key", "storage": "absent"}, {"drop": "key", "storage": "absent"}):
+            for given in ((make_recipe(**fields),), ()):
+                with pytest.raises(PlanError, match=r"`absent` is not offered for a model in memory.*`patch`.*`load`"):
+                    hbp.apply(model, *given, **({} if given else fields))
+        assert bits(model) == before
