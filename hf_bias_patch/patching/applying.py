@@ -25,7 +25,8 @@ def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields:
         recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
 
     Returns:
-        The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block.
+        The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block. Where
+        something else changed the same parameters in between (a later `apply`, training), that is refused.
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then. PlanError
