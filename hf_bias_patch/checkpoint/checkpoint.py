@@ -15,6 +15,7 @@ from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, parse_object, read_shards
+from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Checkpoint", "entry_file", "open_checkpoint", "open_model"]
@@ -180,7 +181,8 @@ def open_model(path: str | os.PathLike[str]) -> Checkpoint:
 def _read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]:
     path = folder / "config.json"
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except FileNotFoundError:
         if not required:
             return {}, b""
