@@ -11,7 +11,7 @@ __all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "read_t
 
 Model = Annotated[str, typer.Argument(help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that holds a checkpoint.")]
 Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]
 Layerwise = Annotated[bool, typer.Option(help="Verify site by site: for checkpoints larger than memory.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random probes.", min=0)]

@@ -72,7 +72,7 @@ def patch(
     asked |= {"stack": stack, "attention": attention, "storage": storage, "seed": seed, "max_loss": max_loss}
     wanted = _recipe(recipe, {name: value for name, value in asked.items() if value not in (None, [])})
     lines = read_texts(texts)
-    _check_target(out, in_place, dry_run)
+    _check_target(out, in_place, overwrite, dry_run)
 
     if dry_run:
         from hf_bias_patch.patching.disk import plan as make_plan
@@ -112,8 +112,14 @@ def _recipe(path: Path | None, asked: dict[str, Any]) -> Recipe:
     return read_recipe(path)
 
 
-def _check_target(out: Path | None, in_place: bool, dry_run: bool) -> None:
+def _check_target(out: Path | None, in_place: bool, overwrite: bool, dry_run: bool) -> None:
     from hf_bias_patch.errors import TargetError
+
+    if in_place and overwrite:
+        raise TargetError(
+            "--in-place edits MODEL itself, and --overwrite, which is about OUT, was given too",
+            remedy="Leave one of them out",
+        )
 
     if in_place and out is not None:
         raise TargetError(

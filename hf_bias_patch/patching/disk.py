@@ -83,7 +83,7 @@ def patch(
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id. A folder that holds its weights only as a
             PyTorch pickle is converted first, without executing it, which needs torch.
-        out: the folder to make.
+        out: the folder to make; an empty one may be there.
         recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords, such as
             `fold="key,value"`.
         overwrite: whether an existing `out` may be replaced.

@@ -168,6 +168,7 @@ REFUSED = [
     (("--recipe", "nowhere.yaml"), "nowhere.yaml"),
     (("--fold", "key", "--texts", "nowhere.txt"), "nowhere.txt"),
     (("--fold", "key", "--in-place"), "Leave one of them out"),
+    (("--fold", "key", "--in-place", "--overwrite"), "--overwrite, which is about OUT"),
 ]
 
 
@@ -188,6 +189,12 @@ def test_an_existing_out_needs_overwrite(run: Run, saved: Callable[..., Path], t
     code, _, err = run(*arguments)
     assert code == 2 and "overwrite" in err
     assert run(*arguments, "--overwrite")[0] == 0
+
+
+def test_an_empty_folder_is_as_good_as_none(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run("patch", saved("bert"), tmp_path / "out", "--fold", "key", "--no-verify")[0] == 0
+    assert not biases(tmp_path / "out", "key").any()
 
 
 def test_a_model_that_is_nowhere(run: Run) -> None:
