@@ -137,8 +137,8 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> In
     """Inspect a checkpoint without loading it.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
-        revision: of a Hub id.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
+        revision: of a Hub id that names none.
 
     Raises:
         SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.

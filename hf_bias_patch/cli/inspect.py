@@ -23,7 +23,9 @@ _COLOURS = {"redundant": "green", "foldable": "cyan", "needed": "yellow", "absen
 
 def inspect(
     model: Model,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a Hub id; the same as owner/name@REVISION.")
+    ] = None,
     values: Annotated[bool, typer.Option("--values", help="Also print the norm of each head's bias.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw a heat map of the norms.", metavar="FILE.png|.svg")] = None,
     as_json: AsJson = False,

@@ -9,7 +9,12 @@ import typer
 
 __all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "read_texts"]
 
-Model = Annotated[str, typer.Argument(help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id: owner/name or owner/name@REVISION."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that holds a checkpoint.")]
 Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]

@@ -54,7 +54,7 @@ def plan(model: str | os.PathLike[str], recipe: Recipe | Plan | None = None, **f
     """Resolve a recipe against a checkpoint; writes nothing.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
         recipe: what is asked for, or a plan to check against this checkpoint; or give a recipe's fields as keywords,
             such as `fold="key,value"`.
 
@@ -81,8 +81,8 @@ def patch(
     """Write a variant of a checkpoint. The source is never modified; `out` appears whole or not at all.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id. A folder that holds its weights only as a
-            PyTorch pickle is converted first, without executing it, which needs torch.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`). A folder that holds
+            its weights only as a PyTorch pickle is converted first, without executing it, which needs torch.
         out: the folder to make; an empty one may be there.
         recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords, such as
             `fold="key,value"`.

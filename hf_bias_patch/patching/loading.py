@@ -21,7 +21,7 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
     """Load a variant, or any other checkpoint, as a transformers model.
 
     Args:
-        path: a folder, `embedded:NAME` or a Hub id.
+        path: a folder, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
         auto_class: a transformers Auto class, such as `AutoModelForMaskedLM`, or a model class; by default the
             class the checkpoint was saved from (`architectures` in its config.json).
         kwargs: passed on to `from_pretrained`, such as `dtype`.
