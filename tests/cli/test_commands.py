@@ -66,10 +66,13 @@ def test_inspect_json_holds_what_the_checkpoint_holds(run: Run, saved: Callable[
     assert entry["verdict"] == "redundant" and found["verdicts"]["redundant"] == 3 * 32
 
 
-@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_inspect_draws(run: Run, saved: Callable[..., Path], tmp_path: Path, ending: str, start: bytes) -> None:
     picture = tmp_path / f"norms.{ending}"
-    assert run("inspect", saved("bart"), "--plot", picture)[0] == 0
+    code, out, _ = run("inspect", saved("bart"), "--plot", picture)
+    assert code == 0 and f"Picture written: {picture}\n" in out
+    code, out, err = run("inspect", saved("bart"), "--plot", picture, "--json")
+    assert code == 0 and json.loads(out) and f"Picture written: {picture}\n" in err
     assert picture.read_bytes().startswith(start) and picture.stat().st_size > 5_000
 
 
