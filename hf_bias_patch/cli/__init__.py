@@ -1,6 +1,7 @@
 """The command line: one module a command. The only place that prints or sets exit codes.
 
-Exit codes: 0 done, 1 a certificate that does not pass, 2 a request that is refused, 130 interrupted.
+Exit codes: 0 done, 1 evidence that speaks against it (a certificate that does not pass, a table that a probe refutes),
+2 a request that is refused, 130 interrupted.
 Command modules import what they run inside their functions, so that `--help` answers at once.
 """
 

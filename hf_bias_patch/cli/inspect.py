@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_bias_patch.cli.options import AsJson, Model
+from hf_bias_patch.cli.options import AsJson, Model, TrustRemoteCode
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,9 +26,19 @@ def inspect(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")] = None,
     values: Annotated[bool, typer.Option("--values", help="Also print the norm of each head's bias.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw a heat map of the norms.", metavar="FILE.png|.svg")] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Load and run the model, and decide by numbers. Needs no family.")
+    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a checkpoint's attention sites, their biases, and a verdict for each. Loads no model."""
+    """Show a checkpoint's attention sites, their biases, and a verdict for each. Loads no model without --probe.
+
+    Exit code 1 if the numbers of a probe refute what the family table promises.
+    """
+    if probe or trust_remote_code:
+        _probe(model, revision, trust_remote_code, as_json, probe, values or plot is not None)
+        return
     from hf_bias_patch.attention.inspect import inspect as look
 
     found = look(model, revision=revision)
@@ -40,6 +50,17 @@ def inspect(
         typer.echo(json.dumps(found.plain(), indent=2, ensure_ascii=False))
         return
     _print(found, values)
+
+
+def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked: bool, drawn: bool) -> None:
+    from hf_bias_patch.cli.probe import probed, show_probe
+    from hf_bias_patch.errors import RecipeError
+
+    if not asked:
+        raise RecipeError("--trust-remote-code stands without --probe", why="Nothing else runs a checkpoint's code")
+    if drawn:
+        raise RecipeError("--probe stands beside --values or --plot", remedy="Ask for them in two commands")
+    show_probe(probed(model, revision, trusted), as_json)
 
 
 def _print(found: Inspection, values: bool) -> None:

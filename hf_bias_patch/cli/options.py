@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "read_texts"]
+__all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "TrustRemoteCode", "read_texts"]
 
 Model = Annotated[str, typer.Argument(help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -15,6 +15,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]
 Layerwise = Annotated[bool, typer.Option(help="Verify site by site: for checkpoints larger than memory.")]
 Seed = Annotated[int, typer.Option(help="Seed of random fills and probes.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="With a probe: run Python code that comes with the checkpoint.")
+]
 
 
 def read_texts(path: Path | None) -> list[str] | None:

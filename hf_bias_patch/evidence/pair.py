@@ -105,7 +105,7 @@ def _find_plan(files: Checkpoint, source: Checkpoint | None, made_for: bool | No
     if source is None:
         return None, "The source is a pickle, whose tensors are not read one by one", stored.lossy
     try:
-        plan = make_plan(source.config, source, stored.recipe)
+        plan = make_plan(source.config, source, stored.recipe, stored.sites or None)
     except BiasPatchError as error:
         why = f"The variant's recipe cannot be planned for this source: {str(error).rstrip('.')}"
         return None, why, stored.lossy

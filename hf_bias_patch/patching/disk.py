@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.folder import new_folder
@@ -50,19 +51,22 @@ class Patched:
     unchanged: bool = False
 
 
-def plan(model: str | os.PathLike[str], recipe: Recipe | None = None, **fields: Any) -> Plan:
+def plan(
+    model: str | os.PathLike[str], recipe: Recipe | None = None, *, sites: Sequence[Site] | None = None, **fields: Any
+) -> Plan:
     """Resolve a recipe against a checkpoint; writes nothing.
 
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
         recipe: what is asked for; or give its fields as keywords, such as `fold="key,value"`.
+        sites: the attention sites and their verdicts, such as `probe(model).sites`; by default the family's.
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: see `planner.make_plan`.
     """
     wanted = recipe_or_fields(recipe, fields)
     checkpoint = open_checkpoint(resolve(model).path)
-    return make_plan(checkpoint.config, checkpoint, wanted)
+    return make_plan(checkpoint.config, checkpoint, wanted, sites)
 
 
 def patch(
@@ -70,6 +74,7 @@ def patch(
     out: str | os.PathLike[str],
     recipe: Recipe | None = None,
     *,
+    sites: Sequence[Site] | None = None,
     overwrite: bool = False,
     announce: Callable[[Plan], None] | None = None,
     progress: Progress | None = None,
@@ -82,6 +87,8 @@ def patch(
             PyTorch pickle is converted first, without executing it, which needs torch.
         out: the folder to make.
         recipe: what is asked for; or give its fields as keywords, such as `fold="key,value"`.
+        sites: the attention sites and their verdicts, such as `probe(model).sites`; by default the family's. Verify a
+            variant that rests on them.
         overwrite: whether an existing `out` may be replaced.
         announce: called with the plan before anything is written.
         progress: called with the number of bytes written since the last call.
@@ -95,7 +102,7 @@ def patch(
     given = resolve(model)
     with readable(given, out) as (source, shared):
         checkpoint = open_checkpoint(source.path)
-        resolved = make_plan(checkpoint.config, checkpoint, recipe)
+        resolved = make_plan(checkpoint.config, checkpoint, recipe, sites)
         _refuse_shared(resolved, shared)
         if changes_nothing(checkpoint, resolved):
             return Patched(checkpoint.folder if source is given else given.path, resolved, unchanged=True)

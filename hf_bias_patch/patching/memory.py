@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import OF_TORCH, numpy_dtype
 from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
 from hf_bias_patch.patching.plan import Plan
@@ -156,13 +157,20 @@ def _marks(plan: Plan) -> dict[str, bool]:
     return marks
 
 
-def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields: Any) -> Applied:
+def apply(
+    model: PreTrainedModel,
+    recipe: Recipe | Plan | None = None,
+    *,
+    sites: Sequence[Site] | None = None,
+    **fields: Any,
+) -> Applied:
     """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
 
     Args:
         model: any supported transformers model, on any device. `freeze` and `train` set `requires_grad` of the
             biases they name, and of nothing else.
         recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
+        sites: the attention sites and their verdicts, from a probe; by default the family's.
 
     Returns:
         The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block.
@@ -179,4 +187,4 @@ def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields:
             raise RecipeError(f"A plan was given, and {', '.join(fields)} beside it", remedy="A plan says it all")
         return Applied(model, recipe)
     wanted = recipe_or_fields(recipe, fields)
-    return Applied(model, make_plan(model.config.to_dict(), ModelTensors(model), wanted))
+    return Applied(model, make_plan(model.config.to_dict(), ModelTensors(model), wanted, sites))

@@ -104,9 +104,7 @@ def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_
 def _match(entries: list[_Entry], finding: Finding) -> int | None:
     """The entry of the table that shares most elements with a finding."""
     wanted = set(finding.indices)
-    shared = [
-        len(wanted & entry.indices) if entry.slot.bias == finding.parameter else 0 for entry in entries
-    ]
+    shared = [len(wanted & entry.indices) if entry.slot.bias == finding.parameter else 0 for entry in entries]
     best = max(range(len(entries)), key=lambda number: shared[number], default=None)
     return best if best is not None and shared[best] else None
 
