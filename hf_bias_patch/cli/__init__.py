@@ -12,6 +12,7 @@ import sys
 
 import typer
 
+from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
 from hf_bias_patch.cli.patch import patch
 from hf_bias_patch.cli.revert import revert
@@ -44,7 +45,7 @@ def _options(
     """Options before the command."""
 
 
-for command in (inspect, patch, verify, revert):
+for command in (inspect, patch, verify, revert, families):
     app.command()(command)
 
 
