@@ -43,7 +43,7 @@ def _refuse_unknown(model_type: object, tensors: Mapping[str, Tensor]) -> None:
     raise FamilyError(
         f"No family covers the model type {model_type!r}",
         why=hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
-        remedy="Decide by numbers with `inspect --probe`, or see what is known with `families`",
+        remedy="`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
     )
 
 
