@@ -15,13 +15,13 @@ _SHOWN = 3
 def alike(names: Iterable[str]) -> tuple[str, ...]:
     """The families that find all of their attention maps among some parameter names, the best first.
 
-    Better are those that recognise more maps; then those whose norms are there too.
+    Better are those that recognise more maps; then those all of whose norms are there too.
     """
     tensors = list(names)
     attention = [name for name in tensors if any(f".{kind}" in f".{name}" for kind in KINDS)]
     scores = {family.name: _score(family, attention) for family in families() if family.attention}
     best = max(scores.values(), default=(0, 0))
-    return tuple(name for name, score in scores.items() if score == best) if best[0] else ()
+    return tuple(name for name, score in scores.items() if score == best and score[0])
 
 
 def hint(names: Iterable[str]) -> str:
@@ -35,8 +35,8 @@ def hint(names: Iterable[str]) -> str:
 
 
 def _score(family: Family, names: list[str]) -> tuple[int, int]:
-    """Maps of the family that the names have, all layers together; and norms. Nothing, if they lack one."""
-    maps, norms = 0, 0
+    """Maps of the family that the names have, in all layers (0, if they lack one); and minus the norms they lack."""
+    maps, lacking = 0, 0
     for attention in family.attention:
         found = [places(module.removeprefix("?"), names, Scope()) for module in attention.maps]
         if not any(found):
@@ -46,8 +46,8 @@ def _score(family: Family, names: list[str]) -> tuple[int, int]:
             return 0, 0
         prefix, count = max(prefixes.items(), key=lambda item: item[1])
         maps += count
-        norms += _norms(attention, prefix, names)
-    return maps, norms
+        lacking += _lacking(attention, prefix, names)
+    return maps, -lacking
 
 
 def _prefixes(found: Sequence[Mapping[str, set[Place]]]) -> dict[str, int]:
@@ -56,9 +56,9 @@ def _prefixes(found: Sequence[Mapping[str, set[Place]]]) -> dict[str, int]:
     return {prefix: sum(len(each[prefix]) for each in found) for prefix in common}
 
 
-def _norms(attention: Attention, prefix: str, names: list[str]) -> int:
-    """How many of the norms that the facts name are there, in layer 1."""
-    patterns = [attention.reads] if isinstance(attention.reads, str) else list(attention.reads.values())
+def _lacking(attention: Attention, prefix: str, names: list[str]) -> int:
+    """How many of the norms that the facts name are not there, in layer 1."""
+    patterns = {attention.reads} if isinstance(attention.reads, str) else set(attention.reads.values())
     there = set(names)
     modules = [prefix + p.format(stage=0, layer=1, before=0, last=1) for p in patterns if p not in ("", "none")]
-    return sum(parameter(module, ("weight", "gamma"), there) is not None for module in modules)
+    return sum(parameter(module, ("weight", "gamma"), there) is None for module in modules)
