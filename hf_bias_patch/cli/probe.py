@@ -88,9 +88,16 @@ def _print(found: Probed) -> None:
     if found.untouched:
         console.print(f"No run read these biases: {', '.join(found.untouched)}", markup=False)
     if found.renamed:
+        first = next(iter(found.renamed.items()))
         console.print(
-            f"In the files these have other names than in memory, so no edit of them can be planned: "
-            f"{', '.join(found.renamed)}",
+            f"transformers renames {len(found.renamed)} tensors while it loads them ({first[1]} becomes {first[0]}, "
+            "and so on); they were told by their values, and are named here as in the files.",
+            markup=False,
+        )
+    if found.memory_only:
+        console.print(
+            "These have no counterpart in the files that could be told, so no edit of them can be planned: "
+            f"{', '.join(found.memory_only)}",
             markup=False,
         )
 

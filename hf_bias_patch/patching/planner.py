@@ -57,6 +57,8 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
     """
     found = find_sites(config, tensors.tensors) if sites is None else tuple(sites)
     chosen = _select(found, recipe, (config.get("bias_patch") or {}).get("absent") or ())
+    if sites is not None:
+        _refuse_strange(found, tensors)
     planner = _Planner(tensors, recipe)
     edits = tuple(planner.edits(chosen))
     if planner.refusals:
@@ -78,6 +80,18 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
         lossy=any(not edit.equal.logits for edit in edits),
         sites=() if sites is None else tuple(sites),
     )
+
+
+def _refuse_strange(sites: Iterable[Site], tensors: Tensors) -> None:
+    """Sites that were given must be of these tensors."""
+    slots = [slot for site in sites for slot in site.slots.values()]
+    names = [name for slot in slots for name in (slot.bias, slot.weight) if name is not None]
+    if missing := next((name for name in names if name not in tensors.tensors), None):
+        raise PlanError(
+            f"The attention sites that were given name a tensor that is not there: {missing}",
+            why="They are of another checkpoint, or of the same under the names that it has elsewhere",
+            remedy="Probe this one",
+        )
 
 
 def _family(config: Mapping[str, Any]) -> str:

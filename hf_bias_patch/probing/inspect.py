@@ -15,13 +15,13 @@ from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError
-from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.combine import combine
 from hf_bias_patch.probing.feeding import feed, require_repeatable
 from hf_bias_patch.probing.loading import load_double
 from hf_bias_patch.probing.probe import STILL, Finding, Probe
 from hf_bias_patch.probing.probe import probe as probe_once
+from hf_bias_patch.probing.renames import names_on_disk, renamed
 from hf_bias_patch.probing.slots import sites_of
 from hf_bias_patch.probing.small.inputs import run
 
@@ -95,7 +95,9 @@ class Probed:
         floor: relative change of the outputs by the last bits of all parameters.
         differences: where table and numbers do not say the same.
         untouched: biases that no op of the runs read; nothing is known of them.
-        renamed: parameters that are called otherwise in the checkpoint's files, so that no edit can be planned.
+        renamed: parameter name in memory → in the files, where transformers renames while loading. All other names
+            here are those of the files.
+        memory_only: biases that have no counterpart in the files that could be told, so that no edit can be planned.
         sites: for `plan`, `patch` and `apply`: the table's, where it says `unknown` the numbers' instead, and those
             that only the numbers know.
     """
@@ -108,7 +110,8 @@ class Probed:
     floor: float
     differences: tuple[Difference, ...]
     untouched: tuple[str, ...]
-    renamed: tuple[str, ...]
+    renamed: dict[str, str]
+    memory_only: tuple[str, ...]
     sites: tuple[Site, ...]
 
     @property
@@ -128,7 +131,8 @@ class Probed:
             "disagreements": [vars(difference) for difference in self.wrong],
             "other_differences": [vars(item) for item in self.differences if item not in self.wrong],
             "untouched": list(self.untouched),
-            "renamed": list(self.renamed),
+            "renamed": self.renamed,
+            "memory_only": list(self.memory_only),
         }
 
 
@@ -170,28 +174,25 @@ def probe(model: str | os.PathLike[str], *, revision: str | None = None, trust_r
     source = resolve(model, revision=revision)
     checkpoint = open_checkpoint(source.path)
     loaded = load_double(checkpoint, source.name, trust_remote_code=trust_remote_code)
-    found = probe_model(loaded)
-    names = [finding.parameter for finding in found.findings]
-    renamed = tuple(dict.fromkeys(name for name in names if name not in checkpoint.tensors))
-    config, tensors = checkpoint.config, checkpoint.tensors
-    table = _table(config, tensors)
-    if renamed and not isinstance(table, str):
-        # Loading renamed them: the table's patterns are held against the names that the model has in memory.
-        config, tensors = loaded.config.to_dict(), ModelTensors(loaded).tensors  # type: ignore[assignment]
-        table = _table(config, tensors)
+    names = names_on_disk(loaded, checkpoint)
+    in_memory = probe_model(loaded)
+    found = renamed(in_memory, names)
+    elsewhere = (one.parameter for one in in_memory.findings if one.parameter not in names)
+    table = _table(checkpoint.config, checkpoint.tensors)
     known = () if isinstance(table, str) else table
-    checked = Checked(0, ()) if isinstance(table, str) else check(config, tensors, found)
+    checked = check(checkpoint.config, checkpoint.tensors, found) if known else Checked(0, ())
     return Probed(
         model=source.name,
         model_type=str(checkpoint.config.get("model_type")),
-        family="" if isinstance(table, str) else family_of(config).name,
+        family="" if isinstance(table, str) else family_of(checkpoint.config).name,
         no_family=table if isinstance(table, str) else "",
         rows=_rows(known, found),
         floor=found.floor,
         differences=checked.differences,
         untouched=found.untouched,
-        renamed=renamed,
-        sites=sites_of(found, checkpoint.tensors, () if renamed else known),
+        renamed={memory: disk for memory, disk in names.items() if memory != disk},
+        memory_only=tuple(dict.fromkeys(elsewhere)),
+        sites=sites_of(found, checkpoint.tensors, known),
     )
 
 

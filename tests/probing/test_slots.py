@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hf_bias_patch
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.layout import View
+from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.memory import ModelTensors, apply
 from hf_bias_patch.patching.plan import Plan
@@ -76,3 +80,24 @@ def test_a_plan_keeps_the_sites_it_rests_on_and_refuses_what_the_numbers_refute(
     assert Plan.loads(plan.dumps()) == plan and plan.sites == sites
     with pytest.raises(PlanError, match=r"fold key.*moving it moves the output"):
         apply(model, fold="key", sites=sites)
+
+
+def test_tensors_that_loading_renames_are_named_as_in_the_files(tmp_path: Path) -> None:
+    model = small_model(small_config("vit")).float()
+    model.save_pretrained(tmp_path / "vit")
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    found = hf_bias_patch.probe(tmp_path / "vit")
+    stored = open_checkpoint(tmp_path / "vit").tensors
+    assert len(found.renamed) > 20 and set(found.renamed.values()) <= stored.keys() and not found.memory_only
+    assert set(found.renamed) <= before.keys() and not set(found.renamed) & stored.keys()
+    assert {row.parameter for row in found.rows} <= stored.keys() and len(found.rows) == 6
+    keys = {slot.bias for site in found.sites for slot in site.slots.values() if slot.projection == "key"}
+    plan = hf_bias_patch.plan(tmp_path / "vit", fold="key,value,query", sites=found.sites)
+    assert len(plan.edits) == 6 and {edit.bias for edit in plan.edits if edit.projection == "key"} == keys
+    with pytest.raises(PlanError, match="name a tensor that is not there"):
+        apply(model, fold="key", sites=found.sites)
+    done = hf_bias_patch.patch(tmp_path / "vit", tmp_path / "out", fold="key,value,query", sites=found.sites)
+    inputs = {name: value.float() for name, value in inputs_of(model.double(), 5).items()}
+    again = type(model).from_pretrained(done.path)
+    assert not again.layers[1].attention.k_proj.bias.any()
+    assert change(run(again.double(), inputs), run(model, inputs)) < 1e-4
