@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import re
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -16,6 +18,11 @@ __all__ = ["Swept", "check_type", "sweep", "switched_on"]
 
 TIMEOUT = 240.0
 """Seconds for one model type."""
+
+_COMMON = ("bert", "llava", "whisper")
+"""Types that import most of what others do."""
+_FEW = 6
+"""So few types are faster without that."""
 
 _FLAGS = re.compile(r"(use_|add_)?(attention|attn|qkv|q|k|v|query|key|value)?_?(out_|proj_)?bias(_linear)?")
 """Config flags that decide whether attention has biases. Off by default, they would leave nothing to check."""
@@ -60,7 +67,9 @@ def sweep(
         timeout: seconds for one type.
         seeds: of weights, inputs and moves; a verdict must hold on all.
     """
-    _warm()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _warm(_COMMON if len(names) > _FEW else ())
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     waiting = list(reversed(names))
@@ -131,20 +140,22 @@ def switched_on(config: Mapping[str, Any], path: str = "") -> dict[str, bool]:
     return found
 
 
-def _warm() -> None:
-    """Import what every forked process needs, once."""
+def _warm(model_types: Sequence[str]) -> None:
+    """Import what every forked process needs, once: most is imported by transformers only when a model is run."""
     import torch
-    import transformers.models.auto.modeling_auto
+    import transformers.models.auto.modeling_auto  # noqa: F401
+    from transformers.utils import logging
 
-    import hf_bias_patch.probing.small
-
-    del transformers, hf_bias_patch
     torch.set_num_threads(1)  # of the sweep's processes, each gets one
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    for model_type in model_types:
+        with suppress(Exception):
+            check_type(model_type)
+    logging.set_verbosity(level)
 
 
 def _work(model_type: str, seeds: tuple[int, ...], pipe: Connection) -> None:
-    import warnings
-
     from transformers.utils import logging
 
     warnings.simplefilter("ignore")
