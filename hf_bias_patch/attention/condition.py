@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MISSING", "Condition", "lookup", "matches", "may_hold"]
+__all__ = ["MISSING", "Condition", "holds", "lookup", "matches", "may_hold"]
 
 Condition = dict[str, Any]
 """Config key (with dots into nested tables) → the values it must have, a list; or a table `{not = [...]}` of those
@@ -29,6 +29,11 @@ def matches(value: Any, values: Sequence[Any]) -> bool:
         (value is None if wanted == "null" else value == wanted and isinstance(value, bool) == isinstance(wanted, bool))
         for wanted in values
     )
+
+
+def holds(condition: Condition, config: Mapping[str, Any]) -> bool:
+    """Whether a config fulfils a condition, every key of it being there."""
+    return may_hold(condition, config) and all(lookup(config, key) is not MISSING for key in condition)
 
 
 def may_hold(condition: Condition, config: Mapping[str, Any]) -> bool:

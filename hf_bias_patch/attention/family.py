@@ -59,10 +59,17 @@ class Trap:
 
 @dataclass(frozen=True)
 class Layout:
-    """How projections share a fused map: an order (see `layout.fused`), and when it is that one."""
+    """How projections share a fused map.
+
+    Attributes:
+        order: see `layout.fused`.
+        when: what the config must say for it to be that one.
+        kv_heads: the number of key-value heads then, where it is not the stack's.
+    """
 
     order: str
     when: Condition = field(default_factory=dict)
+    kv_heads: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ class Attention:
         layouts: how fused maps are ordered; blocks, if empty.
         biases: projection → its bias parameter, where that is not the map's.
         reads: the norm whose output the query (in self-attention also key and value) reads, directly and alone; or
-            a table of projections, each with its norm. Empty, or not in the table: none.
+            a table of projections, each with its norm. Empty, or not in the table: none. Of several, with `|`
+            between them, it is the first that the checkpoint has.
         reads_first: the same for layer 0, where it differs; `none` for none.
         memory: the norm that key and value of cross-attention read, where that is not the encoder's last.
         dropout_after: whether dropout sits between the norm and the maps.

@@ -60,5 +60,8 @@ def _lacking(attention: Attention, prefix: str, names: list[str]) -> int:
     """How many of the norms that the facts name are not there, in layer 1."""
     patterns = {attention.reads} if isinstance(attention.reads, str) else set(attention.reads.values())
     there = set(names)
-    modules = [prefix + p.format(stage=0, layer=1, before=0, last=1) for p in patterns if p not in ("", "none")]
-    return sum(parameter(module, ("weight", "gamma"), there) is None for module in modules)
+    layers = {"stage": 0, "layer": 1, "before": 0, "last": 1}
+    wanted = [pattern.format(**layers).split("|") for pattern in patterns if pattern not in ("", "none")]
+    return sum(
+        all(parameter(prefix + module, ("weight", "gamma"), there) is None for module in modules) for modules in wanted
+    )

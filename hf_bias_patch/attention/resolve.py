@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hf_bias_patch.attention.condition import MISSING, lookup, matches, may_hold
-from hf_bias_patch.attention.family import Attention, Family, Stack
+from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold
+from hf_bias_patch.attention.family import Attention, Family, Layout, Stack
 from hf_bias_patch.attention.layout import View, fused
 from hf_bias_patch.attention.places import KINDS, Place, Scope, parameter, places
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot, Tensor
@@ -196,7 +196,8 @@ class _Maker:
             return None, "it reads no layer norm directly and alone"
         dropout = (is_first and attention.dropout_after_first) or attention.dropout_after
         skipped = "{before}" in module and self._may_be_skipped()
-        return self._layer_norm(self._name(module), attention.post_norm, dropout or skipped)
+        named = "|".join(self._name(each) for each in module.split("|"))
+        return self._layer_norm(named, attention.post_norm, dropout or skipped)
 
     def _may_be_skipped(self) -> bool:
         """Whether training skips layers, so that it is sometimes another norm that is read."""
@@ -218,6 +219,8 @@ class _Maker:
         return self._layer_norm(module, residual=False, dropout=False)
 
     def _layer_norm(self, module: str, residual: bool, dropout: bool) -> tuple[Norm | None, str]:
+        modules = module.split("|")
+        module = next((name for name in modules if parameter(name, KINDS, self.tensors)), modules[-1])
         # Checkpoints converted from TensorFlow call γ and β by their names; transformers renames them when it loads.
         weight = parameter(module, ("weight", "gamma"), self.tensors)
         bias = parameter(module, ("bias", "beta"), self.tensors)
@@ -258,16 +261,14 @@ class _Maker:
         """Each projection's part of an axis, or the whole for all and what is not known."""
         if len(projections) == 1:
             return {projections[0]: View.whole(axis)}, ""
-        layouts = self.attention.layouts
-        order = next(
-            (layout.order for layout in layouts if may_hold(layout.when, self.config)), "" if layouts else "blocks"
-        )
-        kv_heads = self._kv_heads(heads)
-        found = fused(order, projections, axis, heads, kv_heads) if order else None
+        layouts = self.attention.layouts or (Layout("blocks"),)
+        layout = next((layout for layout in layouts if holds(layout.when, self.config)), None)
+        found = None
+        if layout is not None:
+            found = fused(layout.order, projections, axis, heads, layout.kv_heads or self._kv_heads(heads))
         if found is None:
-            return {
-                str(name): View.whole(axis) for name in projections
-            }, "how its map of several projections is laid out"
+            whole: dict[str, View] = {name: View.whole(axis) for name in projections}
+            return whole, "how its map of several projections is laid out"
         return found, ""
 
     def _kv_heads(self, heads: int) -> int:

@@ -40,6 +40,8 @@ TRAPS: dict[str, tuple[str, frozenset[str]]] = {
         ("between", "another step stands between attention and the output projection", _VALUE),
         ("rows", "attention rows do not sum to 1", _VALUE),
         ("output_used", "the output projection is no plain map of the mixed values", _VALUE),
+        ("norm_elsewhere", "with this configuration it is not that norm that the map reads", _WEIGHT),
+        ("padded", "the map also reads padding, which is no norm's output", _WEIGHT),
         ("also_read", "the map is applied to other inputs as well", _WEIGHT),
         ("not_known", "this attention is not understood", _KEY, _VALUE, _WEIGHT),
     )

@@ -11,7 +11,10 @@ from hf_bias_patch.checkpoint.journal import JOURNAL
 from hf_bias_patch.checkpoint.links import hub_repo
 from hf_bias_patch.errors import CheckpointError, TargetError
 
-__all__ = ["refuse_interrupted", "refuse_unsafe"]
+__all__ = ["ASSETS", "refuse_interrupted", "refuse_place", "refuse_unsafe"]
+
+ASSETS = Path(__file__).parent.parent / "assets"
+"""Holds the embedded checkpoints, which every project that has this package installed reads."""
 
 
 def refuse_interrupted(folder: Path) -> None:
@@ -28,19 +31,36 @@ def refuse_interrupted(folder: Path) -> None:
         )
 
 
+def refuse_place(folder: Path, file: Path | None = None) -> None:
+    """Refuse to change a folder that others rely on, whatever name or path it was given by.
+
+    Args:
+        folder: where the change would be.
+        file: what would change in it, to be named; the folder itself if not given.
+
+    Raises:
+        TargetError: it is a snapshot in the Hub's cache, or a checkpoint that comes with this package.
+    """
+    if hub_repo(folder) is not None:
+        _refuse(file or folder, "It belongs to the Hub's cache, which other programs rely on", _copy(folder))
+    if folder.resolve().is_relative_to(ASSETS.resolve()):
+        remedy = f"Patch a copy: `hf-bias-patch patch embedded:{folder.resolve().name} OUT`"
+        _refuse(file or folder, "It comes with this package, and must stay what it was when that was installed", remedy)
+
+
 def refuse_unsafe(path: Path) -> None:
     """Refuse to edit a file in place if that could change another one, or was forbidden.
 
     Raises:
-        TargetError: the file is missing, read-only, a link, in the Hub's cache, or has other hard links.
+        TargetError: the file is missing, read-only, a link, has other hard links, or lies where nothing may be edited
+            (see `refuse_place`).
     """
     try:
         status = path.lstat()
     except OSError as error:
         raise TargetError(f"{path} cannot be edited", why=error.strerror or str(error)) from error
-    copy = f"Patch a copy: `hf-bias-patch patch {path.parent} OUT`"
-    if hub_repo(path.parent) is not None:
-        _refuse(path, "It belongs to the Hub's cache, which other programs rely on", copy)
+    refuse_place(path.parent, path)
+    copy = _copy(path.parent)
     if stat.S_ISLNK(status.st_mode):
         _refuse(path, f"It is a symbolic link to {os.readlink(path)}", copy)
     if not stat.S_ISREG(status.st_mode):
@@ -54,6 +74,10 @@ def refuse_unsafe(path: Path) -> None:
             "It is read-only",
             f"Make it writable, or patch a copy: `hf-bias-patch patch {path.parent} OUT`",
         )
+
+
+def _copy(folder: Path) -> str:
+    return f"Patch a copy: `hf-bias-patch patch {folder} OUT`"
 
 
 def _refuse(path: Path, why: str, remedy: str) -> NoReturn:

@@ -21,7 +21,7 @@ from hf_bias_patch.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["convert", "is_pickled"]
+__all__ = ["convert", "is_pickled", "pickle_files"]
 
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
@@ -49,7 +49,7 @@ def convert(folder: Path, out: Path, progress: Callable[[int], None] | None = No
             or torch is not installed.
         TargetError: the disk is full, or cannot be written.
     """
-    pickles = _pickles(folder)
+    pickles = pickle_files(folder)
     names = [_new_name(number, len(pickles)) for number in range(1, len(pickles) + 1)]
     weight_map: dict[str, str] = {}
     total = 0
@@ -70,7 +70,12 @@ def convert(folder: Path, out: Path, progress: Callable[[int], None] | None = No
     return shared
 
 
-def _pickles(folder: Path) -> list[str]:
+def pickle_files(folder: Path) -> list[str]:
+    """Names of the files that hold a pickled checkpoint's weights.
+
+    Raises:
+        CheckpointError: there are none, the index is broken, or a file is missing or a link that leads elsewhere.
+    """
     if (folder / PICKLE).is_file():
         names = [PICKLE]
     elif (folder / PICKLE_INDEX).is_file():

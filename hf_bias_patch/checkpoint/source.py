@@ -11,14 +11,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hf_bias_patch.checkpoint.guards import ASSETS
+from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import is_stale, weight_names
 from hf_bias_patch.errors import CheckpointError, SourceError
 
-__all__ = ["Source", "resolve"]
+__all__ = ["Source", "resolve", "sha256_of"]
 
 EMBEDDED = "embedded:"
-_ASSETS = Path(__file__).parent.parent / "assets"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
 _GIVE_A_FOLDER = "Give the path of a local folder, or try `embedded:bert`"
@@ -67,6 +68,16 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
     return _local(_from_hub(name, revision), name)
 
 
+def sha256_of(source: Source, names: Iterable[str]) -> dict[str, str]:
+    """The sha256 of files of a source by name, read only where the Hub's cache does not tell.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    folder = source.path if source.path.is_dir() else source.path.parent
+    return {name: source.known_sha256.get(name) or sha256_file(folder / name) for name in names}
+
+
 def _local(path: Path, name: str) -> Source:
     folder = path if path.is_dir() else path.parent
     found = hub_repo(folder)
@@ -74,12 +85,12 @@ def _local(path: Path, name: str) -> Source:
 
 
 def _embedded(name: str) -> Path:
-    known = sorted(config.parent.name for config in _ASSETS.glob("*/config.json"))
+    known = sorted(config.parent.name for config in ASSETS.glob("*/config.json"))
     wanted = name.removeprefix(EMBEDDED)
     if wanted not in known:
         choice = ", ".join(EMBEDDED + other for other in known) or "none"
         _refuse(f"There is no embedded checkpoint {wanted!r}", f"Embedded are: {choice}")
-    return _ASSETS / wanted
+    return ASSETS / wanted
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

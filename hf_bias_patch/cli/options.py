@@ -13,7 +13,9 @@ Model = Annotated[str, typer.Argument(help="A folder, a safetensors file, embedd
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT.")]
 Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]
-Layerwise = Annotated[bool, typer.Option(help="Verify site by site: for checkpoints larger than memory.")]
+Layerwise = Annotated[
+    bool, typer.Option(help="Verify site by site: for checkpoints larger than memory. Takes no --texts.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of random fills and probes.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="With a probe: run Python code that comes with the checkpoint.")

@@ -77,6 +77,10 @@ def patch(
     asked |= {"stack": stack, "attention": attention, "storage": storage, "seed": seed, "max_loss": max_loss}
     wanted = _recipe(recipe, {name: value for name, value in asked.items() if value not in (None, [])})
     lines = read_texts(texts)
+    if lines and layerwise:  # said before anything is written
+        from hf_bias_patch.evidence.run import refuse_texts
+
+        refuse_texts(lines, layerwise)
     _check_target(out, in_place, dry_run)
 
     sites = None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hf_bias_patch.cli.options import Overwrite
+
+if TYPE_CHECKING:
+    from hf_bias_patch.patching.revert import Reverted
 
 __all__ = ["revert"]
 
@@ -27,9 +30,13 @@ def revert(
     if done.recovered:
         stdout().print(f"{done.path}: an interrupted edit in place was taken back; every byte is as before it.")
         return
-    checked = (
-        f"the sha256 of {', '.join(done.sha256)} is the source's"
-        if done.sha256
-        else "each has the checksum it had before the patch"
-    )
-    stdout().print(f"Restored [bold]{done.path}[/]: {done.tensors} tensors; {checked}.")
+    stdout().print(f"Restored [bold]{done.path}[/]: {done.tensors} tensors; {_checked(done)}.")
+
+
+def _checked(done: Reverted) -> str:
+    files = ", ".join(done.sha256)
+    if not files:
+        return "each has the checksum it had before the patch"
+    if done.converted:
+        return f"the sha256 of {files} is that of the conversion of {', '.join(done.converted)}, which was patched"
+    return f"the sha256 of {files} is the source's"

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,46 +42,21 @@ def certify(
     seed: int = 0,
     show: bool = True,
 ) -> Certificate:
-    """Verify, keep the certificate in the variant, and print it if `show`."""
+    """Verify, and print the certificate if `show`."""
     from hf_bias_patch.cli.console import stderr, stdout
     from hf_bias_patch.cli.report import certificate_lines
     from hf_bias_patch.evidence.run import verify as measure
 
-    with _source(variant, against) as source, stderr().status("verifying") as status:
+    with stderr().status("verifying") as status:
         certificate = measure(
             variant,
-            source,
+            against,
             texts=texts,
             layerwise=layerwise,
             seed=seed,
             progress=lambda step: status.update(f"verifying: {step}"),
         )
-    _keep(certificate, variant)
     if show:
         for line in certificate_lines(certificate):
             stdout().print(line)
     return certificate
-
-
-def _keep(certificate: Certificate, variant: str | Path) -> None:
-    """Put the certificate beside the plan; a checkpoint that we did not write stays as it is."""
-    from hf_bias_patch.checkpoint.source import resolve
-    from hf_bias_patch.patching.record import CERTIFICATE, PLAN
-
-    folder = resolve(variant).path
-    if (folder / PLAN).is_file() and os.access(folder / PLAN, os.W_OK):
-        (folder / CERTIFICATE).write_text(certificate.dumps(), "utf-8")
-
-
-@contextmanager
-def _source(variant: str | Path, against: str | None) -> Iterator[str | Path]:
-    """The checkpoint to compare with: the one given, or the source restored beside the variant for a while."""
-    if against is not None:
-        yield against
-        return
-    from hf_bias_patch.checkpoint.source import resolve
-    from hf_bias_patch.patching.revert import revert
-
-    folder = resolve(variant).path
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.source-") as place:
-        yield revert(folder, Path(place) / "source").path

@@ -1,1 +1,1 @@
-"""EVIDENCE: measures that a variant computes what its source computes. Never edits."""
+"""EVIDENCE: measures that a variant computes what its source computes. Writes certificates, and edits nothing else."""

@@ -46,7 +46,8 @@ class Figure(_Evidence):
     Attributes:
         output: which output, or group of outputs.
         worst: the output of that group with the largest error.
-        error: max |a - b| over max |reference|.
+        error: max |a - b| over max |reference|; of single sites in the storage dtype (mode `layerwise`), both are root
+            mean squares.
         bound: what the error may be.
         floor: the noise floor the bound comes from; None for float64 figures.
         values: numbers compared.
@@ -114,12 +115,14 @@ class Run(_Evidence):
         algebra: in float64, the source with the plan applied against the source; empty without a plan.
         deployed: the variant in the storage dtype against the source in float64.
         decoding: of models that generate.
+        amplification: of one site, the most that any of its folds multiplies the rounding error of a bias by.
     """
 
     where: str
     algebra: tuple[Figure, ...] = ()
     deployed: tuple[Figure, ...]
     decoding: Decoding | None = None
+    amplification: float | None = None
 
 
 class Claim(_Evidence):
@@ -131,6 +134,9 @@ class Claim(_Evidence):
         error: relative error measured in float64; None where it could not be measured.
         bound: what the error may be for the flag to hold.
         how: how it was measured, or why not.
+
+    In JSON, `held` says whether it stayed equal; certificates of version 0.1.0 may call that `measured`, which is not
+    read back, as nothing that follows from the evidence is.
     """
 
     flag: str
@@ -141,8 +147,8 @@ class Claim(_Evidence):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def measured(self) -> bool | None:
-        """Whether it held; None where it could not be measured."""
+    def held(self) -> bool | None:
+        """Whether it stayed equal; None where it could not be measured."""
         return None if self.error is None else self.error <= self.bound
 
 

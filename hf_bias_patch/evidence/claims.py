@@ -54,7 +54,7 @@ def measure_claims(
         after = _run_all(model, short, adapters, inner)
     plain = _compare(before["plain"], after["plain"])
     measured: dict[str, Measured] = {
-        "logits": (plain.main(), "eager attention"),
+        "logits": (plain.main(), "what the model gives out, on the short inputs, with eager attention"),
         **{flag: _group(plain, group) for flag, group in _GROUPS.items()},
         "with_dropout": _dropout(before, after),
         "lora": _lora(before, after),

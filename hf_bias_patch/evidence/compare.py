@@ -15,7 +15,7 @@ from hf_bias_patch.evidence.probes import Probe
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INNER_GROUPS", "Inner", "Meter", "Outputs", "collect", "measure", "outputs_of"]
+__all__ = ["INNER_GROUPS", "Inner", "Meter", "Outputs", "RmsMeter", "collect", "measure", "outputs_of"]
 
 Outputs = dict[str, "torch.Tensor"]
 """Output name → values at real (not padded) positions, float64. `hidden_states.3` is the third of its group."""
@@ -57,11 +57,15 @@ class Meter:
         else:
             # Equal infinities are no difference; any NaN is, even where the reference has one too.
             difference = (values - reference).abs().masked_fill(values == reference, 0.0)
-            error = float(difference.nan_to_num(nan=math.inf, posinf=math.inf).max())
-            scale = float(reference.abs().nan_to_num(nan=0.0, posinf=0.0).max())
+            error = self._size(difference.nan_to_num(nan=math.inf, posinf=math.inf))
+            scale = self._size(reference.abs().nan_to_num(nan=0.0, posinf=0.0))
         self.errors[name] = max(self.errors.get(name, 0.0), error)
         self.scales[name] = max(self.scales.get(name, 0.0), scale)
         self.values[name] = self.values.get(name, 0) + values.numel()
+
+    @staticmethod
+    def _size(magnitudes: torch.Tensor) -> float:
+        return float(magnitudes.max())
 
     def relative(self, name: str) -> float:
         """Largest error of one output over its largest reference value."""
@@ -76,12 +80,30 @@ class Meter:
         return groups
 
     def main(self) -> float:
-        """The largest relative error of what the model is for, the states between its layers left aside."""
-        return max(self.worst(group)[0] for group in self.groups() if group not in INNER_GROUPS)
+        """The largest relative error of what the model is for: its logits, or whatever else its head gives out.
+
+        States between the layers are left aside, and so is the last one, unless it is all there is (a model without a
+        head): a state's largest error is another number than that of the logits made of it.
+        """
+        outer = [group for group in self.groups() if group not in INNER_GROUPS]
+        of_head = [group for group in outer if not group.endswith("last_hidden_state")]
+        return max(self.worst(group)[0] for group in of_head or outer)
 
     def worst(self, group: str) -> tuple[float, str]:
         """The largest relative error within a group, and the output that has it."""
         return max((self.relative(name), name) for name in self.groups()[group])
+
+
+class RmsMeter(Meter):
+    """Root mean squares in the place of largest values: for comparing one noise with another.
+
+    The ratio of two largest values is no measure of that: where rounding is amplified it has a longer tail, and
+    the ratio hangs on the seed, however large the samples. That of their root mean squares does not.
+    """
+
+    @staticmethod
+    def _size(magnitudes: torch.Tensor) -> float:
+        return float(magnitudes.square().mean().sqrt())
 
 
 def collect(model: Any, probes: Sequence[Probe], inner: Inner = NOTHING) -> list[Outputs]:

@@ -41,7 +41,7 @@ def _of_run(run: Run) -> Iterator[str]:
             )
     for figure in run.deployed:
         if not figure.passed:
-            yield f"{run.where}, {_place(figure)}: {_too_far(figure)}"
+            yield f"{run.where}, {_place(figure)}: {_too_far(figure)}{_amplified(run)}"
     if run.decoding and not run.decoding.sequences:
         yield f"{run.where}: no sequence was decoded, which proves nothing."
     for fork in run.decoding.forks if run.decoding else ():
@@ -50,6 +50,13 @@ def _of_run(run: Run) -> Iterator[str]:
                 f"{run.where}, {fork.prompt}, row {fork.row}: token {fork.step + 1} differs, and the two best logits "
                 f"lie {fork.gap:.3g} apart, not within the noise of two logits (2 x {fork.floor:.3g})."
             )
+
+
+def _amplified(run: Run) -> str:
+    """What a site's folds have to do with its error, where they can."""
+    if run.amplification is None or run.amplification <= 1:
+        return ""
+    return f" A fold at this site multiplies the rounding error of its bias by {run.amplification:.3g}."
 
 
 def _too_far(figure: Figure) -> str:
@@ -63,7 +70,7 @@ def _too_far(figure: Figure) -> str:
 
 def _of_claims(certificate: Certificate) -> Iterator[str]:
     for claim in certificate.equal:
-        if claim.claimed and claim.measured is False:
+        if claim.claimed and claim.held is False:
             yield (
                 f"The plan says that {claim.flag.replace('_', ' ')} stay equal, but they differ by {claim.error:.2g}."
             )

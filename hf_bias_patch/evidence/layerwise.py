@@ -4,12 +4,16 @@ What a site does depends only on its own tensors and on the norms before it. So 
 the same from the same normalised states z, and that nothing else in the file changed. A site's function here is
 attention(γ∘z + β), plus the residual γ∘z + β where the norm's output continues beside the attention (post-norm):
 then a fold may shift β, as long as the sum stays.
+
+Deployed errors are root mean squares over a site's whole output, as noise floors are (see `compare.RmsMeter`). A site
+alone is a stricter test than the whole model: its floor lacks the noise that comes in from the layers before, against
+which a fold's own rounding is small. docs/theory.md, "One site by itself", has figures.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,9 +22,10 @@ import numpy as np
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Norm, Site, Slot, Tensor
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
+from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, Figure, Run
-from hf_bias_patch.evidence.compare import Meter
+from hf_bias_patch.evidence.compare import Meter, RmsMeter
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
 from hf_bias_patch.evidence.whole import Whole, algebra_figures, deployed_figures
@@ -30,9 +35,14 @@ from hf_bias_patch.patching.rewrite import Rewrite
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["run_layerwise", "site_output"]
+__all__ = ["ONE_ROUNDING", "run_layerwise", "site_output"]
 
-TOKENS = 64
+SEQUENCES = 4
+TOKENS = 64  # in each sequence
+
+ONE_ROUNDING = 1 / math.sqrt(12)
+"""Root mean square of the error of rounding once, in unit roundoffs of the value, at least: it is anywhere within one
+step of the dtype, and a step is one unit roundoff of the value or more."""
 
 Read = Callable[[str], np.ndarray]
 
@@ -41,21 +51,34 @@ def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
     """Measure site by site; holds a few copies of one projection's matrix at a time.
 
     Raises:
-        VerifyError: the source is a pickle, which cannot be read tensor by tensor.
+        VerifyError: a projection's weight is no plain tensor.
         FamilyError: no family says where the attention sites are.
     """
-    if pair.source_files is None:
-        raise VerifyError(
-            f"{pair.source.name} is a pickle, which cannot be read one tensor at a time",
-            remedy="Load it with transformers and save it again: save_pretrained writes safetensors",
-        )
     found = Whole(no_algebra=pair.no_plan)
     for index, site in enumerate(find_sites(pair.source_files.config, pair.source_files.tensors)):
         step(f"site {site.name}")
         found.runs.append(_run_site(pair, pair.source_files, site, [seed, index]))
-    found.probes = [f"{TOKENS} random normalised states a site (as many others for what cross-attention reads)"]
+    found.probes = [
+        f"{SEQUENCES} sequences of {TOKENS} random normalised states a site (as many others for what cross-attention "
+        "reads)"
+    ]
     found.notes = ["Checked site by site: no whole model was run, so claims and decoding were not measured."]
+    found.notes += _closest(found.runs)
     return found
+
+
+def _closest(runs: Sequence[Run]) -> Iterator[str]:
+    """The site that comes closest to its bound, or exceeds it by most, and what amplifies rounding there."""
+    run = max(runs, key=lambda run: run.deployed[0].share, default=None)
+    if run is None or not run.deployed[0].floor:
+        return
+    times = run.deployed[0].error / run.deployed[0].floor
+    why = (
+        f", where a fold multiplies the rounding error of its bias by {run.amplification:.3g}"
+        if run.amplification
+        else ""
+    )
+    yield f"Largest against its noise floor: {run.where}, {times:.2g} times{why}."
 
 
 def _run_site(pair: Pair, source: Checkpoint, site: Site, seed: list[int]) -> Run:
@@ -63,27 +86,32 @@ def _run_site(pair: Pair, source: Checkpoint, site: Site, seed: list[int]) -> Ru
     double = _Double(source)
     reference = site_output(site, double.read, states, "F64")
     algebra: tuple[Figure, ...] = ()
-    bound = ALGEBRA_BOUND
+    bound, amplification = ALGEBRA_BOUND, None
     if pair.plan is not None:
         plan = _of_site(pair.plan, site)
         bound = max(bound, norm_bound(plan.edits))
+        amplification = max((edit.amplification for edit in plan.edits if edit.amplification), default=None)
         planned = site_output(site, _planned(plan, double), states, "F64")
-        algebra = algebra_figures(_meter(planned, reference), bound)
-    floor = _meter(site_output(site, source.read, states, pair.dtype), reference)
+        algebra = algebra_figures(_metered(Meter(), planned, reference), bound)
+    floor = _metered(RmsMeter(), site_output(site, source.read, states, pair.dtype), reference)
     variant = site_output(site, _with_absent(pair.variant_files, source), states, pair.dtype)
-    error = _meter(variant, reference)
-    return Run(where=site.name, algebra=algebra, deployed=deployed_figures(error, floor, pair.dtype, bound))
+    error = _metered(RmsMeter(), variant, reference)
+    # In float64 there is no noise to compare with, and the largest error must be below the algebra's bound.
+    error = error if pair.dtype != "F64" else _metered(Meter(), variant, reference)
+    least = ONE_ROUNDING * unit_roundoff(pair.dtype)
+    deployed = deployed_figures(error, floor, pair.dtype, bound, least)
+    return Run(where=site.name, algebra=algebra, deployed=deployed, amplification=amplification)
 
 
-def _meter(values: torch.Tensor, reference: torch.Tensor) -> Meter:
-    meter = Meter()
+def _metered(meter: Meter, values: torch.Tensor, reference: torch.Tensor) -> Meter:
     meter.add("output", values, reference)
     return meter
 
 
 @dataclass(frozen=True)
 class _States:
-    """Normalised states z of a site's own tokens, and of the tokens it reads: float64, shape (tokens, width)."""
+    """Normalised states z of a site's own tokens, and of the tokens it reads: float64, shape (sequences, tokens,
+    width)."""
 
     own: np.ndarray
     memory: np.ndarray
@@ -105,9 +133,9 @@ def _width(source: Checkpoint, slot: Slot) -> int:
 
 
 def _normalised(random: np.random.Generator, width: int) -> np.ndarray:
-    values = random.standard_normal((TOKENS, width))
-    values -= values.mean(1, keepdims=True)
-    values /= np.sqrt((values**2).mean(1, keepdims=True))
+    values = random.standard_normal((SEQUENCES, TOKENS, width))
+    values -= values.mean(-1, keepdims=True)
+    values /= np.sqrt((values**2).mean(-1, keepdims=True))
     return values
 
 
@@ -124,20 +152,20 @@ def site_output(site: Site, read: Read, states: _States, dtype: str) -> torch.Te
         dtype: that everything is computed in, one of `F64`, `F32`, `F16`, `BF16`.
 
     Returns:
-        float64, shape (tokens, width).
+        float64, shape (sequences, tokens, width).
     """
     import torch
 
     query, key, value = (_project(site.slots[name], read, states, dtype) for name in ("query", "key", "value"))
-    head_dim = query.shape[1] // site.heads
-    query, key, value = (part.view(len(part), -1, head_dim).transpose(0, 1) for part in (query, key, value))
-    group = site.heads // len(key)
-    key, value = key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)
-    scores = query @ key.transpose(1, 2) / math.sqrt(head_dim)
+    head_dim = query.shape[-1] // site.heads
+    query, key, value = (part.view(*part.shape[:2], -1, head_dim).transpose(1, 2) for part in (query, key, value))
+    group = site.heads // key.shape[1]
+    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    scores = query @ key.transpose(-1, -2) / math.sqrt(head_dim)
     if site.kind == "self" and site.stack == "decoder":
         later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
         scores = scores.masked_fill(later, -math.inf)
-    mixed = (scores.softmax(-1) @ value).transpose(0, 1).reshape(len(states.own), -1)
+    mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(-2)
     output = _linear(site.slots["output"], read, mixed)
     norm = site.slots["query"].norm
     if norm is not None and norm.residual:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS
-from hf_bias_patch.checkpoint.hashing import sha256_file
-from hf_bias_patch.checkpoint.pickled import is_pickled
-from hf_bias_patch.checkpoint.source import Source, resolve
+from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
+from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.evidence.certificate import Party
+from hf_bias_patch.evidence.history import Patch, ancestor, history
 from hf_bias_patch.evidence.models import folder_of
+from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.tensors import storage_dtype
+from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.record import BLOCK, PLAN
+from hf_bias_patch.patching.record import BLOCK, PLAN, source_sha256
 from hf_bias_patch.version import __version__
 
-__all__ = ["Pair", "Step", "open_pair", "versions"]
+__all__ = ["Pair", "Step", "open_pair", "opened_pair", "versions"]
 
 Step = Callable[[str], None]
 """Told what is being done, as each step begins."""
@@ -34,42 +37,112 @@ class Pair:
     """What `verify` compares.
 
     Attributes:
-        variant, source: where the two lie.
-        variant_files, source_files: their files; the source's are None if they are a pickle.
+        variant, source: where the two lie; for a source that is a pickle, its conversion.
+        variant_files, source_files: their files.
         variant_party, source_party: what the certificate says of them.
         dtype: the storage dtype, one of `FLOATS`.
         plan: what leads from source to variant, made anew from the variant's recipe; None if that is not known.
         no_plan: why there is none; empty where there is one.
+        chain: the plans of several patches that lead from source to variant, in order; empty unless there are several.
+        absent: biases that the variant says have left it.
         lossy: whether the variant says of itself that it changes the function on purpose.
     """
 
     variant: Source
     source: Source
     variant_files: Checkpoint
-    source_files: Checkpoint | None
+    source_files: Checkpoint
     variant_party: Party
     source_party: Party
     dtype: str
     plan: Plan | None
     no_plan: str
+    chain: tuple[Plan, ...]
+    absent: frozenset[str]
     lossy: bool
 
+    @property
+    def touched(self) -> set[str] | None:
+        """Tensors that a chain of patches may have changed; None where nothing tells."""
+        if not self.chain:
+            return None
+        return {name for plan in self.chain for name in (*plan.touched, *plan.absent)}
 
-def open_pair(variant: str | os.PathLike[str] | Source, against: str | os.PathLike[str] | Source, step: Step) -> Pair:
+
+@contextmanager
+def opened_pair(variant: Source, source: Source, step: Step) -> Iterator[Pair]:
+    """As `open_pair`; a source that is a PyTorch pickle is converted first, beside the variant and for the time being.
+
+    Raises:
+        SourceError, CheckpointError, VerifyError: as for `open_pair`; also for a pickle that cannot be converted.
+        TargetError: the disk is full.
+    """
+    if is_pickled(folder_of(source)):
+        step("converting the source to safetensors")
+    with readable(source, place_beside(folder_of(variant)) / "source") as (files, _):
+        yield open_pair(variant, files, step, given=source)
+
+
+def open_pair(
+    variant: str | os.PathLike[str] | Source,
+    against: str | os.PathLike[str] | Source,
+    step: Step,
+    given: Source | None = None,
+) -> Pair:
     """Open both, hash their weights and find the plan.
+
+    Args:
+        variant, against: the two, as safetensors.
+        step: told what is being done.
+        given: what `against` was converted from.
 
     Raises:
         SourceError, CheckpointError: one of them leads nowhere or is damaged.
-        VerifyError: the weights are stored in a form that has no float64 counterpart.
+        VerifyError: the two are of different architectures, or the weights are stored in a form that has no float64
+            counterpart.
     """
     new, old = (place if isinstance(place, Source) else resolve(place) for place in (variant, against))
-    files = open_checkpoint(new.path)
-    old_files = None if is_pickled(folder_of(old)) else open_checkpoint(old.path)
-    dtype = _dtype(old, old_files or files)
+    files, old_files = open_checkpoint(new.path), open_checkpoint(old.path)
+    _refuse_others(new, files, old, old_files.config)
+    dtype = _dtype(old, old_files)
     step("sha256 of the weights")
-    source, made_for = _named_source(files, _party(old, old_files))
-    plan, no_plan, lossy = _find_plan(files, old_files, made_for)
-    return Pair(new, old, files, old_files, _party(new, files), source, dtype, plan, no_plan, lossy)
+    sha256 = sha256_of(old, old_files.files)
+    patches = history(files)
+    depth = _depth(files, patches, old_files, sha256.values())
+    if given is not None and given.path != old.path:
+        sha256 = sha256_of(given, pickle_files(given.path))
+    chain = tuple(patch.plan for patch in reversed(patches[:depth])) if depth and depth > 1 else ()
+    plan, no_plan, lossy = _find_plan(files, old_files, depth, chain)
+    return Pair(
+        variant=new,
+        source=old,
+        variant_files=files,
+        source_files=old_files,
+        variant_party=_party(new, sha256_of(new, files.files)),
+        source_party=_named(files, _party(given or old, sha256), depth),
+        dtype=dtype,
+        plan=plan,
+        no_plan=no_plan,
+        chain=chain,
+        absent=frozenset(_block(files).get("absent") or ()),
+        lossy=lossy,
+    )
+
+
+def _refuse_others(variant: Source, files: Checkpoint, source: Source, config: Mapping[str, Any]) -> None:
+    """Refuse two checkpoints that no patch could lead from one to the other."""
+    for key in ("model_type", "architectures"):
+        new, old = (_said(place.get(key)) for place in (files.config, config))
+        if new and old and new != old:
+            raise VerifyError(
+                f"{variant.name} is a {new} and {source.name} a {old}",
+                why="Two different architectures have no outputs in common to compare",
+                remedy="Compare with the checkpoint that the variant was made from",
+            )
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
 def _dtype(source: Source, files: Checkpoint) -> str:
@@ -83,35 +156,50 @@ def _dtype(source: Source, files: Checkpoint) -> str:
     return dtype
 
 
-def _party(source: Source, files: Checkpoint | None) -> Party:
-    folder = folder_of(source)
-    names = list(files.files) if files else sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-    sha256 = {name: source.known_sha256.get(name) or sha256_file(folder / name) for name in names}
+def _party(source: Source, sha256: dict[str, str]) -> Party:
     # A certificate may be published; the folders of the machine it was made on are nobody's business.
     name = source.path.resolve().name if os.path.exists(source.name) else source.name
     return Party(name=name, revision=source.revision, sha256=sha256)
 
 
-def _find_plan(files: Checkpoint, source: Checkpoint | None, made_for: bool | None) -> tuple[Plan | None, str, bool]:
+def _depth(files: Checkpoint, patches: list[Patch], source: Checkpoint, sha256: Collection[str]) -> int | None:
+    """How many patches lie between source and variant; 0 if the source is no ancestor, None if nothing tells."""
+    if patches:
+        return ancestor(patches, source, sha256) or 0
+    known = source_sha256(files.config)
+    return int(sorted(known.values()) == sorted(sha256)) if known else None
+
+
+def _find_plan(
+    files: Checkpoint, source: Checkpoint, depth: int | None, chain: tuple[Plan, ...]
+) -> tuple[Plan | None, str, bool]:
     """The plan, why there is none, and whether it (or what came before it) is lossy."""
     lossy = bool(_block(files).get("lossy"))
     path = files.folder / PLAN
     if not path.is_file():
         return None, f"The variant has no {PLAN}, so there is no plan to apply in float64", lossy
     stored = Plan.loads(path.read_bytes(), path)
-    if made_for is False:
-        why = "The variant's plan was made for another checkpoint than this one (its sha256 differs)"
-        return None, why, stored.lossy or lossy
-    if source is None:
-        return None, "The source is a pickle, whose tensors are not read one by one", stored.lossy
+    lossy = lossy or stored.lossy
+    if chain:
+        return None, _in_steps(chain), lossy
+    if depth not in (1, None):
+        return None, "The variant's plan was made for another checkpoint than this one (its checksums differ)", lossy
     try:
         plan = make_plan(source.config, source, stored.recipe, stored.sites or None)
     except BiasPatchError as error:
-        why = f"The variant's recipe cannot be planned for this source: {str(error).rstrip('.')}"
-        return None, why, stored.lossy
+        return None, f"The variant's recipe cannot be planned for this source: {str(error).rstrip('.')}", lossy
     if _outline(plan) != _outline(stored):
-        return None, "The variant's plan is not what its recipe gives for this source", stored.lossy or plan.lossy
-    return plan, "", stored.lossy or plan.lossy
+        return None, "The variant's plan is not what its recipe gives for this source", lossy or plan.lossy
+    return plan, "", lossy or plan.lossy
+
+
+def _in_steps(chain: tuple[Plan, ...]) -> str:
+    steps = [", ".join(dict.fromkeys(edit.label for edit in plan.edits)) for plan in chain]
+    return (
+        f"The variant was made from this checkpoint in {len(chain)} patches ({'; then '.join(steps)}), and the plan of "
+        "each fits only the checkpoint that it was made for. Verify them one by one for the float64 figure: without "
+        "--against, a variant is compared with what its last patch was made from"
+    )
 
 
 def _block(files: Checkpoint) -> dict[str, Any]:
@@ -120,18 +208,12 @@ def _block(files: Checkpoint) -> dict[str, Any]:
     return block if isinstance(block, dict) else {}
 
 
-def _named_source(files: Checkpoint, party: Party) -> tuple[Party, bool | None]:
-    """The source under the name the variant knows it by, and whether it is the one the variant was made from.
-
-    None if the variant does not say (an edit in place reads too little of a file to know its sha256).
-    """
+def _named(files: Checkpoint, party: Party, depth: int | None) -> Party:
+    """The source under the name the variant knows it by: it may lie anywhere now, restored for a comparison, say."""
     known = _block(files).get("source") or {}
-    if not known.get("sha256"):
-        return party, None
-    if sorted(known["sha256"].values()) != sorted(party.sha256.values()):
-        return party, False
-    # It may lie anywhere now, under any name: restored for a comparison, say.
-    return party.model_copy(update={"name": known.get("name") or party.name, "revision": known.get("revision")}), True
+    if depth != 1:
+        return party
+    return party.model_copy(update={"name": known.get("name") or party.name, "revision": known.get("revision")})
 
 
 def _outline(plan: Plan) -> list[tuple[str, str]]:

@@ -6,20 +6,24 @@ import os
 from collections.abc import Sequence
 
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.capacity import require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
-from hf_bias_patch.evidence.layerwise import run_layerwise
-from hf_bias_patch.evidence.pair import Pair, Step, open_pair, versions
+from hf_bias_patch.evidence.keep import keep
+from hf_bias_patch.evidence.layerwise import ONE_ROUNDING, run_layerwise
+from hf_bias_patch.evidence.pair import Pair, Step, opened_pair, versions
+from hf_bias_patch.evidence.restore import source_of
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
 from hf_bias_patch.evidence.whole import Whole, run_whole
 from hf_bias_patch.patching.plan import Plan
 
-__all__ = ["verify"]
+__all__ = ["refuse_texts", "verify"]
 
 
 def verify(
     variant: str | os.PathLike[str],
-    against: str | os.PathLike[str],
+    against: str | os.PathLike[str] | None = None,
     *,
     texts: Sequence[str] | None = None,
     layerwise: bool = False,
@@ -27,26 +31,52 @@ def verify(
     seed: int = 0,
     progress: Step | None = None,
 ) -> Certificate:
-    """Measure whether a variant computes what its source computes.
+    """Measure whether a variant computes what its source computes, and keep the certificate in the variant.
 
     Args:
         variant: a folder, a safetensors file, `embedded:NAME` or a Hub id.
-        against: its source, in the same forms.
-        texts: to use as inputs beside random ids; through the source's tokenizer.
+        against: its source, in the same forms; by default the source is restored from the variant for the time being.
+        texts: to use as inputs beside random ids; through the source's tokenizer. Not with `layerwise`.
         layerwise: check each attention site by itself, so that checkpoints larger than memory can be certified.
         attention: attention implementations to run; each must pass. Not used with `layerwise`.
         seed: of the random inputs.
         progress: told what is being done, as each step begins.
 
     Returns:
-        The certificate. That it fails is no error: see `passed` and `reasons`.
+        The certificate. That it fails is no error: see `passed` and `reasons`. It is also written into the variant (see
+        `keep`), which is only read otherwise.
 
     Raises:
         SourceError, CheckpointError: one of the two leads nowhere or is damaged.
-        VerifyError: evidence cannot be collected, for example because memory is too small.
+        VerifyError: evidence cannot be collected, for example because memory is too small, or because nothing says
+            what the variant was made from.
     """
+    refuse_texts(texts, layerwise)
     step = progress or (lambda what: None)
-    pair = open_pair(variant, against, step)
+    new = resolve(variant)
+    with source_of(new, against) as source, opened_pair(new, source, step) as pair:
+        certificate = _measure(pair, texts, layerwise, attention, seed, step)
+    keep(certificate, new)
+    return certificate
+
+
+def refuse_texts(texts: Sequence[str] | None, layerwise: bool) -> None:
+    """Refuse texts for a check site by site, which has no use for them.
+
+    Raises:
+        VerifyError: both were asked for.
+    """
+    if texts and layerwise:
+        raise VerifyError(
+            "Texts are no inputs of a check site by site",
+            why="It runs no whole model, and gives each site random states instead",
+            remedy="Leave out --texts (texts=) or --layerwise (layerwise=True)",
+        )
+
+
+def _measure(
+    pair: Pair, texts: Sequence[str] | None, layerwise: bool, attention: Sequence[str], seed: int, step: Step
+) -> Certificate:
     if layerwise:
         found = run_layerwise(pair, seed, step)
     else:
@@ -60,7 +90,7 @@ def verify(
         dtype=pair.dtype,
         seed=seed,
         probes=tuple(found.probes),
-        tolerance_from=_tolerance_from(pair),
+        tolerance_from=_tolerance_from(pair, layerwise),
         lossy=pair.lossy,
         recipe=pair.plan.recipe.plain() if pair.plan else None,
         no_algebra=found.no_algebra,
@@ -76,43 +106,49 @@ def verify(
 
 def _require_memory(pair: Pair, texts: int) -> None:
     """The float64 model, what `apply` keeps of it, and the reference outputs."""
-    files = pair.source_files or pair.variant_files
+    files = pair.source_files
     touched = sum(files.tensors[name].size for name in (pair.plan.touched if pair.plan else ()))
     widest = max(info.shape[0] for info in files.tensors.values() if info.shape)
     outputs = (1000 + 128 * texts) * widest
     require_memory(8 * files.parameters + 16 * touched + 16 * outputs, pair.source.name)
 
 
-def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors | None:
-    if pair.source_files is None:
-        return None
+def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors:
     step("tensors, byte for byte")
-    free = None
-    if layerwise and pair.plan is None:
+    free = pair.touched
+    if layerwise and pair.plan is None and free is None:
         from hf_bias_patch.attention.find import find_sites
 
         sites = find_sites(pair.source_files.config, pair.source_files.tensors)
         slots = [slot for site in sites for slot in site.slots.values()]
         free = {name for slot in slots for name in (slot.bias, slot.weight) if name}
-    return compare_tensors(pair.source_files, pair.variant_files, pair.plan, free)
+    return compare_tensors(pair.source_files, pair.variant_files, pair.plan, free, pair.absent)
 
 
-def _tolerance_from(pair: Pair) -> str:
+def _tolerance_from(pair: Pair, layerwise: bool) -> str:
     bound = max(ALGEBRA_BOUND, norm_bound(pair.plan.edits) if pair.plan else 0.0)
     why = "the conditioning of the query weights" if bound > ALGEBRA_BOUND else "set for folds that solve nothing"
     algebra = f"float64 figures stay below {bound:.2g} ({why})"
     if pair.dtype == "F64":
         return f"{algebra}; the storage dtype is float64, so deployed figures have the same bound"
+    output, least = "each output by itself", f"{unit_roundoff(pair.dtype):.2g}, the rounding of one value"
+    if layerwise:
+        output = "each site by itself, in root mean square over its output"
+        least = f"{ONE_ROUNDING * unit_roundoff(pair.dtype):.2g}, the root mean square of rounding once"
     return (
         f"{algebra}; deployed figures stay below {TOLERANCE:g} times the noise floor, which is measured: the source in "
-        f"{pair.dtype} against the source in float64, each output by itself, on the same inputs, and at least "
-        f"{unit_roundoff(pair.dtype):.2g}, the rounding of one value"
+        f"{pair.dtype} against the source in float64, {output}, on the same inputs, and at least {least}"
     )
 
 
 def _notes(pair: Pair, found: Whole) -> list[str]:
     notes = []
     plan = pair.plan
+    if pair.chain:
+        notes.append(
+            f"Tensors that none of the {len(pair.chain)} patches touch were compared byte for byte; for those they "
+            "touch there is no one plan to compare with."
+        )
     if plan and plan.edits and not plan.changes:
         notes.append("Every bias the plan removes is zero already: the variant is its source.")
     if plan and not all(figure.passed for run in found.runs for figure in run.deployed):

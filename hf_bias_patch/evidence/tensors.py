@@ -40,6 +40,7 @@ def compare_tensors(
     variant: Checkpoint,
     plan: Plan | None,
     free: Collection[str] | None = None,
+    gone: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Tensors:
     """Compare every tensor of two checkpoints, holding a few MB at a time.
@@ -48,6 +49,7 @@ def compare_tensors(
         source, variant: the two.
         plan: what was done to the source; touched tensors must be what it gives, rounded once.
         free: without a plan, the tensors that may differ; any may if None.
+        gone: without a plan, the tensors that may be missing from the variant.
         progress: called with the number of bytes compared since the last call.
     """
     absent = set(plan.absent) if plan else set()
@@ -56,7 +58,7 @@ def compare_tensors(
     for name, info in source.tensors.items():
         if name not in variant.tensors:
             exact += name in absent
-            if name not in absent:
+            if name not in (absent if plan else gone):
                 wrong.append(f"{name}: not in the variant")
         elif name in absent:
             wrong.append(f"{name}: still in the variant")

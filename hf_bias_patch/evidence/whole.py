@@ -165,16 +165,25 @@ def algebra_figures(meter: Meter, bound: float) -> tuple[Figure, ...]:
     )
 
 
-def deployed_figures(error: Meter, floor: Meter, dtype: str, algebra_bound: float) -> tuple[Figure, ...]:
+def deployed_figures(
+    error: Meter, floor: Meter, dtype: str, algebra_bound: float, least: float | None = None
+) -> tuple[Figure, ...]:
     """Deployed figures of every group of outputs, each bounded by its own noise floor.
 
-    A floor below one rounding of the output itself is chance (a value that happens to be exact) and counts as that.
     In float64 there is no floor, and the bound is the algebra's. NaN in the source leaves no finite bound.
+
+    Args:
+        error, floor: the variant's and the source's errors in the storage dtype, against the source in float64.
+        dtype: the storage dtype.
+        algebra_bound: of float64 figures.
+        least: a floor below it is chance (values that happen to be exact) and counts as it; by default one rounding
+            of the largest value.
     """
+    least = unit_roundoff(dtype) if least is None else least
     figures = []
     for group, values in _counted(error):
         noise = floor.worst(group)[0] if group in floor.groups() else math.inf
-        bound = algebra_bound if dtype == "F64" else TOLERANCE * max(noise, unit_roundoff(dtype))
+        bound = algebra_bound if dtype == "F64" else TOLERANCE * max(noise, least)
         if not math.isfinite(noise):
             bound = math.inf
         worst, name = error.worst(group)

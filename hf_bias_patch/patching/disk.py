@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,8 @@ from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files, stale_files
-from hf_bias_patch.checkpoint.pickled import convert, is_pickled
-from hf_bias_patch.checkpoint.source import Source, resolve
+from hf_bias_patch.checkpoint.pickled import convert, is_pickled, pickle_files
+from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
@@ -82,6 +82,8 @@ def patch(
 ) -> Patched:
     """Write a variant of a checkpoint. The source is never modified; `out` appears whole or not at all.
 
+    The variant has no certificate yet: `verify` measures, and writes it.
+
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id. A folder that holds its weights only as a
             PyTorch pickle is converted first, without executing it, which needs torch.
@@ -108,8 +110,16 @@ def patch(
             return Patched(checkpoint.folder if source is given else given.path, resolved, unchanged=True)
         if announce is not None:
             announce(resolved)
+        pickles = {} if source is given else sha256_of(given, pickle_files(given.path))
         left_behind = write_variant(
-            source, checkpoint, resolved, out, inputs=(given.path,), overwrite=overwrite, progress=progress
+            source,
+            checkpoint,
+            resolved,
+            out,
+            inputs=(given.path,),
+            origin=pickles,
+            overwrite=overwrite,
+            progress=progress,
         )
     return Patched(out, resolved, left_behind)
 
@@ -158,12 +168,21 @@ def write_variant(
     out: Path,
     *,
     inputs: tuple[Path, ...] = (),
+    origin: Mapping[str, str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Execute a plan as a new folder. Returns the stale weight files that were left behind.
 
-    `inputs` are places that `out` must stay clear of, besides the checkpoint's folder (a pickle lies elsewhere).
+    Args:
+        source: where the checkpoint came from.
+        checkpoint: its files.
+        plan: made for it.
+        out: the folder to make.
+        inputs: places that `out` must stay clear of, besides the checkpoint's folder (a pickle lies elsewhere).
+        origin: the files that the checkpoint was converted from, name to sha256; the variant names these as its
+            source, while what a revert restores is the conversion.
+        overwrite, progress: as for `patch`.
 
     Raises:
         CheckpointError, PlanError, TargetError: as for `patch`; nothing of `out` is visible then.
@@ -184,7 +203,7 @@ def write_variant(
             for file in checkpoint.files:
                 _write_weights(checkpoint, plan, rewrite, file, folder / file, undo, progress)
             sha256 = {file: source.known_sha256.get(file) or hashes[file].result() for file in checkpoint.files}
-            small = _small_files(checkpoint, plan, source, sha256)
+            small = _small_files(checkpoint, plan, source, origin or sha256)
             for name, content in small.items():
                 (folder / name).write_bytes(content)
             created = keep_old_files(checkpoint.folder, [*small, PLAN], undo)
@@ -247,7 +266,7 @@ def _matrix(name: str, file: str, checkpoint: Checkpoint, rewrite: Rewrite, undo
     return undo.matrix(name, file, info.dtype, info.shape, rewrite.matrices[name], rewrite.blocks(name))
 
 
-def _small_files(checkpoint: Checkpoint, plan: Plan, source: Source, sha256: dict[str, str]) -> dict[str, bytes]:
+def _small_files(checkpoint: Checkpoint, plan: Plan, source: Source, sha256: Mapping[str, str]) -> dict[str, bytes]:
     files = {"config.json": patched_config(checkpoint.config, plan, source, sha256, checkpoint.tensors)}
     if checkpoint.index_name:
         files[checkpoint.index_name] = _index(checkpoint, plan)

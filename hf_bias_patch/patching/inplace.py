@@ -44,7 +44,8 @@ def patch_in_place(
 
     Raises:
         PlanError: also for storage `absent`, which would move every byte of the file.
-        TargetError: a file is read-only, a link, in the Hub's cache or has other hard links; nothing is changed.
+        TargetError: a file is read-only, a link, in the Hub's cache, in this package or has other hard links; nothing
+            is changed.
     """
     recipe = recipe_or_fields(recipe, fields)
     if recipe.storage == "absent":

@@ -22,6 +22,7 @@ __all__ = [
     "loader_text",
     "patched_config",
     "recipe_of",
+    "source_sha256",
 ]
 
 PLAN = f"{SIDE_FOLDER}/plan.json"
@@ -54,6 +55,13 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config[BLOCK].get("recipe", {})) if is_patched(config) else {}
 
 
+def source_sha256(config: Mapping[str, Any]) -> dict[str, str]:
+    """The files a variant was made from, name to sha256; empty for an edit in place, and for other checkpoints."""
+    source = config[BLOCK].get("source") if is_patched(config) else None
+    named = source.get("sha256") if isinstance(source, dict) else None
+    return dict(named) if isinstance(named, dict) else {}
+
+
 def is_same(config: Mapping[str, Any], recipe: Recipe) -> bool:
     """Whether a checkpoint was already patched by this very recipe."""
     return is_patched(config) and recipe_of(config) == recipe.plain()
@@ -68,7 +76,7 @@ def patched_config(
         config: the source's config.
         plan: what was done.
         source: where it came from; of a local path only the last part is named.
-        sha256: of the source's weight files; empty where they were not read.
+        sha256: of the source's own weight files, which may be pickles; empty where they were not read.
         present: the source's tensors. Stock loaders bring biases that an earlier patch took away back as zeros.
     """
     before = config[BLOCK] if is_patched(config) else {}

@@ -15,12 +15,13 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.durable import read_range
 from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.guards import refuse_place
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patching.record import UNDO
+from hf_bias_patch.patching.record import UNDO, source_sha256
 from hf_bias_patch.patching.undo import Undo
 
 __all__ = ["Reverted", "revert"]
@@ -38,12 +39,15 @@ class Reverted:
         sha256: weight files whose sha256 was compared with the source's; empty for edits in place, where every
             restored tensor was compared instead.
         recovered: whether an interrupted in-place edit was taken back, instead of a finished patch.
+        converted: the PyTorch pickles that the patch was made from; what is restored is their conversion to
+            safetensors, the same values in other files. Empty where the source itself is restored.
     """
 
     path: Path
     tensors: int
     sha256: tuple[str, ...] = ()
     recovered: bool = False
+    converted: tuple[str, ...] = ()
 
 
 def revert(
@@ -63,10 +67,13 @@ def revert(
 
     Raises:
         CheckpointError: it is no variant, its tensors changed since, or the undo file is damaged.
-        TargetError: the place to write to cannot be used. In either case nothing is changed.
+        TargetError: the place to write to cannot be used, as the Hub's cache and this package's own checkpoints cannot.
+            In either case nothing is changed.
     """
     source = resolve(variant)
     folder = source.path if source.path.is_dir() else source.path.parent
+    if out is None:
+        refuse_place(folder)
     if recover(folder):
         return Reverted(folder, 0, recovered=True)
     checkpoint = open_checkpoint(source.path)
@@ -85,8 +92,17 @@ def revert(
         else:
             _in_place(checkpoint, undo)
         return Reverted(
-            Path(out) if out is not None else folder, len(undo.manifest.tensors), tuple(undo.manifest.sha256)
+            Path(out) if out is not None else folder,
+            len(undo.manifest.tensors),
+            tuple(undo.manifest.sha256),
+            converted=_pickles(checkpoint, undo),
         )
+
+
+def _pickles(checkpoint: Checkpoint, undo: Undo) -> tuple[str, ...]:
+    """The files that the variant names as its source, where they are others than those it restores."""
+    named = source_sha256(checkpoint.config)
+    return tuple(named) if undo.manifest.sha256 and named.keys().isdisjoint(undo.manifest.sha256) else ()
 
 
 def _in_place(checkpoint: Checkpoint, undo: Undo) -> None:

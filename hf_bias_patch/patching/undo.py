@@ -217,16 +217,20 @@ class _Matrix:
 class Undo:
     """An opened undo file.
 
+    Args:
+        path: the file.
+        within: the archive itself, where that lies within the file.
+
     Attributes:
         manifest: what it holds.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, within: IO[bytes] | None = None) -> None:
         if not path.exists():
             raise CheckpointError(f"{path} is missing", why="It holds the values to restore")
         self._path = path
         with self._readable("its list of contents"):
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(path if within is None else within)
             self.manifest = _Manifest.model_validate_json(self._zip.read(_MANIFEST))
         self._check_names()
 
@@ -263,6 +267,15 @@ class Undo:
         """Bytes of a member of the archive."""
         with self._readable(member):
             return self._zip.read(member)
+
+    def nested(self, name: str) -> Undo:
+        """The undo file of an earlier patch, which this one keeps among the old files; closed before this one is.
+
+        Args:
+            name: an entry of the manifest's `files`.
+        """
+        with self._readable(name):
+            return Undo(self._path, self._zip.open(self.manifest.files[name]))
 
     def files(self) -> dict[str, bytes]:
         """The small files of the source that changed: name → old bytes."""

@@ -15,7 +15,7 @@ from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, Probe
 
 __all__ = ["Checked", "Difference", "check"]
 
-WRONG, MISSED = "wrong", "missed"
+WRONG, MISSED, UNSEEN = "wrong", "missed", "unseen"
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
     """
     entries = _entries(config, tensors)
     if isinstance(entries, str):
-        lost = tuple(Difference(MISSED, _name(finding), entries, _says(finding)) for finding in probe.findings)
-        return Checked(0, lost)
+        lost = (Difference(_missed(finding), _name(finding), entries, _says(finding)) for finding in probe.findings)
+        return Checked(0, tuple(lost))
     agreed, differences, seen = 0, [], set()
     for finding in probe.findings:
         number = _match(entries, finding)
@@ -84,7 +84,7 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
     for number, entry in enumerate(entries):
         if number not in seen and entry.slot.projection != "output":
             name = f"{entry.slot.bias} ({entry.slot.projection})"
-            differences.append(Difference("unseen", name, entry.slot.verdict.state, "the run did not come there"))
+            differences.append(Difference(UNSEEN, name, entry.slot.verdict.state, "the run did not come there"))
     return Checked(agreed, tuple(differences))
 
 
@@ -114,12 +114,12 @@ def _compare(entry: _Entry | None, finding: Finding) -> list[Difference]:
     if finding.state in ("not reached", "undecided"):
         return []
     if entry is None:
-        useful = finding.state == "redundant" or "" in finding.folds.values()
-        return [Difference(MISSED if useful else "unseen", name, "no such slot", says)]
+        return [Difference(_missed(finding), name, "no such slot", says)]
     slot = entry.slot
     table = f"{slot.projection}: {slot.verdict.state}"
     if slot.projection != finding.projection or entry.indices != set(finding.indices):
-        return [Difference(WRONG, name, f"{table} of {len(entry.indices)} elements", says)]
+        kind = WRONG if slot.verdict.destinations else _missed(finding)
+        return [Difference(kind, name, f"{table} of {len(entry.indices)} elements", says)]
     found = []
     proved = {"nothing": finding.state == "redundant", **{into: not why for into, why in finding.folds.items()}}
     for into, refusal in slot.verdict.folds.items():
@@ -130,6 +130,11 @@ def _compare(entry: _Entry | None, finding: Finding) -> list[Difference]:
         elif refusal and proved[into]:
             found.append(Difference(MISSED, name, f"{into}: {refusal}", says))
     return found
+
+
+def _missed(finding: Finding) -> str:
+    """What it is if the table does not know a bias: a loss, if the numbers show a fold for it."""
+    return MISSED if finding.state == "redundant" or "" in finding.folds.values() else UNSEEN
 
 
 def _name(finding: Finding) -> str:

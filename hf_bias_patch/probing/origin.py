@@ -75,9 +75,9 @@ class Codes:
         flat = weight.reshape(-1, weight.shape[-1]) - self._starts[number]
         rows, columns = flat // inner, flat % inner
         if bool((rows == rows[0]).all()):
-            return self.count * (1) + self._starts[number] + rows[0]
+            return self.count + self._starts[number] + rows[0]
         if bool((columns == columns[0]).all()):
-            return self.count * (2) + self._starts[number] + columns[0]
+            return 2 * self.count + self._starts[number] + columns[0]
         return nothing
 
     def is_row(self, codes: Tensor) -> bool:
@@ -86,12 +86,12 @@ class Codes:
 
     def parameters_in(self, codes: Tensor) -> set[int]:
         """Numbers of all parameters behind these codes."""
-        return {self.number_of(int(code) % self.count) for code in codes.unique() if code >= 0}
+        return {self.number_of(code % self.count) for code in set(codes.flatten().tolist()) if code >= 0}
 
     def elements(self, codes: Tensor) -> tuple[Elements, ...]:
         """The parameter elements behind these codes, by parameter."""
         found: dict[tuple[str, int], list[int]] = {}
-        for code in codes.unique().tolist():
+        for code in sorted(set(codes.flatten().tolist())):
             if code < 0:
                 continue
             kind, element = divmod(code, self.count)

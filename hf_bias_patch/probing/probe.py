@@ -17,7 +17,8 @@ from hf_bias_patch.probing.double import in_double
 from hf_bias_patch.probing.moves import Runner, moved, part
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.sites import ProbedSite, ProbedSlot, assemble
-from hf_bias_patch.probing.trace import NormTag, Trace
+from hf_bias_patch.probing.tags import NormTag
+from hf_bias_patch.probing.trace import Trace
 
 __all__ = ["Finding", "Probe", "probe"]
 

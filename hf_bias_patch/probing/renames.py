@@ -18,7 +18,7 @@ from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.probe import Finding, Probe
 from hf_bias_patch.probing.sites import ProbedSlot
-from hf_bias_patch.probing.trace import NormTag
+from hf_bias_patch.probing.tags import NormTag
 
 __all__ = ["names_on_disk", "renamed"]
 

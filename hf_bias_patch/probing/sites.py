@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from hf_bias_patch.probing.origin import Elements
-from hf_bias_patch.probing.trace import Mixing, NormTag, Trace
+from hf_bias_patch.probing.tags import Mixing, NormTag
+from hf_bias_patch.probing.trace import Trace
 
 __all__ = ["ProbedSite", "ProbedSlot", "assemble"]
 

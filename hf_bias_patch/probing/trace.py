@@ -8,108 +8,35 @@ parameters behind each of the three are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten
 
-from hf_bias_patch.probing.origin import NOTHING, Codes
+from hf_bias_patch.probing.origin import Codes
+from hf_bias_patch.probing.replay import MOVES, replay
+from hf_bias_patch.probing.tags import Call, Mixing, NormTag, Score, Tag, broadcast, union
 
-__all__ = ["Call", "Mixing", "NormTag", "Score", "Trace"]
-
-
-@dataclass(frozen=True)
-class NormTag:
-    """A layer norm whose output a tensor is, and whether dropout came after it."""
-
-    weight: str
-    bias: str
-    dropout: bool = False
+__all__ = ["Trace"]
 
 
-@dataclass
-class Score:
-    """Scores of one product of two activations.
-
-    Attributes:
-        left, right: codes behind the two factors.
-        swapped: whether softmax ran over the left factor's positions: then that is the key. None before softmax.
-        softmax: whether rows were normalised by softmax.
-        ops: whatever else was done to the scores, by name, in order.
-        spread: largest difference of scores within a row, before softmax: 0 means uniform attention.
-    """
-
-    left: Tensor
-    right: Tensor
-    swapped: bool | None = None
-    softmax: bool = False
-    ops: list[str] = field(default_factory=list)
-    spread: float = 0.0
-
-
-@dataclass
-class Mixing:
-    """One attention call: scores times values.
-
-    Attributes:
-        scores: the products whose result weighs the values; several where scores are sums.
-        value: codes behind the values; None where they come from no map.
-        output: number of the parameter of the map that reads the result; None if none does.
-        read: for each input of that map, the code behind the value that reaches it, shape (inputs,).
-        between: what happened between mixing and that map, by name.
-    """
-
-    scores: tuple[Score, ...]
-    value: Tensor | None
-    output: int | None = None
-    output_axis: int = 0
-    read: Tensor | None = None
-    between: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Call:
-    """One use of a map.
-
-    Attributes:
-        weight: number of its parameter.
-        read: its input, shape (…, inputs).
-        norm: the layer norm whose output that is.
-    """
-
-    weight: int
-    read: Tensor
-    norm: NormTag | None
-
-
-@dataclass(frozen=True)
-class _Tag:
-    """What is known of a tensor. `shadow` holds codes (parameters, activations) or left positions (scores)."""
-
-    tensor: Tensor
-    kind: str  # "parameter", "activation", "score", "context"
-    shadow: Tensor | None = None
-    norm: NormTag | None = None
-    scores: tuple[Score, ...] = ()
-    mixings: tuple[Mixing, ...] = ()
-
-
-_MOVES = {
-    "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "select", "slice",
-    "split", "split_with_sizes", "unbind", "chunk", "clone", "detach", "alias", "contiguous", "as_strided", "index_select",
-    "index", "gather", "roll", "flip", "constant_pad_nd", "cat", "stack", "unfold", "narrow", "repeat", "diagonal",
-    "lift_fresh", "_to_copy", "masked_fill", "masked_fill_", "movedim", "pixel_shuffle", "unflatten", "slice_scatter",
-    "select_scatter", "_reshape_alias", "dropout", "native_dropout", "tril", "triu", "reflection_pad1d",
+_LINEAR = {"add", "add_", "div", "div_", "mul", "mul_", "neg", "rsub", "sub", "sub_", "where"}
+_SELECTS = {"argmax", "argmin", "argsort", "bernoulli", "exponential_", "kthvalue", "multinomial", "sort", "topk"}
+_REDUCES = _SELECTS | {
+    "all", "amax", "amin", "any", "cumsum", "linalg_vector_norm", "logsumexp", "max", "mean", "min", "norm", "prod",
+    "std", "sum", "var", "var_mean",
 }  # fmt: skip
-_LINEAR_MOVES = {"mul", "div", "add", "sub", "neg", "rsub", "mul_", "div_", "add_", "sub_", "where"}
-_REDUCES = {"sum", "mean", "max", "min", "amax", "amin", "logsumexp", "var", "std", "norm", "linalg_vector_norm",
-            "prod", "any", "all", "cumsum", "var_mean", "argmax", "topk", "sort", "argsort", "bernoulli", "multinomial"}  # fmt: skip
-_SELECTS = {"argmax", "argmin", "topk", "sort", "argsort", "bernoulli", "multinomial", "kthvalue", "exponential_"}
-_KEEPS_FEATURES = {"native_layer_norm", "native_group_norm", "native_batch_norm", "_fused_rms_norm", "rms_norm",
-                   "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}  # fmt: skip
+_NORMS = {
+    "_fused_rms_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "native_batch_norm",
+    "native_group_norm", "native_layer_norm", "rms_norm",
+}  # fmt: skip
+
+
+_KINDS = ("context", "score", "activation", "parameter")  # of tensors put together, the first of these is what it is
+_ADDS_ENTRIES = {"cat", "constant_pad_nd", "masked_fill", "masked_fill_", "select_scatter", "slice_scatter", "stack"}
 
 
 class Trace(TorchDispatchMode):
@@ -131,9 +58,9 @@ class Trace(TorchDispatchMode):
         self.rows: dict[int, int] = {}
         self.used: set[int] = set()
         self._numbers = {id(value): number for number, value in enumerate(parameters.values())}
-        self._tags: dict[int, _Tag] = {}
+        self._tags: dict[int, Tag] = {}
         for number, value in enumerate(parameters.values()):
-            self._tag(value, _Tag(value, "parameter", self.codes.of_parameter(number)))
+            self._tag(value, Tag(value, "parameter", self.codes.of_parameter(number)))
 
     def dropped(self, tensor: Tensor) -> Tensor:
         """A tensor behind dropout, as another tensor with the same values."""
@@ -158,25 +85,23 @@ class Trace(TorchDispatchMode):
 
     # ------------------------------------------------------------------------------------------------ following
 
-    def _follow(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, tagged: list[_Tag]) -> None:
+    def _follow(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, tagged: list[Tag]) -> None:
         maps: dict[str, Callable[[Any, Any], None]] = {
             "mm": lambda a, o: self._product(a[0], a[1], o, None),
             "bmm": lambda a, o: self._product(a[0], a[1], o, None),
             "addmm": lambda a, o: self._product(a[1], a[2], o, a[0]),
             "baddbmm": lambda a, o: self._product(a[1], a[2], o, a[0]),
-            "mv": lambda a, o: None,
-            "dot": lambda a, o: None,
             "convolution": self._convolution,
             "_softmax": lambda a, o: self._softmax(a[0], a[1], o, tagged),
             "native_layer_norm": self._layer_norm,
         }
         if name in maps:
             maps[name](args, out)
-        elif name in _MOVES:
+        elif name in MOVES:
             self._move(func, name, args, kwargs, out, tagged)
         elif name in ("add", "add_"):
             self._add(args, out, tagged)
-        elif name in _KEEPS_FEATURES:
+        elif name in _NORMS:
             self._features(args[0], out[0] if isinstance(out, tuple) else out)
         elif name in _REDUCES:
             for tag in tagged:
@@ -186,65 +111,57 @@ class Trace(TorchDispatchMode):
         elif isinstance(out, Tensor) and out.is_floating_point():
             self._pointwise(name, out, tagged)
 
-    def _tag(self, tensor: Tensor, tag: _Tag) -> None:
+    def _tag(self, tensor: Tensor, tag: Tag) -> None:
         self._tags[id(tensor)] = tag
 
-    def _get(self, tensor: Any) -> _Tag | None:
+    def _get(self, tensor: Any) -> Tag | None:
         return self._tags.get(id(tensor))
 
-    def _move(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, tagged: list[_Tag]) -> None:
-        moving = [tag for tag in tagged if tag.shadow is not None]
-        kinds = {tag.kind for tag in moving}
-        shadows = _replay(func, name, args, kwargs, self._tags) if moving else None
-        outs = [o for o in tree_flatten(out)[0] if isinstance(o, Tensor)]
-        news = [s for s in tree_flatten(shadows)[0] if isinstance(s, Tensor)] if shadows is not None else []
-        first = next((tag for tag in tagged if tag.kind != "parameter"), tagged[0])
-        kind = (
-            "parameter"
-            if kinds == {"parameter"}
-            else next((k for k in ("context", "score", "activation") if any(t.kind == k for t in tagged)), "activation")
-        )
-        scores, mixings = _union(tagged, "scores"), _union(tagged, "mixings")
-        for number, tensor in enumerate(outs):
-            shadow = news[number] if number < len(news) and news[number].shape == tensor.shape else None
-            norm = first.norm if len([t for t in tagged if t.kind != "parameter"]) <= 1 else None
-            self._tag(tensor, _Tag(tensor, kind, shadow, norm, scores, mixings))
+    def _move(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, tagged: list[Tag]) -> None:
+        shadowed = any(tag.shadow is not None for tag in tagged)
+        shadows = _tensors(replay(func, name, args, kwargs, self._tags)) if shadowed else []
+        norm = tagged[0].norm if len(tagged) == 1 and name not in _ADDS_ENTRIES else None
+        kind = min((tag.kind for tag in tagged), key=_KINDS.index)
+        scores, mixings = union(tagged, "scores"), union(tagged, "mixings")
+        for number, tensor in enumerate(_tensors(out)):
+            shadow = shadows[number] if number < len(shadows) and shadows[number].shape == tensor.shape else None
+            self._tag(tensor, Tag(tensor, kind, shadow, norm, scores, mixings))
 
-    def _pointwise(self, name: str, out: Tensor, tagged: list[_Tag]) -> None:
+    def _pointwise(self, name: str, out: Tensor, tagged: list[Tag]) -> None:
         active = [tag for tag in tagged if tag.kind != "parameter"]
         if not active:
             return
-        mixings = _union(active, "mixings")
+        mixings = union(active, "mixings")
         if mixings:
             for mixing in mixings:
                 mixing.between.append(name)
             shadow = next(tag.shadow for tag in active if tag.kind == "context")
-            self._tag(out, _Tag(out, "context", _broadcast(shadow, out), mixings=mixings))
+            self._tag(out, Tag(out, "context", broadcast(shadow, out), mixings=mixings))
             return
         scored = [tag for tag in active if tag.kind == "score"]
         if scored:
-            scores = _union(scored, "scores")
-            if name not in _LINEAR_MOVES or (len(scored) > 1 and name not in ("sub", "sub_", "where")):
+            scores = union(scored, "scores")
+            if name not in _LINEAR or (len(scored) > 1 and name not in ("sub", "sub_", "where")):
                 for score in scores:
                     score.ops.append(name)
-            self._tag(out, _Tag(out, "score", _broadcast(scored[0].shadow, out), None, scores))
+            self._tag(out, Tag(out, "score", broadcast(scored[0].shadow, out), None, scores))
             return
         coded = [tag for tag in active if tag.shadow is not None]
         if coded and self._same_origin(coded):
-            self._tag(out, _Tag(out, "activation", _broadcast(coded[0].shadow, out)))
+            self._tag(out, Tag(out, "activation", broadcast(coded[0].shadow, out)))
 
-    def _same_origin(self, coded: Iterable[_Tag]) -> bool:
+    def _same_origin(self, coded: Iterable[Tag]) -> bool:
         origins = [self.codes.parameters_in(tag.shadow) for tag in coded if tag.shadow is not None]
         return all(origin == origins[0] for origin in origins)
 
-    def _add(self, args: Any, out: Tensor, tagged: list[_Tag]) -> None:
+    def _add(self, args: Any, out: Tensor, tagged: list[Tag]) -> None:
         active = [tag for tag in tagged if tag.kind != "parameter"]
         constant = [tag for tag in tagged if tag.kind == "parameter"]
         if len(active) == 1 and len(constant) == 1 and active[0].kind == "activation" and active[0].shadow is not None:
-            codes, bias = active[0].shadow, _broadcast(constant[0].shadow, out)
+            codes, bias = active[0].shadow, broadcast(constant[0].shadow, out)
             if bias is not None and self.codes.is_row(codes):
-                codes = self._with_bias(_broadcast(codes, out), bias)
-            self._tag(out, _Tag(out, "activation", _broadcast(codes, out)))
+                codes = self._with_bias(broadcast(codes, out), bias)
+            self._tag(out, Tag(out, "activation", broadcast(codes, out)))
             return
         if not active and len(constant) == 1 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
             return  # an unknown activation and a parameter: an embedding of positions, say
@@ -271,7 +188,7 @@ class Trace(TorchDispatchMode):
                 score.ops.append("norm")
             self._tag(out, replace(tag, tensor=out))
         elif tag.shadow is not None:
-            self._tag(out, _Tag(out, "activation", tag.shadow))
+            self._tag(out, Tag(out, "activation", tag.shadow))
 
     def _layer_norm(self, args: Any, out: Any) -> None:
         self._features(args[0], out[0])
@@ -280,14 +197,14 @@ class Trace(TorchDispatchMode):
             return
         names = [self._whole_name(tag) for tag in (weight, bias)]
         if names[0] and names[1]:
-            old = self._get(out[0]) or _Tag(out[0], "activation")
+            old = self._get(out[0]) or Tag(out[0], "activation")
             self._tag(out[0], replace(old, tensor=out[0], norm=NormTag(names[0], names[1])))
 
-    def _whole_name(self, tag: _Tag) -> str:
+    def _whole_name(self, tag: Tag) -> str:
         numbers = self.codes.parameters_in(tag.shadow) if tag.shadow is not None else set()
         return self.codes.names[numbers.pop()] if len(numbers) == 1 else ""
 
-    def _softmax(self, tensor: Tensor, dim: int, out: Tensor, tagged: list[_Tag]) -> None:
+    def _softmax(self, tensor: Tensor, dim: int, out: Tensor, tagged: list[Tag]) -> None:
         tag = tagged[0]
         if tag.kind != "score":
             self._pointwise("softmax", out, tagged)
@@ -300,7 +217,7 @@ class Trace(TorchDispatchMode):
         scores = tuple(
             replace(score, softmax=True, swapped=swapped, spread=spread, ops=[*score.ops]) for score in tag.scores
         )
-        self._tag(out, _Tag(out, "score", tag.shadow, None, scores))
+        self._tag(out, Tag(out, "score", tag.shadow, None, scores))
 
     # ------------------------------------------------------------------------------------------------- products
 
@@ -314,19 +231,19 @@ class Trace(TorchDispatchMode):
             self._map(right.transpose(-1, -2), b, a.shadow.transpose(-1, -2), out.transpose(-1, -2), None)
             codes = self.codes.of_outputs(a.shadow.transpose(-1, -2)) if a.shadow.ndim == 2 else None
             if codes is not None:
-                self._tag(out, _Tag(out, "activation", codes.unsqueeze(-1).expand(out.shape).clone()))
+                self._tag(out, Tag(out, "activation", codes.unsqueeze(-1).expand(out.shape).clone()))
             return
         self._attention(a, b, left, right, out)
 
-    def _map(self, left: Tensor, a: _Tag | None, weight: Tensor, out: Tensor, added: Any) -> None:
+    def _map(self, left: Tensor, a: Tag | None, weight: Tensor, out: Tensor, added: Any) -> None:
         codes = self._output_codes(weight, out)
         rows = codes
         bias = self._get(added) if isinstance(added, Tensor) else None
         if bias is not None and bias.kind == "parameter" and bias.shadow is not None:
-            wide = _broadcast(bias.shadow, out)
+            wide = broadcast(bias.shadow, out)
             if wide is not None:
                 codes = self._with_bias(codes, wide)
-        self._tag(out, _Tag(out, "activation", codes))
+        self._tag(out, Tag(out, "activation", codes))
         numbers = self.codes.parameters_in(rows)
         for number in numbers:
             self.calls.append(Call(number, left, a.norm if a else None))
@@ -334,7 +251,7 @@ class Trace(TorchDispatchMode):
             axis = 1 if bool((rows >= 2 * self.codes.count).any()) else 0
             self._read(a, next(iter(numbers)), axis, None if a.shadow is None else a.shadow)
 
-    def _read(self, tag: _Tag, output: int, axis: int, codes: Tensor | None) -> None:
+    def _read(self, tag: Tag, output: int, axis: int, codes: Tensor | None) -> None:
         """A map reads mixed values."""
         for mixing in tag.mixings:
             mixing.output, mixing.output_axis = output, axis
@@ -358,67 +275,31 @@ class Trace(TorchDispatchMode):
         if b is not None and b.shadow is not None:
             codes = self._with_bias(codes, b.shadow)
         shape = [1, -1, *([1] * (out.ndim - 2))]
-        self._tag(out, _Tag(out, "activation", codes.reshape(shape).expand(out.shape).clone()))
+        self._tag(out, Tag(out, "activation", codes.reshape(shape).expand(out.shape).clone()))
         number = self.codes.number_of(int(w.shadow.reshape(-1)[0]))
         self.calls.append(Call(number, tensor.movedim(1, -1), a.norm if a else None))
         if a is not None:
             self._read(a, number, 0, None if a.shadow is None else a.shadow.movedim(1, -1))
 
-    def _attention(self, a: _Tag | None, b: _Tag | None, left: Tensor, right: Tensor, out: Tensor) -> None:
+    def _attention(self, a: Tag | None, b: Tag | None, left: Tensor, right: Tensor, out: Tensor) -> None:
         for one, other in ((a, b), (b, a)):
             if one is not None and one.kind == "score":
                 value = other.shadow if other is not None and other.kind == "activation" else None
                 mixing = Mixing(one.scores, value)
                 self.mixings.append(mixing)
                 features = None if value is None else value[..., :1, :] if one is a else value[..., :1]
-                self._tag(out, _Tag(out, "context", _broadcast(features, out), mixings=(mixing,)))
+                self._tag(out, Tag(out, "context", broadcast(features, out), mixings=(mixing,)))
                 return
         if a is None or b is None or a.kind != "activation" or b.kind != "activation":
             return
         if a.shadow is None or b.shadow is None or not (a.shadow >= 0).any() or not (b.shadow >= 0).any():
             return
         rows = torch.arange(out.shape[-2]).unsqueeze(-1).expand(out.shape).clone()
-        self._tag(out, _Tag(out, "score", rows, None, (Score(a.shadow, b.shadow),)))
+        self._tag(out, Tag(out, "score", rows, None, (Score(a.shadow, b.shadow),)))
 
 
-def _union(tags: Iterable[_Tag], name: str) -> Any:
-    """All scores or mixings of some tags, each once."""
-    return tuple({id(item): item for tag in tags for item in getattr(tag, name)}.values())
-
-
-def _broadcast(shadow: Tensor | None, out: Tensor) -> Tensor | None:
-    if shadow is None:
-        return None
-    try:
-        return shadow.expand(out.shape)
-    except RuntimeError:
-        return None
-
-
-def _replay(func: Any, name: str, args: Any, kwargs: Any, tags: dict[int, _Tag]) -> Any:
-    """The same move, done to the shadows; None where that is not possible."""
-
-    def shadow_of(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        tag = tags.get(id(value))
-        if tag is not None and tag.shadow is not None:
-            return tag.shadow
-        return torch.full(value.shape, NOTHING) if value.is_floating_point() else value
-
-    if name in ("_to_copy", "clone", "contiguous", "lift_fresh", "detach", "alias", "dropout", "native_dropout"):
-        return shadow_of(args[0])
-    if name in ("masked_fill", "masked_fill_", "tril", "triu"):
-        return shadow_of(args[0])
-    if name in ("view", "_unsafe_view", "reshape", "_reshape_alias"):
-        return shadow_of(args[0]).reshape(args[1])
-    given, named = tree_map(shadow_of, (args, dict(kwargs)))
-    if name == "constant_pad_nd":
-        given = (*given[:2], NOTHING)
-    try:
-        return func(*given, **named)
-    except RuntimeError:
-        return None
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 
 def _spread(visible: Tensor) -> float:

@@ -33,7 +33,7 @@ def test_local_places(make_scene: Any, make_folder: Callable[..., Path]) -> None
 
 
 def test_embedded_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "_ASSETS", tmp_path)
+    monkeypatch.setattr(source_module, "ASSETS", tmp_path)
     for name in ("bert", "gpt2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")

@@ -94,12 +94,32 @@ def test_patch_verify_and_revert(run: Run, saved: Callable[..., Path], tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"], "nothing is left lying about"
 
 
+def test_revert_says_that_a_pickle_comes_back_as_its_conversion(run: Run, tmp_path: Path) -> None:
+    from tests.patching.test_pickled_source import pickled
+
+    assert run("patch", pickled(tmp_path / "source"), tmp_path / "out", "--fold", "key", "--no-verify")[0] == 0
+    code, printed, _ = run("revert", tmp_path / "out")
+    words = " ".join(printed.split())
+    assert code == 0 and "sha256 of model.safetensors is that of the conversion of pytorch_model.bin" in words
+
+
 def test_verify_fails_with_exit_code_1(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, printed, _ = run("patch", saved("bert"), out, "--drop", "value")
     assert code == 0 and "as asked" in printed, "a lossy recipe is done as asked, and said to be lossy"
     code, printed, _ = run("verify", out, "--against", saved("bert"))
     assert code == 1 and "NOT EQUAL" in printed
+
+
+def test_verify_says_what_is_missing(run: Run, saved: Callable[..., Path]) -> None:
+    code, _, err = run("verify", saved("bert"))
+    assert code == 2 and "--against MODEL" in " ".join(err.split()) and "revert" not in err
+
+
+def test_layerwise_names_the_worst_site(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
+    assert run("patch", saved("bart"), tmp_path / "out", "--fold", "key,value", "--no-verify")[0] == 0
+    code, out, _ = run("verify", tmp_path / "out", "--layerwise")
+    assert code == 0 and len(re.findall(r"(encoder|decoder)\.\d\.(self|cross), worst of 8 sites", out)) == 2
 
 
 def test_json_of_patch_has_plan_and_certificate(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
@@ -167,6 +187,16 @@ def test_refusals_name_the_reason_and_write_nothing(
     assert code == 2 and err.startswith("error:")
     assert words in " ".join(err.split()), err
     assert not list(tmp_path.iterdir())
+
+
+def test_texts_site_by_site_are_refused_before_anything_is_written(
+    run: Run, saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a text\n")
+    code, _, err = run("patch", saved("bert"), tmp_path / "out", "--fold", "key", "--texts", texts, "--layerwise")
+    assert code == 2 and "Texts are no inputs" in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_out_needs_overwrite(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:

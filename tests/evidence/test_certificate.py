@@ -98,7 +98,7 @@ def test_without_a_plan_the_deployed_figure_decides() -> None:
 def test_what_is_not_claimed_or_not_measured_fails_nothing() -> None:
     unclaimed = Claim(flag="lora", claimed=False, error=0.5, how="run")
     unmeasured = Claim(flag="kv_cache", claimed=True, how="the model gives none out")
-    assert unclaimed.measured is False and unmeasured.measured is None
+    assert unclaimed.held is False and unmeasured.held is None
     assert but(equal=(unclaimed, unmeasured)).passed
 
 
@@ -107,8 +107,16 @@ def test_json() -> None:
     plain = json.loads(GOOD.dumps())
     assert plain["passed"] is True and plain["reasons"] == [] and plain["comparisons"] == 10
     assert plain["algebra"]["error"] == 1e-15 and plain["deployed"]["floor"] == 1e-7
-    assert plain["equal"][0]["measured"] is True
+    assert plain["equal"][0]["held"] is True
     json.loads(but(**deployed(error=math.nan)).dumps(), parse_constant=pytest.fail)
+
+
+def test_older_files_are_read() -> None:
+    """They had `measured` for `held`, which read as if a claim with a measured error had none."""
+    plain = json.loads(GOOD.dumps())
+    plain["equal"][0]["measured"] = plain["equal"][0].pop("held")
+    assert Certificate.loads(json.dumps(plain)) == GOOD
+    assert "measured" not in json.loads(GOOD.dumps())["equal"][0]
 
 
 def test_a_verdict_written_into_the_json_is_not_believed() -> None:

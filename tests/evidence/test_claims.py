@@ -42,7 +42,7 @@ def test_the_table(name: str, fold: str) -> None:
     plan = make_plan(model.config.to_dict(), ModelTensors(model), recipe)
     claims = measure_claims(model, recipe, plan.equal, make_probes(Form.of(model), [], seed=0), bound=1e-9)
     assert tuple(claim.flag for claim in claims) == FLAGS
-    assert tuple(claim.measured for claim in claims) == TABLE[name, fold], claims
+    assert tuple(claim.held for claim in claims) == TABLE[name, fold], claims
     assert tuple(claim.claimed for claim in claims) == TABLE[name, fold], "the plan says something else"
     for claim in claims:
         assert claim.error is not None and (claim.error < 1e-11 or claim.error > 1e-4), "nothing in between"
@@ -58,7 +58,7 @@ def test_what_cannot_be_measured_is_said() -> None:
             module.p = 0.0
     probes = make_probes(Form.of(model), [], seed=0)
     claims = {c.flag: c for c in measure_claims(model, make_recipe(fold="key"), Equal(), probes, bound=1e-9)}
-    assert claims["kv_cache"].measured is None and "gives none out" in claims["kv_cache"].how
-    assert claims["with_dropout"].measured is None and "no dropout" in claims["with_dropout"].how
-    assert claims["lora"].measured is True
+    assert claims["kv_cache"].held is None and "gives none out" in claims["kv_cache"].how
+    assert claims["with_dropout"].held is None and "no dropout" in claims["with_dropout"].how
+    assert claims["lora"].held is True
     assert len(find_sites(model.config.to_dict(), ModelTensors(model).tensors)) == 3

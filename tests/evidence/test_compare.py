@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_bias_patch.evidence.compare import Inner, Meter, collect, measure, outputs_of
+from hf_bias_patch.evidence.compare import Inner, Meter, RmsMeter, collect, measure, outputs_of
 from hf_bias_patch.evidence.probes import Form, make_probes
 from tests.models import NAMES, fresh
 
@@ -94,3 +94,25 @@ def test_an_output_without_counterpart_is_infinitely_wrong() -> None:
     meter = measure(model, probes, reference)
     assert meter.relative("another") == math.inf and meter.values["another"] == 0
     assert meter.relative("logits") == 0
+
+
+def test_what_a_model_is_for_is_what_its_head_gives_out() -> None:
+    """A last hidden state may be off by much more than the logits made of it, and is not called logits."""
+    meter = Meter()
+    one = torch.ones(4, dtype=torch.float64)
+    for name, off in (("hidden_states.1", 0.9), ("last_hidden_state", 0.5), ("encoder_last_hidden_state", 0.4)):
+        meter.add(name, one + off, one)
+    assert meter.main() == 0.5, "a model without a head gives out its last hidden states"
+    meter.add("logits", one + 0.25, one)
+    assert meter.main() == 0.25
+
+
+def test_root_mean_squares() -> None:
+    meter = RmsMeter()
+    reference = torch.tensor([3.0, -4.0, 0.0, 0.0], dtype=torch.float64)
+    meter.add("x", reference + torch.tensor([1.0, -1.0, 1.0, -1.0]), reference)
+    assert meter.errors["x"] == 1 and meter.scales["x"] == 2.5 and meter.relative("x") == 0.4
+    for bad in (math.nan, math.inf):
+        meter = RmsMeter()
+        meter.add("x", torch.tensor([bad, 4.0], dtype=torch.float64), torch.tensor([3.0, 4.0], dtype=torch.float64))
+        assert meter.relative("x") == math.inf

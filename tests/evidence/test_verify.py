@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.errors import CheckpointError, VerifyError
 from hf_bias_patch.evidence import capacity
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.run import verify
-from hf_bias_patch.patching.record import PLAN
+from hf_bias_patch.patching.record import CERTIFICATE, PLAN
 from tests.evidence.helpers import edited, variant_of
 from tests.models import NAMES, heads
 
@@ -30,7 +30,7 @@ def passes(certificate: Certificate) -> None:
     assert certificate.algebra is not None and certificate.algebra.error < 1e-13
     tensors = certificate.tensors
     assert tensors is not None and tensors.exact == tensors.planned and tensors.exact > 0
-    assert certificate.equal and all(claim.measured is not False for claim in certificate.equal if claim.claimed)
+    assert certificate.equal and all(claim.held is not False for claim in certificate.equal if claim.claimed)
     assert Certificate.loads(certificate.dumps()) == certificate
 
 
@@ -82,7 +82,7 @@ def test_query_into_the_norm(saved: Saved, tmp_path: Path) -> None:
     variant = variant_of(saved("bert", "F64"), tmp_path / "out", fold="query:norm")
     certificate = verify(variant, saved("bert", "F64"))
     passes(certificate)
-    measured = {claim.flag: claim.measured for claim in certificate.equal}
+    measured = {claim.flag: claim.held for claim in certificate.equal}
     assert measured["attention_weights"] and measured["logits"] and not measured["hidden_states"]
 
 
@@ -166,6 +166,17 @@ def test_the_plan_of_another_source(saved: Saved, tmp_path: Path) -> None:
     assert not certificate.passed
 
 
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_another_architecture_is_refused(saved: Saved, tmp_path: Path, layerwise: bool) -> None:
+    from transformers import BertModel
+
+    variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
+    with pytest.raises(VerifyError, match=r"out is a bert and .*gpt2.* a gpt2\. Two different architectures"):
+        verify(variant, saved("gpt2"), layerwise=layerwise)
+    with pytest.raises(VerifyError, match=r"out is a BertForMaskedLM and .* a BertModel"):
+        verify(variant, saved("bert", head=BertModel), layerwise=layerwise)
+
+
 def test_a_plan_that_is_not_what_its_recipe_gives(saved: Saved, tmp_path: Path) -> None:
     variant = variant_of(saved("bert"), tmp_path / "out", fold="key,value")
     text = json.loads((variant / PLAN).read_text())
@@ -235,6 +246,12 @@ def test_texts(saved: Saved, tmp_path: Path) -> None:
         verify(variant, source, texts=[""])
 
 
+def test_texts_are_refused_site_by_site(saved: Saved, tmp_path: Path) -> None:
+    variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
+    with pytest.raises(VerifyError, match=r"Texts are no inputs.*--layerwise"):
+        verify(variant, saved("bert"), texts=["a text"], layerwise=True)
+
+
 def test_texts_without_a_tokenizer_are_left_out(saved: Saved, tmp_path: Path) -> None:
     variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
     certificate = verify(variant, saved("bert"), texts=["a text"], attention=("sdpa",))
@@ -255,11 +272,78 @@ def test_a_source_that_was_moved_keeps_its_name(saved: Saved, tmp_path: Path) ->
     assert certificate.source.name == saved("bert").name and certificate.passed
 
 
-def test_sources_are_only_read(saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path) -> None:
+def test_by_default_the_source_is_restored_from_the_variant(saved: Saved, tmp_path: Path) -> None:
+    for storage in ("zeros", "absent"):
+        variant = variant_of(saved("distilbert"), tmp_path / storage, fold="key,value,query", storage=storage)
+        certificate = verify(variant, attention=("sdpa",))
+        passes(certificate)
+        assert certificate.source.name == saved("distilbert").name
+        assert verify(variant, layerwise=True).passed
+    assert {path.name for path in tmp_path.iterdir()} == {"zeros", "absent"}, "nothing is left lying about"
+
+
+def test_what_restores_no_source_needs_one_given(
+    saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> None:
+    with pytest.raises(VerifyError, match=r"nothing to compare .* with\..*--against MODEL"):
+        verify(saved("bert"))
+    right = variant_of(saved("bert"), tmp_path / "right", fold="value")
+
+    def train(values: dict[str, torch.Tensor]) -> None:
+        values["bert.encoder.layer.1.attention.output.dense.bias"] += 1
+
+    trained = edited(right, tmp_path / "trained", train)
+    with pytest.raises(VerifyError, match=r"made from cannot be restored.* changed since.*--against MODEL") as caught:
+        verify(trained)
+    assert "Revert the variant" not in str(caught.value)
+    assert not verify(trained, saved("bert"), attention=("sdpa",)).passed
+    assert {path.name for path in tmp_path.iterdir()} == {"right", "trained"}
+
+
+def test_an_interrupted_edit_in_place_is_left_alone(saved: Saved, tmp_path: Path) -> None:
+    from hf_bias_patch.checkpoint.journal import JOURNAL
+
+    variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
+    (variant / JOURNAL).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="interrupted"):
+        verify(variant)
+    assert (variant / JOURNAL).exists()
+
+
+def test_the_certificate_is_kept_and_all_else_only_read(
+    saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> None:
     variant = variant_of(saved("gpt2"), tmp_path / "out", fold="value")
     before = tree(variant)
-    verify(variant, saved("gpt2"), attention=("eager",))
-    assert tree(variant) == before
+    certificate = verify(variant, saved("gpt2"), attention=("eager",))
+    after = tree(variant)
+    assert set(after) - set(before) == {CERTIFICATE} and before.items() <= after.items()
+    assert Certificate.loads((variant / CERTIFICATE).read_bytes()) == certificate
+    again = verify(variant, saved("gpt2"), layerwise=True)
+    assert Certificate.loads((variant / CERTIFICATE).read_bytes()) == again != certificate
+
+
+def test_what_is_not_ours_gets_no_certificate(
+    saved: Saved, tree: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> None:
+    variant = variant_of(saved("gpt2"), tmp_path / "out", fold="value")
+    plain = edited(variant, tmp_path / "plain", lambda values: None, plan=False)
+    cached = tmp_path / "hub" / "models--owner--name" / "snapshots" / ("0" * 40)
+    (cached.parent.parent / "blobs").mkdir(parents=True)
+    shutil.copytree(variant, cached)
+    before = tree(tmp_path)
+    for folder in (plain, cached):
+        assert verify(folder, saved("gpt2"), attention=("sdpa",)).passed
+    assert tree(tmp_path) == before
+
+
+def test_a_linked_certificate_is_replaced_and_not_followed(saved: Saved, tmp_path: Path) -> None:
+    variant = variant_of(saved("gpt2"), tmp_path / "out", fold="value")
+    (tmp_path / "other").write_text("not ours")
+    (variant / CERTIFICATE).symlink_to(tmp_path / "other")
+    certificate = verify(variant, saved("gpt2"), layerwise=True)
+    assert Certificate.loads((variant / CERTIFICATE).read_bytes()) == certificate
+    assert (tmp_path / "other").read_text() == "not ours"
 
 
 def test_importing_loads_no_framework() -> None:

@@ -68,3 +68,16 @@ class TestInPlace:
         assert not (folder / "bias_patch" / "certificate.json").exists()
         hf_bias_patch.revert(folder)
         assert tree(folder) == before
+
+    @pytest.mark.parametrize("name", ["embedded:bert", "path", "file", "link"])
+    def test_the_embedded_checkpoints_stay_as_they_are(self, name: str, tree: Tree, tmp_path: Path) -> None:
+        from hf_bias_patch.checkpoint.source import resolve
+
+        folder = resolve("embedded:bert").path
+        before = tree(folder)
+        (tmp_path / "link").symlink_to(folder)
+        given = {"path": folder, "file": folder / "model.safetensors", "link": tmp_path / "link"}.get(name, name)
+        for edit in (lambda: hf_bias_patch.patch_in_place(given, fold="key"), lambda: hf_bias_patch.revert(given)):
+            with pytest.raises(TargetError, match=r"comes with this package.*patch embedded:bert OUT"):
+                edit()
+        assert tree(folder) == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -55,6 +57,46 @@ def test_reverts_to_the_same_weights_as_safetensors(tree: Tree, tmp_path: Path) 
     model = hf_bias_patch.load(tmp_path / "out", dtype="auto")
     for name, value in fresh("bert", dtype=torch.float32).named_parameters():
         assert torch.equal(model.get_parameter(name), value)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_names_the_pickle_as_its_source_and_says_what_is_restored(tmp_path: Path) -> None:
+    """It named the sha256 of a file that the source does not have."""
+    source = pickled(tmp_path / "source")
+    hf_bias_patch.patch(source, tmp_path / "out", fold="query")
+    block = json.loads((tmp_path / "out" / "config.json").read_text())["bias_patch"]
+    assert block["source"]["sha256"] == {"pytorch_model.bin": sha256(source / "pytorch_model.bin")}
+    done = hf_bias_patch.revert(tmp_path / "out", tmp_path / "back")
+    assert done.sha256 == ("model.safetensors",) and done.converted == ("pytorch_model.bin",)
+
+
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_verifies_against_the_pickle_and_against_what_the_variant_restores(tmp_path: Path, layerwise: bool) -> None:
+    source = pickled(tmp_path / "source", "distilbert")
+    hf_bias_patch.patch(source, tmp_path / "out", fold="key,value,query")
+    for against in (source, None):
+        certificate = hf_bias_patch.verify(tmp_path / "out", against, attention=("sdpa",), layerwise=layerwise)
+        assert certificate.passed and certificate.algebra is not None and certificate.algebra.error < 1e-13
+        assert certificate.tensors is not None and certificate.tensors.exact == certificate.tensors.planned
+        assert certificate.source.name == "source"
+        file = "pytorch_model.bin" if against else "model.safetensors"
+        assert list(certificate.source.sha256) == [file]
+        if against:
+            assert certificate.source.sha256[file] == sha256(source / file)
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}, "nothing is left lying about"
+
+
+def test_verifying_against_another_pickle_has_no_algebra(tmp_path: Path) -> None:
+    hf_bias_patch.patch(pickled(tmp_path / "source"), tmp_path / "out", fold="value")
+
+    def change(state: dict[str, torch.Tensor]) -> None:
+        state["bert.embeddings.LayerNorm.bias"] += 1
+
+    certificate = hf_bias_patch.verify(tmp_path / "out", pickled(tmp_path / "other", change=change), layerwise=True)
+    assert not certificate.passed and "another checkpoint" in certificate.no_algebra
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:

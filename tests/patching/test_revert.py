@@ -313,3 +313,17 @@ class TestDamage:
         with pytest.raises(BiasPatchError):
             hf_bias_patch.revert(variant)
         assert tree(variant) == before
+
+
+def test_a_variant_in_the_hub_cache_is_not_reverted_in_place(saved: Saved, tree: Tree, tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "models--owner--name" / "snapshots" / ("0" * 40)
+    (folder.parent.parent / "blobs").mkdir(parents=True)
+    for storage in ("zeros", "absent"):
+        hf_bias_patch.patch(saved("bert"), folder, fold="key", storage=storage)
+        before = tree(folder)
+        with pytest.raises(TargetError, match="Hub's cache"):
+            hf_bias_patch.revert(folder)
+        assert tree(folder) == before
+        hf_bias_patch.revert(folder, tmp_path / storage)
+        assert tree(tmp_path / storage) == tree(saved("bert"))
+        shutil.rmtree(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import pkgutil
@@ -69,7 +70,7 @@ def _candidates(config: PreTrainedConfig) -> list[Any]:
         for name, cls in vars(module).items():
             if not (inspect.isclass(cls) and issubclass(cls, PreTrainedModel) and cls.__module__ == module.__name__):
                 continue
-            if _config_class(cls) is type(config) and not _abstract(cls):
+            if getattr(cls, "config_class", None) is type(config) and not _abstract(cls):
                 others.append((name, cls))
     others.sort(key=lambda item: _rank(item[0]))
     for name, cls in others:
@@ -84,10 +85,6 @@ def _plain(config: PreTrainedConfig) -> Any:
         return MODEL_MAPPING[type(config)]
     except ValueError:  # the mapping names a class that is not there
         return []
-
-
-def _config_class(cls: Any) -> Any:
-    return getattr(cls, "config_class", None)
 
 
 def _abstract(cls: Any) -> bool:
@@ -107,12 +104,8 @@ def _modules(config: PreTrainedConfig) -> list[Any]:
     """The modeling modules beside the config's."""
     package = type(config).__module__.rsplit(".", 1)[0]
     folder = importlib.import_module(package)
-    names = [item.name for item in pkgutil.iter_modules(folder.__path__)]
-    found = []
-    for name in names:
-        if name.startswith("modeling_"):
-            found.append(importlib.import_module(f"{package}.{name}"))
-    return found
+    names = [item.name for item in pkgutil.iter_modules(folder.__path__) if item.name.startswith("modeling_")]
+    return [importlib.import_module(f"{package}.{name}") for name in names]
 
 
 def _attention_modules(cls: Any, config: PreTrainedConfig) -> int:
@@ -121,7 +114,7 @@ def _attention_modules(cls: Any, config: PreTrainedConfig) -> int:
         try:
             with warnings.catch_warnings(), torch.device(device):
                 warnings.simplefilter("ignore")
-                model = cls(config)
+                model = cls(copy.deepcopy(config))  # constructors write into it
             break
         except Exception:
             continue

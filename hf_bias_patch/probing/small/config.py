@@ -9,8 +9,9 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import FamilyError
-from hf_bias_patch.probing.small.overrides import CANNOT, FIELDS
+from hf_bias_patch.probing.small.cannot import CANNOT
 from hf_bias_patch.probing.small.consistent import cut, read, repaired, tapped
+from hf_bias_patch.probing.small.overrides import FIELDS
 from hf_bias_patch.probing.small.rules import shrink
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def _small(cls: Any, given: dict[str, Any], changes: dict[str, Any]) -> Any:
         new = shrink(name, old, defaults | given)
         if name in given or new is not defaults[name]:
             values[name] = copy.deepcopy(new)
-    values |= {name: value for name, value in given.items() if name not in defaults} | layers
+    extra = {name: value for name, value in given.items() if name not in defaults}
+    values |= {name: shrink(name, value, extra) for name, value in extra.items()} | layers
     for name, spec in specs.items():
         if name in asked and not isinstance(asked[name], dict):
             continue

@@ -13,7 +13,8 @@ import torch
 
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.probing.double import in_double
-from hf_bias_patch.probing.small.makers import Wanted, fill, variants_of
+from hf_bias_patch.probing.small.makers import fill, variants_of
+from hf_bias_patch.probing.small.wanted import Wanted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hf_bias_patch.probing.small.calibrate import calibrate
 from hf_bias_patch.probing.small.classes import class_of
 from hf_bias_patch.probing.small.randomise import randomise
 
@@ -26,18 +28,18 @@ def small_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     Raises:
         FamilyError: no class of the installed transformers belongs to the config.
     """
-    cls = class_of(config)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        model = build(cls, config).double().eval()
+        model = _build(class_of(config), config).double().eval()
     randomise(model, seed)
+    calibrate(model, seed)
     return model
 
 
-def build(cls: Any, config: PreTrainedConfig) -> Any:
+def _build(cls: Any, config: PreTrainedConfig) -> Any:
     """An instance with eager attention throughout."""
     if hasattr(cls, "_from_config"):
         how = {"attn_implementation": "eager", "experts_implementation": "eager"}  # nothing fused: it knows no float64
         return cls._from_config(config, dtype=torch.float64, **how)
-    return cls(config)
+    return cls(copy.deepcopy(config))

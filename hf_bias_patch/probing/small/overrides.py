@@ -4,41 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CANNOT", "CLASSES", "FIELDS"]
-
-_PARTS = (
-    "chameleon_vqgan emu3_vqgan edgetam_mask_decoder edgetam_prompt_encoder edgetam_video_mask_decoder "
-    "edgetam_video_prompt_encoder ernie4_5_vl_moe_vision gemma4_unified_audio gemma4_unified_vision idefics_perciever "
-    "idefics_vision pp_chart2table_vision qwen2_vl_vision sam2_mask_decoder sam2_prompt_encoder "
-    "sam2_video_mask_decoder sam2_video_prompt_encoder sam3_geometry_encoder sam3_lite_text_geometry_encoder "
-    "sam3_tracker_mask_decoder sam3_tracker_prompt_encoder sam3_tracker_video_mask_decoder "
-    "sam3_tracker_video_prompt_encoder sam_hq_mask_decoder sam_hq_prompt_encoder sam_mask_decoder sam_prompt_encoder "
-    "sapiens2_head t5_gemma_module vibevoice_diffusion"
-).split()
-_TIMM = (
-    "timm_backbone timm_wrapper edgetam edgetam_vision_model fast_vlm gemma3n gemma3n_vision perception_lm "
-    "pe_audio_video pe_audio_video_encoder pe_video pe_video_encoder"
-).split()
-_SESSION = "edgetam_video sam2_video sam3_tracker_video sam3_video".split()
-_SCIPY = "eomt eomt_dinov3 videomt inkling_mm_model inkling_vision".split()
-
-CANNOT: dict[str, str] = {
-    **dict.fromkeys(_PARTS, "It is a part of another model and has no class of its own"),
-    **dict.fromkeys(_TIMM, "It needs the package timm"),
-    **dict.fromkeys(_SCIPY, "It needs the package scipy"),
-    "dinat": "It needs the package natten",
-    "layoutlmv2": "It needs the package detectron2",
-    "layoutxlm": "It needs the package detectron2",
-    "bark": "Its class only generates",
-    "glm_image_vqmodel": "Its class has no forward method",
-    "nougat": "Its config class names a type that does not exist; it is a vision-encoder-decoder",
-    "pp_chart2table": "Its config class belongs to no model class; it is a got_ocr2",
-    **dict.fromkeys(_SESSION, "It runs on a video session instead of tensors"),
-    "higgs_audio_v2_tokenizer": "It needs the package torchaudio",
-    "qwen2_5_omni": "Its class only generates; see qwen2_5_omni_thinker, qwen2_5_omni_talker and qwen2_5_omni_token2wav",
-    "qwen3_omni_moe": "Its class only generates; see qwen3_omni_moe_thinker and the qwen3_omni_moe_talker parts",
-}
-"""Types left out, with the reason."""
+__all__ = ["CLASSES", "FIELDS"]
 
 _SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2, 3], "num_time_features": 2}
 _INTRA = {
@@ -92,93 +58,20 @@ _STARTS = {
 _IMAGES = {"image_token_index": 119}
 
 FIELDS: dict[str, dict[str, Any]] = {
-    "align_vision_model": _EFFICIENT,
-    "efficientnet": _EFFICIENT,
-    "aria": {"projector_patch_to_query_dict": {16: 4}},
-    "blip-2": _IMAGES,
-    "instructblip": _IMAGES,
-    "instructblipvideo": {"video_token_index": 119},
-    "clipseg": {"extract_layers": [0, 1]},
-    "clvp_encoder": {"hidden_size": 128},
-    "llava_next": _PINPOINTS,
-    "llava_next_video": _PINPOINTS,
-    "llava_onevision": _PINPOINTS,
-    "kosmos-2": {"latent_query_num": 5},
-    "kosmos-2.5": {"latent_query_num": 5},
-    "layoutlmv3": {"input_size": 32, "coordinate_size": 8, "shape_size": 16},
-    "lilt": {"hidden_size": 96},
-    "llama4_vision_model": {"intermediate_size": 256},
-    "longcat_flash": {"head_dim": 8},
-    "molmo2_vision": {"image_size": [32, 32]},
-    "nemotron_h": {"n_groups": 2, "mamba_num_heads": 8, "mamba_head_dim": 16},
-    "superpoint": {"keypoint_decoder_dim": 65},
-    "textnet": {"hidden_sizes": [16, 16, 16, 32, 32], "stem_out_channels": 16},
-    "vipllava": {"vision_feature_layers": [-1, -2]},
-    "rag": {"n_docs": 2},
     "align": {"projection_dim": 16},
-    "clap_audio_model": {"num_mel_bins": 32, "spec_size": 64},
-    "oneformer": {"mask_dim": 64},
-    "qwen2_audio": {"audio_config": {"max_source_positions": 32}},
-    "voxtral": {"audio_token_id": 118, "audio_config": {"max_source_positions": 32}},
-    "qwen4_exp_text": {
-        "indexer_n_heads": 4,
-        "indexer_kv_heads": 1,
-        "indexer_head_dim": 16,
-        "indexer_budget": 8,
-        "indexer_compress_ratio": 2,
-    },
-    "unlimited_ocr_vision_encoder": {"hidden_size": 32},
-    "lw_detr": {"projector_scale_factors": [1.0], "backbone_config": {"window_block_indices": [0, 1]}},
-    "minicpm_ocr": _IMAGE,
-    "minicpmv4_6": _IMAGE,
-    "minicpmv4_7": _IMAGE,
-    "pvt": {"num_encoder_blocks": 4, "image_size": 64},
-    "qwen2_5_omni_thinker": _STARTS,
-    "qwen3_omni_moe_thinker": _STARTS,
-    "seggpt": {"image_size": [64, 32]},
-    "glmasr_encoder": {"intermediate_size": 256},
-    "voxtral_encoder": {"intermediate_size": 256},
-    "hgnet_v2": _HGNET,
-    "janus_vqgan": {"num_patches": 4},
-    "mllama_vision_model": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 192},
-    "paddleocr_vl_text": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    },
-    "shieldgemma2": {"yes_token_index": 21, "no_token_index": 22},
-    "step3p5": {"sliding_window": 8},
-    "swin": {"image_size": 64},
-    "donut-swin": {"image_size": [64, 64]},
-    "maskformer-swin": {"image_size": 64},
-    "xmod": {"default_language": "en_XX"},
-    "sam2_hiera_det_model": {
-        "image_size": [64, 64],
-        "hidden_size": 16,
-        "num_attention_heads": 1,
-        "embed_dim_per_stage": [16, 32, 64, 64],
-        "blocks_per_stage": [1, 2, 2, 2],
-        "num_attention_heads_per_stage": [1, 2, 4, 4],
-        "window_size_per_stage": [8, 4, 4, 2],
-        "global_attention_blocks": [4],
-        "window_positional_embedding_background_size": [4, 4],
-    },
-    "sam2_vision_model": {
-        "backbone_channel_list": [64, 64, 32, 16],
-        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
-    },
-    "sam2": {"prompt_encoder_config": {"image_size": 64, "patch_size": 16}},
-    "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
+    "align_vision_model": _EFFICIENT,
+    "aria": {"projector_patch_to_query_dict": {16: 4}},
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
     "bit": {"num_groups": 8},
+    "blip-2": _IMAGES,
     "chameleon": {
         "vocabulary_map": {"<image>": 119}
         | {f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": 20 + i for i in range(64)},
         "vq_config": {"num_embeddings": 64},
     },
-    "emu3": {
-        "vocabulary_map": {"<image>": 119, "<|extra_200|>": 118}
-        | {f"<|visual token {i:06}|>": 20 + i for i in range(64)},
-        "vq_config": {"codebook_size": 64},
-    },
+    "clap_audio_model": {"num_mel_bins": 32, "spec_size": 64, "patch_embeds_hidden_size": 16, "hidden_size": 128},
+    "clipseg": {"extract_layers": [0, 1]},
+    "clvp_encoder": {"hidden_size": 128},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],
         "rope_parameters": {
@@ -193,8 +86,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
     "detr": {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]}},
     "diffusion_gemma_text": _EXPERTS | _GLOBAL,
+    "donut-swin": {"image_size": [64, 64]},
     "dots1": _ROUTED,
-    "dots3_note_vision_encoder": {"mlp_layer_types": ["dense", "sparse"], "num_local_experts": 4},
     "dots3_note_text": {
         "swa_num_attention_heads": 4,
         "swa_num_key_value_heads": 4,
@@ -204,47 +97,125 @@ FIELDS: dict[str, dict[str, Any]] = {
         "swa_qk_nope_head_dim": 16,
         "swa_v_head_dim": 16,
     },
+    "dots3_note_vision_encoder": {"mlp_layer_types": ["dense", "sparse"], "num_local_experts": 4},
+    "efficientnet": _EFFICIENT,
+    "emu3": {
+        "vocabulary_map": {"<image>": 119, "<|extra_200|>": 118}
+        | {f"<|visual token {i:06}|>": 20 + i for i in range(64)},
+        "vq_config": {"codebook_size": 64, "base_channels": 32, "channel_multiplier": [1, 2, 2, 2]},
+    },
     "ernie4_5_vl_moe_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]}
     },
     "esm": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4},
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
     "gemma3n_text": _SHARED_CACHE,
-    "gemma4_unified_assistant": {"text_config": _SHARED_CACHE},
     "gemma4_assistant": {
         "text_config": _SHARED_CACHE
         | {"num_kv_shared_layers": 4, "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
     },
-    "glm5_next_text": {"index_kpool": 2},
-    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "gemma4_text": _GLOBAL,
+    "gemma4_unified_assistant": {"text_config": _SHARED_CACHE},
     "gemma4_unified_text": _GLOBAL,
+    "glm5_next_text": {"index_kpool": 2},
+    "glmasr_encoder": {"intermediate_size": 256},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granite_speech": {"window_size": 15},
+    "granite_speech_plus": {"window_size": 15},
+    "omdet-turbo": {"encoder_in_channels": [128, 256, 512]},
     "granite4_vision": {
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[-2, 0], [-1, 1]],
         "spatial_target_layers": [0, 1],
     },
+    "hgnet_v2": _HGNET,
     "informer": _SERIES,
+    "instructblip": _IMAGES,
+    "instructblipvideo": {"video_token_index": 119},
+    "janus_vqgan": {"num_patches": 4},
+    "kosmos-2": {"latent_query_num": 5},
+    "kosmos-2.5": {"latent_query_num": 5},
+    "layoutlmv3": {"input_size": 32, "coordinate_size": 8, "shape_size": 16},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
+    "lilt": {"hidden_size": 96},
+    "llama4_vision_model": {"intermediate_size": 256},
+    "llava_next": _PINPOINTS,
+    "llava_next_video": _PINPOINTS,
+    "llava_onevision": _PINPOINTS,
+    "longcat_flash": {"head_dim": 8},
+    "lw_detr": {"projector_scale_factors": [1.0], "backbone_config": {"window_block_indices": [0, 1]}},
     "lw_detr_vit": {"num_windows": 4, "image_size": 64},
     "mamba2": {"num_heads": 8, "head_dim": 16},
+    "maskformer-swin": {"image_size": 64},
+    "minicpm_ocr": _IMAGE,
+    "minicpmv4_6": _IMAGE,
+    "minicpmv4_7": _IMAGE,
+    "mllama_text_model": {"cross_attention_layers": [1]},
+    "mllama_vision_model": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 192},
     "molmo2": {"adapter_config": {"vision_feature_layer": [-1, -2]}},
+    "molmo2_vision": {"image_size": [32, 32]},
     "moonshine_streaming": {"num_key_value_heads": 4},
     "muse_spark_audio": {"num_hidden_layers": 4},
+    "nemotron_h": {"n_groups": 2, "mamba_num_heads": 8, "mamba_head_dim": 16},
+    "oneformer": {"mask_dim": 64, "conv_dim": 64},
+    "paddleocr_vl_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    },
     "pix2struct_text_model": {"initializer_range": 0.02},
     "pp_ocrv5_server_det": {"intraclass_block_config": _INTRA},
     "pp_ocrv6_medium_det": {"intraclass_block_config": _INTRA},
+    "pvt": {"num_encoder_blocks": 4, "image_size": 64},
+    "qwen2_5_omni_thinker": _STARTS,
+    "qwen2_audio": {"audio_config": {"max_source_positions": 32}},
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 96},
+    "qwen3_omni_moe_thinker": _STARTS,
+    "qwen4_exp_text": {
+        "indexer_n_heads": 4,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 16,
+        "indexer_budget": 8,
+        "indexer_compress_ratio": 2,
+    },
+    "rag": {"n_docs": 2},
     "rf_detr": {"backbone_config": {"model_type": "rf_detr_dinov2"}},
-    "t5gemma2_text": {"dropout_rate": 0.0},
+    "sam2": {"prompt_encoder_config": {"image_size": 64, "patch_size": 16}},
+    "sam2_hiera_det_model": {
+        "image_size": [64, 64],
+        "hidden_size": 16,
+        "num_attention_heads": 1,
+        "embed_dim_per_stage": [16, 32, 64, 128],
+        "blocks_per_stage": [1, 2, 2, 2],
+        "num_attention_heads_per_stage": [1, 2, 4, 8],
+        "window_size_per_stage": [8, 4, 4, 2],
+        "global_attention_blocks": [4],
+        "window_positional_embedding_background_size": [4, 4],
+    },
+    "sam2_vision_model": {
+        "backbone_channel_list": [128, 64, 32, 16],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    },
+    "seggpt": {"image_size": [64, 32]},
+    "shieldgemma2": {"yes_token_index": 21, "no_token_index": 22},
+    "step3p5": {"sliding_window": 8},
+    "superpoint": {"keypoint_decoder_dim": 65},
+    "swin": {"image_size": 64},
     "t5gemma2_decoder": {"dropout_rate": 0.0},
+    "t5gemma2_text": {"dropout_rate": 0.0},
+    "textnet": {"hidden_sizes": [16, 16, 16, 32, 32], "stem_out_channels": 16},
     "time_series_transformer": _SERIES,
     "tvp": {"visual_prompt_size": 8, "max_img_size": 64},
+    "unlimited_ocr_vision_encoder": {"hidden_size": 32},
+    "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
+    "vipllava": {"vision_feature_layers": [-1, -2]},
     "vitmatte": {
         "backbone_config": {"num_channels": 4, "patch_size": 16},
         "convstream_hidden_sizes": [16, 16, 16],
         "fusion_hidden_sizes": [32, 16, 16, 16],
     },
+    "voxtral": {"audio_token_id": 118, "audio_config": {"max_source_positions": 32}},
+    "voxtral_encoder": {"intermediate_size": 256},
+    "xmod": {"default_language": "en_XX"},
     "zamba": _ZAMBA,
     "zamba2": _ZAMBA,
 }

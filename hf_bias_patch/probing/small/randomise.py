@@ -21,10 +21,6 @@ _KEPT = re.compile(
 _GATES = re.compile(r"gamma.*|lambda.*|.*layer_?scale.*|.*gate|alpha|.*scale.*|.*_weight_?[12]?|weight")
 _TOKENS = re.compile(r".*(token|embed|query|queries|pos|latent|prompt|table|mask).*")
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-"""They do not normalise in eval mode: convolutions between them get a larger gain, or nothing of the image is left."""
-
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
     """Set every parameter, and every buffer that is learned, at random.
@@ -34,15 +30,13 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
         seed: of the values.
     """
     generator = torch.Generator().manual_seed(seed)
-    convolutions = _CONVOLUTIONS if any(isinstance(module, _BATCH_NORMS) for module in model.modules()) else ()
     done: set[int] = set()
     with torch.no_grad():
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if id(parameter) not in done and parameter.is_floating_point() and parameter.numel():
                     done.add(id(parameter))
-                    gain = 1.8 if isinstance(module, convolutions) and name == "weight" else 1.0
-                    parameter.copy_(_value(module, name, parameter, generator) * gain)
+                    parameter.copy_(_value(module, name, parameter, generator))
             _buffers(module, generator)
 
 

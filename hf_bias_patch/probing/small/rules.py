@@ -14,6 +14,8 @@ HEADS = 4
 LAYERS = 2
 VOCAB = 128
 _FIRST_SPECIAL = 100
+_OTHERS = 18
+"""Places for special tokens, from _FIRST_SPECIAL, of which it does no harm if two meet."""
 _INNER = 96
 
 Rule = Callable[[Any, Any], Any]
@@ -96,16 +98,25 @@ def _token(old: Any, config: dict[str, Any]) -> Any:
         return type(old)(_token(item, config) for item in old)
     if not isinstance(old, int) or isinstance(old, bool) or 0 <= old < 20:
         return old
-    return _FIRST_SPECIAL + _scattered(old) % (VOCAB - _FIRST_SPECIAL)
+    scattered = (old * 2654435761) % 2**32 >> 7  # neighbours far apart, so that few of them meet
+    return _FIRST_SPECIAL + scattered % _OTHERS
 
 
-def _scattered(number: int) -> int:
-    """Neighbours far apart, so that few of them meet in the small vocabulary."""
-    return (number * 2654435761) % 2**32 >> 7
+def _special(place: int) -> Rule:
+    """Tokens that must not meet: those that stand for what other towers give, and those around them."""
+    return lambda old, _: place if isinstance(old, int) else old
 
 
 _TABLE: Sequence[tuple[str, Rule]] = (
     # vocabularies and tokens
+    (r"image_token_(id|index)|image_patch_id", _special(120)),
+    (r"video_token_(id|index)", _special(121)),
+    (r"audio_token_(id|index)", _special(122)),
+    (r"(image|vision)_start_token_id", _special(123)),
+    (r"(image|vision)_end_token_id", _special(124)),
+    (r"video_start_token_id", _special(125)),
+    (r"video_end_token_id", _special(126)),
+    (r"audio_(start|bos)_token_id", _special(127)),
     (r".*(_token_id|_token_ids|_token_index|_tok_id|_bos_id|_eos_id|_start_id|_end_id|_newline_id|_patch_id)", _token),
     (r"(tag|subs)_pad_id|lang_id|.*_index", lambda old, _: old),
     (r"(.*_)?vocab_size(s|_per_layer_input)?|encoder_hash_byte_group_vocab", per_item(constant(VOCAB))),
@@ -199,13 +210,9 @@ def shrink(name: str, old: Any, config: dict[str, Any]) -> Any:
         old: its default.
         config: the defaults of the fields beside it.
     """
-    if (
-        old is None
-        or isinstance(old, (bool, str, float))
-        or (_KEPT.fullmatch(name) and not name.endswith("image_size"))
-    ):
-        if name not in ("patch_size", "patch_sizes"):
-            return old
+    kept = _KEPT.fullmatch(name) and not name.endswith("image_size") and name not in ("patch_size", "patch_sizes")
+    if kept or old is None or isinstance(old, (bool, str, float)):
+        return old
     if isinstance(old, dict):
         return old
     if _many(old) and any(isinstance(item, (str, bool, float)) or item is None for item in _flat(old)):
