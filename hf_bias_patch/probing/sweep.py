@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -96,13 +96,17 @@ def sweep(
 def check_type(model_type: str, seeds: Sequence[int] = (0,)) -> Checked:
     """Check one model type on a small random model, its attention biases switched on.
 
+    Where its files name tensors otherwise than the model in memory, both are checked: the table must know both.
+
     Raises:
         FamilyError, VerifyError: there is no such model, or no input for it.
     """
     from hf_bias_patch.patching.memory import ModelTensors
     from hf_bias_patch.probing.combine import combine
     from hf_bias_patch.probing.probe import probe
+    from hf_bias_patch.probing.renames import renamed
     from hf_bias_patch.probing.small import inputs_of, run, small_model
+    from hf_bias_patch.probing.stored import stored_names
 
     config = _config(model_type)
     probes = []
@@ -110,7 +114,14 @@ def check_type(model_type: str, seeds: Sequence[int] = (0,)) -> Checked:
         model = small_model(config, seed)
         inputs = inputs_of(model, seed)
         probes.append(probe(model, lambda model=model, inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
-    return check(config.to_dict(), ModelTensors(model).tensors, combine(probes))
+    found = combine(probes)
+    checked = check(config.to_dict(), ModelTensors(model).tensors, found)
+    names, tensors = stored_names(model)
+    if all(names.get(finding.parameter) == finding.parameter for finding in found.findings) or not tensors:
+        return checked
+    in_files = check(config.to_dict(), tensors, renamed(found, names))
+    more = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
+    return Checked(min(checked.agreed, in_files.agreed), (*checked.differences, *more))
 
 
 def _config(model_type: str) -> Any:

@@ -19,6 +19,7 @@ from hf_bias_patch.probing.inspect import probe_model
 from hf_bias_patch.probing.moves import change
 from hf_bias_patch.probing.slots import sites_of, view_of
 from hf_bias_patch.probing.small import inputs_of, run, small_config, small_model
+from hf_bias_patch.probing.stored import stored_names
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.data())
@@ -101,3 +102,14 @@ def test_tensors_that_loading_renames_are_named_as_in_the_files(tmp_path: Path) 
     again = type(model).from_pretrained(done.path)
     assert not again.layers[1].attention.k_proj.bias.any()
     assert change(run(again.double(), inputs), run(model, inputs)) < 1e-4
+
+
+def test_names_that_files_have_are_told_without_files(tmp_path: Path) -> None:
+    for name, same in (("vit", False), ("bert", True)):
+        model = small_model(small_config(name))
+        names, tensors = stored_names(model)
+        model.save_pretrained(tmp_path / name)
+        stored = open_checkpoint(tmp_path / name).tensors
+        assert set(tensors) == set(stored) == set(names.values()) and len(names) > 20
+        assert all(tensors[key].shape == stored[key].shape for key in stored)
+        assert (names == {key: key for key in names}) == same
