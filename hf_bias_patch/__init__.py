@@ -1,7 +1,7 @@
 """Finds, decides, rewrites and proves: the attention biases of Hugging Face checkpoints.
 
 The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
-Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load` and `verify`.
+Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe` and `verify`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
+    from hf_bias_patch.probing.inspect import Probed, probe
 
 __all__ = [
     "Applied",
@@ -30,6 +31,7 @@ __all__ = [
     "Inspection",
     "Patched",
     "Plan",
+    "Probed",
     "Recipe",
     "Reverted",
     "__version__",
@@ -39,6 +41,7 @@ __all__ = [
     "patch",
     "patch_in_place",
     "plan",
+    "probe",
     "revert",
     "verify",
 ]
@@ -49,6 +52,7 @@ _HOMES = {
     "Inspection": "attention.inspect",
     "Patched": "patching.disk",
     "Plan": "patching.plan",
+    "Probed": "probing.inspect",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
     "apply": "patching.applying",
@@ -57,6 +61,7 @@ _HOMES = {
     "patch": "patching.disk",
     "patch_in_place": "patching.inplace",
     "plan": "patching.disk",
+    "probe": "probing.inspect",
     "revert": "patching.revert",
     "verify": "evidence.run",
 }

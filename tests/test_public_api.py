@@ -21,6 +21,7 @@ PUBLIC = [
     "Inspection",
     "Patched",
     "Plan",
+    "Probed",
     "Recipe",
     "Reverted",
     "__version__",
@@ -30,6 +31,7 @@ PUBLIC = [
     "patch",
     "patch_in_place",
     "plan",
+    "probe",
     "revert",
     "verify",
 ]

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Attention", "Family", "Layout", "Stack", "Tower", "Trap", "family_of", "model_types"]
+__all__ = ["Attention", "Family", "Layout", "Stack", "Tower", "Trap", "families", "family_of", "model_types"]
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,11 @@ def _attention(entry: dict[str, Any]) -> Attention:
     traps = tuple(Trap(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
     return Attention(**entry, traps=traps, layouts=layouts)
+
+
+def families() -> tuple[Family, ...]:
+    """Every family, by name."""
+    return tuple(sorted({family.name: family for family in _families().values()}.values(), key=lambda one: one.name))
 
 
 def model_types() -> tuple[str, ...]:

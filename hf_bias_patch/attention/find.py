@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_bias_patch.attention.family import Family, Tower, family_of
+from hf_bias_patch.attention.family import Family, Tower, family_of, model_types
+from hf_bias_patch.attention.likeness import hint
 from hf_bias_patch.attention.places import Scope
 from hf_bias_patch.attention.resolve import Finder, Memory
 from hf_bias_patch.attention.sites import Site, Tensor
@@ -25,6 +26,8 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
         FamilyError: no family covers the config.
         CheckpointError: the tensors are not those the config describes.
     """
+    if config.get("model_type") and config["model_type"] not in model_types():
+        _refuse_unknown(config["model_type"], tensors)
     found = tuple(_sites(config, tensors, Scope(), "", Memory()))
     if not found:
         family = family_of(config)
@@ -34,6 +37,14 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
             remedy="Check that config.json belongs to these weights",
         )
     return found
+
+
+def _refuse_unknown(model_type: object, tensors: Mapping[str, Tensor]) -> None:
+    raise FamilyError(
+        f"No family covers the model type {model_type!r}",
+        why=hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
+        remedy="`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
+    )
 
 
 def uncovered(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The command line: one module a command. The only place that prints or sets exit codes.
 
-Exit codes: 0 done, 1 a certificate that does not pass, 2 a request that is refused, 130 interrupted.
+Exit codes: 0 done, 1 evidence that speaks against it (a certificate that does not pass, a table that a probe refutes),
+2 a request that is refused, 130 interrupted.
 Command modules import what they run inside their functions, so that `--help` answers at once.
 """
 
@@ -11,6 +12,7 @@ import sys
 
 import typer
 
+from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
 from hf_bias_patch.cli.patch import patch
 from hf_bias_patch.cli.revert import revert
@@ -43,7 +45,7 @@ def _options(
     """Options before the command."""
 
 
-for command in (inspect, patch, verify, revert):
+for command in (inspect, patch, verify, revert, families):
     app.command()(command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_bias_patch.cli.options import AsJson, Model
+from hf_bias_patch.cli.options import AsJson, Model, TrustRemoteCode
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,9 +30,19 @@ def inspect(
     plot: Annotated[
         Path | None, typer.Option(help="Draw a heat map of the norms.", metavar="FILE.png|.svg|.pdf")
     ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Load and run the model, and decide by numbers. Needs no family.")
+    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a checkpoint's attention sites, their biases, and a verdict for each. Loads no model."""
+    """Show a checkpoint's attention sites, their biases, and a verdict for each. Loads no model without --probe.
+
+    Exit code 1 if the numbers of a probe refute what the family table promises.
+    """
+    if probe or trust_remote_code:
+        _probe(model, revision, trust_remote_code, as_json, probe, values or plot is not None)
+        return
     from hf_bias_patch.attention.inspect import inspect as look
 
     found = look(model, revision=revision)
@@ -54,6 +64,17 @@ def _say_where(picture: Path, as_json: bool) -> None:
 
     console = stderr() if as_json else stdout()  # what reads JSON from stdout wants nothing else there
     console.print(f"Picture written: [bold]{escape(str(picture))}[/]", soft_wrap=True)
+
+
+def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked: bool, drawn: bool) -> None:
+    from hf_bias_patch.cli.probe import probed, show_probe
+    from hf_bias_patch.errors import RecipeError
+
+    if not asked:
+        raise RecipeError("--trust-remote-code stands without --probe", why="Nothing else runs a checkpoint's code")
+    if drawn:
+        raise RecipeError("--probe stands beside --values or --plot", remedy="Ask for them in two commands")
+    show_probe(probed(model, revision, trusted), as_json)
 
 
 def _print(found: Inspection, values: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "read_texts"]
+__all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "TrustRemoteCode", "read_texts"]
 
 Model = Annotated[
     str,
@@ -22,6 +22,9 @@ Layerwise = Annotated[
     bool, typer.Option(help="Verify site by site: for checkpoints larger than memory. Takes no --texts.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random probes.", min=0)]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="With a probe: run Python code that comes with the checkpoint.")
+]
 
 
 def read_texts(path: Path | None) -> list[str] | None:

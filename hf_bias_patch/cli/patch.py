@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from hf_bias_patch.cli.options import AsJson, Layerwise, Model, Overwrite, Texts, read_texts
 
 if TYPE_CHECKING:
+    from hf_bias_patch.attention.sites import Site
     from hf_bias_patch.patching.disk import Patched
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.recipe import Recipe
@@ -55,6 +56,10 @@ def patch(
     in_place: Annotated[bool, typer.Option("--in-place", help="Edit MODEL's bytes where they are.")] = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    trust_probe: Annotated[
+        bool,
+        typer.Option("--trust-probe", help="Where no family knows, run the model and plan by the numbers of a probe."),
+    ] = False,
     verify: Annotated[bool, typer.Option(help="Verify what was written.")] = True,
     texts: Texts = None,
     layerwise: Layerwise = False,
@@ -78,13 +83,18 @@ def patch(
         refuse_texts(lines, layerwise)
     _check_target(out, in_place, overwrite, dry_run)
 
+    sites = None
+    if trust_probe:
+        from hf_bias_patch.cli.probe import trusted_sites
+
+        sites = trusted_sites(model, verify)
     if dry_run:
         from hf_bias_patch.patching.disk import plan as make_plan
 
-        _show_plan(make_plan(model, wanted), as_json)
+        _show_plan(make_plan(model, wanted, sites=sites), as_json)
         return
     show = (lambda plan: None) if as_json else (lambda plan: _show_plan(plan, as_json=False))
-    done = _write(model, out, wanted, in_place, overwrite, show)
+    done = _write(model, out, wanted, in_place, overwrite, show, sites)
     result: dict[str, Any] = {"path": str(done.path), "plan": json.loads(done.plan.dumps()), "certificate": None}
     if not as_json:
         _show_done(done)
@@ -134,21 +144,27 @@ def _check_target(out: Path | None, in_place: bool, overwrite: bool, dry_run: bo
 
 
 def _write(
-    model: str, out: Path | None, recipe: Recipe, in_place: bool, overwrite: bool, announce: Callable[[Plan], None]
+    model: str,
+    out: Path | None,
+    recipe: Recipe,
+    in_place: bool,
+    overwrite: bool,
+    announce: Callable[[Plan], None],
+    sites: Sequence[Site] | None,
 ) -> Patched:
     from hf_bias_patch.cli.console import ByteBar
     from hf_bias_patch.patching.disk import patch as write
     from hf_bias_patch.patching.inplace import patch_in_place
 
     if in_place or out is None:
-        return patch_in_place(model, recipe, announce=announce)
+        return patch_in_place(model, recipe, sites=sites, announce=announce)
     with ByteBar("writing") as bar:
 
         def begin(plan: Plan) -> None:
             announce(plan)
             bar.start(plan.nbytes)
 
-        return write(model, out, recipe, overwrite=overwrite, announce=begin, progress=bar.advance)
+        return write(model, out, recipe, sites=sites, overwrite=overwrite, announce=begin, progress=bar.advance)
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

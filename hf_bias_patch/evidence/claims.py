@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.evidence.certificate import Claim
 from hf_bias_patch.evidence.compare import Inner, Meter, Outputs, collect
 from hf_bias_patch.evidence.probes import Probe
@@ -27,7 +28,14 @@ _GROUPS = {"hidden_states": "hidden_states", "attention_weights": "attentions", 
 Measured = tuple[float | None, str]
 
 
-def measure_claims(model: Any, recipe: Recipe, claimed: Equal, probes: Sequence[Probe], bound: float) -> list[Claim]:
+def measure_claims(
+    model: Any,
+    recipe: Recipe,
+    claimed: Equal,
+    probes: Sequence[Probe],
+    bound: float,
+    sites: Sequence[Site] | None = None,
+) -> list[Claim]:
     """Measure every flag of `claimed`, whether it is claimed or not.
 
     Args:
@@ -36,21 +44,23 @@ def measure_claims(model: Any, recipe: Recipe, claimed: Equal, probes: Sequence[
         claimed: the plan's flags.
         probes: short ones; those whose `inner` is false are left out.
         bound: relative error up to which a flag holds.
+        sites: of the plan, where a probe found them; by default the family's.
     """
     short = [probe for probe in probes if probe.inner]
-    adapters, inner = _make_adapters(model), _all_inner(model, short)
+    found = sites or find_sites(model.config.to_dict(), ModelTensors(model).tensors)
+    adapters, inner = _make_adapters(model, found), _all_inner(model, short)
     before = _run_all(model, short, adapters, inner)
-    with apply(model, recipe):
+    with apply(model, recipe, sites=sites):
         after = _run_all(model, short, adapters, inner)
     plain = _compare(before["plain"], after["plain"])
-    found: dict[str, Measured] = {
+    measured: dict[str, Measured] = {
         "logits": (plain.main(), "what the model gives out, on the short inputs, with eager attention"),
         **{flag: _group(plain, group) for flag, group in _GROUPS.items()},
         "with_dropout": _dropout(before, after),
         "lora": _lora(before, after),
     }
     return [
-        Claim(flag=flag, claimed=getattr(claimed, flag), error=found[flag][0], bound=bound, how=found[flag][1])
+        Claim(flag=flag, claimed=getattr(claimed, flag), error=measured[flag][0], bound=bound, how=measured[flag][1])
         for flag in Equal.model_fields
     ]
 
@@ -123,12 +133,11 @@ class _Adapter:
     up: torch.Tensor
 
 
-def _make_adapters(model: Any) -> list[_Adapter]:
+def _make_adapters(model: Any, sites: Sequence[Site]) -> list[_Adapter]:
     """One for every query, key, value and output map, a third of its size; made before the fold changes it."""
     import torch
 
     random = torch.Generator().manual_seed(0)
-    sites = find_sites(model.config.to_dict(), ModelTensors(model).tensors)
     slots = {slot.weight: slot for site in sites for slot in site.slots.values() if slot.weight}
     adapters = []
     for name, slot in slots.items():

@@ -185,7 +185,7 @@ def _find_plan(
     if depth not in (1, None):
         return None, "The variant's plan was made for another checkpoint than this one (its checksums differ)", lossy
     try:
-        plan = make_plan(source.config, source, stored.recipe)
+        plan = make_plan(source.config, source, stored.recipe, stored.sites or None)
     except BiasPatchError as error:
         return None, f"The variant's recipe cannot be planned for this source: {str(error).rstrip('.')}", lossy
     if _outline(plan) != _outline(stored):

@@ -92,9 +92,9 @@ class _Runner:
         if self.pair.plan is None or self.found.no_algebra:
             return reference, ()
         self.step(f"plan applied in float64, {kind}")
-        recipe = self.pair.plan.recipe
+        recipe, sites = self.pair.plan.recipe, self.pair.plan.sites or None
         try:
-            with apply(model, recipe) as patched:
+            with apply(model, recipe, sites=sites) as patched:
                 algebra = algebra_figures(measure(patched, self.probes, reference), self.bound)
         except BiasPatchError as error:
             self.found.no_algebra = f"The plan cannot be applied in float64: {str(error).rstrip('.')}"
@@ -116,13 +116,14 @@ class _Runner:
         """What does not depend on the attention implementation: the claims, and what dropping would do."""
         assert self.pair.plan is not None
         self.step("what stays equal, in float64")
+        sites = self.pair.plan.sites or None
         if recipe.fold:
             dropped = recipe.model_copy(update={"fold": {}, "drop": tuple(recipe.fold), "fill": {}})
-            with apply(model, dropped) as worse:
+            with apply(model, dropped, sites=sites) as worse:
                 self.found.if_dropped = measure(worse, self.probes, reference).main()
         used = model.config._attn_implementation
         model.set_attn_implementation("eager")
-        self.found.equal = measure_claims(model, recipe, self.pair.plan.equal, self.probes, self.bound)
+        self.found.equal = measure_claims(model, recipe, self.pair.plan.equal, self.probes, self.bound, sites)
         model.set_attn_implementation(used)
 
     def _deployed(self, kind: str, reference: list[Outputs], *, of_source: bool) -> tuple[Meter, list[Decoded]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import ArgumentError, PlanError
@@ -13,16 +14,25 @@ from hf_bias_patch.patching.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hf_bias_patch.attention.sites import Site
+
 __all__ = ["apply"]
 
 
-def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields: Any) -> Applied:
+def apply(
+    model: PreTrainedModel,
+    recipe: Recipe | Plan | None = None,
+    *,
+    sites: Sequence[Site] | None = None,
+    **fields: Any,
+) -> Applied:
     """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
 
     Args:
         model: any supported transformers model, on any device. `freeze` and `train` set `requires_grad` of the
             biases they name, and of nothing else.
         recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
+        sites: the attention sites and their verdicts, from a probe; by default the family's.
 
     Returns:
         The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block. Where
@@ -50,4 +60,4 @@ def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields:
             remedy="Write a variant with `patch` and load it with `load`, or keep storage `zeros`",
         )
     tensors = ModelTensors(model)
-    return Applied(model, plan_asked(model.config.to_dict(), tensors, recipe or wanted, wanted))
+    return Applied(model, plan_asked(model.config.to_dict(), tensors, recipe or wanted, wanted, sites))

@@ -6,9 +6,10 @@ same; so one that was made for other tensors, or edited since, is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import FamilyError, PlanError, RecipeError
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.planner import Tensors, make_plan
@@ -31,22 +32,29 @@ def recipe_asked(asked: Recipe | Plan | None, fields: Mapping[str, Any]) -> Reci
     return asked.recipe
 
 
-def plan_asked(config: Mapping[str, Any], tensors: Tensors, asked: Recipe | Plan, recipe: Recipe) -> Plan:
+def plan_asked(
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    asked: Recipe | Plan,
+    recipe: Recipe,
+    sites: Sequence[Site] | None = None,
+) -> Plan:
     """The plan for one checkpoint, and the same as `asked` if that is a plan.
 
     Args:
         config, tensors: the checkpoint, or the model.
         asked: what the caller gave.
         recipe: of it (see `recipe_asked`).
+        sites: the attention sites and their verdicts, from a probe; by default those of a plan, or the family's.
 
     Raises:
         PlanError: also if the plan given was made for another checkpoint.
         RecipeError, FamilyError, CheckpointError: as for `make_plan`.
     """
     if not isinstance(asked, Plan):
-        return make_plan(config, tensors, recipe)
+        return make_plan(config, tensors, recipe, sites)
     try:
-        made = make_plan(config, tensors, recipe)
+        made = make_plan(config, tensors, recipe, sites or asked.sites or None)
     except (RecipeError, PlanError, FamilyError) as error:
         raise _another(str(error)) from None
     if difference := _difference(asked, made, tensors):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.folder import new_folder
@@ -50,13 +51,20 @@ class Patched:
     unchanged: bool = False
 
 
-def plan(model: str | os.PathLike[str], recipe: Recipe | Plan | None = None, **fields: Any) -> Plan:
+def plan(
+    model: str | os.PathLike[str],
+    recipe: Recipe | Plan | None = None,
+    *,
+    sites: Sequence[Site] | None = None,
+    **fields: Any,
+) -> Plan:
     """Resolve a recipe against a checkpoint; writes nothing.
 
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
         recipe: what is asked for, or a plan to check against this checkpoint; or give a recipe's fields as keywords,
             such as `fold="key,value"`.
+        sites: the attention sites and their verdicts, such as `probe(model).sites`; by default the family's.
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: see `planner.make_plan`.
@@ -65,7 +73,7 @@ def plan(model: str | os.PathLike[str], recipe: Recipe | Plan | None = None, **f
     place_name(model)
     wanted = recipe_asked(recipe, fields)
     checkpoint = open_model(resolve(model).path)
-    return plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted)
+    return plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
 
 
 def patch(
@@ -73,6 +81,7 @@ def patch(
     out: str | os.PathLike[str],
     recipe: Recipe | Plan | None = None,
     *,
+    sites: Sequence[Site] | None = None,
     overwrite: bool = False,
     announce: Callable[[Plan], None] | None = None,
     progress: Progress | None = None,
@@ -88,6 +97,8 @@ def patch(
         out: the folder to make; an empty one may be there.
         recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords, such as
             `fold="key,value"`.
+        sites: the attention sites and their verdicts, such as `probe(model).sites`; by default the family's. Verify a
+            variant that rests on them.
         overwrite: whether an existing `out` may be replaced.
         announce: called with the plan before anything is written.
         progress: called with the number of bytes written since the last call.
@@ -104,7 +115,7 @@ def patch(
     given = resolve(model)
     with readable(given, out) as (source, shared):
         checkpoint = open_model(source.path)
-        resolved = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted)
+        resolved = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
         _refuse_shared(resolved, shared)
         if changes_nothing(checkpoint, resolved):
             return Patched(checkpoint.folder if source is given else given.path, resolved, unchanged=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
 from hf_bias_patch.checkpoint.source import place_name, resolve
@@ -29,6 +30,7 @@ def patch_in_place(
     model: str | os.PathLike[str],
     recipe: Recipe | Plan | None = None,
     *,
+    sites: Sequence[Site] | None = None,
     announce: Callable[[Plan], None] | None = None,
     **fields: Any,
 ) -> Patched:
@@ -37,6 +39,7 @@ def patch_in_place(
     Args:
         model: a local folder or safetensors file.
         recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords.
+        sites: the attention sites and their verdicts, from a probe; by default the family's.
         announce: called with the plan before anything is written.
 
     Raises:
@@ -58,7 +61,7 @@ def patch_in_place(
     checkpoint = open_model(source.path)
     for file in checkpoint.files:
         refuse_unsafe(checkpoint.folder / file)
-    plan = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted)
+    plan = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
     if changes_nothing(checkpoint, plan):
         return Patched(checkpoint.folder, plan, unchanged=True)
     if announce is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import OF_TORCH, numpy_dtype
 from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
 from hf_bias_patch.patching.plan import Plan
@@ -181,12 +182,19 @@ def _marks(plan: Plan) -> dict[str, bool]:
     return marks
 
 
-def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields: Any) -> Applied:
+def apply(
+    model: PreTrainedModel,
+    recipe: Recipe | Plan | None = None,
+    *,
+    sites: Sequence[Site] | None = None,
+    **fields: Any,
+) -> Applied:
     """Patch a model's values, whatever the storage asked for. Users call `applying.apply`, which checks more.
 
     Args:
         model: a transformers model, on any device.
         recipe: a Recipe, or a Plan that is executed as it is; or give a recipe's fields as keywords.
+        sites: the attention sites and their verdicts, from a probe; by default the family's.
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then.
@@ -196,4 +204,4 @@ def apply(model: PreTrainedModel, recipe: Recipe | Plan | None = None, **fields:
             raise RecipeError(f"A plan was given, and {', '.join(fields)} beside it", remedy="A plan says it all")
         return Applied(model, recipe)
     wanted = recipe_or_fields(recipe, fields)
-    return Applied(model, make_plan(model.config.to_dict(), ModelTensors(model), wanted))
+    return Applied(model, make_plan(model.config.to_dict(), ModelTensors(model), wanted, sites))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hf_bias_patch.attention.sites import Norm, Projection, Slot
+from hf_bias_patch.attention.sites import Norm, Projection, Site, Slot
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.effects import Equal
 from hf_bias_patch.patching.recipe import Fill, Recipe
@@ -109,6 +109,7 @@ class Plan(BaseModel):
         family: name of the family whose facts it rests on.
         equal: what all edits together leave equal.
         lossy: whether an edit changes the function on purpose.
+        sites: the attention sites, where they come from a probe; empty where a family finds them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -122,6 +123,7 @@ class Plan(BaseModel):
     nbytes: int
     equal: Equal
     lossy: bool
+    sites: tuple[Site, ...] = ()
 
     @property
     def changes(self) -> bool:

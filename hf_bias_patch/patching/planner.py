@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
-from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
+from hf_bias_patch.errors import CheckpointError, FamilyError, PlanError, RecipeError
 from hf_bias_patch.patching import algebra
 from hf_bias_patch.patching.effects import Equal, equal_under
 from hf_bias_patch.patching.fills import refuse_overflow
@@ -42,8 +42,14 @@ class Tensors(Protocol):
         ...
 
 
-def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe) -> Plan:
+def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites: Sequence[Site] | None = None) -> Plan:
     """Resolve `recipe`.
+
+    Args:
+        config: a parsed config.json.
+        tensors: of the checkpoint or model.
+        recipe: what is asked for.
+        sites: the attention sites and their verdicts, from a probe; by default the family's.
 
     Raises:
         RecipeError: a selector or action matches nothing; the message lists what exists.
@@ -52,8 +58,10 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe) -> Pl
             config says do not fit together.
         FamilyError: no family covers the config.
     """
-    sites = find_sites(config, tensors.tensors)
-    chosen = _select(sites, recipe, block_of(config).get("absent", ()))
+    found = find_sites(config, tensors.tensors) if sites is None else tuple(sites)
+    chosen = _select(found, recipe, block_of(config).get("absent", ()))
+    if sites is not None:
+        _refuse_strange(found, tensors)
     planner = _Planner(tensors, recipe)
     edits = tuple(planner.edits(chosen))
     if planner.refusals:
@@ -66,14 +74,35 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe) -> Pl
     return Plan(
         package=__version__,
         recipe=recipe,
-        family=family_of(config).name,
+        family=_family(config) if sites is not None else family_of(config).name,
         edits=edits,
         touched={name: _nbytes(tensors.tensors[name]) for name in touched},
         absent=_absent(edits) if recipe.storage == "absent" else (),
         nbytes=sum(map(_nbytes, tensors.tensors.values())),
         equal=Equal.everything([edit.equal for edit in edits]),
         lossy=any(not edit.equal.logits for edit in edits),
+        sites=() if sites is None else tuple(sites),
     )
+
+
+def _refuse_strange(sites: Iterable[Site], tensors: Tensors) -> None:
+    """Sites that were given must be of these tensors."""
+    slots = [slot for site in sites for slot in site.slots.values()]
+    names = [name for slot in slots for name in (slot.bias, slot.weight) if name is not None]
+    if missing := next((name for name in names if name not in tensors.tensors), None):
+        raise PlanError(
+            f"The attention sites that were given name a tensor that is not there: {missing}",
+            why="They are of another checkpoint, or of the same under the names that it has elsewhere",
+            remedy="Probe this one",
+        )
+
+
+def _family(config: Mapping[str, Any]) -> str:
+    """The family's name; empty where there is none."""
+    try:
+        return family_of(config).name
+    except FamilyError:
+        return ""
 
 
 def read_finite(tensors: Tensors, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.errors import BiasPatchError
-from hf_bias_patch.probing.probe import Finding, Probe
+from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, Probe
 
 __all__ = ["Checked", "Difference", "check"]
 
@@ -123,7 +123,7 @@ def _compare(entry: _Entry | None, finding: Finding) -> list[Difference]:
     found = []
     proved = {"nothing": finding.state == "redundant", **{into: not why for into, why in finding.folds.items()}}
     for into, refusal in slot.verdict.folds.items():
-        if into == "norm" or into not in proved:
+        if into == "norm" or into not in proved or finding.folds.get(into, "").endswith(NO_CONSTANT):
             continue
         if not refusal and not proved[into]:
             found.append(Difference(WRONG, name, f"{into}: exact", says))

@@ -29,6 +29,15 @@ redundant bias was 6e-12, the smallest by another 1.3e-5."""
 MOVED = 1e-7
 """Relative change from which they count as moved."""
 
+HIDDEN = 1e-5
+"""Part of its own weight's effect that a redundant bias stays below: else it may only be too small to see."""
+
+CARRIED = 1e-4
+"""Part of a needed bias's effect that is left at most when its fold is exact."""
+
+NO_CONSTANT = "makes no constant"
+"""A fold into the weight is refused with this for values that another checkpoint may not have."""
+
 _SIZES = (1.0, 1.0, 6.0)  # of moves: several, and one far out, so that nothing discrete stays still by chance
 
 
@@ -45,6 +54,10 @@ class Finding:
         reason: one sentence.
         folds: destination (`output`, `weight`) → empty if the fold was exact, else why not.
         norm: the layer norm that the weight reads, directly and alone; None if there is none.
+        weight: the rows or columns of the weight it belongs to; None if that is not known.
+        output: the bias of the site's output projection; None if there is none, or several.
+        read: for each input of the output projection, the value bias element (an index of the parameter) that
+            reaches it, -1 where none does; empty for other projections and where something stands between.
     """
 
     site: str
@@ -56,6 +69,9 @@ class Finding:
     reason: str
     folds: dict[str, str] = field(default_factory=dict)
     norm: NormTag | None = None
+    weight: Elements | None = None
+    output: ProbedSlot | None = None
+    read: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,18 +119,9 @@ class _Prober:
     def probe(self) -> Probe:
         effects = self._effects()
         states = [self._state(site, slot, effect) for (site, slot), effect in zip(self.slots, effects, strict=True)]
-        folds = self._folds([state in ("redundant", "needed") for state, _ in states])
+        folds = self._folds([state for state, _ in states], effects)
         findings = [
-            Finding(
-                site.name,
-                slot.projection,
-                slot.bias.parameter,
-                slot.bias.indices,
-                effect,
-                *state,
-                fold,
-                slot.norms[0] if len(slot.norms) == 1 else None,
-            )
+            self._finding(site, slot, effect, state, fold)
             for (site, slot), effect, state, fold in zip(self.slots, effects, states, folds, strict=True)
         ]
         used = {self.trace.codes.names[number] for number in self.trace.used}
@@ -122,6 +129,24 @@ class _Prober:
             name for name, value in self.model.named_parameters() if name not in used and name.endswith("bias")
         )
         return Probe(tuple(findings), self.runner.floor, untouched)
+
+    def _finding(
+        self, site: ProbedSite, slot: ProbedSlot, effect: float, state: tuple[str, str], folds: dict[str, str]
+    ) -> Finding:
+        is_value = slot.projection == "value"
+        return Finding(
+            site.name,
+            slot.projection,
+            slot.bias.parameter,
+            slot.bias.indices,
+            effect,
+            *state,
+            folds,
+            norm=slot.norms[0] if len(slot.norms) == 1 else None,
+            weight=slot.weight,
+            output=self._output(site) if is_value else None,
+            read=self._read(site, slot) if is_value else (),
+        )
 
     def _traced(self) -> Trace:
         trace = Trace(dict(self.model.named_parameters()))
@@ -160,43 +185,58 @@ class _Prober:
             return "needed", "moving it moves the output"
         if effect > self.still:
             return "undecided", f"the output moves by {effect:.1e}, neither rounding nor a clear effect"
-        if not self._weight_matters(slot):
+        weight = self._weight_effect(slot)
+        if weight <= MOVED:
             return "not reached", "not even its weight moves the output on these inputs"
+        if effect > max(HIDDEN * weight, 100 * self.runner.floor):
+            return "undecided", f"its weight moves the output by {weight:.1e} only: too little to see a bias"
         if any(op in _SELECTING for op in site.ops):
             return "undecided", "a selection stands behind its scores, which may hide what moves"
         if slot.projection in ("query", "key") and site.softmax and site.spread < 1e-3:
             return "not reached", "attention was uniform on these inputs"
         return "redundant", "moving it moves no output, moving its weight does"
 
-    def _weight_matters(self, slot: ProbedSlot) -> bool:
+    def _weight_effect(self, slot: ProbedSlot) -> float:
+        """How far the outputs move with the bias's weight."""
         if slot.weight is None:
-            return False
+            return 0.0
         now = self._values(slot.weight)
         spread = float(now.std()) or 1.0
         with moved(self.model, slot.weight, now + self.runner.draw(now, spread)):
-            return self.runner.effect() > MOVED
+            return self.runner.effect()
 
     # --------------------------------------------------------------------------------------------------- folds
 
-    def _folds(self, decided: list[bool]) -> list[dict[str, str]]:
+    def _folds(self, states: list[str], effects: list[float]) -> list[dict[str, str]]:
         """For each slot, destination → empty if the fold left the outputs where they were, else why not."""
         found: list[dict[str, str]] = [{} for _ in self.slots]
-        ways = {"weight": self._into_weight, "output": self._into_output}
-        for into, way in ways.items():
-            edits: dict[int, _Edits] = {}
+        limits = [
+            max(100 * self.runner.floor, min(self.still, CARRIED * effect)) if state == "needed" else self.still
+            for state, effect in zip(states, effects, strict=True)
+        ]
+        for into, way in {"weight": self._into_weight, "output": self._into_output}.items():
+            trials: dict[int, list[_Edits]] = {}
             for number, (site, slot) in enumerate(self.slots):
-                if not decided[number] or (into == "output" and slot.projection != "value"):
+                if states[number] not in ("redundant", "needed") or (into == "output" and slot.projection != "value"):
                     continue
-                edit = way(site, slot)
-                found[number][into] = edit if isinstance(edit, str) else ""
-                if not isinstance(edit, str):
-                    edits[number] = edit
-            if self._tried(list(edits.values())):
-                for number, edit in edits.items():
-                    found[number][into] = self._tried([edit])
+                edits = [way(site, slot, amount) for amount in self._amounts(slot)]
+                found[number][into] = next((edit for edit in edits if isinstance(edit, str)), "")
+                if not found[number][into]:
+                    trials[number] = [edit for edit in edits if not isinstance(edit, str)]
+            if not trials:
+                continue
+            limit = min(limits[number] for number in trials)
+            if any(self._tried(list(together), limit) for together in zip(*trials.values(), strict=True)):
+                for number, each in trials.items():
+                    found[number][into] = next(filter(None, (self._tried([edit], limits[number]) for edit in each)), "")
         return found
 
-    def _tried(self, edits: list[_Edits]) -> str:
+    def _amounts(self, slot: ProbedSlot) -> tuple[Tensor, Tensor]:
+        """What is folded: the whole bias; and another amount, since any fold of a bias that is zero is exact."""
+        bias = self._values(slot.bias)
+        return bias, bias + self.runner.draw(bias, 1.0)
+
+    def _tried(self, edits: list[_Edits], limit: float) -> str:
         """What edits do to the outputs, all together: empty if nothing."""
         with ExitStack() as stack:
             for changes in edits:
@@ -204,17 +244,17 @@ class _Prober:
                     now = self._values(elements)
                     stack.enter_context(moved(self.model, elements, now + values))
             effect = self.runner.effect()
-        return "" if effect <= self.still else f"tried, it moves the output by {effect:.1e}"
+        return "" if effect <= limit else f"tried, it moves the output by {effect:.1e}"
 
-    def _into_weight(self, site: ProbedSite, slot: ProbedSlot) -> _Edits | str:
-        """Identity 3."""
+    def _into_weight(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
+        """Identity 3, for an amount of the bias."""
         norm = slot.norms[0] if len(slot.norms) == 1 else None
         if slot.weight is None or norm is None:
             return "it reads no layer norm directly and alone"
         direction = self._direction(norm)
         if direction is None:
-            return f"{norm.bias} makes no constant"
-        bias, now = self._values(slot.bias), self._values(slot.weight)
+            return f"{norm.bias} {NO_CONSTANT}"
+        now = self._values(slot.weight)
         if now.ndim != 2 or now.shape[1] != len(direction):
             return "its weight is no matrix over the norm's features"
         return [(slot.weight, torch.outer(bias, direction)), (slot.bias, -bias)]
@@ -226,24 +266,32 @@ class _Prober:
         constant = float((beta / gamma).sum())
         return 1 / gamma / constant if abs(constant) > 1e-6 else None
 
-    def _into_output(self, site: ProbedSite, slot: ProbedSlot) -> _Edits | str:
-        """Identity 2."""
-        read = self.trace.mixings[site.mixings[0]].read
-        outputs = [other for other in site.slots if other.projection == "output"]
-        if read is None:
+    def _into_output(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
+        """Identity 2, for an amount of the bias."""
+        output, read = self._output(site), self._read(site, slot)
+        if not read:
             return "no map reads the mixed values as they are"
-        if len(outputs) != 1 or outputs[0].weight is None:
+        if output is None or output.weight is None:
             return "the output projection has no bias"
-        output = outputs[0]
-        assert output.weight is not None
         weight = self._values(output.weight).flatten(1)
         if weight.shape[1] != len(read):
             return "the output projection is no plain map"
-        bias = self._values(slot.bias)
-        start = self.trace.codes.start(self.trace.codes.names.index(slot.bias.parameter))
-        values = dict(zip((start + index for index in slot.bias.indices), bias.tolist(), strict=True))
-        carried = torch.tensor([values.get(code, 0.0) for code in read.tolist()], dtype=torch.float64)
+        values = dict(zip(slot.bias.indices, bias.tolist(), strict=True))
+        carried = torch.tensor([values.get(index, 0.0) for index in read], dtype=torch.float64)
         return [(output.bias, weight @ carried), (slot.bias, -bias)]
+
+    def _output(self, site: ProbedSite) -> ProbedSlot | None:
+        outputs = [slot for slot in site.slots if slot.projection == "output"]
+        return outputs[0] if len(outputs) == 1 else None
+
+    def _read(self, site: ProbedSite, slot: ProbedSlot) -> tuple[int, ...]:
+        """Which element of a value bias reaches each input of the output projection; empty if not as it is."""
+        read = self.trace.mixings[site.mixings[0]].read
+        if read is None:
+            return ()
+        start = self.trace.codes.start(self.trace.codes.names.index(slot.bias.parameter))
+        own = set(slot.bias.indices)
+        return tuple(code - start if code - start in own else -1 for code in read.tolist())
 
 
 _Edits = list[tuple[Elements, Tensor]]

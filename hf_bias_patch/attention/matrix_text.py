@@ -1,0 +1,80 @@
+"""The matrix of families as Markdown: docs/families.md and the README's table are made of this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from hf_bias_patch.attention.matrix import Cell, Entry, TowerEntry
+from hf_bias_patch.attention.verdict import TRAPS
+
+__all__ = ["cell_text", "columns", "markdown"]
+
+_SHORT = {"output": "output bias", "weight": "own weight"}
+PROJECTIONS = ("query", "key", "value")
+
+
+def cell_text(cell: Cell | None) -> str:
+    """A cell in a few words, such as `redundant`, `own weight (rotary)` or `needed (gate)`."""
+    if cell is None:
+        return "–"
+    exact = [_SHORT[into] for into, refusal in cell.folds.items() if not refusal and into != "nothing"]
+    if cell.verdict == "redundant":
+        text = "redundant"
+    elif exact:
+        text = "→ " + " or ".join(exact)
+    else:
+        text = "needed"
+    closed = f" ({', '.join(cell.closed)})" if cell.closed else ""
+    unless = "; ".join(f"{trap} if {where}" for trap, where in cell.unless.items())
+    return text + closed + (f"; {unless}" if unless else "")
+
+
+def markdown(entries: Sequence[Entry], towers: Sequence[TowerEntry]) -> str:
+    """Tables of sites and towers, and what the names of the traps mean."""
+    return "\n".join([*_sites(entries), *_towers(towers), *_traps(entries)])
+
+
+def _sites(entries: Sequence[Entry]) -> Iterator[str]:
+    yield "| family | model types | site | query | key | value |"
+    yield "|---|---|---|---|---|---|"
+    for entry in entries:
+        cells = (cell_text(entry.cells.get(name)) for name in PROJECTIONS)
+        yield _row(entry.family, ", ".join(entry.model_types), f"{entry.stack} {entry.kind}", *cells)
+    yield ""
+
+
+def _towers(towers: Sequence[TowerEntry]) -> Iterator[str]:
+    if not towers:
+        return
+    yield "Models inside models: each tower's own model type decides."
+    yield ""
+    yield "| family | model types | tower | config | if that names no type |"
+    yield "|---|---|---|---|---|"
+    for tower in towers:
+        yield _row(tower.family, ", ".join(tower.model_types), tower.name, tower.config, tower.model_type or "–")
+    yield ""
+
+
+def _traps(entries: Sequence[Entry]) -> Iterator[str]:
+    cells = [cell for entry in entries for cell in entry.cells.values()]
+    used = {trap for cell in cells for trap in (*cell.closed, *cell.unless)}
+    if not used:
+        return
+    yield "| trap | what it is |"
+    yield "|---|---|"
+    for name, (reason, _) in TRAPS.items():
+        if name in used:
+            yield _row(name, reason)
+    yield ""
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def columns(entries: Iterable[Entry]) -> Iterator[tuple[str, ...]]:
+    """Rows of a table with one model type each: type, site, query, key, value."""
+    for entry in entries:
+        for model_type in entry.model_types:
+            cells = (cell_text(entry.cells.get(name)) for name in PROJECTIONS)
+            yield (model_type, f"{entry.stack} {entry.kind}", *cells)

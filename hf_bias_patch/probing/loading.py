@@ -1,0 +1,128 @@
+"""Loads a checkpoint for a probe: float64, eager attention, evaluation mode."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.checkpoint.capacity import available_memory
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint
+from hf_bias_patch.errors import BiasPatchError, VerifyError
+
+__all__ = ["load_double", "require_room"]
+
+BYTES = 32
+"""Bytes a parameter takes while it is probed: its value, a copy, the code it is followed by, and one of those moved."""
+
+
+def require_room(parameters: int, name: str) -> None:
+    """Refuse a model that does not fit.
+
+    Raises:
+        VerifyError: fewer bytes are free than a probe takes; the message names both numbers.
+    """
+    free, needed = available_memory(), BYTES * parameters
+    if free is not None and needed > free:
+        raise VerifyError(
+            f"Probing {name} takes about {needed:,} bytes of memory, and {free:,} are free",
+            why="The whole model is run in float64, and every parameter is followed",
+            remedy="Use a machine with more memory, or probe a smaller model of the same architecture and config",
+        )
+
+
+def load_double(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool = False) -> Any:
+    """A checkpoint as a transformers model: the class it was saved from, else `AutoModel`.
+
+    Args:
+        checkpoint: an open checkpoint.
+        name: what the user calls it.
+        trust_remote_code: whether Python code that comes with the checkpoint may run.
+
+    Raises:
+        VerifyError: it does not fit into memory, is quantised, needs code that is not trusted, or cannot be loaded.
+    """
+    require_room(checkpoint.parameters, name)
+    if checkpoint.config.get("quantization_config"):
+        raise VerifyError(f"{name} is quantised", why="A probe moves weights in float64", remedy="Probe it unquantised")
+    try:
+        with _quiet():
+            model = _loaded(checkpoint.config, checkpoint.folder, name, trust_remote_code)
+    except BiasPatchError:
+        raise
+    except Exception as error:  # transformers raises whatever comes up inside it
+        raise VerifyError(
+            f"{name} cannot be loaded in float64 with eager attention",
+            why=f"{type(error).__name__}: {str(error).strip()}",
+        ) from error
+    return model.double().eval()
+
+
+def _loaded(config: dict[str, Any], folder: Path, name: str, trusted: bool) -> Any:
+    import torch
+    import transformers
+
+    how = {"dtype": torch.float64, "attn_implementation": "eager", "local_files_only": True}
+    if trusted and config.get("auto_map"):
+        auto = getattr(transformers, _auto_class(config))
+        return auto.from_pretrained(folder, trust_remote_code=True, **how)
+    stock = _stock_class(config, name)
+    if stock._can_set_experts_implementation():
+        how["experts_implementation"] = "eager"  # nothing fused: it knows no float64
+    return stock.from_pretrained(folder, **how)
+
+
+def _stock_class(config: dict[str, Any], name: str) -> Any:
+    """The class of the installed transformers: as named in `architectures`, else the plain model of the type."""
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    named = getattr(transformers, (config.get("architectures") or ["-"])[0], None)
+    model_type = config.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        brings = bool(config.get("auto_map"))
+        raise VerifyError(
+            f"The installed transformers has no model type {model_type!r}",
+            why="The checkpoint brings code of its own" if brings else "The checkpoint brings no code for it either",
+            remedy="Read that code, then pass --probe --trust-remote-code (trust_remote_code=True)"
+            if brings
+            else "Install a transformers that knows it",
+        )
+    if named is not None and hasattr(named, "from_pretrained"):
+        return named
+    try:
+        found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
+    except KeyError:
+        raise VerifyError(f"{name}: transformers has no plain model of type {model_type!r}") from None
+    return found[0] if isinstance(found, (list, tuple)) else found
+
+
+def _auto_class(config: dict[str, Any]) -> str:
+    """The Auto class under which remote code has the architecture, else the plain one, else the first."""
+    classes = {auto: str(place) for auto, place in config["auto_map"].items() if auto.startswith("AutoModel")}
+    if not classes:
+        raise VerifyError("config.json: `auto_map` names no model", remedy="It must have an entry such as AutoModel")
+    wanted = (config.get("architectures") or ["-"])[0]
+    named = [auto for auto, place in classes.items() if place.rpartition(".")[2] == wanted]
+    return (named or (["AutoModel"] if "AutoModel" in classes else list(classes)))[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from writing load reports and progress bars."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,121 @@
+"""`families`: the matrix, its page, and the check of table against numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_bias_patch.attention import family as families
+from hf_bias_patch.attention.family import model_types
+from hf_bias_patch.cli import app
+
+ROOT = Path(families.__file__).parents[2]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["families", *arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def matrix(*names: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """(model type, stack, kind) → cells."""
+    code, out = run(*names, "--json")
+    assert code == 0
+    return {
+        (name, entry["stack"], entry["kind"]): entry["cells"]
+        for entry in json.loads(out)["sites"]
+        for name in entry["model_types"]
+    }
+
+
+def test_the_matrix_says_what_the_facts_say() -> None:
+    cells = {key[0]: found for key, found in matrix("bert", "gpt_neox", "llama").items() if key[2] == "self"}
+    bert, neox, llama = cells["bert"], cells["gpt_neox"], cells["llama"]
+    assert bert["key"]["verdict"] == "redundant" and bert["value"]["folds"] == {"output": "", "weight": ""}
+    assert neox["key"]["verdict"] == "foldable" and neox["key"]["closed"] == ["rotary"]
+    assert "rotary positions" in neox["key"]["folds"]["nothing"] and neox["key"]["folds"]["weight"] == ""
+    assert llama["query"]["verdict"] == "needed" and "no layer norm" in llama["query"]["reason"]
+
+
+def test_every_model_type_is_in_the_matrix() -> None:
+    code, out = run("--json")
+    found = json.loads(out)
+    named = {name for entry in found["sites"] + found["towers"] for name in entry["model_types"]}
+    assert code == 0 and named == set(model_types()) and len(named) > 5
+
+
+def test_the_table_is_printed_without_torch() -> None:
+    code = "import sys; from hf_bias_patch.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "families", "bert"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert "redundant" in done.stdout and done.stdout.strip().endswith("False")
+
+
+def test_the_page_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("make", ROOT / "scripts" / "make_families_doc.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "families.md").read_text("utf-8") == module.text(), "run scripts/make_families_doc.py"
+    assert "| bert" in run("bert", "--markdown")[1]
+
+
+def test_an_unknown_type_is_named_with_its_neighbours() -> None:
+    with pytest.raises(Exception, match=r"'bertt'.*Close to it: .*bert"):
+        run("bertt")
+    with pytest.raises(Exception, match="'bertt'"):
+        run("bertt", "--check")
+
+
+def test_a_check_agrees_where_the_table_is_right() -> None:
+    code, out = run("--check", "bert", "gpt2", "--jobs", "2")
+    assert code == 0 and "bert: 6 agreed" in out and "gpt2: 6 agreed" in out and "0 wrong" in out
+
+
+def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    known = dict(families._families())
+    neox = known["gpt_neox"]
+    known["gpt_neox"] = dataclasses.replace(
+        neox, attention=tuple(dataclasses.replace(attention, traps=()) for attention in neox.attention)
+    )
+    monkeypatch.setattr(families, "_families", lambda: known)
+    code, out = run("--check", "gpt_neox", "--json")
+    (found,) = json.loads(out)
+    assert code == 1 and [item["table"] for item in found["differences"]] == ["nothing: exact"] * 2
+
+
+def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_bias_patch.probing import sweep
+
+    def check_type(name: str, seeds: object) -> object:
+        import os
+        import time
+
+        if name == "slow":
+            time.sleep(60)
+        if name == "dead":
+            os._exit(3)
+        raise ValueError("bad")
+
+    monkeypatch.setattr(sweep, "check_type", check_type)
+    found = {one.model_type: one.problem for one in sweep.sweep(["slow", "dead", "bad"], jobs=2, timeout=2)}
+    assert "no end" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
+
+
+def test_bias_flags_are_switched_on() -> None:
+    from hf_bias_patch.probing.sweep import switched_on
+
+    config = {"attention_bias": False, "mlp_bias": False, "text": {"qkv_bias": False, "use_bias": True, "bias": False}}
+    assert switched_on(config) == {"attention_bias": True, "text.qkv_bias": True, "text.bias": True}

@@ -1,0 +1,178 @@
+"""Attention modules of a few lines, each with one trap in it: what a naive edit breaks, and a probe must see."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+WIDTH, HEADS, TOKENS = 16, 2, 7
+DIM = WIDTH // HEADS
+
+
+class Attention(nn.Module):
+    """Plain: softmax attention behind a layer norm, with all four biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.query, self.key, self.value, self.output = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.drop = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        query, key, value = (self.split(map_(normed)) for map_ in (self.query, self.key, self.value))
+        weights = self.weights(self.scores(query, self.keys(key), normed))
+        mixed = (self.drop(weights) @ self.values(value)).transpose(1, 2).flatten(2)
+        return x + self.output(self.between(mixed, normed))
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (HEADS, DIM)).transpose(1, 2)
+
+    def keys(self, key: Tensor) -> Tensor:
+        return key
+
+    def values(self, value: Tensor) -> Tensor:
+        return value
+
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        return query @ key.transpose(-1, -2) / DIM**0.5
+
+    def weights(self, scores: Tensor) -> Tensor:
+        return scores.softmax(-1)
+
+    def between(self, mixed: Tensor, normed: Tensor) -> Tensor:
+        return mixed
+
+
+class Rotary(Attention):
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        return super().scores(turned(query), turned(key), normed)
+
+
+def turned(x: Tensor) -> Tensor:
+    angle = torch.arange(x.shape[-2], dtype=x.dtype)[:, None] / 3.0 ** torch.arange(DIM // 2, dtype=x.dtype)
+    first, second = x.chunk(2, -1)
+    return torch.cat((first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()), -1)
+
+
+class KeyNorm(Attention):
+    def __init__(self) -> None:
+        super().__init__()
+        self.key_norm = nn.LayerNorm(DIM)
+
+    def keys(self, key: Tensor) -> Tensor:
+        return self.key_norm(key)
+
+
+class Softcap(Attention):
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        return 2 * torch.tanh(super().scores(query, key, normed) / 2)
+
+
+class Sink(Attention):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sink = nn.Parameter(torch.zeros(HEADS))
+
+    def weights(self, scores: Tensor) -> Tensor:
+        sink = self.sink[None, :, None, None].expand(*scores.shape[:-1], 1)
+        return torch.cat((scores, sink), -1).softmax(-1)[..., :-1]
+
+
+class Gate(Attention):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(WIDTH, WIDTH)
+
+    def between(self, mixed: Tensor, normed: Tensor) -> Tensor:
+        return mixed * self.gate(normed).sigmoid()
+
+
+class NormAfter(Attention):
+    def __init__(self) -> None:
+        super().__init__()
+        self.after = nn.LayerNorm(WIDTH)
+
+    def between(self, mixed: Tensor, normed: Tensor) -> Tensor:
+        return self.after(mixed)
+
+
+class Sigmoid(Attention):
+    def weights(self, scores: Tensor) -> Tensor:
+        return scores.sigmoid()
+
+
+class Assigned(Rotary):
+    """Each key goes wholly to the query that scores it highest, as in GroupViT: steps hide small moves of a score."""
+
+    def weights(self, scores: Tensor) -> Tensor:
+        soft = scores.softmax(-2)
+        hard = functional.one_hot(scores.argmax(-2), scores.shape[-2]).transpose(-1, -2).to(scores.dtype)
+        chosen = hard - soft.detach() + soft
+        return chosen / (chosen.sum(-1, keepdim=True) + 1)
+
+
+class Strongest(Rotary):
+    """Only the strongest scores count, over all queries."""
+
+    def weights(self, scores: Tensor) -> Tensor:
+        least = scores.flatten(-2).topk(TOKENS * 2, -1).values[..., -1:, None]
+        return scores.masked_fill(scores < least, -1e4).softmax(-1)
+
+
+class Positions(Attention):
+    """The key is compared with positions too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(HEADS, TOKENS, DIM))
+
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        return super().scores(query, key, normed) + (key * self.positions).sum(-1).unsqueeze(-2)
+
+
+class TwoStreams(Attention):
+    """Keys and values of another map stand beside those of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = nn.Parameter(torch.zeros(2, HEADS, 3, DIM))
+
+    def keys(self, key: Tensor) -> Tensor:
+        return torch.cat((key, self.memory[0].expand(len(key), -1, -1, -1)), -2)
+
+    def values(self, value: Tensor) -> Tensor:
+        return torch.cat((value, self.memory[1].expand(len(value), -1, -1, -1)), -2)
+
+
+class ValueNorm(Attention):
+    def __init__(self) -> None:
+        super().__init__()
+        self.value_norm = nn.LayerNorm(DIM)
+
+    def values(self, value: Tensor) -> Tensor:
+        return self.value_norm(value)
+
+
+class Model(nn.Module):
+    """One attention layer and what reads it."""
+
+    def __init__(self, attention: type[Attention], seed: int = 0) -> None:
+        super().__init__()
+        self.layer = attention()
+        self.unused = Attention()
+        self.head = nn.Linear(WIDTH, 5)
+        random = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                mean = 1.0 if "norm.weight" in name or "after.weight" in name else 0.0
+                parameter.copy_(mean + 0.4 * torch.randn(parameter.shape, generator=random))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.layer(x)))
+
+
+def tokens(seed: int = 0) -> Tensor:
+    return torch.randn(3, TOKENS, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
