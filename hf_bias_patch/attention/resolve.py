@@ -63,7 +63,8 @@ class Finder:
         """Module name of the norm whose output is the (first) stack's output, prefix included; empty if none is."""
         name = stack or next(iter(self.family.stacks))
         pattern = self.family.stacks[name].final_norm
-        return self.prefix + pattern.format(last=self.last(name) if "{last}" in pattern else 0) if pattern else ""
+        last = self.last(name) if "{last}" in pattern else 0
+        return "|".join(self.prefix + each.format(last=last) for each in pattern.split("|")) if pattern else ""
 
     def last(self, stack: str) -> int:
         """The last layer of a stack."""

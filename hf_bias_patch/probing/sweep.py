@@ -116,12 +116,23 @@ def check_type(model_type: str, seeds: Sequence[int] = (0,)) -> Checked:
         probes.append(probe(model, lambda model=model, inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
     found = combine(probes)
     checked = check(config.to_dict(), ModelTensors(model).tensors, found)
+    checked = Checked(checked.agreed, (*checked.differences, *_executed(model, inputs)))
     names, tensors = stored_names(model)
     if all(names.get(finding.parameter) == finding.parameter for finding in found.findings) or not tensors:
         return checked
     in_files = check(config.to_dict(), tensors, renamed(found, names))
     more = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
     return Checked(min(checked.agreed, in_files.agreed), (*checked.differences, *more))
+
+
+def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
+    """Folds that the table offers and that, executed, do not leave the outputs as they were."""
+    from hf_bias_patch.probing.small import run
+    from hf_bias_patch.probing.trial import trials
+
+    for fold, problem in trials(model, lambda: run(model, inputs)):
+        if problem:
+            yield Difference("wrong", fold, "offered at some sites", f"executed: {problem}")
 
 
 def _config(model_type: str) -> Any:
