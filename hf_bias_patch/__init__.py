@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from hf_bias_patch.attention.inspect import Inspection, inspect
     from hf_bias_patch.evidence.certificate import Certificate
     from hf_bias_patch.evidence.run import verify
+    from hf_bias_patch.patching.applying import apply
     from hf_bias_patch.patching.disk import Patched, patch, plan
     from hf_bias_patch.patching.inplace import patch_in_place
     from hf_bias_patch.patching.loading import load
-    from hf_bias_patch.patching.memory import Applied, apply
+    from hf_bias_patch.patching.memory import Applied
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
@@ -54,7 +55,7 @@ _HOMES = {
     "Probed": "probing.inspect",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
-    "apply": "patching.memory",
+    "apply": "patching.applying",
     "inspect": "attention.inspect",
     "load": "patching.loading",
     "patch": "patching.disk",

@@ -1,6 +1,7 @@
 """Every error this package raises on purpose.
 
     BiasPatchError
+    ├── ArgumentError    (TypeError)           a function was given a thing of another kind than it takes
     ├── SourceError      (FileNotFoundError)   the MODEL argument leads nowhere
     ├── CheckpointError  (ValueError)          a file is damaged, lying or of a kind we do not edit
     ├── FamilyError      (LookupError)         the architecture, or a config value of it, is not known
@@ -16,6 +17,7 @@ Each message says what (which tensor, file or field), why, and what to do.
 from __future__ import annotations
 
 __all__ = [
+    "ArgumentError",
     "BiasPatchError",
     "CheckpointError",
     "FamilyError",
@@ -43,6 +45,10 @@ class BiasPatchError(Exception):
     def __str__(self) -> str:
         parts = (self.what, self.why, self.remedy)
         return " ".join(part if part.endswith((".", ":", "\n")) else f"{part}." for part in parts if part)
+
+
+class ArgumentError(BiasPatchError, TypeError):
+    """A function was given a thing of another kind than it takes."""
 
 
 class SourceError(BiasPatchError, FileNotFoundError):

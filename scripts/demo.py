@@ -9,20 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 import hf_bias_patch
 from hf_bias_patch.assets import NAMES
 from hf_bias_patch.cli import app
+from hf_bias_patch.cli.console import stdout, table
 
 OUT = Path("demo_out")
 
 
 def run(command: str) -> None:
     """Run one command of hf-bias-patch as a user would type it, in this process, so that torch loads once."""
-    Console().print(f"\n[bold]$ hf-bias-patch {command}[/]", highlight=False)
+    stdout().print(f"\n[bold]$ hf-bias-patch {command}[/]")
     code = app(shlex.split(command), standalone_mode=False)
     if code:
         sys.exit(f"this command failed with exit code {code}")
@@ -53,14 +52,13 @@ def norms(folder: str | Path) -> dict[str, float]:
 
 def summary() -> Table:
     """What changed, a row a checkpoint."""
-    table = Table(box=box.SIMPLE_HEAD, title="What changed", title_justify="left")
-    for column in ("checkpoint", "loads as", "parameters", "|q|, |k|, |v| before", "after", "error", "floor"):
-        table.add_column(column, no_wrap=True)
+    columns = ("checkpoint", "loads as", "parameters", "|q|, |k|, |v| before", "after", "error", "floor")
+    rows = table(*columns, title="What changed")
     for name in NAMES:
         stock = load_stock(OUT / name)
         certificate = json.loads((OUT / name / "bias_patch" / "certificate.json").read_text())
         before, after = norms(f"embedded:{name}"), norms(OUT / name)
-        table.add_row(
+        rows.add_row(
             name,
             stock["class"],
             f"{stock['parameters']:,}",
@@ -69,7 +67,7 @@ def summary() -> Table:
             f"{certificate['deployed']['error']:.1e}",
             f"{certificate['deployed']['floor']:.1e}",
         )
-    return table
+    return rows
 
 
 def main() -> None:
@@ -78,9 +76,8 @@ def main() -> None:
     for name in NAMES:
         run(f"inspect embedded:{name}")
         run(f"patch embedded:{name} {OUT / name} --fold key,value,query --overwrite")
-    console = Console(width=max(100, Console().width))
-    console.print(summary())
-    console.print(
+    stdout().print(summary())
+    stdout().print(
         "No query, key or value bias is left, and each variant computes what its source computes:\n"
         "its error against the source in float64 is within 4 times the source's own rounding (floor)."
     )

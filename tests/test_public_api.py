@@ -107,6 +107,7 @@ def test_looking_and_editing_never_import_a_framework(
 
 TREE = {
     "BiasPatchError": Exception,
+    "ArgumentError": TypeError,
     "SourceError": FileNotFoundError,
     "CheckpointError": ValueError,
     "FamilyError": LookupError,

@@ -224,7 +224,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
             why="Without it the attention sites cannot be told from tensor names",
             remedy="Point to a transformers checkpoint folder, or add the field",
         )
-    family = _families().get(model_type)
+    family = _families().get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise FamilyError(
             f"No family covers the model type {model_type!r}",

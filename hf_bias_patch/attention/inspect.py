@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
@@ -31,6 +32,7 @@ class BiasValues:
         nbytes: bytes they take.
         norm: Euclidean norm.
         head_norms: Euclidean norm per head (per key-value head for key and value); empty for the output bias.
+        not_finite: how many of the numbers are NaN or infinite; norms over such are NaN or infinite too.
     """
 
     dtype: str
@@ -38,6 +40,7 @@ class BiasValues:
     nbytes: int
     norm: float
     head_norms: tuple[float, ...]
+    not_finite: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Inspection:
         return counts
 
     def plain(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Everything as strict JSON values: a norm that is NaN or infinite is None."""
         return {
             "model": self.model,
             "model_type": self.model_type,
@@ -112,27 +115,36 @@ class Inspection:
             return entry
         values = self.values[site.name, slot.projection]
         return entry | {
-            "folds": slot.verdict.folds,
+            "folds": [
+                {"destination": destination, "exact": not refusal, "reason": refusal}
+                for destination, refusal in slot.verdict.folds.items()
+            ],
             "tensor": slot.bias,
             "dtype": values.dtype,
             "parameters": values.parameters,
-            "norm": values.norm,
-            "head_norms": list(values.head_norms),
+            "not_finite": values.not_finite,
+            "norm": _number(values.norm),
+            "head_norms": [_number(norm) for norm in values.head_norms],
         }
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it, which knows neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> Inspection:
     """Inspect a checkpoint without loading it.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
-        revision: of a Hub id.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
+        revision: of a Hub id that names none.
 
     Raises:
         SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.
     """
     source = resolve(model, revision=revision)
-    checkpoint = open_checkpoint(source.path)
+    checkpoint = open_model(source.path)
     sites = find_sites(checkpoint.config, checkpoint.tensors)
     return Inspection(
         model=source.name,
@@ -166,7 +178,8 @@ def _measure(checkpoint: Checkpoint, site: Site, slot: Slot, bias: np.ndarray) -
     assert slot.bias is not None
     own = slot.view.take(bias)
     heads = 0 if slot.projection == "output" else site.kv_heads if slot.projection != "query" else site.heads
-    per_head = np.linalg.norm(own.reshape(heads, -1), axis=1) if heads else np.empty(0)
+    # Where the family does not cover a config (pruned heads), the sizes of heads are not known.
+    per_head = np.linalg.norm(own.reshape(heads, -1), axis=1) if heads and own.size % heads == 0 else np.empty(0)
     dtype = checkpoint.tensors[slot.bias].dtype
     return BiasValues(
         dtype=dtype,
@@ -174,4 +187,5 @@ def _measure(checkpoint: Checkpoint, site: Site, slot: Slot, bias: np.ndarray) -
         nbytes=own.size * numpy_dtype(dtype).itemsize,
         norm=float(np.linalg.norm(own)),
         head_norms=tuple(map(float, per_head)),
+        not_finite=int(np.count_nonzero(~np.isfinite(own))),
     )

@@ -25,7 +25,7 @@ def draw(found: Inspection, path: Path) -> None:
     """Write the figure, in the format its ending names.
 
     One row of panels per kind of attention site. All share one logarithmic colour scale, so that projections can
-    be compared; biases that are zero or absent are grey.
+    be compared; biases that are zero, absent or not finite are grey.
 
     Raises:
         TargetError: the ending names no format, matplotlib is missing, or the file cannot be written.
@@ -54,7 +54,7 @@ def draw(found: Inspection, path: Path) -> None:
         for axes, projection in zip(row[1:], _HEADS, strict=True):
             _panel(axes, _by_head(found, sites, projection), norm, f"{projection}, per head")
             axes.set_xlabel("head")
-    figure.colorbar(image, ax=panels, label="Euclidean norm of the bias\n(grey: zero or absent)", pad=0.01)
+    figure.colorbar(image, ax=panels, label="Euclidean norm of the bias\n(grey: zero, absent, or NaN)", pad=0.01)
     figure.suptitle(f"Attention biases of {_short(found.model)}")
     try:
         figure.savefig(path, dpi=150)
@@ -72,7 +72,8 @@ def _groups(found: Inspection) -> dict[str, list[Site]]:
 def _scale(found: Inspection) -> Normalize:
     from matplotlib.colors import LogNorm
 
-    norms = [norm for value in found.values.values() for norm in (value.norm, *value.head_norms) if norm > 0]
+    norms = [norm for value in found.values.values() for norm in (value.norm, *value.head_norms)]
+    norms = [norm for norm in norms if 0 < norm < np.inf]
     low, high = (min(norms), max(norms)) if norms else (0.1, 1.0)
     return LogNorm(low, high if high > low else low * 10)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold
 from hf_bias_patch.attention.family import Attention, Family, Layout, Stack
+from hf_bias_patch.attention.fit import check_fit
 from hf_bias_patch.attention.layout import View, fused
 from hf_bias_patch.attention.places import KINDS, Place, Scope, parameter, places
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot, Tensor
@@ -145,13 +146,15 @@ class _Maker:
         slots: dict[str, Slot] = {}
         for module, projections in self.attention.maps.items():
             slots |= self._slots(self._name(module), projections, heads)
-        return Site(
+        site = Site(
             stack=self._stack_name(),
             layer=self.number if self.staged else self.place.layer,
             kind=self.attention.kind,
             heads=heads,
             slots={name: slots.get(name) or _no_map(name) for name in PROJECTIONS},
         )
+        check_fit(site, self.tensors, self.stack.heads)
+        return site
 
     def _stack_name(self) -> str:
         is_decoder = self.stack.decoder_when and lookup(self.config, self.stack.decoder_when) is True

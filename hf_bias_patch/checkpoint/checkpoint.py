@@ -15,9 +15,10 @@ from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, parse_object, read_shards
+from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["Checkpoint", "entry_file", "open_checkpoint"]
+__all__ = ["Checkpoint", "entry_file", "open_checkpoint", "open_model"]
 
 MAIN_FILE = "model.safetensors"
 MAIN_INDEX = "model.safetensors.index.json"
@@ -161,10 +162,27 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(folder, config, config_bytes, {name: read_header(folder / name)}, None, {})
 
 
+def open_model(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a checkpoint whose architecture must be known: like `open_checkpoint`, and its config.json is there.
+
+    Raises:
+        CheckpointError: as for `open_checkpoint`, or a lone file has no config.json beside it.
+    """
+    checkpoint = open_checkpoint(path)
+    if not checkpoint.config_bytes:
+        _refuse(
+            f"There is no config.json beside {path}",
+            "It says which architecture this is",
+            "Put the model's config.json into the same folder",
+        )
+    return checkpoint
+
+
 def _read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]:
     path = folder / "config.json"
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except FileNotFoundError:
         if not required:
             return {}, b""

@@ -33,7 +33,7 @@ def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path]) -> Iterato
     its inputs are still there, and waiting for the disk would take longer than all else.
 
     Args:
-        out: the folder to make.
+        out: the folder to make; an empty one may be there.
         overwrite: whether an existing checkpoint folder may be replaced, whole, at the last moment.
         inputs: folders or files that are read: `out` must not be one of them, inside one, or around one.
 
@@ -56,7 +56,7 @@ def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path]) -> Iterato
     try:
         yield folder
         try:
-            replaces = os.path.lexists(out)
+            replaces = os.path.lexists(out) and not _is_empty(out)
             if replaces:
                 _sync_all(folder)
             _give_name(folder, out, overwrite)
@@ -85,7 +85,7 @@ def _refuse_inputs(out: Path, inputs: Sequence[Path]) -> None:
 
 
 def _refuse_existing(out: Path, overwrite: bool) -> None:
-    if not os.path.lexists(out):
+    if not os.path.lexists(out) or _is_empty(out):
         return
     if not overwrite:
         raise TargetError(f"{out} exists", remedy="Choose another folder, or replace it with --overwrite")
@@ -93,9 +93,16 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
         raise TargetError(f"{out} exists and is no folder", remedy="Choose another place")
     # Whole folders go: be sure that it is a checkpoint, and not, say, a home folder given by mistake.
     names = set(os.listdir(out))
-    if names and ("config.json" not in names or ".git" in names):
+    if "config.json" not in names or ".git" in names:
         holds = "a git repository" if ".git" in names else "no checkpoint (it has no config.json)"
         raise TargetError(f"{out} holds {holds} and is not overwritten", remedy="Remove it, or choose another folder")
+
+
+def _is_empty(out: Path) -> bool:
+    """Whether a place is a folder that holds nothing, and so may be taken as if it were not there."""
+    with suppress(OSError):
+        return out.is_dir() and not os.listdir(out)
+    return False
 
 
 def _make_parents(out: Path) -> list[Path]:
@@ -168,6 +175,8 @@ def _give_name(folder: Path, out: Path, overwrite: bool) -> None:
     if not os.path.lexists(out):
         if not _rename2(folder, out, _NOREPLACE):
             os.rename(folder, out)
+    elif _is_empty(out):
+        os.rename(folder, out)  # which fails if something came into it in this moment
     elif not overwrite:
         raise TargetError(f"{out} was made by somebody else in the meantime", remedy="Choose another folder")
     elif _rename2(folder, out, _EXCHANGE):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS
+from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Header", "TensorInfo", "build_header", "read_header"]
@@ -115,7 +116,7 @@ def build_header(infos: Iterable[TensorInfo], metadata: Mapping[str, str]) -> by
 
 def _read_raw(path: Path) -> tuple[bytes, int]:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file_size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
             if len(prefix) < 8:

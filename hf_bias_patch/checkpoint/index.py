@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.header import Header, read_header
 from hf_bias_patch.checkpoint.links import check_link
+from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["INDEX_SUFFIX", "parse_object", "read_shards", "refuse_missing", "shard_names"]
@@ -77,7 +78,8 @@ def parse_object(path: Path, content: bytes) -> dict[str, Any]:
 
 def _read_index(path: Path) -> dict[str, Any]:
     try:
-        index = parse_object(path, path.read_bytes())
+        with open_regular(path) as file:
+            index = parse_object(path, file.read())
     except OSError as error:
         _refuse(f"{path} cannot be read", error.strerror or str(error))
     weight_map = index.get("weight_map")

@@ -15,12 +15,13 @@ from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import is_stale, weight_names
-from hf_bias_patch.errors import CheckpointError, SourceError
+from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
-__all__ = ["Source", "resolve", "sha256_of"]
+__all__ = ["Source", "place_name", "resolve", "sha256_of"]
 
 EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
 _GIVE_A_FOLDER = "Give the path of a local folder, or try `embedded:bert`"
 _SHARDS = "model-*-of-*.safetensors"
@@ -34,7 +35,7 @@ class Source:
 
     Attributes:
         path: an existing folder or safetensors file.
-        name: what the user typed.
+        name: what the user typed; of a Hub id without its revision.
         revision: the commit, for a Hub id or a snapshot in the Hub's cache; None for any other place.
         known_sha256: file name to sha256 where the Hub's cache tells it without reading the file.
     """
@@ -49,13 +50,15 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
     """Find a checkpoint. What is on this machine comes first; the Hub is asked only for what is not.
 
     Args:
-        model: a folder, a .safetensors file, `embedded:NAME`, or a Hub id such as `owner/name`.
-        revision: branch, tag or commit of a Hub id; its main branch if not given.
+        model: a folder, a .safetensors file, `embedded:NAME`, or a Hub id such as `owner/name`, or
+            `owner/name@REVISION` where no local path has that name.
+        revision: branch, tag or commit of a Hub id, where `model` names none; its main branch if neither does.
 
     Raises:
+        ArgumentError: it is no path or Hub id, but say a model in memory.
         SourceError: it leads nowhere, or the Hub cannot be reached, within seconds.
     """
-    name = os.fspath(model)
+    name = place_name(model)
     path = Path(name)
     if name.startswith(EMBEDDED):
         return Source(_embedded(name), name)
@@ -63,9 +66,29 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
         if revision is not None:
             _refuse(f"{name} is a local path and has no revisions", "Leave the revision out")
         return _local(path, name)
-    if not isinstance(model, str) or not _HUB_ID.fullmatch(name) or name.endswith(".safetensors"):
+    hub_id, at, inside = name.partition("@")
+    sound = _HUB_ID.fullmatch(hub_id) and (not at or _REVISION.fullmatch(inside))
+    if not isinstance(model, str) or not sound or name.endswith(".safetensors"):
         _refuse(f"{name!r} does not exist, and is no Hub id either", _GIVE_A_FOLDER)
-    return _local(_from_hub(name, revision), name)
+    if at and revision is not None:
+        _refuse(f"{name} names the revision {inside}, and {revision} was asked for beside it", "Leave one of them out")
+    return _local(_from_hub(hub_id, inside if at else revision), hub_id)
+
+
+def place_name(place: str | os.PathLike[str]) -> str:
+    """A path or Hub id as text.
+
+    Raises:
+        ArgumentError: it is neither, but say a model in memory.
+    """
+    name = os.fspath(place) if isinstance(place, (str, os.PathLike)) else None
+    if not isinstance(name, str):
+        loaded = hasattr(place, "named_parameters")
+        raise ArgumentError(
+            f"A path or Hub id was expected, and a {type(place).__name__} was given",
+            remedy="To patch a model in memory use `apply`; for anything else save it first" if loaded else "",
+        )
+    return name
 
 
 def sha256_of(source: Source, names: Iterable[str]) -> dict[str, str]:

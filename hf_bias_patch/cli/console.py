@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Container
 from functools import cache
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,8 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 
-__all__ = ["ByteBar", "nbytes", "stderr", "stdout"]
+__all__ = ["ByteBar", "nbytes", "stderr", "stdout", "table"]
 
 _PIPED_WIDTH = 160  # a pipe has no width; tables for a file or a pager must not be squeezed into 80 columns
 
@@ -31,6 +34,20 @@ def stdout() -> Console:
 def stderr() -> Console:
     """The console for progress and errors."""
     return Console(stderr=True, highlight=False)
+
+
+def table(*columns: str, numbers: Container[str] = (), title: str | None = None) -> Table:
+    """An empty table. Where it is too wide for the console, cells are folded; nothing is cut off.
+
+    Args:
+        columns: their headings.
+        numbers: those of them to align on the right.
+        title: stands above it.
+    """
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", caption_justify="left")
+    for name in columns:
+        made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    return made
 
 
 class ByteBar:

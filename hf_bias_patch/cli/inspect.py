@@ -23,9 +23,13 @@ _COLOURS = {"redundant": "green", "foldable": "cyan", "needed": "yellow", "absen
 
 def inspect(
     model: Model,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a Hub id; the same as owner/name@REVISION.")
+    ] = None,
     values: Annotated[bool, typer.Option("--values", help="Also print the norm of each head's bias.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw a heat map of the norms.", metavar="FILE.png|.svg")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw a heat map of the norms.", metavar="FILE.png|.svg|.pdf")
+    ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Load and run the model, and decide by numbers. Needs no family.")
     ] = False,
@@ -46,8 +50,9 @@ def inspect(
         from hf_bias_patch.attention.plot import draw
 
         draw(found, plot)
+        _say_where(plot, as_json)
     if as_json:
-        typer.echo(json.dumps(found.plain(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(found.plain(), indent=2, ensure_ascii=False, allow_nan=False))
         return
     _print(found, values)
 
@@ -61,6 +66,15 @@ def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked
     if drawn:
         raise RecipeError("--probe stands beside --values or --plot", remedy="Ask for them in two commands")
     show_probe(probed(model, revision, trusted), as_json)
+
+
+def _say_where(picture: Path, as_json: bool) -> None:
+    from rich.markup import escape
+
+    from hf_bias_patch.cli.console import stderr, stdout
+
+    console = stderr() if as_json else stdout()  # what reads JSON from stdout wants nothing else there
+    console.print(f"Picture written: [bold]{escape(str(picture))}[/]", soft_wrap=True)
 
 
 def _print(found: Inspection, values: bool) -> None:
@@ -86,22 +100,17 @@ def _print(found: Inspection, values: bool) -> None:
 
 def _sites(found: Inspection) -> tuple[Table, dict[str, str]]:
     """The table of sites, and the notes its marks stand for."""
-    from rich import box
-    from rich.table import Table
-
     from hf_bias_patch.attention.sites import PROJECTIONS
+    from hf_bias_patch.cli.console import table as empty_table
 
     dtypes = {value.dtype for value in found.values.values()}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    biases = [f"{projection} bias" for projection in PROJECTIONS]
+    table = empty_table("stack", "layer", "kind", "heads", *biases, numbers=("layer", "heads"))
     if len(dtypes) == 1:
         table.caption = f"Norm and verdict of each bias; all are stored as {dtypes.pop()}."
         dtypes.clear()
     else:
         table.caption = "Norm, dtype and verdict of each bias."
-    for name in ("stack", "layer", "kind", "heads"):
-        table.add_column(name, justify="right" if name in ("layer", "heads") else "left")
-    for projection in PROJECTIONS:
-        table.add_column(f"{projection} bias", no_wrap=True)
     notes: dict[str, str] = {}
     for site in found.sites:
         cells = [_cell(found, site.name, site.slots[name], bool(dtypes), notes) for name in PROJECTIONS]
@@ -117,17 +126,15 @@ def _cell(found: Inspection, site: str, slot: Slot, with_dtype: bool, notes: dic
     mark = notes.setdefault(slot.verdict.reason, f"({len(notes) + 1})")
     value = found.values[site, slot.projection]
     dtype = f" {value.dtype}" if with_dtype else ""
+    if value.not_finite:
+        return f"[bold red]{value.not_finite} NaN or inf[/]{dtype} [{_COLOURS[state]}]{state}[/] [dim]{mark}[/]"
     return f"{value.norm:8.3g}{dtype} [{_COLOURS[state]}]{state}[/] [dim]{mark}[/]"
 
 
 def _heads(found: Inspection) -> Table:
-    from rich import box
-    from rich.table import Table
+    from hf_bias_patch.cli.console import table as empty_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Norm of each head's bias", title_justify="left")
-    table.add_column("site")
-    table.add_column("projection")
-    table.add_column("heads, first to last")
+    table = empty_table("site", "projection", "heads, first to last", title="Norm of each head's bias")
     for (site, projection), value in found.values.items():
         if value.head_norms:
             table.add_row(site, projection, " ".join(f"{norm:7.3g}" for norm in value.head_norms))

@@ -9,14 +9,19 @@ import typer
 
 __all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "TrustRemoteCode", "read_texts"]
 
-Model = Annotated[str, typer.Argument(help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id: owner/name or owner/name@REVISION."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that holds a checkpoint.")]
 Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]
 Layerwise = Annotated[
     bool, typer.Option(help="Verify site by site: for checkpoints larger than memory. Takes no --texts.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of random fills and probes.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random probes.", min=0)]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="With a probe: run Python code that comes with the checkpoint.")
 ]

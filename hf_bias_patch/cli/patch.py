@@ -48,7 +48,7 @@ def patch(
         str | None,
         typer.Option(help="What becomes of a removed bias: zeros (any loader works) or absent.", show_default="zeros"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of random fills.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of random fills, 0 or more.", show_default="0")] = None,
     max_loss: Annotated[
         float | None, typer.Option(help="Largest relative rounding loss of a folded bias.", show_default="0.1")
     ] = None,
@@ -81,7 +81,7 @@ def patch(
         from hf_bias_patch.evidence.run import refuse_texts
 
         refuse_texts(lines, layerwise)
-    _check_target(out, in_place, dry_run)
+    _check_target(out, in_place, overwrite, dry_run)
 
     sites = None
     if trust_probe:
@@ -126,8 +126,14 @@ def _recipe(path: Path | None, asked: dict[str, Any]) -> Recipe:
     return read_recipe(path)
 
 
-def _check_target(out: Path | None, in_place: bool, dry_run: bool) -> None:
+def _check_target(out: Path | None, in_place: bool, overwrite: bool, dry_run: bool) -> None:
     from hf_bias_patch.errors import TargetError
+
+    if in_place and overwrite:
+        raise TargetError(
+            "--in-place edits MODEL itself, and --overwrite, which is about OUT, was given too",
+            remedy="Leave one of them out",
+        )
 
     if in_place and out is not None:
         raise TargetError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hf_bias_patch.cli.console import table as empty_table
 from hf_bias_patch.cli.tables import FLAGS
 
 if TYPE_CHECKING:
@@ -53,15 +54,8 @@ def _headline(certificate: Certificate) -> str:
 
 
 def _figures(certificate: Certificate) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("figure", "where", "output"):
-        table.add_column(name)
-    for name in ("error", "noise floor", "bound"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    numbers = ("error", "noise floor", "bound")
+    table = empty_table("figure", "where", "output", *numbers, "", numbers=numbers)
     if certificate.mode == "layerwise":
         by_site = {
             "algebra, float64": [(run.where, figure) for run in certificate.runs for figure in run.algebra],

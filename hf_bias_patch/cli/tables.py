@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.cli.console import nbytes
+from hf_bias_patch.cli.console import table as empty_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,9 +28,6 @@ _CARRIES = {"nothing": "cancels in softmax", "output": "output bias", "weight": 
 
 def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     """A plan: its edits by kind, what they touch, what stays equal."""
-    from rich import box
-    from rich.table import Table
-
     groups = _by_label(plan)
     columns = {
         "action": list(groups),
@@ -39,10 +37,8 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
         "conditioning": [_range([edit.conditioning for edit in edits]) for edits in groups.values()],
         "rounding loss": [_range([edit.loss for edit in edits]) for edits in groups.values()],
     }
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     filled = {name: cells for name, cells in columns.items() if any(cells)}
-    for name in filled:
-        table.add_column(name)
+    table = empty_table(*filled)
     for row in zip(*filled.values(), strict=True):
         table.add_row(*row)
     yield table

@@ -19,7 +19,11 @@ def verify(
     variant: Annotated[str, typer.Argument(help="A patched checkpoint.")],
     against: Annotated[
         str | None,
-        typer.Option(help="The checkpoint it was made from.", metavar="MODEL", show_default="restored from VARIANT"),
+        typer.Option(
+            help="The checkpoint it was made from: a folder, file or Hub id (owner/name@REVISION).",
+            metavar="MODEL",
+            show_default="restored from VARIANT",
+        ),
     ] = None,
     texts: Texts = None,
     layerwise: Layerwise = False,

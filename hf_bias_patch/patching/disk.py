@@ -13,18 +13,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files, stale_files
 from hf_bias_patch.checkpoint.pickled import convert, is_pickled, pickle_files
-from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
+from hf_bias_patch.checkpoint.source import Source, place_name, resolve, sha256_of
 from hf_bias_patch.errors import PlanError
+from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
+from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, is_same, loader_text, patched_config
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
@@ -52,27 +52,34 @@ class Patched:
 
 
 def plan(
-    model: str | os.PathLike[str], recipe: Recipe | None = None, *, sites: Sequence[Site] | None = None, **fields: Any
+    model: str | os.PathLike[str],
+    recipe: Recipe | Plan | None = None,
+    *,
+    sites: Sequence[Site] | None = None,
+    **fields: Any,
 ) -> Plan:
     """Resolve a recipe against a checkpoint; writes nothing.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id.
-        recipe: what is asked for; or give its fields as keywords, such as `fold="key,value"`.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
+        recipe: what is asked for, or a plan to check against this checkpoint; or give a recipe's fields as keywords,
+            such as `fold="key,value"`.
         sites: the attention sites and their verdicts, such as `probe(model).sites`; by default the family's.
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: see `planner.make_plan`.
+        ArgumentError: `model` is no path or Hub id, or `recipe` no recipe.
     """
-    wanted = recipe_or_fields(recipe, fields)
-    checkpoint = open_checkpoint(resolve(model).path)
-    return make_plan(checkpoint.config, checkpoint, wanted, sites)
+    place_name(model)
+    wanted = recipe_asked(recipe, fields)
+    checkpoint = open_model(resolve(model).path)
+    return plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
 
 
 def patch(
     model: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    recipe: Recipe | None = None,
+    recipe: Recipe | Plan | None = None,
     *,
     sites: Sequence[Site] | None = None,
     overwrite: bool = False,
@@ -85,10 +92,11 @@ def patch(
     The variant has no certificate yet: `verify` measures, and writes it.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id. A folder that holds its weights only as a
-            PyTorch pickle is converted first, without executing it, which needs torch.
-        out: the folder to make.
-        recipe: what is asked for; or give its fields as keywords, such as `fold="key,value"`.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`). A folder that holds
+            its weights only as a PyTorch pickle is converted first, without executing it, which needs torch.
+        out: the folder to make; an empty one may be there.
+        recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords, such as
+            `fold="key,value"`.
         sites: the attention sites and their verdicts, such as `probe(model).sites`; by default the family's. Verify a
             variant that rests on them.
         overwrite: whether an existing `out` may be replaced.
@@ -96,15 +104,18 @@ def patch(
         progress: called with the number of bytes written since the last call.
 
     Raises:
-        RecipeError, PlanError, FamilyError, CheckpointError, SourceError: nothing is written.
+        RecipeError, PlanError, FamilyError, CheckpointError, SourceError: nothing is written. PlanError also for a
+            plan of another checkpoint.
+        ArgumentError: `model` or `out` is no path, or `recipe` no recipe.
         TargetError: `out` exists, lies in the source, or cannot be written.
     """
-    recipe = recipe_or_fields(recipe, fields)
-    out = Path(out)
+    place_name(model)
+    out = Path(place_name(out))
+    wanted = recipe_asked(recipe, fields)
     given = resolve(model)
     with readable(given, out) as (source, shared):
-        checkpoint = open_checkpoint(source.path)
-        resolved = make_plan(checkpoint.config, checkpoint, recipe, sites)
+        checkpoint = open_model(source.path)
+        resolved = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
         _refuse_shared(resolved, shared)
         if changes_nothing(checkpoint, resolved):
             return Patched(checkpoint.folder if source is given else given.path, resolved, unchanged=True)

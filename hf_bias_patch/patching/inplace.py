@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
-from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.checkpoint.source import place_name, resolve
 from hf_bias_patch.errors import PlanError
+from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.disk import Patched, changes_nothing, keep_old_files
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
+from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import CERTIFICATE, PLAN, UNDO, patched_config
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
@@ -28,7 +28,7 @@ __all__ = ["patch_in_place"]
 
 def patch_in_place(
     model: str | os.PathLike[str],
-    recipe: Recipe | None = None,
+    recipe: Recipe | Plan | None = None,
     *,
     sites: Sequence[Site] | None = None,
     announce: Callable[[Plan], None] | None = None,
@@ -38,27 +38,30 @@ def patch_in_place(
 
     Args:
         model: a local folder or safetensors file.
-        recipe: what is asked for; or give its fields as keywords.
+        recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords.
         sites: the attention sites and their verdicts, from a probe; by default the family's.
         announce: called with the plan before anything is written.
 
     Raises:
-        PlanError: also for storage `absent`, which would move every byte of the file.
+        PlanError: also for storage `absent`, which would move every byte of the file, and for a plan of another
+            checkpoint.
+        ArgumentError: `model` is no path, or `recipe` no recipe.
         TargetError: a file is read-only, a link, in the Hub's cache, in this package or has other hard links; nothing
             is changed.
     """
-    recipe = recipe_or_fields(recipe, fields)
-    if recipe.storage == "absent":
+    place_name(model)
+    wanted = recipe_asked(recipe, fields)
+    if wanted.storage == "absent":
         raise PlanError(
             "Storage `absent` cannot be made in place",
             why="A tensor that leaves moves every byte behind it",
             remedy="Write a copy, or keep --storage zeros",
         )
     source = resolve(model)
-    checkpoint = open_checkpoint(source.path)
+    checkpoint = open_model(source.path)
     for file in checkpoint.files:
         refuse_unsafe(checkpoint.folder / file)
-    plan = make_plan(checkpoint.config, checkpoint, recipe, sites)
+    plan = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
     if changes_nothing(checkpoint, plan):
         return Patched(checkpoint.folder, plan, unchanged=True)
     if announce is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patching.record import BLOCK
+from hf_bias_patch.patching.record import BLOCK, block_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +21,7 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
     """Load a variant, or any other checkpoint, as a transformers model.
 
     Args:
-        path: a folder, `embedded:NAME` or a Hub id.
+        path: a folder, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
         auto_class: a transformers Auto class, such as `AutoModelForMaskedLM`, or a model class; by default the
             class the checkpoint was saved from (`architectures` in its config.json).
         kwargs: passed on to `from_pretrained`, such as `dtype`.
@@ -38,8 +38,7 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
     folder = source.path if source.path.is_dir() else source.path.parent
     config = transformers.AutoConfig.from_pretrained(folder)
     stock = _class_of(auto_class, config, folder)
-    block = getattr(config, BLOCK, None) or {}
-    absent = set(block.get("absent") or ())
+    absent = set(block_of({BLOCK: getattr(config, BLOCK, None)}).get("absent", ()))
     # A stock loader adds them again, as zeros that may be trained: once saved, they are parameters like any other.
     if absent and not absent & set(open_checkpoint(folder).tensors):
         from hf_bias_patch.patching.absent import without_biases

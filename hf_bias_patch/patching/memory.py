@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,21 +97,39 @@ class Applied:
         self.model, self.plan = model, plan
         self._tensors = ModelTensors(model)
         self._old: dict[str, np.ndarray] = {}
+        self._written: dict[str, bytes] = {}
         self._trained: dict[str, bool] = {}
-        marks = _marks(plan)
+        self._marks = _marks(plan)
         self._execute()
-        for name, trains in marks.items():
+        for name, trains in self._marks.items():
             self._trained[name] = self._tensors.parameters[name].requires_grad
             self._tensors.parameters[name].requires_grad_(trains)
 
     def restore(self) -> None:
-        """Put the old values back, bit for bit, and what an optimiser may touch."""
+        """Put the old values back, bit for bit, and what an optimiser may touch. Does nothing the second time.
+
+        Raises:
+            PlanError: something else changed them since, such as a later `apply`; all stays as it is then.
+        """
+        self._refuse_changed()
         for name, values in self._old.items():
             self._tensors.write(name, values)
         for name, trains in self._trained.items():
             self._tensors.parameters[name].requires_grad_(trains)
         self._old.clear()
         self._trained.clear()
+
+    def _refuse_changed(self) -> None:
+        """The old values are those from before; put back over a later change, they would make a mixture of both."""
+        tensors = self._tensors
+        changed = [name for name in self._old if _digest(tensors.read(name)) != self._written[name]]
+        changed += [name for name in self._trained if tensors.parameters[name].requires_grad != self._marks[name]]
+        if changed:
+            raise PlanError(
+                f"{changed[0]} changed since it was patched",
+                why="Putting the old values back would lose that change, or mix the two",
+                remedy="If a later `apply` did it, restore that one first; if training did, load the model again",
+            )
 
     def __enter__(self) -> PreTrainedModel:
         return self.model
@@ -135,7 +154,13 @@ class Applied:
             new[weight] = np.concatenate([block.new for block in rewrite.blocks(weight)])
         for name, values in new.items():
             self._old[name] = tensors.read(name)
+            self._written[name] = _digest(values)
             tensors.write(name, values)
+
+
+def _digest(values: np.ndarray) -> bytes:
+    """A checksum of the bytes: NaN equals itself, and -0 is not 0."""
+    return hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data).digest()
 
 
 def _marks(plan: Plan) -> dict[str, bool]:
@@ -164,23 +189,15 @@ def apply(
     sites: Sequence[Site] | None = None,
     **fields: Any,
 ) -> Applied:
-    """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
+    """Patch a model's values, whatever the storage asked for. Users call `applying.apply`, which checks more.
 
     Args:
-        model: any supported transformers model, on any device. `freeze` and `train` set `requires_grad` of the
-            biases they name, and of nothing else.
-        recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
+        model: a transformers model, on any device.
+        recipe: a Recipe, or a Plan that is executed as it is; or give a recipe's fields as keywords.
         sites: the attention sites and their verdicts, from a probe; by default the family's.
-
-    Returns:
-        The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block.
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then.
-
-    Example:
-        >>> with apply(model, fold="key,value"):  # doctest: +SKIP
-        ...     evaluate(model)
     """
     if isinstance(recipe, Plan):
         if fields:

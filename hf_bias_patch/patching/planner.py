@@ -16,8 +16,10 @@ from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
 from hf_bias_patch.errors import CheckpointError, FamilyError, PlanError, RecipeError
 from hf_bias_patch.patching import algebra
 from hf_bias_patch.patching.effects import Equal, equal_under
+from hf_bias_patch.patching.fills import refuse_overflow
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.recipe import Recipe
+from hf_bias_patch.patching.record import block_of
 from hf_bias_patch.version import __version__
 
 __all__ = ["Tensors", "make_plan", "read_finite", "weight_matrix"]
@@ -52,11 +54,12 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
     Raises:
         RecipeError: a selector or action matches nothing; the message lists what exists.
         PlanError: a fold is not exact, or would lose more than `recipe.max_loss`; all such folds are listed.
-        CheckpointError: a bias or norm that is needed holds NaN or infinite values.
+        CheckpointError: a bias or norm that is needed holds NaN or infinite values, or the tensors and what the
+            config says do not fit together.
         FamilyError: no family covers the config.
     """
     found = find_sites(config, tensors.tensors) if sites is None else tuple(sites)
-    chosen = _select(found, recipe, (config.get("bias_patch") or {}).get("absent") or ())
+    chosen = _select(found, recipe, block_of(config).get("absent", ()))
     if sites is not None:
         _refuse_strange(found, tensors)
     planner = _Planner(tensors, recipe)
@@ -108,10 +111,14 @@ def read_finite(tensors: Tensors, name: str) -> np.ndarray:
     Raises:
         CheckpointError: it is not floating point, or holds NaN or infinite values.
     """
+    return check_finite(name, _read(tensors, name))
+
+
+def _read(tensors: Tensors, name: str) -> np.ndarray:
     dtype = tensors.tensors[name].dtype
     if dtype not in FLOATS:
         raise CheckpointError(f"Tensor {name} is stored as {dtype}", why=f"Only {', '.join(FLOATS)} can be edited")
-    return check_finite(name, tensors.read(name).astype(np.float64))
+    return tensors.read(name).astype(np.float64)
 
 
 def check_finite(name: str, values: np.ndarray) -> np.ndarray:
@@ -119,8 +126,9 @@ def check_finite(name: str, values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise CheckpointError(
             f"Tensor {name} holds {np.count_nonzero(~np.isfinite(values))} NaN or infinite values",
-            why="Folding would spread them",
-            remedy="Start from an undamaged checkpoint, or leave this layer out with --layers",
+            why="Whatever is computed from them would be NaN too",
+            remedy="Start from an undamaged checkpoint, or leave this layer out with --layers. A drop or fill of all "
+            "of a bias repairs it",
         )
     return values
 
@@ -242,16 +250,20 @@ class _Planner:
     def _plain(self, site: Site, slot: Slot, action: Literal["fold", "drop", "fill", "freeze", "train"]) -> Edit:
         # A random fill differs from site to site, but not with the selectors that happen to be around it.
         fill = self.recipe.fill.get(slot.projection) if action == "fill" else None
-        return Edit(
+        values = self._plain_bias(slot)
+        edit = Edit(
             site=site.name,
             heads=site.heads,
             action=action,
             slot=slot,
             fill=fill,
             seed=self.recipe.seed if fill else 0,
-            equal=self._equal(slot, action, None),
-            zero=not self._bias(slot).any(),
+            equal=self._equal(slot, action, None, sound=bool(np.isfinite(values).all())),
+            zero=not values.any(),
         )
+        if fill is not None:
+            refuse_overflow(edit, self.tensors.tensors[edit.bias].dtype)
+        return edit
 
     def _fold(self, site: Site, slot: Slot) -> Edit | None:
         into = self._destination(site, slot)
@@ -302,11 +314,16 @@ class _Planner:
         assert slot.bias is not None
         return slot.view.take(read_finite(self.tensors, slot.bias))
 
-    def _equal(self, slot: Slot, action: Any, into: str | None) -> Equal:
+    def _plain_bias(self, slot: Slot) -> np.ndarray:
+        """The bias for an action that computes nothing from it: of one that has its tensor alone, anything goes."""
+        assert slot.bias is not None
+        return slot.view.take(_read(self.tensors, slot.bias)) if slot.view.is_whole else self._bias(slot)
+
+    def _equal(self, slot: Slot, action: Any, into: str | None, sound: bool = True) -> Equal:
         return equal_under(
             action,
             into,
-            redundant=slot.verdict.state == "redundant",
+            redundant=slot.verdict.state == "redundant" and sound,  # NaN does not cancel in softmax
             dropout=bool(slot.norm and slot.norm.dropout),
             residual=bool(slot.norm and slot.norm.residual),
         )

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.errors import RecipeError
+from hf_bias_patch.errors import ArgumentError, RecipeError
+from hf_bias_patch.patching import strict_yaml
+from hf_bias_patch.patching.wording import not_offered, problems
 
 __all__ = ["Fill", "Recipe", "make_recipe", "read_recipe", "recipe_or_fields"]
 
@@ -31,6 +43,10 @@ class Fill(BaseModel):
     def _drawable(self) -> Fill:
         if self.kind == "uniform" and self.first >= self.second:
             raise ValueError(f"uniform:{self.first:g}:{self.second:g}: LOW must lie below HIGH")
+        if self.kind == "uniform" and math.isinf(self.second - self.first):
+            raise ValueError(
+                f"uniform:{self.first:g}:{self.second:g}: HIGH lies too far above LOW to draw between them"
+            )
         if self.kind == "normal" and self.second <= 0:
             raise ValueError(f"normal:{self.first:g}:{self.second:g}: STD must be positive")
         return self
@@ -48,7 +64,9 @@ def _fill(text: Any) -> dict[str, Any]:
             return {"kind": "constant", "first": float(kind)}
         first, second = map(float, numbers)
     except ValueError:
-        raise ValueError(f"{text!r} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD") from None
+        kind = ""
+    if kind not in ("uniform", "normal"):
+        raise ValueError(f"{text!r} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD")
     return {"kind": kind, "first": first, "second": second}
 
 
@@ -57,7 +75,7 @@ def _folds(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: destination or "default" for name, destination in value.items()}
     pairs = (item.partition(":") for item in _names(value))
-    return {name: destination or "default" for name, _, destination in pairs}
+    return _once((name, destination or "default") for name, _, destination in pairs)
 
 
 def _fills(value: Any) -> Any:
@@ -66,8 +84,17 @@ def _fills(value: Any) -> Any:
         pairs = [item.partition("=") for item in _names(value)]
         if missing := [name for name, equals, _ in pairs if not equals]:
             raise ValueError(f"{missing[0]!r} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
-        value = {name: text for name, _, text in pairs}
+        value = _once((name, text) for name, _, text in pairs)
     return {name: fill if isinstance(fill, (Fill, Mapping)) else _fill(fill) for name, fill in value.items()}
+
+
+def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Pairs as a mapping, unless two disagree."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise ValueError(f"{name} is asked for twice, as {found[name]} and as {value}")
+    return found
 
 
 def _names(value: Any) -> Any:
@@ -117,7 +144,7 @@ class Recipe(BaseModel):
         stack: `encoder` or `decoder`; both if None.
         attention: `self` or `cross`; both if None.
         storage: `zeros` keeps a removed bias as zeros, `absent` takes tensor and parameter away.
-        seed: of random fills.
+        seed: of random fills; 0 or more.
         max_loss: largest relative rounding loss a fold may cost the bias it moves (amplification · unit roundoff).
     """
 
@@ -128,12 +155,13 @@ class Recipe(BaseModel):
     fill: Annotated[dict[Projection, Fill], BeforeValidator(_fills)] = Field(default_factory=dict)
     freeze: _Projections = ()
     train: _Projections = ()
-    layers: Annotated[tuple[int, ...] | None, BeforeValidator(_layers)] = None
+    layers: Annotated[tuple[StrictInt, ...] | None, BeforeValidator(_layers)] = None
     stack: Literal["encoder", "decoder"] | None = None
     attention: Literal["self", "cross"] | None = None
     storage: Literal["zeros", "absent"] = "zeros"
-    seed: int = 0
-    max_loss: Annotated[float, Field(gt=0, le=1)] = 0.1
+    # Strict: YAML reads `yes` as true, which is no number, and Python would take it for 1.
+    seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    max_loss: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -147,7 +175,7 @@ class Recipe(BaseModel):
             if not offered:
                 raise ValueError(f"the {projection} bias has nowhere to go; drop or fill it instead")
             if destination not in ("default", *offered):
-                raise ValueError(f"{projection}:{destination} is not offered; a {projection} bias folds into {offered}")
+                raise ValueError(not_offered(projection, destination))
         if self.storage == "absent" and not (self.fold or self.drop):
             raise ValueError("storage absent takes away what is folded or dropped, and nothing is")
         return self
@@ -174,7 +202,9 @@ def make_recipe(**fields: Any) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        raise RecipeError(_explain(error), remedy=f"Fields: {', '.join(Recipe.model_fields)}") from None
+        raise RecipeError(
+            f"The recipe is wrong: {'; '.join(problems(error))}", remedy=f"Fields: {', '.join(Recipe.model_fields)}"
+        ) from None
 
 
 def recipe_or_fields(recipe: Recipe | None, fields: Mapping[str, Any]) -> Recipe:
@@ -182,9 +212,15 @@ def recipe_or_fields(recipe: Recipe | None, fields: Mapping[str, Any]) -> Recipe
 
     Raises:
         RecipeError: both are given, or the fields make no recipe.
+        ArgumentError: `recipe` is something else.
     """
     if recipe is None:
         return make_recipe(**fields)
+    if not isinstance(recipe, Recipe):
+        raise ArgumentError(
+            f"A recipe was expected, and a {type(recipe).__name__} was given",
+            remedy='Give its fields as keywords, such as fold="key,value", or make a Recipe of them',
+        )
     if fields:
         raise RecipeError(
             f"A recipe was given, and {', '.join(fields)} beside it",
@@ -197,26 +233,12 @@ def read_recipe(path: str | Path) -> Recipe:
     """A recipe from a YAML (or JSON) file.
 
     Raises:
-        RecipeError: the file cannot be read, is not a mapping, or a field of it is wrong.
+        RecipeError: the file cannot be read, is not a mapping, has a key twice, or a field of it is wrong.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = strict_yaml.load(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"The recipe {path} is no mapping of fields", remedy="Write, for example, `fold: [key]`")
     return make_recipe(**{str(key): value for key, value in content.items()})
-
-
-def _explain(error: ValidationError) -> str:
-    return "The recipe is wrong: " + "; ".join(_problems(error))
-
-
-def _problems(error: ValidationError) -> Iterable[str]:
-    for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-        if problem["type"] == "extra_forbidden":
-            yield f"there is no field `{where}`"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            yield f"{where}: {message}" if where else message

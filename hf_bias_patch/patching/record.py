@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Container, Mapping
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import Source
+from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
@@ -18,6 +20,7 @@ __all__ = [
     "LOADER",
     "PLAN",
     "UNDO",
+    "block_of",
     "is_patched",
     "loader_text",
     "patched_config",
@@ -45,14 +48,34 @@ _AUTO_CLASSES = (
 )
 
 
+def block_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a variant's config.json says of its making; empty for other checkpoints.
+
+    Raises:
+        CheckpointError: something else stands there. A patch would replace it, so it is not passed over.
+    """
+    block = config.get(BLOCK)
+    if block is None:
+        return {}
+    kinds = {"recipe": dict, "absent": list}
+    sound = isinstance(block, dict) and all(isinstance(block.get(name, kind()), kind) for name, kind in kinds.items())
+    if not sound or not all(isinstance(name, str) for name in block.get("absent", ())):
+        raise CheckpointError(
+            f"config.json: `{BLOCK}` is {textwrap.shorten(repr(block), 60)}",
+            why="There stands what a patch says of itself, and this is damaged or somebody else's",
+            remedy="Restore the field from the variant as it was written, or remove it if this is no variant",
+        )
+    return block
+
+
 def is_patched(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is a variant's."""
-    return isinstance(config.get(BLOCK), dict)
+    return bool(block_of(config))
 
 
 def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe a variant was made by, as plain JSON values; empty for other checkpoints."""
-    return dict(config[BLOCK].get("recipe", {})) if is_patched(config) else {}
+    return dict(block_of(config).get("recipe", {}))
 
 
 def source_sha256(config: Mapping[str, Any]) -> dict[str, str]:
@@ -79,7 +102,7 @@ def patched_config(
         sha256: of the source's own weight files, which may be pickles; empty where they were not read.
         present: the source's tensors. Stock loaders bring biases that an earlier patch took away back as zeros.
     """
-    before = config[BLOCK] if is_patched(config) else {}
+    before = block_of(config)
     block: dict[str, Any] = {
         "version": plan.package,
         "recipe": plan.recipe.plain(),
@@ -94,7 +117,7 @@ def patched_config(
     new = {**config, BLOCK: block}
     if block["absent"]:
         new["auto_map"] = {
-            **config.get("auto_map", {}),
+            **(config.get("auto_map") or {}),
             **{auto: f"{LOADER[:-3]}.{auto}" for auto in _AUTO_CLASSES},
         }
     return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()

@@ -6,7 +6,6 @@ Everything is float64 until it is rounded once to the tensor's storage dtype.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,10 +16,11 @@ from hf_bias_patch.attention.sites import Norm, Slot
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching import algebra
+from hf_bias_patch.patching.fills import removal
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.planner import Tensors, check_finite, read_finite, weight_matrix
 
-__all__ = ["Block", "Outer", "Rewrite", "blocks_of_rows", "removal", "store"]
+__all__ = ["Block", "Outer", "Rewrite", "blocks_of_rows", "store"]
 
 Index = tuple[slice | np.ndarray, ...]
 BLOCK_VALUES = 1 << 18  # float64 values held of a matrix at a time: 2 MB stay in a cache, 4 MB take four times as long
@@ -104,7 +104,8 @@ class Rewrite:
         self._tensors = tensors
         self._values: dict[str, np.ndarray] = {}
         edits = [edit for edit in plan.edits if edit.changes]
-        biases = {id(edit): edit.slot.view.take(self._vector(edit.bias)) for edit in edits}
+        folds = [edit for edit in edits if edit.action == "fold"]
+        biases = {id(edit): edit.slot.view.take(self._vector(edit.bias)) for edit in folds}
         shifts = {id(edit): self._shift_norm(edit) for edit in edits if edit.into == "norm"}
         for edit in edits:
             if edit.into == "output":
@@ -116,7 +117,7 @@ class Rewrite:
             if edit.into == "weight":
                 self._into_weight(edit, biases[id(edit)])
         for edit in edits:
-            edit.slot.view.put(self._vector(edit.bias), removal(edit))
+            self._remove(edit)
         self.vectors = {name: store(name, values, self._dtype(name)) for name, values in self._values.items()}
 
     def blocks(self, weight: str) -> Iterator[Block]:
@@ -143,6 +144,12 @@ class Rewrite:
         if name not in self._values:
             self._values[name] = read_finite(self._tensors, name)
         return self._values[name]
+
+    def _remove(self, edit: Edit) -> None:
+        if edit.action != "fold" and edit.slot.view.is_whole:
+            # Nothing is computed from the old values: where they are NaN, this repairs them.
+            self._values[edit.bias] = np.zeros(edit.slot.view.axis)
+        edit.slot.view.put(self._vector(edit.bias), removal(edit))
 
     def _shift_norm(self, edit: Edit) -> np.ndarray:
         """Identity 4: β' = β + δ with W_q δ = b_q. Returns the δ that rounding left, for others to make up for."""
@@ -203,14 +210,3 @@ class Rewrite:
 
     def _norm_bias(self, norm: Norm) -> np.ndarray:
         return self._values[norm.bias] if norm.bias in self._values else read_finite(self._tensors, norm.bias)
-
-
-def removal(edit: Edit) -> np.ndarray | float:
-    """What takes a bias's place: 0, or the values of a fill, which depend on the seed and the site's name alone."""
-    if edit.fill is None:
-        return 0.0
-    if edit.fill.kind == "constant":
-        return edit.fill.first
-    random = np.random.default_rng([edit.seed, zlib.crc32(f"{edit.site}.{edit.projection}".encode())])
-    draw = random.uniform if edit.fill.kind == "uniform" else random.normal
-    return draw(edit.fill.first, edit.fill.second, edit.slot.view.size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -88,3 +90,9 @@ def test_an_unhandled_value_is_named_and_a_missing_one_is_the_default() -> None:
     family = family_of({"model_type": "bert"})
     assert family.unhandled({"position_embedding_type": "relative_key"}) == "position_embedding_type = 'relative_key'"
     assert not family.unhandled({}) and not family.unhandled({"position_embedding_type": "absolute"})
+
+
+@pytest.mark.parametrize("model_type", [["bert"], {"name": "bert"}, 3], ids=str)
+def test_a_model_type_that_is_no_name_is_refused(model_type: object) -> None:
+    with pytest.raises(FamilyError, match=re.escape(f"No family covers the model type {model_type!r}")):
+        family_of({"model_type": model_type})

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hf_bias_patch.attention.inspect import inspect
+from hf_bias_patch.attention.plot import draw
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.errors import CheckpointError, FamilyError, SourceError
 
@@ -95,6 +96,41 @@ def test_a_bias_that_is_no_number_is_refused(saved: Callable[..., Path], tmp_pat
         inspect(tmp_path)
 
 
+def test_where_each_bias_could_go_is_said_in_full(saved: Callable[..., Path]) -> None:
+    biases = inspect(saved("electra-projected")).plain()["sites"][0]["biases"]
+    assert biases["value"]["folds"] == [
+        {"destination": "output", "exact": True, "reason": ""},
+        {
+            "destination": "weight",
+            "exact": False,
+            "reason": "embeddings_project stands between the embedding norm and it",
+        },
+    ]
+    assert biases["output"]["folds"] == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+def test_what_is_not_finite_is_counted_and_is_null_in_json(
+    saved: Callable[..., Path], tmp_path: Path, value: float
+) -> None:
+    folder = saved("bert")
+    tensors = load_file(folder / "model.safetensors")
+    name = "bert.encoder.layer.1.attention.self.key.bias"
+    tensors[name] = tensors[name].copy()
+    tensors[name][[3, 4]] = value
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    found = inspect(tmp_path)
+    assert {place: values.not_finite for place, values in found.values.items() if values.not_finite} == {
+        ("encoder.1.self", "key"): 2
+    }
+    entry = json.loads(json.dumps(found.plain(), allow_nan=False))["sites"][1]["biases"]["key"]
+    assert (entry["norm"], entry["not_finite"], entry["dtype"], entry["parameters"]) == (None, 2, "F32", 32)
+    assert entry["head_norms"][0] is None and all(norm > 0 for norm in entry["head_norms"][1:])
+    draw(found, tmp_path / "norms.png")
+    assert (tmp_path / "norms.png").stat().st_size > 5_000
+
+
 def test_places_that_are_no_checkpoint(tmp_path: Path, saved: Callable[..., Path]) -> None:
     with pytest.raises(SourceError, match="nowhere"):
         inspect(tmp_path / "nowhere")
@@ -102,5 +138,8 @@ def test_places_that_are_no_checkpoint(tmp_path: Path, saved: Callable[..., Path
         inspect(tmp_path)
     lone = tmp_path / "lone.safetensors"
     lone.write_bytes((saved("bert") / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"There is no config\.json beside .*lone\.safetensors"):
+        inspect(lone)
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FamilyError, match="names no `model_type`"):
         inspect(lone)

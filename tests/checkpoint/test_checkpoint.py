@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,4 +293,27 @@ def test_a_broken_index_is_named(content: str, make_folder: MakeFolder) -> None:
     folder = make_folder(shards=2)
     (folder / INDEX).write_text(content)
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize(
+    ("shards", "name"),
+    [(1, "model.safetensors"), (1, "config.json"), (2, "model.safetensors.index.json")],
+    ids=str,
+)
+def test_a_pipe_is_not_waited_for(make_folder: MakeFolder, shards: int, name: str) -> None:
+    """Nobody will ever write into it, so whoever opens it to read never comes back."""
+    folder = make_folder(shards=shards)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match=f"{re.escape(name)} is no regular file"):
+        open_checkpoint(folder)
+
+
+def test_a_folder_in_the_place_of_a_weight_file_is_refused(make_folder: MakeFolder) -> None:
+    folder = make_folder()
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         open_checkpoint(folder)

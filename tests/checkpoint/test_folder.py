@@ -136,10 +136,27 @@ def test_what_is_no_checkpoint_is_not_overwritten(names: list[str], expected: st
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
 
 
-def test_an_empty_folder_may_be_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_folder_may_be_used(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "out").mkdir()
-    make(tmp_path / "out", overwrite=True)
+    make(tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out" / "config.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_folder_stays_after_an_exception(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", overwrite=False, inputs=()):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and not any((tmp_path / "out").iterdir())
+
+
+def test_an_empty_folder_that_was_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(TargetError, match="somebody else"), new_folder(tmp_path / "out", overwrite=False, inputs=()):
+        (tmp_path / "out" / "thesis.doc").write_text("x")
+    assert (tmp_path / "out" / "thesis.doc").read_text() == "x"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_made_by_somebody_else_meanwhile(tmp_path: Path) -> None:

@@ -59,6 +59,34 @@ def test_a_revision_is_of_a_hub_id(make_folder: Callable[..., Path]) -> None:
         resolve(make_folder(), revision="main")
 
 
+def test_a_revision_inside_the_name_is_split_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(source_module, "_from_hub", lambda name, revision: asked.append((name, revision)) or tmp_path)
+    for name in ("owner/name@main", "bert@v1.0-rc_1", "owner/name@refs/pr/1", f"owner/name@{COMMIT}", "owner/name"):
+        assert resolve(name).name == name.partition("@")[0]
+    assert asked == [
+        ("owner/name", "main"),
+        ("bert", "v1.0-rc_1"),
+        ("owner/name", "refs/pr/1"),
+        ("owner/name", COMMIT),
+        ("owner/name", None),
+    ]
+    with pytest.raises(SourceError, match=r"owner/name@main names the revision main, and v2 was asked for beside it"):
+        resolve("owner/name@main", revision="v2")
+    for wrong in ("owner/name@", "owner/name@a@b", "owner/name@a b", "owner/name@/x", "@main", "a/b/c@main"):
+        with pytest.raises(SourceError, match="no Hub id either"):
+            resolve(wrong)
+    assert len(asked) == 5
+
+
+def test_a_local_path_with_an_at_sign_comes_first(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder("owner/name@main")
+    monkeypatch.chdir(folder.parent.parent)
+    assert resolve("owner/name@main").path == Path("owner/name@main")
+
+
 def test_a_snapshot_of_the_cache_tells_commit_and_hashes(tmp_path: Path) -> None:
     snapshot = tmp_path / "models--a--b" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
@@ -201,7 +229,7 @@ COMPANIONS = ["README.md", "config.json", "tokenizer.json"]
 
 
 def test_a_hub_id_is_downloaded_once_and_without_the_rest(hub: Hub, ask: Callable[..., list[Any]]) -> None:
-    (whole, _), (parts, _), (pickled, _) = ask(hub.port, "owner/whole", ("owner/parts", "main"), "owner/pickled")
+    (whole, _), (parts, _), (pickled, _) = ask(hub.port, "owner/whole", "owner/parts@main", "owner/pickled")
     assert whole[1] == parts[1] == COMMIT
     assert whole[3] == [*COMPANIONS[:2], "model.safetensors", COMPANIONS[2]]
     assert [file for file in parts[3] if "safetensors" in file] == [

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.cli import main
@@ -65,16 +66,30 @@ def test_inspect_json_holds_what_the_checkpoint_holds(run: Run, saved: Callable[
     assert entry["verdict"] == "redundant" and found["verdicts"]["redundant"] == 3 * 32
 
 
-@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_inspect_draws(run: Run, saved: Callable[..., Path], tmp_path: Path, ending: str, start: bytes) -> None:
     picture = tmp_path / f"norms.{ending}"
-    assert run("inspect", saved("bart"), "--plot", picture)[0] == 0
+    code, out, _ = run("inspect", saved("bart"), "--plot", picture)
+    assert code == 0 and f"Picture written: {picture}\n" in out
+    code, out, err = run("inspect", saved("bart"), "--plot", picture, "--json")
+    assert code == 0 and json.loads(out) and f"Picture written: {picture}\n" in err
     assert picture.read_bytes().startswith(start) and picture.stat().st_size > 5_000
 
 
 def test_inspect_refuses_a_picture_of_no_known_kind(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
     code, _, err = run("inspect", saved("bert"), "--plot", tmp_path / "norms.doc")
     assert code == 2 and ".png" in err and not list(tmp_path.iterdir())
+
+
+def test_inspect_marks_what_is_not_finite(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
+    tensors = load_file(saved("bert") / "model.safetensors")
+    name = "bert.encoder.layer.1.attention.self.key.bias"
+    save_file(tensors | {name: np.full_like(tensors[name], np.nan)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((saved("bert") / "config.json").read_bytes())
+    code, out, _ = run("inspect", tmp_path)
+    assert code == 0 and len(re.findall("32 NaN or inf +redundant", out)) == 1
+    code, out, _ = run("inspect", tmp_path, "--json")
+    assert code == 0 and "NaN" not in out and json.loads(out)["sites"][1]["biases"]["key"]["not_finite"] == 32
 
 
 def test_patch_verify_and_revert(run: Run, saved: Callable[..., Path], tmp_path: Path, tree: Callable) -> None:
@@ -176,6 +191,7 @@ REFUSED = [
     (("--recipe", "nowhere.yaml"), "nowhere.yaml"),
     (("--fold", "key", "--texts", "nowhere.txt"), "nowhere.txt"),
     (("--fold", "key", "--in-place"), "Leave one of them out"),
+    (("--fold", "key", "--in-place", "--overwrite"), "--overwrite, which is about OUT"),
 ]
 
 
@@ -206,6 +222,12 @@ def test_an_existing_out_needs_overwrite(run: Run, saved: Callable[..., Path], t
     code, _, err = run(*arguments)
     assert code == 2 and "overwrite" in err
     assert run(*arguments, "--overwrite")[0] == 0
+
+
+def test_an_empty_folder_is_as_good_as_none(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run("patch", saved("bert"), tmp_path / "out", "--fold", "key", "--no-verify")[0] == 0
+    assert not biases(tmp_path / "out", "key").any()
 
 
 def test_a_model_that_is_nowhere(run: Run) -> None:

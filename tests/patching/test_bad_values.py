@@ -83,6 +83,39 @@ class TestOnDisk:
                 attempt()
             assert tree(tmp_path) == before and not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("fill", ["1e60", "uniform:0:1e60", "normal:0:1e60"])
+    def test_a_fill_that_overflows_is_refused_in_the_plan(self, saved: Saved, fill: str) -> None:
+        """With a remedy for fills: there is no fold whose destination could be changed."""
+        with pytest.raises(PlanError, match=r"would overflow: .* is beyond the range of F32") as caught:
+            hf_bias_patch.plan(saved("bert"), fill=f"key={fill}")
+        assert "Fill the key bias with smaller values" in str(caught.value) and "fold" not in str(caught.value)
+        assert hf_bias_patch.plan(saved("bert", "F64"), fill=f"key={fill}").edits
+
+    @pytest.mark.parametrize("fields", [{"drop": "key"}, {"fill": "key=0.5"}, {"fill": "key=normal:0:1"}], ids=str)
+    def test_a_drop_or_fill_of_a_whole_bias_repairs_it(
+        self, saved: Saved, tmp_path: Path, tree: Tree, fields: dict[str, Any]
+    ) -> None:
+        bias = "bert.encoder.layer.1.attention.self.key.bias"
+        source = self.damaged(saved("bert"), tmp_path / "model", bias, float("nan"))
+        before = tree(source)
+        made = hf_bias_patch.patch(source, tmp_path / "out", **fields)
+        sound = {edit.site: edit.equal.logits for edit in made.plan.edits}
+        assert sound == {"encoder.0.self": True, "encoder.1.self": False, "encoder.2.self": True}
+        assert made.plan.lossy, "NaN does not cancel in softmax, so the function changes"
+        repaired = load_file(tmp_path / "out" / "model.safetensors")
+        assert np.isfinite(repaired[bias]).all() and len(repaired[bias]) == 32
+        hf_bias_patch.patch(saved("bert"), tmp_path / "sound", **fields)
+        assert np.array_equal(repaired[bias], load_file(tmp_path / "sound" / "model.safetensors")[bias])
+        hf_bias_patch.revert(tmp_path / "out")
+        assert tree(tmp_path / "out") == before
+        hf_bias_patch.patch_in_place(source, **fields)
+        assert np.isfinite(load_file(source / "model.safetensors")[bias]).all()
+
+    def test_of_a_fused_bias_a_part_does_not(self, saved: Saved, tmp_path: Path) -> None:
+        source = self.damaged(saved("gpt2"), tmp_path / "model", "transformer.h.1.attn.c_attn.bias", float("nan"))
+        with pytest.raises(CheckpointError, match="A drop or fill of all of a bias repairs it"):
+            hf_bias_patch.patch(source, tmp_path / "out", fill="key=1")
+
     def test_the_largest_bfloat16_is_not_exceeded(self, saved: Saved, tmp_path: Path) -> None:
         largest = float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)
         hf_bias_patch.patch(saved("bert", "BF16"), tmp_path / "out", fill=f"key={largest!r}")
@@ -98,7 +131,6 @@ class TestInMemory:
         ("parameter", "fields"),
         [
             ("bert.encoder.layer.1.attention.self.key.bias", {"fold": "key"}),
-            ("bert.encoder.layer.1.attention.self.key.bias", {"drop": "key"}),
             ("bert.encoder.layer.1.attention.self.value.bias", {"fold": "value"}),
             ("bert.encoder.layer.1.attention.output.dense.bias", {"fold": "value"}),
             ("bert.encoder.layer.1.attention.output.dense.weight", {"fold": "value"}),

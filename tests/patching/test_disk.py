@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import safe_open
 
 import hf_bias_patch
 from hf_bias_patch.checkpoint.header import read_header
-from hf_bias_patch.errors import PlanError, RecipeError, TargetError
+from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError, TargetError
 from hf_bias_patch.patching.memory import apply
 from tests.models import DTYPES, FAMILIES, NAMES, WITH_NORMS, error, fresh, heads, inputs_of, outputs_of
 
@@ -147,6 +148,26 @@ def test_the_config_says_what_was_done(saved: Saved, tmp_path: Path, tree: Tree)
         assert str(tmp_path) not in path.read_text() and str(source.parent) not in path.read_text()
 
 
+@pytest.mark.parametrize(
+    "block", ["hello", ["key"], 3, {"absent": "key"}, {"absent": [3]}, {"recipe": ["fold"]}], ids=str
+)
+def test_a_damaged_record_of_a_patch_is_refused(saved: Saved, tmp_path: Path, block: Any) -> None:
+    """A patch would replace it, and a revert could not bring it back."""
+    source = tmp_path / "model"
+    shutil.copytree(saved("bert"), source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"bias_patch": block}))
+    for attempt in (
+        lambda: hf_bias_patch.plan(source, fold="key"),
+        lambda: hf_bias_patch.patch(source, tmp_path / "out", fold="key"),
+        lambda: hf_bias_patch.patch_in_place(source, fold="key"),
+        lambda: hf_bias_patch.load(source),
+    ):
+        with pytest.raises(CheckpointError, match=r"config\.json: `bias_patch` is .*Restore the field"):
+            attempt()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("form", ["{0}/", "{0}/.", "{0}/../{1}", "{0}/model.safetensors"])
 def test_no_folder_of_this_machine_is_published(saved: Saved, tmp_path: Path, form: str) -> None:
     source = saved("bert")
@@ -166,6 +187,18 @@ def test_a_single_file_is_patched_with_what_lies_beside_it(saved: Saved, tmp_pat
     hf_bias_patch.patch(source / "model.safetensors", tmp_path / "file", fold="key,value")
     hf_bias_patch.patch(source, tmp_path / "folder", fold="key,value")
     assert raw(tmp_path / "file") == raw(tmp_path / "folder")
+
+
+def test_a_lone_file_needs_a_config_beside_it(saved: Saved, tmp_path: Path) -> None:
+    lone = tmp_path / "model.safetensors"
+    shutil.copyfile(saved("distilbert") / lone.name, lone)
+    for attempt in (
+        lambda: hf_bias_patch.plan(lone, fold="key"),
+        lambda: hf_bias_patch.patch(lone, tmp_path / "out", fold="key"),
+        lambda: hf_bias_patch.patch_in_place(lone, fold="key"),
+    ):
+        with pytest.raises(CheckpointError, match=r"There is no config\.json beside .*model\.safetensors"):
+            attempt()
 
 
 def test_a_snapshot_in_the_hubs_cache(saved: Saved, tmp_path: Path, tree: Tree) -> None:

@@ -60,6 +60,53 @@ def test_blocks_may_be_nested() -> None:
     assert snapshot(model) == before
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"fold": "query"}, {"fold": "value", "fill": "query=1"}),
+        ({"fold": "value"}, {"fold": "query:norm"}),
+        ({"drop": "key"}, {"fill": "key=1"}),
+        ({"freeze": "key"}, {"train": "key"}),
+    ],
+    ids=str,
+)
+def test_handles_that_overlap_are_restored_backwards_or_not_at_all(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """In the wrong order the first would put its values over the second's, and the second then its own over those."""
+    model = fresh("bert")
+    before = snapshot(model)
+    earlier = apply(model, max_loss=1.0, **first)
+    later = apply(model, max_loss=1.0, **second)
+    both = snapshot(model)
+    with pytest.raises(PlanError, match=r"changed since it was patched.*restore that one first"):
+        earlier.restore()
+    assert snapshot(model) == both
+    later.restore()
+    earlier.restore()
+    assert snapshot(model) == before
+
+
+def test_handles_of_different_parameters_are_restored_in_any_order() -> None:
+    model = fresh("bert")
+    before = snapshot(model)
+    earlier, later = apply(model, fold="key", layers=0), apply(model, fold="key,query", layers=2)
+    earlier.restore()
+    later.restore()
+    assert snapshot(model) == before
+
+
+def test_values_trained_since_are_not_thrown_away() -> None:
+    model = fresh("bert")
+    handle = apply(model, fold="key")
+    with torch.no_grad():
+        model.bert.encoder.layer[1].attention.self.key.bias[3] = 0.5
+    trained = snapshot(model)
+    with pytest.raises(PlanError, match=r"layer\.1\.attention\.self\.key\.bias changed since it was patched"):
+        handle.restore()
+    assert snapshot(model) == trained
+
+
 def test_training_goes_on_with_the_same_parameters() -> None:
     """An optimiser made before the edit keeps its hold on the parameters."""
     model = fresh("bert").train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"layers": 1, "stack": "encoder"}, "no action"),
     ({"folds": "key"}, "no field `folds`"),
     ({"fold": "key", "bananas": 1, "apples": 2}, "no field `bananas`; there is no field `apples`"),
-    ({"fold": "keys"}, "keys"),
-    ({"fold": "key:nowhere"}, "fold.key"),
-    ({"fold": "key:norm"}, "key:norm is not offered"),
-    ({"fold": "key:output"}, r"a key bias folds into \('nothing', 'weight'\)"),
+    ({"fold": "keys"}, "fold: 'keys' is no projection; write query, key or value"),
+    ({"drop": "keys"}, "drop: 'keys' is no projection; write query, key, value or output"),
+    ({"fill": "keys=1"}, "fill: 'keys' is no projection; write query, key, value or output"),
+    ({"fold": "key:nowhere"}, "fold: key:nowhere is not offered; write key:nothing or key:weight"),
+    ({"fold": {"key": 3}}, "fold: key:3 is not offered; write key:nothing or key:weight"),
+    ({"fold": "key:norm"}, "key:norm is not offered; write key:nothing or key:weight"),
+    ({"fold": "key:output"}, "key:output is not offered; write key:nothing or key:weight"),
     ({"fold": "value:nothing"}, "value:nothing is not offered"),
     ({"fold": "value:norm"}, "value:norm is not offered"),
     ({"fold": "query:output"}, "query:output is not offered"),
+    ({"fold": "key,key:weight"}, "key is asked for twice, as default and as weight"),
+    ({"fill": ["key=1", "key=2"]}, "key is asked for twice, as 1 and as 2"),
     ({"fold": "output"}, "output bias has nowhere to go"),
     ({"fold": "key", "drop": "key"}, "key is in both fold and drop"),
     ({"fold": "key,value", "fill": "value=0"}, "value is in both fold and fill"),
@@ -97,12 +103,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fill": "key=red"}, "'red' is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD"),
     ({"fill": "key=uniform:1"}, "none of NUMBER"),
     ({"fill": "key=uniform:5:-5"}, "LOW must lie below HIGH"),
+    ({"fill": "key=uniform:-1e308:1e308"}, "HIGH lies too far above LOW"),
     ({"fill": "key=normal:0:0"}, "STD must be positive"),
-    ({"fill": "key=poisson:0:1"}, "kind"),
-    ({"fill": "key=nan"}, "finite"),
+    ({"fill": "key=poisson:0:1"}, "'poisson:0:1' is none of NUMBER"),
+    ({"fill": "key=nan"}, "fill.key.first: nan is no finite number"),
     ({"fill": "key=inf"}, "finite"),
     ({"fill": "key=uniform:0:inf"}, "finite"),
     ({"fill": {"key": None}}, "none of NUMBER"),
+    ({"fill": {"key": {"kind": "uniform"}}}, "fill.key: there is no `first`"),
+    ({"fill": {"key": {"kind": "sine", "first": 1}}}, "fill.key.kind: 'sine' is not 'constant', 'uniform' or 'normal'"),
+    ({"fill": {"key": {"kind": "uniform", "first": "a"}}}, "fill.key.first: 'a' is no number"),
     ({"fill": {"key": {"kind": "uniform", "first": 5, "second": -5}}}, "LOW must lie below HIGH"),
     ({"fold": "key", "layers": "a"}, "'a' is no layer or range"),
     ({"fold": "key", "layers": "5-2"}, "the first layer lies behind the last"),
@@ -112,13 +122,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fold": "key", "layers": True}, "layers"),
     ({"fold": "key", "layers": [0, "a"]}, "layers"),
     ({"fold": "key", "layers": [[0]]}, "layers"),
-    ({"fold": "key", "stack": "tower"}, "stack"),
+    ({"fold": "key", "stack": "tower"}, "stack: 'tower' is not 'encoder' or 'decoder'"),
     ({"fold": "key", "attention": "both"}, "attention"),
     ({"fold": "key", "storage": "gone"}, "storage"),
-    ({"fold": "key", "max_loss": 0}, "max_loss"),
-    ({"fold": "key", "max_loss": 2}, "max_loss"),
+    ({"fold": "key", "max_loss": 0}, "max_loss: 0 is not above 0"),
+    ({"fold": "key", "max_loss": 2}, "max_loss: 2 is above 1"),
     ({"fold": "key", "max_loss": float("nan")}, "max_loss"),
-    ({"fold": "key", "seed": "many"}, "seed"),
+    ({"fold": "key", "max_loss": True}, "max_loss: True is no number"),
+    ({"fold": "key", "seed": "many"}, "seed: 'many' is no whole number"),
+    ({"fold": "key", "seed": -1}, "seed: -1 is below 0"),
+    ({"fold": "key", "seed": True}, "seed"),
+    ({"fold": "key", "seed": 1.0}, "seed"),
+    ({"fold": "key", "layers": [0, True]}, "layers"),
     ({"fold": 3}, "fold"),
     ({"fold": True}, "fold"),
     ({"drop": 3}, "drop"),
@@ -133,6 +148,7 @@ def test_what_is_wrong_is_said(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(RecipeError, match=says) as caught:
         make_recipe(**fields)
     assert "Fields: fold, drop" in str(caught.value)
+    assert not re.search(r"Input should|Field required|\('|\[key\]|validation", str(caught.value)), caught.value
 
 
 anything = st.recursive(
@@ -190,8 +206,15 @@ def test_a_yaml_file(tmp_path: Path) -> None:
         ("folds: key", "no field `folds`"),
         ("fold: !!python/object/apply:os.system ['true']", "cannot be read"),
         ("fold: key\nlayers: 1.5", "layers"),
+        ("fill: key=uniform:-5:5\nseed: yes", "seed"),
+        ("fill: key=uniform:-5:5\nseed: -1", "seed"),
         ("fold: 3", "fold"),
-        ("fold: {key: [1]}", "fold.key"),
+        ("fold: {key: [1]}", r"fold: key:\[1\] is not offered"),
+        ("fold: key\nfold: value", "fold stands there twice"),
+        ("fold: {key: nothing, key: weight}", "key stands there twice"),
+        ('{"fold": "key", "layers": 0, "layers": 1}', "layers stands there twice"),
+        ("fold: key\nlayers: 2001-99-99", "cannot be read"),
+        ("[" * 5000, "cannot be read"),
     ],
 )
 def test_a_yaml_file_that_is_none(tmp_path: Path, text: str, says: str) -> None:
@@ -199,6 +222,12 @@ def test_a_yaml_file_that_is_none(tmp_path: Path, text: str, says: str) -> None:
     path.write_text(text)
     with pytest.raises(RecipeError, match=says):
         read_recipe(path)
+
+
+def test_a_merge_key_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("fold: {<<: {key: nothing, value: output}, key: weight}")
+    assert read_recipe(path) == make_recipe(fold="key:weight,value:output")
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:

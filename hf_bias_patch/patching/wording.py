@@ -1,0 +1,87 @@
+"""What is wrong with a recipe, in words: pydantic's findings as a person would say them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from hf_bias_patch.attention.sites import PROJECTIONS
+from hf_bias_patch.attention.verdict import DESTINATIONS
+
+__all__ = ["either", "not_offered", "problems"]
+
+_LONGEST = 60  # characters of a wrong value that are shown
+
+_SAYS = {
+    "finite_number": "{input} is no finite number",
+    "int_type": "{input} is no whole number",
+    "int_parsing": "{input} is no whole number",
+    "int_from_float": "{input} is no whole number",
+    "float_type": "{input} is no number",
+    "float_parsing": "{input} is no number",
+    "greater_than": "{input} is not above {gt:g}",
+    "greater_than_equal": "{input} is below {ge}",
+    "less_than_equal": "{input} is above {le:g}",
+    "literal_error": "{input} is not {expected}",
+    "dict_type": "{input} is no mapping",
+    "tuple_type": "{input} is no list",
+}
+"""Kind of finding → sentence, from the wrong value and what pydantic tells beside it."""
+
+
+def either(names: Iterable[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def not_offered(projection: str, destination: str) -> str:
+    """That a projection's bias does not go to a destination, and where it does go."""
+    offered = either(f"{projection}:{place}" for place in DESTINATIONS[projection])
+    return f"{projection}:{destination} is not offered; write {offered}"
+
+
+def problems(error: ValidationError) -> Iterator[str]:
+    """One sentence for each thing that is wrong, with the field it is wrong in."""
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int) and part != "[key]")
+        kind, given = problem["type"], problem["input"]
+        if kind == "extra_forbidden":
+            yield f"there is no field `{where}`"
+        elif kind == "missing":
+            field, _, name = where.rpartition(".")
+            yield f"{field}: there is no `{name}`"
+        elif kind == "literal_error" and (said := _projection(problem["loc"], given)):
+            yield said
+        else:
+            said = _sentence(problem)
+            yield f"{where}: {said}" if where else said
+
+
+def _projection(place: tuple[int | str, ...], given: Any) -> str:
+    """What to say where a projection is meant, or the destination of one; empty where neither is."""
+    field, *inner = place
+    if field == "fold" and inner[-1:] != ["[key]"]:
+        name = str(inner[0]) if inner else ""
+        return f"fold: {not_offered(name, _shown(given).strip(chr(39)))}" if DESTINATIONS.get(name) else ""
+    if field not in ("fold", "drop", "fill", "freeze", "train") or (field == "fill" and inner[-1:] != ["[key]"]):
+        return ""
+    names = [name for name in PROJECTIONS if field != "fold" or DESTINATIONS[name]]
+    return f"{field}: {_shown(given)} is no projection; write {either(names)}"
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    shown = _shown(problem["input"])
+    context = dict(problem.get("ctx") or {})
+    if problem["type"] in _SAYS:
+        return _SAYS[problem["type"]].format(input=shown, **context)
+    if problem["type"] == "value_error":
+        return str(context["error"])
+    return f"{shown} is not understood"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

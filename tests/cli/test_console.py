@@ -1,0 +1,73 @@
+"""Tables lose nothing where they are too wide: cells are folded, in narrow terminals and in pipes."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from rich.console import Console, RenderableType
+
+import hf_bias_patch
+from hf_bias_patch.attention.inspect import inspect
+from hf_bias_patch.cli.console import table
+from hf_bias_patch.cli.inspect import _heads, _sites
+from hf_bias_patch.cli.tables import plan_lines
+
+DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
+
+
+def printed(content: RenderableType, width: int) -> str:
+    """What a console of some width shows."""
+    text = io.StringIO()
+    Console(file=text, width=width).print(content)
+    assert all(len(line) <= width for line in text.getvalue().splitlines())
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 40, 80, 160])
+def test_nothing_is_cut_off(width: int) -> None:
+    made = table("figure", "output", "error", numbers=("error",))
+    made.add_row("algebra, float64", "encoder_last_hidden_state", "1.234567890e-123")
+    text = printed(made, width)
+    letters = sorted(re.sub(r"[\s─]", "", text))
+    wanted = "figureoutputerror" + "algebra,float64" + "encoder_last_hidden_state" + "1.234567890e-123"
+    assert letters == sorted(wanted)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
+@pytest.mark.parametrize("width", [60, 80])
+def test_tables_of_the_commands_in_a_narrow_terminal(name: str, width: int) -> None:
+    found = inspect(f"embedded:{name}")
+    plan = hf_bias_patch.plan(f"embedded:{name}", fold="key,value,query:norm", max_loss=1)
+    for content in (_sites(found)[0], _heads(found), *plan_lines(plan)):
+        assert "…" not in printed(content, width)
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """scripts/demo.py after a run on one checkpoint."""
+    spec = importlib.util.spec_from_file_location("demo", DEMO)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    hf_bias_patch.patch("embedded:bart", tmp_path / "bart", fold="key,value,query")
+    certificate = {"deployed": {"error": 1.0123e-06, "floor": 4.3e-07}}
+    (tmp_path / "bart" / "bias_patch" / "certificate.json").write_text(json.dumps(certificate))
+    monkeypatch.setattr(module, "OUT", tmp_path)
+    monkeypatch.setattr(module, "NAMES", ("bart",))
+    monkeypatch.setattr(
+        module, "load_stock", lambda folder: {"class": "BartForConditionalGeneration", "parameters": 316928}
+    )
+    return module
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_summary_of_the_demo_is_whole(demo: ModuleType, width: int) -> None:
+    text = printed(demo.summary(), width)
+    assert "…" not in text
+    assert all(number in text for number in ("1.0e-06", "4.3e-07", "316,928"))
