@@ -57,6 +57,15 @@ def inspect(
     _print(found, values)
 
 
+def _say_where(picture: Path, as_json: bool) -> None:
+    from rich.markup import escape
+
+    from hf_bias_patch.cli.console import stderr, stdout
+
+    console = stderr() if as_json else stdout()  # what reads JSON from stdout wants nothing else there
+    console.print(f"Picture written: [bold]{escape(str(picture))}[/]", soft_wrap=True)
+
+
 def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked: bool, drawn: bool) -> None:
     from hf_bias_patch.cli.probe import probed, show_probe
     from hf_bias_patch.errors import RecipeError
@@ -66,15 +75,6 @@ def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked
     if drawn:
         raise RecipeError("--probe stands beside --values or --plot", remedy="Ask for them in two commands")
     show_probe(probed(model, revision, trusted), as_json)
-
-
-def _say_where(picture: Path, as_json: bool) -> None:
-    from rich.markup import escape
-
-    from hf_bias_patch.cli.console import stderr, stdout
-
-    console = stderr() if as_json else stdout()  # what reads JSON from stdout wants nothing else there
-    console.print(f"Picture written: [bold]{escape(str(picture))}[/]", soft_wrap=True)
 
 
 def _print(found: Inspection, values: bool) -> None:

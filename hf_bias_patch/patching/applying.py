@@ -15,6 +15,8 @@ from hf_bias_patch.patching.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hf_bias_patch.attention.sites import Site
+
 __all__ = ["apply"]
 
 

@@ -45,7 +45,7 @@ def plan_asked(
         config, tensors: the checkpoint, or the model.
         asked: what the caller gave.
         recipe: of it (see `recipe_asked`).
-        sites: from a probe; by default those that a plan holds, and else the family's.
+        sites: the attention sites and their verdicts, from a probe; by default those of a plan, or the family's.
 
     Raises:
         PlanError: also if the plan given was made for another checkpoint.

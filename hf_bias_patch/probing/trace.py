@@ -209,8 +209,7 @@ class Trace(TorchDispatchMode):
         if tag.kind != "score":
             self._pointwise("softmax", out, tagged)
             return
-        left = tag.shadow.movedim(dim, -1) if tag.shadow is not None else None
-        swapped = None if left is None else bool((left != left[..., :1]).any())
+        swapped = None if tag.shadow is None else _varies(tag.shadow.movedim(dim, -1))
         visible = tensor.movedim(dim, -1)
         visible = visible.masked_fill(visible < -1e4, float("nan"))
         spread = _spread(visible)
@@ -296,6 +295,12 @@ class Trace(TorchDispatchMode):
             return
         rows = torch.arange(out.shape[-2]).unsqueeze(-1).expand(out.shape).clone()
         self._tag(out, Tag(out, "score", rows, None, (Score(a.shadow, b.shadow),)))
+
+
+def _varies(left: Tensor) -> bool:
+    """Whether positions differ along the last axis; entries of no product, such as a sink's, do not count."""
+    first = left[..., :1]
+    return bool(((left != first) & (left >= 0) & (first >= 0)).any())
 
 
 def _tensors(tree: Any) -> list[Tensor]:
