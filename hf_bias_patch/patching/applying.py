@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import ArgumentError, PlanError
 from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.memory import Applied, ModelTensors

@@ -27,6 +27,8 @@ def stored_names(model: Any) -> tuple[dict[str, str], dict[str, _Info]]:
     parameters = {name: value.detach() for name, value in model.named_parameters(remove_duplicate=False)}
     stored = dict(revert_weight_conversion(model, dict(parameters)))
     places = {(value.data_ptr(), tuple(value.shape)): name for name, value in stored.items()}
+    # Tied parameters share a place: those that keep their names come first.
+    places |= {(value.data_ptr(), tuple(value.shape)): name for name, value in stored.items() if name in parameters}
     names = {name: places.get((value.data_ptr(), tuple(value.shape)), "") for name, value in parameters.items()}
     tensors = {name: _Info("F64", tuple(value.shape)) for name, value in stored.items()}
-    return {name: other for name, other in names.items() if other}, tensors
+    return {name: name if name in stored else other for name, other in names.items() if other}, tensors
