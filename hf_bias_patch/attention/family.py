@@ -77,7 +77,8 @@ class Attention:
     """One kind of attention site, repeated in every layer of a stack.
 
     Module names may hold `{stage}`, `{layer}`, `{before}` (the layer before) and `{last}` (the stack's last layer).
-    A module name that ends in `_` is joined to `weight` and `bias` as it is (`in_proj_`), others by a dot.
+    A module name that ends in `_` is joined to `weight` and `bias` as it is (`in_proj_`), others by a dot. Of several
+    names with `|` between them, it is the first that the checkpoint has: files of earlier releases have other names.
 
     Attributes:
         stack: name in `Family.stacks`.
@@ -86,8 +87,7 @@ class Attention:
         layouts: how fused maps are ordered; blocks, if empty.
         biases: projection → its bias parameter, where that is not the map's.
         reads: the norm whose output the query (in self-attention also key and value) reads, directly and alone; or
-            a table of projections, each with its norm. Empty, or not in the table: none. Of several, with `|`
-            between them, it is the first that the checkpoint has.
+            a table of projections, each with its norm. Empty, or not in the table: none.
         reads_first: the same for layer 0, where it differs; `none` for none.
         memory: the norm that key and value of cross-attention read, where that is not the encoder's last.
         dropout_after: whether dropout sits between the norm and the maps.

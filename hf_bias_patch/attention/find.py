@@ -80,13 +80,10 @@ def _towers(
         part = _part(config, tower)
         if part is None and not family.memory:
             continue
-        others = (other for key, other in family.towers.items() if key != name)
-        apart = tuple(part for other in others for part in other.under if part)
-        inner = Scope(tower.under, (*scope.apart, *apart))
+        memory = _memory(config, tensors, family, name)
+        inner = _scope(family, name, scope.apart)
         try:
-            yield from _sites(
-                part or {}, tensors, inner, f"{outer}-{name}" if outer else name, _memory(config, tensors, family, name)
-            )
+            yield from _sites(part or {}, tensors, inner, f"{outer}-{name}" if outer else name, memory)
             covered += 1
         except FamilyError:
             if family.memory:
@@ -94,6 +91,12 @@ def _towers(
     if family.towers and not covered and not family.attention:
         first = next(iter(family.towers.values()))
         family_of(_part(config, first) or {})  # raises, and names the type
+
+
+def _scope(family: Family, name: str, apart: tuple[str, ...] = ()) -> Scope:
+    """Which parameter names are a tower's."""
+    others = (tower for key, tower in family.towers.items() if key != name)
+    return Scope(family.towers[name].under, (*apart, *(part for other in others for part in other.under if part)))
 
 
 def _part(config: Mapping[str, Any], tower: Tower) -> Mapping[str, Any] | None:
@@ -120,4 +123,5 @@ def _memory(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Fa
         raise FamilyError(f"config.json: `{tower.config}` is {what}", remedy="No family covers this")
     if any(tensor.startswith(f"{family.bridge}.") for tensor in tensors):
         return Memory(none=f"{family.bridge} stands between the encoder's last norm and it")
-    return Memory(norm=Finder(part or {}, tensors, encoder, Scope(tower.under), "").final_norm())
+    finder = Finder(part or {}, tensors, encoder, _scope(family, family.memory), "")
+    return Memory(norm=finder.final_norm())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from hf_bias_patch.attention.family import Attention, Family, families
-from hf_bias_patch.attention.places import KINDS, Place, Scope, parameter, places
+from hf_bias_patch.attention.places import KINDS, Place, Scope, first_there, parameter, places
 
 __all__ = ["alike", "hint"]
 
@@ -38,7 +38,7 @@ def _score(family: Family, names: list[str]) -> tuple[int, int]:
     """Maps of the family that the names have, in all layers (0, if they lack one); and minus the norms they lack."""
     maps, lacking = 0, 0
     for attention in family.attention:
-        found = [places(module.removeprefix("?"), names, Scope()) for module in attention.maps]
+        found = [places(first_there(module, names, Scope()), names, Scope()) for module in attention.maps]
         if not any(found):
             continue  # the family has more kinds of attention than this model: a cross-attention, say
         prefixes = _prefixes(found)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["KINDS", "Place", "Scope", "parameter", "places"]
+__all__ = ["KINDS", "Place", "Scope", "first_there", "parameter", "places"]
 
 KINDS = ("weight", "bias", "qweight")
 """What the name of a map's parameter may end with."""
@@ -26,21 +26,21 @@ class Scope:
     """Which part of a model's parameter names is meant.
 
     Attributes:
-        under: parts of names, one of which the prefix must have; anything goes if empty.
-        apart: parts that it must not have: those of other towers.
+        under: parts of names, one of which the prefix must have, or the module begin with; anything goes if empty.
+        apart: parts that the prefix must not have: those of other towers.
     """
 
     under: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
 
-    def holds(self, prefix: str) -> bool:
-        """Whether a prefix is inside."""
-        dotted = f".{prefix}"
-        if any(f".{part}." in dotted for part in self.under if part):
+    def holds(self, prefix: str, module: str) -> bool:
+        """Whether a module under a prefix is inside."""
+        dotted, own = f".{prefix}", [part for part in self.under if part]
+        if any(f".{part}." in dotted for part in own):
             return True
-        if self.under and "" not in self.under:
+        if any(f".{part}." in dotted for part in self.apart):
             return False
-        return not any(f".{part}." in dotted for part in self.apart)
+        return not self.under or "" in self.under or any(module.startswith(f"{part}.") for part in own)
 
 
 def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Place]]:
@@ -49,7 +49,7 @@ def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Pla
     Args:
         module: a pattern of a family, such as `encoder.layer.{layer}.attention.self.query`.
         names: of a model's parameters.
-        scope: what prefixes are meant.
+        scope: which part of the model is meant.
     """
     pattern, tail = _compiled(module), module.rpartition("}")[2]
     found: dict[str, set[Place]] = {}
@@ -57,7 +57,7 @@ def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Pla
         if tail not in name:
             continue
         match = pattern.fullmatch(name)
-        if match and scope.holds(match["prefix"]):
+        if match and scope.holds(match["prefix"], module):
             numbers = match.groupdict()
             place = Place(int(numbers.get("stage") or 0), int(numbers.get("layer") or 0))
             found.setdefault(match["prefix"], set()).add(place)
@@ -69,6 +69,13 @@ def _compiled(module: str) -> re.Pattern[str]:
     escaped = re.escape(module).replace(r"\{stage\}", r"(?P<stage>\d+)").replace(r"\{layer\}", r"(?P<layer>\d+)")
     ending = "" if module.endswith("_") else r"\."
     return re.compile(rf"(?P<prefix>(?:.+\.)?){escaped}{ending}(?:{'|'.join(KINDS)})")
+
+
+def first_there(modules: str, names: Iterable[str], scope: Scope) -> str:
+    """Of several module patterns with `|` between them, the first that some layer has; else the last."""
+    several = modules.split("|")
+    there = (module for module in several[:-1] if places(module, names, scope))
+    return next(there, several[-1])
 
 
 def parameter(module: str, kinds: Iterable[str], names: Collection[str]) -> str | None:

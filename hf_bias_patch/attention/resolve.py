@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, m
 from hf_bias_patch.attention.family import Attention, Family, Layout, Stack
 from hf_bias_patch.attention.fit import check_fit
 from hf_bias_patch.attention.layout import View, fused
-from hf_bias_patch.attention.places import KINDS, Place, Scope, parameter, places
+from hf_bias_patch.attention.places import KINDS, Place, Scope, first_there, parameter, places
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot, Tensor
 from hf_bias_patch.attention.verdict import TRAPS, Evidence, decide
 from hf_bias_patch.checkpoint.dtypes import FLOATS
@@ -44,12 +44,18 @@ class Finder:
     ) -> None:
         self.config, self.tensors, self.family, self.tower = config, tensors, family, tower
         self._scope = scope
+        self.attention = tuple(self._settled(attention) for attention in family.attention)
         self.unhandled = family.unhandled(config)
+
+    def _settled(self, attention: Attention) -> Attention:
+        """The same with one name for each module: of several, the first that is there."""
+        maps = attention.maps.items()
+        return replace(attention, maps={first_there(name, self.tensors, self._scope): made for name, made in maps})
 
     def sites(self, memory: Memory) -> tuple[Site, ...]:
         """The sites, by stack, layer and kind."""
         found = []
-        for attention in self.family.attention:
+        for attention in self.attention:
             for number, place in enumerate(self._places(attention)):
                 found.append(_Maker(self, attention, place, number, memory).site())
         order = {name: number for number, name in enumerate(self.family.stacks)}
@@ -71,7 +77,7 @@ class Finder:
         facts = self.family.stacks.get(stack) or Stack()
         if facts.layers:
             return self.size(facts.layers) - 1
-        own = [attention for attention in self.family.attention if attention.stack == stack]
+        own = [attention for attention in self.attention if attention.stack == stack]
         there = [place.layer for attention in own for place in self._places(attention)]
         return max(there, default=0)
 
@@ -92,7 +98,7 @@ class Finder:
     @cached_property
     def prefix(self) -> str:
         """What precedes the family's names in this checkpoint: nothing, or a task head's name for its base model."""
-        for attention in self.family.attention:
+        for attention in self.attention:
             found = set(places(next(iter(attention.maps)), self.tensors, self._scope))
             if len(found) > 1:
                 raise CheckpointError(
