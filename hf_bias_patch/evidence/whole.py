@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Claim, Decoding, Figure, Run
@@ -14,6 +15,7 @@ from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.evidence.compare import Meter, Outputs, collect, measure
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
 from hf_bias_patch.evidence.inputs import Inputs, other_inputs, text_inputs
+from hf_bias_patch.evidence.memory_names import sites_in_memory
 from hf_bias_patch.evidence.models import TORCH_NAMES, load_model
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
@@ -22,6 +24,8 @@ from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
 __all__ = ["Whole", "algebra_figures", "deployed_figures", "run_whole"]
+
+Sites = tuple[Site, ...] | None
 
 
 @dataclass
@@ -88,7 +92,8 @@ class _Runner:
         if self.pair.plan is None or self.found.no_algebra:
             return reference, ()
         self.step(f"plan applied in float64, {kind}")
-        recipe, sites = self.pair.plan.recipe, self.pair.plan.sites or None
+        recipe = self.pair.plan.recipe
+        sites = sites_in_memory(model, self.pair.source_files, self.pair.plan.sites)
         try:
             with apply(model, recipe, sites=sites) as patched:
                 algebra = algebra_figures(measure(patched, self.inputs.probes, reference), self.bound)
@@ -96,7 +101,7 @@ class _Runner:
             self.found.no_algebra = f"The plan cannot be applied in float64: {str(error).rstrip('.')}"
             return reference, ()
         if not self.found.equal:
-            self._measure_once(model, recipe, reference)
+            self._measure_once(model, recipe, reference, sites)
         return reference, algebra
 
     def _reference(self, model: Any) -> list[Outputs]:
@@ -125,23 +130,22 @@ class _Runner:
 
         return other_inputs(model, self.texts, self.seed, getattr(torch, TORCH_NAMES[self.pair.dtype]))
 
-    def _measure_once(self, model: Any, recipe: Recipe, reference: list[Outputs]) -> None:
+    def _measure_once(self, model: Any, recipe: Recipe, reference: list[Outputs], sites: Sites) -> None:
         """What does not depend on the attention implementation: the claims, and what dropping would do."""
         assert self.pair.plan is not None
         self.step("what stays equal, in float64")
-        sites = self.pair.plan.sites or None
         if recipe.fold:
             dropped = recipe.model_copy(update={"fold": {}, "drop": tuple(recipe.fold), "fill": {}})
             with apply(model, dropped, sites=sites) as worse:
                 self.found.if_dropped = measure(worse, self.inputs.probes, reference).main()
         used = model.config._attn_implementation
         model.set_attn_implementation("eager")
-        self.found.equal = self._claims(model, recipe, self.pair.plan)
+        self.found.equal = self._claims(model, recipe, self.pair.plan, sites)
         model.set_attn_implementation(used)
 
-    def _claims(self, model: Any, recipe: Recipe, plan: Plan) -> list[Claim]:
+    def _claims(self, model: Any, recipe: Recipe, plan: Plan, sites: Sites) -> list[Claim]:
         try:
-            return measure_claims(model, recipe, plan.equal, self.inputs.probes, self.bound, plan.sites or None)
+            return measure_claims(model, recipe, plan.equal, self.inputs.probes, self.bound, sites)
         except Exception as error:
             if self.inputs.form is not None:
                 raise

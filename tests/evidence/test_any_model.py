@@ -18,6 +18,7 @@ from hf_bias_patch.evidence.inner import NOTHING
 from hf_bias_patch.evidence.inputs import other_inputs
 from hf_bias_patch.evidence.models import load_model
 from hf_bias_patch.evidence.run import verify
+from hf_bias_patch.probing.inspect import probe
 from hf_bias_patch.probing.small import small_config, small_model
 from tests.evidence.helpers import edited, sites_of, variant_of
 
@@ -124,3 +125,13 @@ def test_no_inputs_known(made: Made) -> None:
     with pytest.raises(VerifyError, match="No inputs found") as error:
         other_inputs(model, None, 0, torch.float32)
     assert "--layerwise" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["vit", "llava"])
+def test_sites_of_a_probe_under_the_names_in_memory(made: Made, name: str, tmp_path: Path) -> None:
+    """transformers renames these tensors while it loads them; the plan names them as the files do."""
+    variant = variant_of(made(name), tmp_path / "out", fold="value", sites=probe(made(name)).sites)
+    certificate = verify(variant, made(name), attention=("eager",))
+    assert certificate.passed, certificate.reasons
+    assert certificate.no_algebra == "" and certificate.algebra is not None and certificate.algebra.error < 1e-13
+    assert certificate.equal
