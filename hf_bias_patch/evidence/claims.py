@@ -60,7 +60,7 @@ def measure_claims(
     plain = compare(before["plain"], after["plain"])
     measured: dict[str, Measured] = {
         "logits": (plain.main(), "what the model gives out, on the short inputs, with eager attention"),
-        **{flag: _group(plain, group) for flag, group in _GROUPS.items()},
+        **{flag: _group(plain, group, inner) for flag, group in _GROUPS.items()},
         "with_dropout": _dropout(before, after, compare),
         "lora": _lora(before, after, compare),
     }
@@ -82,17 +82,18 @@ def _all_inner(model: Any, probes: Sequence[AnyProbe]) -> Inner:
 
 
 def _inner_of_given(model: Any, probes: Sequence[AnyProbe]) -> Inner:
-    """Of any model type: each by itself, and no attention weights of inputs so long that they might not fit."""
-    states = Inner(hidden_states=_gives(model, probes, Inner(hidden_states=True)))
-    longest = max(
-        (size for run in collect(model, probes[:1], states) for value in run.values() for size in value.shape[1:-1]),
-        default=0,
-    )
-    return replace(
-        states,
-        attentions=longest <= _LONGEST and _gives(model, probes, Inner(attentions=True)),
-        cache=_gives(model, probes, Inner(cache=True)),
-    )
+    """Of any model type: all at once where it can, else what it can; no attention weights that might not fit."""
+    flags = [flag for flag in ("hidden_states", "cache") if _gives(model, probes, Inner(**{flag: True}))]
+    inner = Inner(**dict.fromkeys(flags, True))
+    with_weights = replace(inner, attentions=True)
+    fits = _longest(model, probes, inner) <= _LONGEST
+    return with_weights if fits and _gives(model, probes, with_weights) else inner
+
+
+def _longest(model: Any, probes: Sequence[AnyProbe], inner: Inner) -> int:
+    """Positions in the largest of the outputs."""
+    outputs = collect(model, probes[:1], inner)
+    return max((size for run in outputs for value in run.values() for size in value.shape[1:-1]), default=0)
 
 
 def _gives(model: Any, probes: Sequence[AnyProbe], inner: Inner) -> bool:
@@ -124,9 +125,11 @@ def _compare(kind: type[Meter], before: Sequence[Outputs], after: Sequence[Outpu
     return meter
 
 
-def _group(meter: Meter, group: str) -> Measured:
+def _group(meter: Meter, group: str, inner: Inner) -> Measured:
     if group not in meter.groups():
-        return None, "the model gives none out"
+        left_out = group == "attentions" and not inner.attentions
+        beyond = f"the model gives none out, or of more than {_LONGEST} positions, too much to hold"
+        return None, beyond if left_out else "the model gives none out"
     error, worst = meter.worst(group)
     return error, f"worst: {worst}"
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.evidence import claims
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.given import Given, give, outputs_of_given
 from hf_bias_patch.evidence.inner import NOTHING
@@ -59,10 +60,10 @@ def test_folds_pass(made: Made, name: str, tmp_path: Path) -> None:
     assert all(figure.floor is not None and figure.floor < 1e-5 for run in certificate.runs for figure in run.deployed)
     assert len(certificate.probes) == 3
     assert certificate.tensors is not None and certificate.tensors.exact == certificate.tensors.planned
-    claims = {claim.flag: claim for claim in certificate.equal}
+    found = {claim.flag: claim for claim in certificate.equal}
     assert all(claim.held is not False for claim in certificate.equal if claim.claimed)
-    assert claims["hidden_states"].held and claims["attention_weights"].held
-    assert claims["lora"].error is not None
+    assert found["hidden_states"].held and found["attention_weights"].held
+    assert found["lora"].error is not None
     assert any("decoding" in note for note in certificate.notes)
     assert Certificate.loads(certificate.dumps()) == certificate
 
@@ -135,3 +136,13 @@ def test_sites_of_a_probe_under_the_names_in_memory(made: Made, name: str, tmp_p
     assert certificate.passed, certificate.reasons
     assert certificate.no_algebra == "" and certificate.algebra is not None and certificate.algebra.error < 1e-13
     assert certificate.equal
+
+
+def test_attention_weights_of_long_inputs_are_left_out(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_LONGEST", 10)
+    certificate = verify(variant_of(made("vit"), tmp_path / "out", fold="value"), made("vit"), attention=("eager",))
+    found = {claim.flag: claim for claim in certificate.equal}
+    assert found["attention_weights"].error is None and "more than 10 positions" in found["attention_weights"].how
+    assert found["hidden_states"].held and certificate.passed
