@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.evidence.certificate import Claim
-from hf_bias_patch.evidence.compare import Inner, Meter, Outputs, collect
-from hf_bias_patch.evidence.probes import Probe
+from hf_bias_patch.evidence.compare import AnyProbe, Inner, Meter, Outputs, collect, meter_for
+from hf_bias_patch.evidence.given import Given
 from hf_bias_patch.patching.effects import Equal
 from hf_bias_patch.patching.memory import ModelTensors, apply
 from hf_bias_patch.patching.recipe import Recipe
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["measure_claims"]
 
 _RANK = 2
+_LONGEST = 512  # positions; attention weights take their square, for each head of each layer
 _ALL = Inner(hidden_states=True, attentions=True, cache=True)
 _GROUPS = {"hidden_states": "hidden_states", "attention_weights": "attentions", "kv_cache": "cache"}
 Measured = tuple[float | None, str]
+Runs = dict[str, list[Outputs]]
+Compare = Callable[[Sequence[Outputs], Sequence[Outputs]], Meter]
 
 
 def measure_claims(
     model: Any,
     recipe: Recipe,
     claimed: Equal,
-    probes: Sequence[Probe],
+    probes: Sequence[AnyProbe],
     bound: float,
     sites: Sequence[Site] | None = None,
 ) -> list[Claim]:
@@ -52,12 +56,13 @@ def measure_claims(
     before = _run_all(model, short, adapters, inner)
     with apply(model, recipe, sites=sites):
         after = _run_all(model, short, adapters, inner)
-    plain = _compare(before["plain"], after["plain"])
+    compare = partial(_compare, meter_for(short))
+    plain = compare(before["plain"], after["plain"])
     measured: dict[str, Measured] = {
         "logits": (plain.main(), "what the model gives out, on the short inputs, with eager attention"),
-        **{flag: _group(plain, group) for flag, group in _GROUPS.items()},
-        "with_dropout": _dropout(before, after),
-        "lora": _lora(before, after),
+        **{flag: _group(plain, group, inner) for flag, group in _GROUPS.items()},
+        "with_dropout": _dropout(before, after, compare),
+        "lora": _lora(before, after, compare),
     }
     return [
         Claim(flag=flag, claimed=getattr(claimed, flag), error=measured[flag][0], bound=bound, how=measured[flag][1])
@@ -65,8 +70,10 @@ def measure_claims(
     ]
 
 
-def _all_inner(model: Any, probes: Sequence[Probe]) -> Inner:
-    """All there is to look at; without the cache, if the stock model itself cannot fill one."""
+def _all_inner(model: Any, probes: Sequence[AnyProbe]) -> Inner:
+    """All there is to look at; without what the stock model itself cannot give out."""
+    if any(isinstance(probe, Given) for probe in probes):
+        return _inner_of_given(model, probes)
     try:
         collect(model, probes[:1], _ALL)
     except (IndexError, ValueError, RuntimeError):
@@ -74,45 +81,80 @@ def _all_inner(model: Any, probes: Sequence[Probe]) -> Inner:
     return _ALL
 
 
-def _run_all(
-    model: Any, probes: Sequence[Probe], adapters: Sequence[_Adapter], inner: Inner
-) -> dict[str, list[Outputs]]:
+def _inner_of_given(model: Any, probes: Sequence[AnyProbe]) -> Inner:
+    """Of any model type: all at once where it can, else what it can; no attention weights that might not fit."""
+    flags = [flag for flag in ("hidden_states", "cache") if _gives(model, probes, Inner(**{flag: True}))]
+    inner = Inner(**dict.fromkeys(flags, True))
+    with_weights = replace(inner, attentions=True)
+    fits = _longest(model, probes, inner) <= _LONGEST
+    return with_weights if fits and _gives(model, probes, with_weights) else inner
+
+
+def _longest(model: Any, probes: Sequence[AnyProbe], inner: Inner) -> int:
+    """Positions in the largest of the outputs."""
+    outputs = collect(model, probes[:1], inner)
+    return max((size for run in outputs for value in run.values() for size in value.shape[1:-1]), default=0)
+
+
+def _gives(model: Any, probes: Sequence[AnyProbe], inner: Inner) -> bool:
+    try:
+        collect(model, probes[:1], inner)
+    except Exception:  # code of any model type may come upon anything
+        return False
+    return True
+
+
+def _run_all(model: Any, probes: Sequence[AnyProbe], adapters: Sequence[_Adapter], inner: Inner) -> Runs:
     with _adapted(model, adapters):
         lora = collect(model, probes)
-    return {"plain": collect(model, probes, inner), "dropout": _with_dropout(model, probes), "lora": lora}
+    plain = collect(model, probes, inner)
+    try:
+        dropout = _with_dropout(model, probes)
+    except Exception:  # speech models mask spans that may be longer than a short input, for example
+        if not any(isinstance(probe, Given) for probe in probes):
+            raise
+        dropout = []
+    return {"plain": plain, "dropout": dropout, "lora": lora}
 
 
-def _compare(before: Sequence[Outputs], after: Sequence[Outputs]) -> Meter:
-    meter = Meter()
+def _compare(kind: type[Meter], before: Sequence[Outputs], after: Sequence[Outputs]) -> Meter:
+    meter = kind()
     for old, new in zip(before, after, strict=True):
         for name in old.keys() & new.keys():
             meter.add(name, new[name], old[name])
     return meter
 
 
-def _group(meter: Meter, group: str) -> Measured:
+def _group(meter: Meter, group: str, inner: Inner) -> Measured:
     if group not in meter.groups():
-        return None, "the model gives none out"
+        left_out = group == "attentions" and not inner.attentions
+        beyond = f"the model gives none out, or of more than {_LONGEST} positions, too much to hold"
+        return None, beyond if left_out else "the model gives none out"
     error, worst = meter.worst(group)
     return error, f"worst: {worst}"
 
 
-def _dropout(before: dict[str, list[Outputs]], after: dict[str, list[Outputs]]) -> Measured:
-    if _compare(before["plain"], before["dropout"]).main() == 0:
+def _dropout(before: Runs, after: Runs, compare: Compare) -> Measured:
+    if not before["dropout"]:
+        return None, "the model cannot be run in training mode on these inputs"
+    if compare(before["plain"], before["dropout"]).main() == 0:
         return None, "the model has no dropout"
-    return _compare(before["dropout"], after["dropout"]).main(), "training mode, the same dropout masks in both"
+    return compare(before["dropout"], after["dropout"]).main(), "training mode, the same dropout masks in both"
 
 
-def _lora(before: dict[str, list[Outputs]], after: dict[str, list[Outputs]]) -> Measured:
-    if _compare(before["plain"], before["lora"]).main() == 0:
+def _lora(before: Runs, after: Runs, compare: Compare) -> Measured:
+    if compare(before["plain"], before["lora"]).main() == 0:
         return None, "no projection could be adapted"
-    return _compare(before["lora"], after["lora"]).main(), "random low-rank updates on query, key, value and output"
+    return compare(before["lora"], after["lora"]).main(), "random low-rank updates on query, key, value and output"
 
 
-def _with_dropout(model: Any, probes: Sequence[Probe]) -> list[Outputs]:
+def _with_dropout(model: Any, probes: Sequence[AnyProbe]) -> list[Outputs]:
     import torch
 
     model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()  # training mode would move its statistics, which are no parameters to be put back
     try:
         outputs = []
         for index, probe in enumerate(probes):
@@ -140,8 +182,11 @@ def _make_adapters(model: Any, sites: Sequence[Site]) -> list[_Adapter]:
     random = torch.Generator().manual_seed(0)
     slots = {slot.weight: slot for site in sites for slot in site.slots.values() if slot.weight}
     adapters = []
+    modules = dict(model.named_modules())
     for name, slot in slots.items():
         weight = model.get_parameter(name).detach()
+        if weight.ndim != 2 or name.removesuffix(".weight") not in modules:
+            continue  # a convolution, or one parameter of a module that computes all of attention
         inputs, outputs = weight.shape if slot.conv1d else weight.shape[::-1]
         down = torch.randn(inputs, _RANK, generator=random, dtype=weight.dtype)
         up = torch.randn(_RANK, outputs, generator=random, dtype=weight.dtype)

@@ -6,34 +6,34 @@ import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.evidence.double import staying_double
+from hf_bias_patch.evidence.given import Given, outputs_of_given
+from hf_bias_patch.evidence.inner import INNER_GROUPS, NOTHING, Inner, cached
 from hf_bias_patch.evidence.probes import Probe
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INNER_GROUPS", "Inner", "Meter", "Outputs", "RmsMeter", "collect", "measure", "outputs_of"]
+__all__ = [
+    "INNER_GROUPS",
+    "AnyProbe",
+    "EveryMeter",
+    "Inner",
+    "Meter",
+    "Outputs",
+    "RmsMeter",
+    "collect",
+    "measure",
+    "meter_for",
+    "outputs_of",
+]
 
 Outputs = dict[str, "torch.Tensor"]
 """Output name → values at real (not padded) positions, float64. `hidden_states.3` is the third of its group."""
 
-
-INNER_GROUPS = frozenset({"hidden_states", "attentions", "cache"})
-
-
-@dataclass(frozen=True)
-class Inner:
-    """Which outputs between the layers to look at as well, on probes that allow it."""
-
-    hidden_states: bool = False
-    attentions: bool = False
-    cache: bool = False
-
-
-NOTHING = Inner()
+AnyProbe = Probe | Given
 
 
 class Meter:
@@ -106,17 +106,30 @@ class RmsMeter(Meter):
         return float(magnitudes.square().mean().sqrt())
 
 
-def collect(model: Any, probes: Sequence[Probe], inner: Inner = NOTHING) -> list[Outputs]:
+class EveryMeter(Meter):
+    """For models of any type: nobody knows which of their outputs is made of which, so that each counts."""
+
+    def main(self) -> float:
+        """The largest relative error of any output."""
+        return max(self.relative(name) for name in self.errors if name.partition(".")[0] not in INNER_GROUPS)
+
+
+def meter_for(probes: Sequence[AnyProbe]) -> type[Meter]:
+    """Which of the two to compare outputs on these probes with."""
+    return EveryMeter if any(isinstance(probe, Given) for probe in probes) else Meter
+
+
+def collect(model: Any, probes: Sequence[AnyProbe], inner: Inner = NOTHING) -> list[Outputs]:
     """The outputs of a model on every probe, to serve as reference."""
     return [outputs_of(model, probe, inner) for probe in probes]
 
 
-def measure(model: Any, probes: Sequence[Probe], reference: Sequence[Outputs]) -> Meter:
+def measure(model: Any, probes: Sequence[AnyProbe], reference: Sequence[Outputs]) -> Meter:
     """Compare a model with a reference; holds the outputs of one probe at a time.
 
     An output that one of the two lacks is an infinite error.
     """
-    meter = Meter()
+    meter = meter_for(probes)()
     for probe, wanted in zip(probes, reference, strict=True):
         found = outputs_of(model, probe)
         for name in dict.fromkeys([*wanted, *found]):
@@ -128,7 +141,7 @@ def measure(model: Any, probes: Sequence[Probe], reference: Sequence[Outputs]) -
     return meter
 
 
-def outputs_of(model: Any, probe: Probe, inner: Inner = NOTHING) -> Outputs:
+def outputs_of(model: Any, probe: AnyProbe, inner: Inner = NOTHING) -> Outputs:
     """Run one probe.
 
     Returns:
@@ -137,6 +150,8 @@ def outputs_of(model: Any, probe: Probe, inner: Inner = NOTHING) -> Outputs:
     import torch
 
     look = inner if probe.inner else NOTHING
+    if isinstance(probe, Given):
+        return outputs_of_given(model, probe, look)
     given = {
         name: value.to(model.dtype) if value.is_floating_point() else value for name, value in probe.inputs.items()
     }
@@ -154,10 +169,7 @@ def outputs_of(model: Any, probe: Probe, inner: Inner = NOTHING) -> Outputs:
     return {name: _real(values, mask).double() for name, values, mask in _named(result, probe, look)}
 
 
-Named = tuple[str, "torch.Tensor", "torch.Tensor"]
-
-
-def _named(result: Any, probe: Probe, look: Inner) -> Iterator[Named]:
+def _named(result: Any, probe: Probe, look: Inner) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     """Names, values with positions in front, and the mask of those positions."""
     import torch
 
@@ -175,20 +187,9 @@ def _named(result: Any, probe: Probe, look: Inner) -> Iterator[Named]:
                 yield from ((f"attentions.{name}.{index}", w.transpose(1, 2), mask) for index, w in enumerate(value))
         elif name == "past_key_values":
             if look.cache:
-                yield from _cached(value, probe.mask, own)
+                yield from ((name, kept, own if of == "self" else probe.mask) for name, of, kept in cached(value))
         elif torch.is_tensor(value) and value.is_floating_point() and name != "loss":
             yield name, value, probe.mask if name.startswith("encoder_") else own
-
-
-def _cached(cache: Any, mask: torch.Tensor, own: torch.Tensor) -> Iterator[Named]:
-    parts = [("self", getattr(cache, "self_attention_cache", cache), own)]
-    if hasattr(cache, "cross_attention_cache"):
-        parts.append(("cross", cache.cross_attention_cache, mask))
-    for kind, part, positions in parts:
-        for index, layer in enumerate(part.layers):
-            if layer.keys is not None and layer.keys.numel():
-                yield f"cache.{kind}.{index}.keys", layer.keys.transpose(1, 2), positions
-                yield f"cache.{kind}.{index}.values", layer.values.transpose(1, 2), positions
 
 
 def _real(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -55,6 +55,8 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
     import torch
     import transformers
 
+    from hf_bias_patch.probing.small.classes import class_named
+
     folder = folder_of(source)
     wanted = {
         "dtype": getattr(torch, TORCH_NAMES[dtype]),
@@ -68,8 +70,10 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
             if dtype == "F64" and getattr(config, "reorder_and_upcast_attn", False):
                 # GPT-2 can insist on float32 scores, against overflow in float16; the function is the same without.
                 wanted["reorder_and_upcast_attn"] = False
-            known = hasattr(transformers, (config.architectures or ["-"])[0])
-            model, info = load(folder, None if known else transformers.AutoModel, **wanted)
+            stock = class_named(config)
+            if dtype == "F64" and getattr(stock, "_can_set_experts_implementation", bool)():
+                wanted["experts_implementation"] = "eager"  # nothing fused: it knows no float64
+            model, info = load(folder, stock or transformers.AutoModel, **wanted)
         except BiasPatchError:
             raise
         except Exception as error:  # transformers raises whatever comes up inside it

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Claim, Decoding, Figure, Run
 from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.evidence.compare import Meter, Outputs, collect, measure
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
-from hf_bias_patch.evidence.models import load_model
+from hf_bias_patch.evidence.inputs import Inputs, other_inputs, text_inputs
+from hf_bias_patch.evidence.memory_names import sites_in_memory
+from hf_bias_patch.evidence.models import TORCH_NAMES, load_model
 from hf_bias_patch.evidence.pair import Pair, Step
-from hf_bias_patch.evidence.probes import Form, Probe, make_probes, make_prompts
 from hf_bias_patch.evidence.tensors import norm_bound
-from hf_bias_patch.evidence.texts import read_texts
 from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
 __all__ = ["Whole", "algebra_figures", "deployed_figures", "run_whole"]
+
+Sites = tuple[Site, ...] | None
 
 
 @dataclass
@@ -64,10 +68,8 @@ class _Runner:
     def __init__(self, pair: Pair, texts: Sequence[str] | None, seed: int, step: Step) -> None:
         self.pair, self.texts, self.seed, self.step = pair, texts, seed, step
         self.found = Whole(no_algebra=pair.no_plan)
-        self.form: Form | None = None
+        self.inputs = Inputs(())
         self.source_report: tuple[str, ...] = ()
-        self.probes: list[Probe] = []
-        self.prompts: list[Probe] = []
         self.bound = max(ALGEBRA_BOUND, norm_bound(pair.plan.edits) if pair.plan else 0.0)
 
     def measure(self, kind: str) -> None:
@@ -76,7 +78,7 @@ class _Runner:
         floor, ours = self._deployed(kind, reference, of_source=True)
         error, theirs = self._deployed(kind, reference, of_source=False)
         figures = deployed_figures(error, floor, self.pair.dtype, self.bound)
-        decoding = self._decoding(floor, ours, theirs) if self.prompts else None
+        decoding = self._decoding(floor, ours, theirs) if self.inputs.prompts else None
         self.found.runs.append(Run(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding))
 
     def _in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[Figure]]:
@@ -86,45 +88,70 @@ class _Runner:
             model = load_model(self.pair.source, "F64", kind).model
         except VerifyError as error:
             raise _UnsupportedError(error.what, why=error.why, remedy=error.remedy) from error
-        if self.form is None:
-            self._prepare(model)
-        reference = _running(self.pair.source.name, collect, model, self.probes)
+        reference = self._reference(model)
         if self.pair.plan is None or self.found.no_algebra:
             return reference, ()
         self.step(f"plan applied in float64, {kind}")
-        recipe, sites = self.pair.plan.recipe, self.pair.plan.sites or None
+        recipe = self.pair.plan.recipe
+        sites = sites_in_memory(model, self.pair.source_files, self.pair.plan.sites)
         try:
             with apply(model, recipe, sites=sites) as patched:
-                algebra = algebra_figures(measure(patched, self.probes, reference), self.bound)
+                algebra = algebra_figures(measure(patched, self.inputs.probes, reference), self.bound)
         except BiasPatchError as error:
             self.found.no_algebra = f"The plan cannot be applied in float64: {str(error).rstrip('.')}"
             return reference, ()
         if not self.found.equal:
-            self._measure_once(model, recipe, reference)
+            self._measure_once(model, recipe, reference, sites)
         return reference, algebra
 
-    def _prepare(self, model: Any) -> None:
-        rows, special, note = read_texts(self.pair.source, self.texts, Form.of(model).limit)
-        self.form = Form.of(model, special)
-        self.probes = make_probes(self.form, rows, self.seed)
-        self.prompts = make_prompts(self.form, rows, self.seed)
-        self.found.probes = [probe.name for probe in self.probes]
-        self.found.probes += [f"greedy decoding: {prompt.name}" for prompt in self.prompts]
-        self.found.notes += [note] if note else []
+    def _reference(self, model: Any) -> list[Outputs]:
+        """The source's outputs in float64, on inputs chosen the first time."""
+        if self.inputs.probes:
+            return cast("list[Outputs]", _running(self.pair.source.name, collect, model, self.inputs.probes))
+        text = text_inputs(model, self.pair.source, self.texts, self.seed)
+        try:
+            self.inputs = text or self._other_inputs(model)
+            reference = _running(self.pair.source.name, collect, model, self.inputs.probes)
+        except VerifyError as error:
+            if text is None:
+                raise
+            # It takes token ids, but something beside them as well.
+            try:
+                self.inputs = self._other_inputs(model)
+                reference = _running(self.pair.source.name, collect, model, self.inputs.probes)
+            except VerifyError:
+                raise error from None
+        self.found.probes = self.inputs.names
+        self.found.notes += self.inputs.notes
+        return cast("list[Outputs]", reference)
 
-    def _measure_once(self, model: Any, recipe: Recipe, reference: list[Outputs]) -> None:
+    def _other_inputs(self, model: Any) -> Inputs:
+        import torch
+
+        return other_inputs(model, self.texts, self.seed, getattr(torch, TORCH_NAMES[self.pair.dtype]))
+
+    def _measure_once(self, model: Any, recipe: Recipe, reference: list[Outputs], sites: Sites) -> None:
         """What does not depend on the attention implementation: the claims, and what dropping would do."""
         assert self.pair.plan is not None
         self.step("what stays equal, in float64")
-        sites = self.pair.plan.sites or None
         if recipe.fold:
             dropped = recipe.model_copy(update={"fold": {}, "drop": tuple(recipe.fold), "fill": {}})
             with apply(model, dropped, sites=sites) as worse:
-                self.found.if_dropped = measure(worse, self.probes, reference).main()
+                self.found.if_dropped = measure(worse, self.inputs.probes, reference).main()
         used = model.config._attn_implementation
         model.set_attn_implementation("eager")
-        self.found.equal = measure_claims(model, recipe, self.pair.plan.equal, self.probes, self.bound, sites)
+        self.found.equal = self._claims(model, recipe, self.pair.plan, sites)
         model.set_attn_implementation(used)
+
+    def _claims(self, model: Any, recipe: Recipe, plan: Plan, sites: Sites) -> list[Claim]:
+        try:
+            return measure_claims(model, recipe, plan.equal, self.inputs.probes, self.bound, sites)
+        except Exception as error:
+            if self.inputs.form is not None:
+                raise
+            # Code of any model type may come upon anything; a claim that was not measured fails nothing.
+            self.found.notes.append(f"What stays equal was not measured: {type(error).__name__}: {error}")
+            return []
 
     def _deployed(self, kind: str, reference: list[Outputs], *, of_source: bool) -> tuple[Meter, list[Decoded]]:
         """One of the two checkpoints in the storage dtype, against the reference."""
@@ -137,24 +164,25 @@ class _Runner:
                 self.found.notes.append(f"Loading the source itself reports: {'; '.join(loaded.report)}.")
         else:
             self.found.load_report = tuple(line for line in loaded.report if line not in self.source_report)
-        meter = _running(side.name, measure, loaded.model, self.probes, reference)
+        meter = _running(side.name, measure, loaded.model, self.inputs.probes, reference)
         return meter, self._decode(loaded.model, side.name, of_source)
 
     def _decode(self, model: Any, name: str, of_source: bool) -> list[Decoded]:
-        assert self.form is not None
+        if self.inputs.form is None:
+            return []
         try:
-            return cast("list[Decoded]", _running(name, decode, model, self.form, self.prompts))
+            return cast("list[Decoded]", _running(name, decode, model, self.inputs.form, self.inputs.prompts))
         except VerifyError as error:
             if not of_source:
                 raise
-            self.prompts = []
+            self.inputs = replace(self.inputs, prompts=())
             self.found.notes.append(f"Greedy decoding was left out, since the source itself cannot: {error.why}")
             return []
 
     def _decoding(self, floor: Meter, ours: list[Decoded], theirs: list[Decoded]) -> Decoding:
         least = ALGEBRA_BOUND if self.pair.dtype == "F64" else unit_roundoff(self.pair.dtype)
         noise = max(floor.errors["logits"], least * floor.scales["logits"])
-        return compare_decoded(self.prompts, ours, theirs, noise)
+        return compare_decoded(self.inputs.prompts, ours, theirs, noise)
 
 
 def algebra_figures(meter: Meter, bound: float) -> tuple[Figure, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -82,17 +82,18 @@ def _attention(
 
 
 @contextmanager
-def in_double(dropped: Callable[[Tensor], Tensor] | None = None) -> Iterator[None]:
+def in_double(dropped: Callable[[Tensor], Tensor] | None = None, *, fused: bool = False) -> Iterator[None]:
     """A block in which everything is computed in float64, in plain steps.
 
     Args:
         dropped: called with what comes out of each dropout; its result takes that place.
+        fused: whether fused attention stays so, as it is deployed; `dropped` is not called then.
     """
     default, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
     torch.set_default_dtype(torch.float64)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), _Double(), _Plain(dropped):
+        with torch.no_grad(), _Double(), nullcontext() if fused else _Plain(dropped):
             yield
     finally:
         torch.set_default_dtype(default)

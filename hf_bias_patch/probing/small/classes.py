@@ -18,7 +18,7 @@ from hf_bias_patch.probing.small.overrides import CLASSES
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["class_of"]
+__all__ = ["class_named", "class_of"]
 
 _PREFERRED = ("Model", "ForPreTraining", "ForConditionalGeneration", "ForCausalLM", "ForMaskedLM", "")
 _chosen: dict[type, Any] = {}
@@ -34,6 +34,21 @@ def class_of(config: PreTrainedConfig) -> Any:
     if kind not in _chosen:
         _chosen[kind] = _choose(config)
     return _chosen[kind]
+
+
+def class_named(config: PreTrainedConfig) -> Any | None:
+    """The class a checkpoint was saved from: the first of `architectures`, also where transformers does not export it.
+
+    None if the installed transformers has no such class.
+    """
+    name = (config.architectures or [""])[0]
+    found = getattr(importlib.import_module("transformers"), name or "-", None)
+    if found is not None or not name:
+        return found
+    try:
+        return _by_name(config, name)
+    except (FamilyError, ImportError, AttributeError):  # a config from elsewhere has no such modules beside it
+        return None
 
 
 def _choose(config: PreTrainedConfig) -> Any:
