@@ -1,0 +1,30 @@
+"""Model types that the tests of families leave out."""
+
+from __future__ import annotations
+
+__all__ = ["SLOW", "UNBUILT"]
+
+UNBUILT = {
+    "blt", "blt_local_decoder", "blt_local_encoder", "clvp", "colqwen2", "deepseek_ocr2", "deepseek_ocr2_encoder",
+    "deepseek_ocr2_vision", "depth_pro", "efficientloftr", "esmfold2", "fastspeech2_conformer_with_hifigan",
+    "gemma4_assistant", "gemma4_unified", "gemma4_unified_assistant", "glm_image", "granite4_vision",
+    "granite_docling", "granite_speech", "granite_speech_plus", "inkling2", "inkling2_vision", "jev", "moshi_depth",
+    "muse_glimmer", "muse_glimmer_assistant", "muse_spark", "musicflamingo", "nemotron_h_omni", "neomme",
+    "neucodec", "omdet-turbo", "phi4_multimodal_audio", "pp_doclayout_v2", "pp_doclayout_v3", "pp_lcnet_v4",
+    "pp_ocrv5_mobile_det", "pp_ocrv5_mobile_rec", "pp_ocrv5_server_det", "pp_ocrv5_server_rec",
+    "pp_ocrv6_medium_det", "pp_ocrv6_small_det", "qwen2_5_omni_bigvgan", "qwen2_5_omni_dit",
+    "qwen2_5_omni_token2wav", "qwen3_omni_moe_talker_code_predictor", "qwen3_omni_moe_talker_text",
+    "sam3_lite_text_mask_decoder", "sam3_mask_decoder", "sam3_tracker",
+}  # fmt: skip
+"""Types of which no small random model, or no input for it, can be made yet."""
+
+SLOW = {
+    "chmv2", "dac", "deimv2", "donut-swin", "emu3", "florence2", "florence_vision", "funnel", "glm5_next",
+    "glm5_next_text", "grounding-dino", "mask2former", "maskformer", "maskformer-swin", "oneformer", "pe_audio",
+    "pe_audio_encoder", "pegasus_x", "pocket_tts_audio_tokenizer", "pp_lcnet_v3", "qwen2_5_vl", "qwen3_5",
+    "qwen3_5_moe", "sam_hq", "speecht5_hifigan", "switch_transformers", "t5gemma2_decoder", "t5gemma2_encoder",
+    "table-transformer", "time_series_transformer", "tipsv2", "ultravbert", "umt5", "uvdoc_backbone",
+    "vibevoice_acoustic_tokenizer", "video_llama_3", "videoprism", "videoprism_vision_model", "vipllava", "vision-
+    encoder-decoder", "vjepa2", "voxtral_encoder", "whisper", "xclip",
+}  # fmt: skip
+"""Types whose small models still take long; `make sweep` has them."""
