@@ -24,7 +24,7 @@ SLOW = {
     "pe_audio_encoder", "pegasus_x", "pocket_tts_audio_tokenizer", "pp_lcnet_v3", "qwen2_5_vl", "qwen3_5",
     "qwen3_5_moe", "sam_hq", "speecht5_hifigan", "switch_transformers", "t5gemma2_decoder", "t5gemma2_encoder",
     "table-transformer", "time_series_transformer", "tipsv2", "ultravbert", "umt5", "uvdoc_backbone",
-    "vibevoice_acoustic_tokenizer", "video_llama_3", "videoprism", "videoprism_vision_model", "vipllava", "vision-
-    encoder-decoder", "vjepa2", "voxtral_encoder", "whisper", "xclip",
+    "vibevoice_acoustic_tokenizer", "video_llama_3", "videoprism", "videoprism_vision_model", "vipllava",
+    "vision-encoder-decoder", "vjepa2", "voxtral_encoder", "whisper", "xclip",
 }  # fmt: skip
 """Types whose small models still take long; `make sweep` has them."""
