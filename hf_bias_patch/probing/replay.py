@@ -29,14 +29,17 @@ _SAME = {"_to_copy", "clone", "contiguous", "lift_fresh", "detach", "alias", "dr
 _RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
 
 
-def replay(func: Any, name: str, args: Any, kwargs: Any, tags: Mapping[int, Tag]) -> Any:
-    """The same move, done to the shadows of its arguments; None where that is not possible."""
+def replay(func: Any, name: str, args: Any, kwargs: Any, tags: Mapping[int, Tag], kind: str) -> Any:
+    """The same move, done to the shadows of its arguments; None where that is not possible.
+
+    `kind` is that of the result: codes of parameters mean nothing among those of anything else (a sink's logits).
+    """
 
     def shadow_of(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
         tag = tags.get(id(value))
-        if tag is not None and tag.shadow is not None:
+        if tag is not None and tag.shadow is not None and (tag.kind == "parameter") == (kind == "parameter"):
             return tag.shadow
         return torch.full(value.shape, NOTHING) if value.is_floating_point() else value
 

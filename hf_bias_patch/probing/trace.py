@@ -118,10 +118,10 @@ class Trace(TorchDispatchMode):
         return self._tags.get(id(tensor))
 
     def _move(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, tagged: list[Tag]) -> None:
-        shadowed = any(tag.shadow is not None for tag in tagged)
-        shadows = _tensors(replay(func, name, args, kwargs, self._tags)) if shadowed else []
-        norm = tagged[0].norm if len(tagged) == 1 and name not in _ADDS_ENTRIES else None
         kind = min((tag.kind for tag in tagged), key=_KINDS.index)
+        shadowed = any(tag.shadow is not None for tag in tagged)
+        shadows = _tensors(replay(func, name, args, kwargs, self._tags, kind)) if shadowed else []
+        norm = tagged[0].norm if len(tagged) == 1 and name not in _ADDS_ENTRIES else None
         scores, mixings = union(tagged, "scores"), union(tagged, "mixings")
         for number, tensor in enumerate(_tensors(out)):
             shadow = shadows[number] if number < len(shadows) and shadows[number].shape == tensor.shape else None

@@ -18,7 +18,8 @@ BUILT = set(model_types()) - UNBUILT
 
 def _types() -> list[str]:
     """The first type of each family that can be built small."""
-    firsts = (next((name for name in family.model_types if name in BUILT), "") for family in families())
+    own = (family for family in families() if family.attention)
+    firsts = (next((name for name in family.model_types if name in BUILT), "") for family in own)
     return sorted({name for name in firsts if name} - SLOW)
 
 
