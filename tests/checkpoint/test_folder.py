@@ -185,6 +185,8 @@ def test_beside_the_input_is_fine(tmp_path: Path) -> None:
     old(tmp_path / "model")
     make(tmp_path / "model2", inputs=(tmp_path / "model",))
     make(tmp_path / "out", inputs=(tmp_path / "model" / "config.json",))
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "model2", "out"}
+    assert (tmp_path / "model" / "config.json").read_text() == "old"
 
 
 def test_through_a_link_the_folder_it_leads_to_is_replaced(tmp_path: Path) -> None:
@@ -210,6 +212,7 @@ def test_a_read_only_parent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_longest_name_is_possible(tmp_path: Path) -> None:
     make(tmp_path / ("x" * 255))
+    assert [path.name for path in tmp_path.iterdir()] == ["x" * 255]
 
 
 def test_what_replaces_a_folder_is_on_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

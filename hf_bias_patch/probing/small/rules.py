@@ -22,10 +22,12 @@ Rule = Callable[[Any, Any], Any]
 
 
 def constant(value: int) -> Rule:
+    """At most this number; this number where the default is none."""
     return lambda old, _: min(value, old) if isinstance(old, int) else value
 
 
 def exactly(value: Any) -> Rule:
+    """This value, whatever the default."""
     return lambda old, _: value
 
 

@@ -13,22 +13,27 @@ Maker = Callable[[Any], Any]
 
 
 def normal(*shape: int) -> Maker:
+    """Random normal values of a shape."""
     return lambda want: want.normal(*shape)
 
 
 def ids(*shape: int, low: int = 20, high: int = 95) -> Maker:
+    """Random whole numbers from low up to, not with, high."""
     return lambda want: want.integers(low, high, *shape)
 
 
 def ones(*shape: int, dtype: torch.dtype = torch.long) -> Maker:
+    """Ones of a shape."""
     return lambda want: torch.ones(shape, dtype=dtype)
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Maker:
+    """Zeros of a shape."""
     return lambda want: torch.zeros(shape, dtype=dtype)
 
 
 def fixed(values: Any) -> Maker:
+    """These values."""
     return lambda want: torch.tensor(values)
 
 
