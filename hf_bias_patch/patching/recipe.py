@@ -25,7 +25,7 @@ from hf_bias_patch.errors import ArgumentError, RecipeError
 from hf_bias_patch.patching import strict_yaml
 from hf_bias_patch.patching.wording import not_offered, problems
 
-__all__ = ["Fill", "Recipe", "make_recipe", "read_recipe", "recipe_or_fields"]
+__all__ = ["Destination", "Fill", "Recipe", "as_folds", "as_names", "make_recipe", "read_recipe", "recipe_or_fields"]
 
 Destination = Literal["default", "nothing", "output", "weight", "norm"]
 
@@ -70,18 +70,18 @@ def _fill(text: Any) -> dict[str, Any]:
     return {"kind": kind, "first": first, "second": second}
 
 
-def _folds(value: Any) -> Any:
+def as_folds(value: Any) -> Any:
     """`"key,value:weight"`, `["key", "value:weight"]` or `{"key": "default"}` as a mapping."""
     if isinstance(value, Mapping):
         return {name: destination or "default" for name, destination in value.items()}
-    pairs = (item.partition(":") for item in _names(value))
+    pairs = (item.partition(":") for item in as_names(value))
     return _once((name, destination or "default") for name, _, destination in pairs)
 
 
 def _fills(value: Any) -> Any:
     """`"key=uniform:-5:5"`, a list of such, or `{"key": "uniform:-5:5"}` as a mapping to Fill."""
     if not isinstance(value, Mapping):
-        pairs = [item.partition("=") for item in _names(value)]
+        pairs = [item.partition("=") for item in as_names(value)]
         if missing := [name for name, equals, _ in pairs if not equals]:
             raise ValueError(f"{missing[0]!r} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
         value = _once((name, text) for name, _, text in pairs)
@@ -97,7 +97,7 @@ def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def _names(value: Any) -> Any:
+def as_names(value: Any) -> Any:
     """`"key,value"` or an iterable of such, as a list."""
     if value is not None and not isinstance(value, Iterable):
         raise ValueError(f"{value!r} is no list of names")
@@ -117,7 +117,7 @@ def _layers(value: Any) -> Any:
         except TypeError:
             raise ValueError(f"{value!r} is no list of layers; write 0-5,7 or [0, 1]") from None
     chosen: set[int] = set()
-    for part in _names(value):
+    for part in as_names(value):
         low, dash, high = part.partition("-")
         try:
             first, last = int(low), int(high) if dash else int(low)
@@ -129,7 +129,7 @@ def _layers(value: Any) -> Any:
     return tuple(sorted(chosen))
 
 
-_Projections = Annotated[tuple[Projection, ...], BeforeValidator(_names)]
+_Projections = Annotated[tuple[Projection, ...], BeforeValidator(as_names)]
 
 
 class Recipe(BaseModel):
@@ -150,7 +150,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fold: Annotated[dict[Projection, Destination], BeforeValidator(_folds)] = Field(default_factory=dict)
+    fold: Annotated[dict[Projection, Destination], BeforeValidator(as_folds)] = Field(default_factory=dict)
     drop: _Projections = ()
     fill: Annotated[dict[Projection, Fill], BeforeValidator(_fills)] = Field(default_factory=dict)
     freeze: _Projections = ()

@@ -1,0 +1,1 @@
+"""Training chosen biases: what trains, in what order the data comes, the loop, the run folder, comparisons."""

@@ -1,0 +1,87 @@
+"""LoRA and BEFT, through peft: what a bias is compared with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.errors import BiasPatchError, TuneError
+from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.tune.head import head_of
+from hf_bias_patch.tune.select import Selection, Trained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["RANK", "add"]
+
+RANK = 8
+"""Of LoRA's matrices, on the query and value maps, as in its paper (arXiv 2106.09685); alpha is twice that."""
+
+_TARGETS = {"lora": ("query", "value"), "beft": ("value",)}
+
+
+def add(
+    model: PreTrainedModel,
+    kind: str,
+    *,
+    head: bool,
+    new: Collection[str] = (),
+    sites: Sequence[Site] | None = None,
+) -> tuple[Any, Selection]:
+    """Wrap a model so that only an adapter trains, and the task head if it shall.
+
+    Args:
+        model: a transformers model.
+        kind: `lora` (rank `RANK`, on query and value) or `beft` (a bias added behind the value map).
+        head, new, sites: as for `select`.
+
+    Returns:
+        The peft model, and what trains.
+
+    Raises:
+        TuneError: peft does not take this model, as BEFT does not take GPT-2's Conv1D.
+        FamilyError, CheckpointError: no family covers the model.
+    """
+    import peft
+
+    heads = head_of(model, new)
+    # Marked before wrapping: peft renames every parameter, and leaves it to `modules_to_save` to copy the head.
+    found = find_sites(model.config.to_dict(), ModelTensors(model).tensors) if sites is None else sites
+    targets = sorted(
+        {
+            slot.weight.rpartition(".")[0]
+            for site in found
+            for name, slot in site.slots.items()
+            if name in _TARGETS[kind] and slot.weight is not None
+        }
+    )
+    parameters = dict(model.named_parameters())
+    before = {id(parameter) for parameter in parameters.values()}
+    trains = {id(parameters[name]) for name in heads} if head else set()
+    try:
+        if kind == "lora":
+            conv1d = any(slot.conv1d for site in found for slot in site.slots.values())
+            config: Any = peft.LoraConfig(
+                r=RANK, lora_alpha=2 * RANK, target_modules=targets, lora_dropout=0.0, fan_in_fan_out=conv1d
+            )
+        else:
+            config = peft.BeftConfig(target_modules=targets)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the libraries themselves
+            wrapped: Any = peft.PeftModel(model, config)
+    except BiasPatchError:
+        raise
+    except Exception as error:  # peft raises whatever the layer at hand makes it raise
+        raise TuneError(f"{kind} cannot be added to this model", why=f"{type(error).__name__}: {error}") from error
+    trained = []
+    for name, parameter in wrapped.named_parameters():
+        parameter.requires_grad_(id(parameter) not in before or id(parameter) in trains)
+        if parameter.requires_grad:
+            role = "adapter" if id(parameter) not in before else "head"
+            trained.append(Trained(name, "all", role, parameter.numel(), parameter.numel(), name))
+    total = sum(parameter.numel() for parameter in wrapped.parameters())
+    return wrapped, Selection(tuple(trained), total, bool(trains))

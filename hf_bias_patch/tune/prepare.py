@@ -1,0 +1,118 @@
+"""From a checkpoint to a model that is ready to train: loaded, patched, and only what was asked for trainable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.errors import BiasPatchError, TuneError
+from hf_bias_patch.patching.applying import apply
+from hf_bias_patch.patching.loading import load
+from hf_bias_patch.patching.recipe import make_recipe
+from hf_bias_patch.tune import adapters
+from hf_bias_patch.tune.select import ADAPTERS, Selection, select
+from hf_bias_patch.tune.settings import Settings
+
+if TYPE_CHECKING:
+    from hf_bias_patch.patching.plan import Plan
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to train.
+
+    Attributes:
+        model: a transformers model, or a peft model around one.
+        selection: what trains.
+        plan: what was folded or dropped before; None if nothing.
+        new: names of the parameters that the checkpoint did not hold.
+    """
+
+    model: Any
+    selection: Selection
+    plan: Plan | None
+    new: tuple[str, ...]
+
+
+def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
+    """Load a model with a head, patch it, and make trainable what the settings name.
+
+    Args:
+        settings: of the run.
+        auto_class: a transformers Auto class, such as `AutoModelForSequenceClassification`.
+        config: values of its config, such as `num_labels`.
+
+    Raises:
+        TuneError: the head in the checkpoint does not fit, or nothing would train.
+        SourceError, CheckpointError, FamilyError, RecipeError, PlanError: as for `load`, `apply` and `select`.
+    """
+    model, new = _load(settings.model_name_or_path, auto_class, config)
+    plan = None
+    if settings.fold or settings.drop:
+        plan = apply(model, make_recipe(fold=settings.fold, drop=settings.drop)).plan
+    head = bool(new) if settings.train_head is None else settings.train_head
+    if settings.train in ADAPTERS:
+        model, selection = adapters.add(model, settings.train, head=head, new=new)
+    else:
+        selection = select(
+            model,
+            settings.train,
+            head=head,
+            new=new,
+            freeze=settings.freeze,
+            redundant=settings.train_redundant,
+        )
+    if not selection.trained:
+        raise TuneError(
+            f"Nothing would train: train is {settings.train}, and the head does not train",
+            remedy="Say --train_head, or another --train",
+        )
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.config.use_cache = False
+    return Prepared(model, selection, plan, new)
+
+
+def _load(place: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """The model, and the names of parameters that its checkpoint did not hold."""
+    import torch
+
+    try:
+        with _quiet():
+            loaded: Any = load(place, auto_class, output_loading_info=True, dtype=torch.float32, **config)
+    except BiasPatchError:
+        raise
+    except Exception as error:  # transformers raises whatever comes up inside it
+        if "size mismatch" in str(error) or "ignore_mismatched_sizes" in str(error):
+            raise TuneError(
+                f"The head in {place} does not fit the task ({_said(config)})",
+                why="It was trained for another number of labels",
+                remedy="Start from the checkpoint it was trained from, or take a task with as many labels",
+            ) from error
+        raise TuneError(f"{place} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
+    model, info = loaded
+    return model, tuple(sorted(info["missing_keys"]))
+
+
+def _said(config: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in config.items() if isinstance(value, (int, str))) or "as asked"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the load report and bars of transformers: what is new is in the table of what trains."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,161 @@
+"""One training run from settings to results: data, model, loop, the model as it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.errors import TuneError
+from hf_bias_patch.scoring.run import Options
+from hf_bias_patch.tune.ending import save_model
+from hf_bias_patch.tune.folder import RunFolder, environment, open_folder
+from hf_bias_patch.tune.loop import Loop, Outcome
+from hf_bias_patch.tune.prepare import Prepared, prepare
+from hf_bias_patch.tune.kinds import TaskSettings
+from hf_bias_patch.tune.task_data import TaskData, task_data
+from hf_bias_patch.tune.task_job import TaskJob
+from hf_bias_patch.tune.watch import Watcher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Result", "tune"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Attributes:
+        folder: the run folder.
+        ended: `done`, `early` or `terminated`.
+        metrics: of the best evaluation.
+        main: the metric that chose it.
+        plain: all of results.json.
+    """
+
+    folder: Path
+    ended: str
+    metrics: Mapping[str, float]
+    main: str
+    plain: Mapping[str, Any]
+
+
+def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
+    """Train a checkpoint on a task, on as many processes as Accelerate was started with.
+
+    Args:
+        settings: what to do; see `kinds` and `settings.Settings`.
+        watcher: is told what happens.
+
+    Returns:
+        The results, which are in `results.json` of the run folder too.
+
+    Raises:
+        TaskError, DataError: the task or its data cannot be had.
+        TuneError: training cannot begin, or cannot go on.
+        TargetError: the run folder is another run's.
+        SourceError, CheckpointError, FamilyError, RecipeError, PlanError: of the checkpoint and what is asked of it.
+    """
+    watcher = watcher or Watcher()
+    accelerator = _accelerator(settings)
+    folder = _folder(accelerator, settings)
+    data = task_data(settings)
+    for line in data.notes if accelerator.is_main_process else ():
+        watcher.say(line)
+    _seed(settings.seed)
+    prepared = prepare(settings, data.auto_class, **data.config)
+    job = TaskJob(
+        data.task, data.form, data.tokenizer, data.train, data.validation, _options(settings, data), accelerator
+    )
+    if accelerator.is_main_process:
+        folder.write("trained.json", prepared.selection.plain())
+        device, precision = accelerator.device.type, accelerator.mixed_precision
+        folder.write("environment.json", environment(device, accelerator.num_processes, precision))
+        if prepared.plan is not None:
+            folder.write("plan.json", json.loads(prepared.plan.dumps()))
+    _seed(settings.seed + 1 + accelerator.process_index)  # each process its own dropout
+    loop = Loop(prepared.model, job, prepared.selection, settings, accelerator, folder, watcher)
+    outcome = loop.run()
+    return _end(settings, data, prepared, loop, outcome, accelerator, folder)
+
+
+def _end(
+    settings: TaskSettings,
+    data: TaskData,
+    prepared: Prepared,
+    loop: Loop,
+    outcome: Outcome,
+    accelerator: Accelerator,
+    folder: RunFolder,
+) -> Result:
+    results = {
+        "task": data.task.name,
+        "task_version": data.task.version,
+        "model": settings.model_name_or_path,
+        "train": settings.train,
+        **outcome.plain(),
+        "main_metric": data.task.main_metric,
+        "trained": prepared.selection.elements,
+        "trained_without_head": prepared.selection.without_head,
+        "total": prepared.selection.total,
+    }
+    if outcome.ended != "terminated":
+        results |= save_model(loop, data.tokenizer, folder)
+        if accelerator.is_main_process:
+            folder.write("results.json", results)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return Result(folder.path, outcome.ended, outcome.metrics, data.task.main_metric, results)
+
+
+def _accelerator(settings: TaskSettings) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+
+    made = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        log_with=list(settings.report_to) or None,
+        project_config=ProjectConfiguration(project_dir=str(settings.output_dir)),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if settings.mixed_precision == "fp16" and made.device.type == "cpu":
+        raise TuneError("fp16 needs a GPU", remedy="Use --mixed_precision bf16, or none")
+    plugin = made.state.deepspeed_plugin
+    if plugin is not None:
+        # DeepSpeed reads it off a data loader that Accelerate prepares; this loop deals out its own batches.
+        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = settings.per_device_train_batch_size
+    return made
+
+
+def _folder(accelerator: Accelerator, settings: TaskSettings) -> RunFolder:
+    """The run folder, made by the main process; the others wait until it is there."""
+    if accelerator.is_main_process:
+        folder = open_folder(
+            settings.output_dir, settings.plain(), resume=settings.resume, overwrite=settings.overwrite
+        )
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        folder = RunFolder(settings.output_dir)
+    if settings.report_to:
+        flat = {name: value if isinstance(value, (int, float, str, bool)) else str(value)
+                for name, value in settings.plain().items()}  # fmt: skip
+        accelerator.init_trackers("hf_bias_patch", config=flat)
+    return folder
+
+
+def _seed(seed: int) -> None:
+    from transformers import set_seed
+
+    set_seed(seed)
+
+
+def _options(settings: TaskSettings, data: TaskData) -> Options:
+    length = settings.max_length
+    longest = max(data.train.dataset["length"][:], default=1)
+    tokens = settings.per_device_eval_batch_size * (length or longest)
+    return Options(batch_tokens=tokens, max_length=length)

@@ -1,0 +1,152 @@
+"""Every setting of a training run, with its default: what the command line, YAML files and Python take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.errors import RecipeError
+from hf_bias_patch.patching import strict_yaml
+from hf_bias_patch.patching.recipe import Destination, as_folds, as_names
+from hf_bias_patch.patching.wording import problems
+from hf_bias_patch.tune.select import ADAPTERS, projections_of
+
+__all__ = ["Settings", "make_settings", "read_settings"]
+
+Positive = Annotated[int, Field(gt=0)]
+_Projections = Annotated[tuple[Projection, ...], BeforeValidator(as_names)]
+
+
+def _train_words(value: Any) -> str:
+    words = ",".join(as_names(value)) if not isinstance(value, str) else value
+    try:
+        projections = projections_of(words)
+    except RecipeError as error:
+        raise ValueError(str(error).removeprefix("train: ")) from None
+    return ",".join(projections) or words.strip()
+
+
+class Settings(BaseModel):
+    """What all training runs share. Each field's description is its help text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_name_or_path: str = Field(description="A folder, embedded:bert|gpt2|bart, or a Hub id.")
+    output_dir: Path = Field(description="The run folder: results, metrics, the trained model.")
+
+    train: Annotated[str, BeforeValidator(_train_words)] = Field(
+        "value",
+        description="What trains: value, query, key, output, or several (query,value); biases (every bias: BitFit); "
+        "all; none; lora or beft.",
+    )
+    train_head: bool | None = Field(
+        None, description="Whether the task head trains; by default where it is new, as a classifier's is."
+    )
+    train_redundant: bool = Field(False, description="Let a bias train that is redundant, for an experiment.")
+    fold: Annotated[dict[Projection, Destination], BeforeValidator(as_folds)] = Field(
+        default_factory=dict, description="Before training, remove these biases exactly, as `patch` does."
+    )
+    drop: _Projections = Field((), description="Before training, set these biases to zero.")
+    freeze: _Projections = Field((), description="Biases that do not train, whatever --train says.")
+
+    train_file: Path | None = Field(None, description="Your own training data: jsonl, csv, tsv, parquet or txt.")
+    validation_file: Path | None = Field(None, description="Your own validation data.")
+    max_train_samples: Positive | None = Field(None, description="Train on so many samples, drawn by the seed.")
+    max_eval_samples: Positive | None = Field(None, description="Evaluate on the first so many samples.")
+    max_length: Positive | None = Field(None, description="Tokens of a text at most; by default what the model takes.")
+
+    seed: Annotated[int, Field(ge=0)] = Field(42, description="Of new parameters, data order and dropout.")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Peak rate of AdamW; by default 5e-5 for all, 1e-4 for an adapter, 1e-3 for biases."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Of AdamW; biases and norms have none.")
+    num_train_epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over the training data.")
+    max_train_steps: Positive | None = Field(None, description="Optimiser steps, in place of epochs.")
+    per_device_train_batch_size: Positive = Field(32, description="Samples that a process runs at once.")
+    per_device_eval_batch_size: Positive = Field(64, description="The same while evaluating.")
+    gradient_accumulation_steps: Positive = Field(1, description="Batches of a process before a step.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = Field(
+        "linear", description="How the learning rate goes on after warm-up."
+    )
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = Field(0.06, description="Share of steps that warm up.")
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="Longer gradients are cut to this norm.")
+    group_by_length: bool = Field(True, description="Batch samples of one length together: less padding.")
+    gradient_checkpointing: bool = Field(False, description="Compute activations twice rather than keep them.")
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = Field(
+        None, description="By default as Accelerate is configured."
+    )
+    torch_compile: bool = Field(False, description="Compile the model.")
+    dataloader_num_workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes that prepare batches.")
+
+    eval_steps: Positive | None = Field(None, description="Evaluate so often; by default after each epoch.")
+    save_steps: Positive | None = Field(None, description="Save a state to resume from so often; default: each epoch.")
+    early_stopping_patience: Positive | None = Field(
+        None, description="Stop after so many evaluations without a better one."
+    )
+    logging_steps: Positive = Field(10, description="Write a line of metrics.jsonl so often.")
+    report_to: Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], BeforeValidator(as_names)] = Field(
+        (), description="Trackers: tensorboard, trackio, wandb."
+    )
+    resume: bool = Field(False, description="Go on where a run of the same settings was stopped.")
+    overwrite: bool = Field(False, description="Replace an earlier run in the run folder.")
+
+    @field_validator("train_file", "validation_file")
+    @classmethod
+    def _exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.exists():
+            raise ValueError(f"{value} does not exist")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if both := sorted(set(projections_of(self.train)) & set(self.freeze)):
+            raise ValueError(f"{both[0]} is in both train and freeze")
+        if both := sorted(set(self.fold) & set(self.drop)):
+            raise ValueError(f"{both[0]} is in both fold and drop")
+        if self.train in ADAPTERS and self.freeze:
+            raise ValueError(f"freeze: with train {self.train} nothing but the adapter trains")
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite exclude each other")
+        return self
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, the default of what trains filled in."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 5e-5 if self.train == "all" else 1e-4 if self.train in ADAPTERS else 1e-3
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values, without what does not change the result: how it is resumed, and where it is."""
+        return self.model_dump(mode="json", exclude={"resume", "overwrite", "output_dir"})
+
+
+def make_settings(kind: type[Any], **fields: Any) -> Any:
+    """Settings of a kind from keyword arguments.
+
+    Raises:
+        RecipeError: a field is unknown or its value is wrong; the message lists every such field.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise RecipeError(f"The settings are wrong: {'; '.join(problems(error))}") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The fields in a YAML (or JSON) file.
+
+    Raises:
+        RecipeError: the file cannot be read, is no mapping, or has a key twice.
+    """
+    try:
+        content = strict_yaml.load(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise RecipeError(f"The settings {path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"The settings {path} are no mapping of fields", remedy="Write, for example, `train: value`")
+    return {str(key): value for key, value in content.items()}

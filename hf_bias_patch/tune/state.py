@@ -1,0 +1,136 @@
+"""What is saved while training: a state to resume from, and the trained tensors at their best."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.errors import TuneError
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+__all__ = ["Progress", "keep_only", "load_state", "load_tensors", "save_state", "save_tensors", "trained_tensors"]
+
+_PROGRESS = "progress.json"
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: optimiser steps done.
+        best: the best value of the main metric so far; None before the first evaluation.
+        best_step: when that was.
+        since_best: evaluations since.
+        samples: samples trained on.
+        tokens: tokens of them, without padding.
+        seconds: spent in training, evaluations not counted.
+    """
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+    samples: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def keep_only(accelerator: Accelerator, names: Collection[str]) -> None:
+    """Have Accelerate save, of a model, only the named tensors: the others are in the checkpoint it came from.
+
+    Under FSDP and DeepSpeed, which save by shards, all of the model is saved.
+    """
+
+    def filtered(models: list[Any], weights: list[dict[str, Any]], folder: str) -> None:
+        for state in weights:
+            for name in [name for name in state if name.removeprefix("module.") not in names]:
+                del state[name]
+
+    accelerator.register_save_state_pre_hook(filtered)
+
+
+def save_state(accelerator: Accelerator, folder: Path, progress: Progress) -> None:
+    """Save what a run needs to go on as if it had never stopped; whole, or the one before stays.
+
+    Called by all processes.
+    """
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    if accelerator.is_main_process:
+        shutil.rmtree(new, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(new))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (new / _PROGRESS).write_text(json.dumps(asdict(progress)), "utf-8")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def load_state(accelerator: Accelerator, folder: Path) -> Progress:
+    """Put a saved state back: tensors, optimiser, schedule, random generators. Called by all processes.
+
+    Returns:
+        How far the run had come; nothing done, where there is no state yet.
+
+    Raises:
+        TuneError: the state is damaged, or of another number of processes.
+    """
+    if not folder.exists():
+        old = folder.with_name(folder.name + ".old")  # killed between two renames
+        if not old.exists():
+            return Progress()
+        folder = old
+    generators = len(list(folder.glob("random_states_*.pkl")))
+    if generators != accelerator.num_processes:
+        raise TuneError(
+            f"The state in {folder} is of {generators} processes, and there are {accelerator.num_processes}",
+            why="The same data order and dropout cannot be had",
+            remedy="Start as many processes as before, or begin anew with --overwrite",
+        )
+    try:
+        progress = Progress(**json.loads((folder / _PROGRESS).read_text("utf-8")))
+        accelerator.load_state(str(folder), strict=False)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise TuneError(
+            f"The state in {folder} cannot be resumed",
+            why=f"{type(error).__name__}: {error}",
+            remedy="Begin anew with --overwrite",
+        ) from error
+    return progress
+
+
+def trained_tensors(accelerator: Accelerator, model: Any, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """Copies of the named tensors. Called by all processes."""
+    state = accelerator.get_state_dict(model)
+    return {name: value.detach().cpu().clone() for name, value in (state or {}).items() if name in names}
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors to a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    new = path.with_name(path.name + ".new")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, new)
+    os.replace(new, path)
+
+
+def load_tensors(model: Any, path: Path) -> None:
+    """Put tensors that `save_tensors` wrote back into a model that is not wrapped."""
+    from safetensors.torch import load_file
+
+    unexpected = model.load_state_dict(load_file(path), strict=False).unexpected_keys
+    if unexpected:
+        raise TuneError(f"{path} holds {unexpected[0]}, which the model has not")

@@ -1,0 +1,138 @@
+"""From settings to data: the task, what kind of model answers it, its training and validation texts as token ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import RecipeError, TaskError
+from hf_bias_patch.evidence.models import folder_of, load_tokenizer
+from hf_bias_patch.scoring.data import load_split
+from hf_bias_patch.scoring.encode import Encoded, encode
+from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, longest_input, require_form
+from hf_bias_patch.scoring.tasks import Task, load_task
+from hf_bias_patch.tune.kinds import GenerationSettings, TaskSettings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["TaskData", "task_data"]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task and its data, for one model.
+
+    Attributes:
+        task: what is asked.
+        form: of the model.
+        tokenizer: of the model.
+        train: encoded training data.
+        validation: canonical validation data; None if there is none.
+        auto_class: of transformers, with the head that the task needs.
+        config: values of the model's config that the head needs.
+        notes: what a person should know of the data.
+    """
+
+    task: Task
+    form: Form
+    tokenizer: Any
+    train: Encoded
+    validation: Dataset | None
+    auto_class: Any
+    config: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def task_data(settings: TaskSettings) -> TaskData:
+    """Load and encode what a run needs.
+
+    Raises:
+        TaskError, DataError: the task or its data cannot be had, or the model cannot answer it.
+        RecipeError: the command is for tasks of another kind.
+        SourceError: the model leads nowhere.
+    """
+    import transformers
+
+    source = resolve(settings.model_name_or_path)
+    config = transformers.AutoConfig.from_pretrained(folder_of(source))
+    tokenizer = load_tokenizer(source)
+    if tokenizer is None:
+        raise TaskError(f"{source.name} has no tokenizer", remedy="Put its tokenizer files beside the weights")
+    task = _task(settings)
+    form = _form(task, config, source.name)
+    length = min(settings.max_length or longest_input(tokenizer, config), longest_input(tokenizer, config))
+    train, validation = _splits(settings, task)
+    targets = settings.max_target_length if isinstance(settings, GenerationSettings) else 128
+    encoded = encode(train, tokenizer, task, length, form=form, training=True, max_target_length=targets)
+    return TaskData(
+        task,
+        form,
+        tokenizer,
+        encoded,
+        validation,
+        getattr(transformers, AUTO_CLASSES[form]),
+        _head(task) if form == "classifier" else {},
+        _notes(task, encoded, validation),
+    )
+
+
+def _task(settings: TaskSettings) -> Task:
+    task = load_task(settings.task_name)
+    if task.kind not in settings.kinds:
+        raise RecipeError(
+            f"{task.name} is a {task.kind} task, and this command is for {' and '.join(settings.kinds)}",
+            remedy="The commands are: tune glue, tune lm, tune generation",
+        )
+    if isinstance(settings, GenerationSettings):
+        given = {name: value for name, value in settings.decoding.items() if value is not None}
+        task = task.model_copy(update={"decode": task.decode.model_copy(update=given)})
+    return task
+
+
+def _form(task: Task, config: Any, name: str) -> Form:
+    """The form that the model will have: a classifier gets a new head, a language model must bring its own."""
+    if task.kind in ("classification", "regression"):
+        return "classifier"
+    return require_form(task.kind, form_of_class((config.architectures or [""])[0]), name)
+
+
+def _splits(settings: TaskSettings, task: Task) -> tuple[Dataset, Dataset | None]:
+    train = load_split(task, "train", _given(settings.train_file, "train"))
+    if settings.max_train_samples and settings.max_train_samples < len(train):
+        train = train.shuffle(seed=settings.seed).select(range(settings.max_train_samples))
+    if settings.train_file is not None and settings.validation_file is None:
+        return train, None
+    name = settings.validation_split
+    return train, load_split(task, name, _given(settings.validation_file, name), limit=settings.max_eval_samples)
+
+
+def _given(path: Path | None, split: str) -> dict[str, str | Path] | None:
+    return None if path is None else {split: path}
+
+
+def _head(task: Task) -> dict[str, Any]:
+    if task.kind == "regression":
+        return {"num_labels": 1, "problem_type": "regression"}
+    names = dict(enumerate(task.labels))
+    return {
+        "num_labels": len(names),
+        "problem_type": "single_label_classification",
+        "id2label": names,
+        "label2id": {name: number for number, name in names.items()},
+    }
+
+
+def _notes(task: Task, train: Encoded, validation: Dataset | None) -> tuple[str, ...]:
+    notes = [f"{task.name}: {len(train.dataset):,} training samples"]
+    if validation is not None:
+        notes[0] += f", {len(validation):,} to validate on"
+    else:
+        notes.append("There is no validation data: the last state is taken for the best")
+    if train.truncated:
+        notes.append(f"Training data: {train}")
+    if train.cut_targets:
+        notes.append(f"Training data: {train.cut_targets:,} targets were longer than --max_target_length and were cut")
+    return tuple(notes)

@@ -1,0 +1,126 @@
+"""A task of `scoring` as the loop sees it: batches of its training data, their loss, scores on its validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, MaskingCollator, pad_id
+from hf_bias_patch.scoring.encode import Encoded
+from hf_bias_patch.scoring.forms import Form
+from hf_bias_patch.scoring.run import Options, evaluate
+from hf_bias_patch.scoring.tasks import Task
+from hf_bias_patch.tune.job import Batch
+from hf_bias_patch.tune.loss import label_loss, score_loss, token_loss
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+
+__all__ = ["TaskJob"]
+
+
+@dataclass(frozen=True)
+class TaskJob:
+    """A task with its data, ready for the loop.
+
+    Attributes:
+        task: what is asked.
+        form: of the model.
+        tokenizer: of the model.
+        train: encoded training data.
+        validation: canonical validation data; None if there is none, and then the last state is the best.
+        options: how to evaluate.
+        accelerator: of Accelerate; its processes share an evaluation.
+    """
+
+    task: Task
+    form: Form
+    tokenizer: Any
+    train: Encoded
+    validation: Dataset | None
+    options: Options
+    accelerator: Accelerator
+
+    @property
+    def main(self) -> str:
+        """The task's main metric."""
+        return self.task.main_metric
+
+    @property
+    def greater_is_better(self) -> bool:
+        """Whether more of it is better."""
+        return self.task.greater_is_better
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is data to validate on."""
+        return self.validation is not None
+
+    @cached_property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each training sample."""
+        return list(self.train.dataset["length"][:])
+
+    def batch(self, rows: Sequence[int], seed: Sequence[int]) -> Batch:
+        """Padded samples; of a masked model, masked anew in each epoch, each sample by a draw of its own."""
+        samples = [self.train.dataset[row] for row in rows]
+        if self.form == "masked":
+            samples = [self._masked(sample, (*seed, row)) for sample, row in zip(samples, rows, strict=True)]
+        batch = self._collator(samples)
+        return {name: value for name, value in batch.items() if name not in KEPT_ASIDE}
+
+    def count(self, batch: Batch) -> int:
+        """Samples of a classifier, tokens of a language model."""
+        labels = batch["labels"]
+        if self.form == "classifier":
+            return len(labels)
+        return int(((labels[:, 1:] if self.form == "causal" else labels) != IGNORED).sum())
+
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Cross-entropy in nats, or squared error, summed over what `count` counts."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        labels = batch["labels"]
+        if self.form == "seq2seq":
+            inputs["decoder_input_ids"] = self._shifted(model, labels)
+        logits = model(**inputs).logits
+        if self.form == "causal":
+            return token_loss(logits[:, :-1], labels[:, 1:])
+        if self.form != "classifier":
+            return token_loss(logits, labels)
+        return score_loss(logits, labels) if self.task.kind == "regression" else label_loss(logits, labels)
+
+    def evaluate(self, model: Any) -> Mapping[str, float]:
+        """The task's metrics on the validation data."""
+        assert self.validation is not None
+        bare = self.accelerator.unwrap_model(model)
+        scores = evaluate(
+            bare, self.tokenizer, self.task, self.validation, self.options, accelerator=self.accelerator
+        )
+        return scores.metrics
+
+    def _shifted(self, model: Any, labels: torch.Tensor) -> torch.Tensor:
+        bare = self.accelerator.unwrap_model(model)
+        shifted: torch.Tensor = bare.prepare_decoder_input_ids_from_labels(labels)
+        return shifted
+
+    @cached_property
+    def _collator(self) -> Collator:
+        return Collator(pad_id(self.tokenizer), multiple_of=8 if self.accelerator.device.type == "cuda" else 1)
+
+    def _masked(self, sample: dict[str, Any], seed: Sequence[int]) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        masking = MaskingCollator(
+            Collator(pad_id(self.tokenizer)),
+            self.tokenizer.mask_token_id,
+            len(self.tokenizer),
+            frozenset(self.tokenizer.all_special_ids),
+            generator=generator,
+        )
+        drawn = masking([sample])
+        return {**sample, "input_ids": drawn["input_ids"][0].tolist(), "labels": drawn["labels"][0].tolist()}

@@ -1,0 +1,41 @@
+"""What a run tells while it runs. The loop never prints; whoever starts it may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hf_bias_patch.tune.select import Selection
+
+__all__ = ["Silent", "Watcher"]
+
+
+class Watcher:
+    """Hears what happens; does nothing with it. Told by the main process only."""
+
+    def begin(self, selection: Selection, steps: int, first: int) -> None:
+        """Training begins.
+
+        Args:
+            selection: what trains.
+            steps: optimiser steps in all.
+            first: steps done before, in a run that is resumed.
+        """
+
+    def step(self, step: int, loss: float, samples: int, tokens: int) -> None:
+        """An optimiser step is done.
+
+        Args:
+            step: how many are done.
+            loss: mean over what counts in it.
+            samples, tokens: in it, of all processes; padding not counted.
+        """
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
+        """The model was evaluated."""
+
+    def say(self, text: str) -> None:
+        """Something a person should know."""
+
+
+class Silent(Watcher):
+    """Says nothing."""
