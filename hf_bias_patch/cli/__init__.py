@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -16,6 +17,7 @@ from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
 from hf_bias_patch.cli.patch import patch
 from hf_bias_patch.cli.revert import revert
+from hf_bias_patch.cli.tune_group import tune
 from hf_bias_patch.cli.verify import verify
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.version import __version__
@@ -47,12 +49,18 @@ def _options(
 
 for command in (inspect, patch, verify, revert, families):
     app.command()(command)
+app.add_typer(tune, name="tune")
 
 
 def main() -> None:
     """Run the command line; every error of this package ends as a message, never as a traceback."""
+    guarded(app)
+
+
+def guarded(command: Callable[[], object]) -> None:
+    """Call a command; every error of this package ends as a message and exit code 2."""
     try:
-        app()
+        command()
     except BiasPatchError as error:
         from hf_bias_patch.cli.console import stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.tune.slices import join_slices
 from hf_bias_patch.tune.state import save_tensors, trained_tensors
 
@@ -38,6 +39,7 @@ def save_model(loop: Loop, tokenizer: Any, folder: RunFolder) -> dict[str, Any]:
             bare = bare.merge_and_unload()
         except (ValueError, NotImplementedError, TypeError):
             kind = "adapter"
-    bare.save_pretrained(folder.model, **({"state_dict": state} if state else {}))
+    with quiet():
+        bare.save_pretrained(folder.model, **({"state_dict": state} if state else {}))
     tokenizer.save_pretrained(folder.model)
     return {"trained_bytes": folder.trained.stat().st_size, "saved_as": kind}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import BiasPatchError, TuneError
+from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.patching.recipe import make_recipe
@@ -82,7 +81,7 @@ def _load(place: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tup
     import torch
 
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = load(place, auto_class, output_loading_info=True, dtype=torch.float32, **config)
     except BiasPatchError:
         raise
@@ -100,19 +99,3 @@ def _load(place: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tup
 
 def _said(config: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in config.items() if isinstance(value, (int, str))) or "as asked"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the load report and bars of transformers: what is new is in the table of what trains."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -35,6 +35,7 @@ class Result:
         metrics: of the best evaluation.
         main: the metric that chose it.
         plain: all of results.json.
+        is_main: whether this is the process that speaks.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Result:
     metrics: Mapping[str, float]
     main: str
     plain: Mapping[str, Any]
+    is_main: bool
 
 
 def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
@@ -79,7 +81,10 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
             folder.write("plan.json", json.loads(prepared.plan.dumps()))
     _seed(settings.seed + 1 + accelerator.process_index)  # each process its own dropout
     loop = Loop(prepared.model, job, prepared.selection, settings, accelerator, folder, watcher)
-    outcome = loop.run()
+    try:
+        outcome = loop.run()
+    finally:
+        watcher.end()
     return _end(settings, data, prepared, loop, outcome, accelerator, folder)
 
 
@@ -109,7 +114,7 @@ def _end(
             folder.write("results.json", results)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return Result(folder.path, outcome.ended, outcome.metrics, data.task.main_metric, results)
+    return Result(folder.path, outcome.ended, outcome.metrics, data.task.main_metric, results, accelerator.is_main_process)
 
 
 def _accelerator(settings: TaskSettings) -> Accelerator:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hf_bias_patch.tune.select import Selection
 
-__all__ = ["Silent", "Watcher"]
+__all__ = ["Watcher"]
 
 
 class Watcher:
@@ -36,6 +36,5 @@ class Watcher:
     def say(self, text: str) -> None:
         """Something a person should know."""
 
-
-class Silent(Watcher):
-    """Says nothing."""
+    def end(self) -> None:
+        """Training is over, for whatever reason."""

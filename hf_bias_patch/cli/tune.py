@@ -1,0 +1,86 @@
+"""`hf-bias-patch tune`: train chosen biases of a checkpoint on a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_bias_patch.cli.options import AsJson
+from hf_bias_patch.cli.settings import ANY_DASHES, options_of
+from hf_bias_patch.tune.kinds import KINDS
+
+if TYPE_CHECKING:
+    from hf_bias_patch.tune.run import Result
+
+__all__ = ["TERMINATED", "command", "run_script"]
+
+TERMINATED = 143
+"""Exit code of a run that SIGTERM stopped, after it saved its state: 128 and the signal's number, as shells have it."""
+
+_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar and no table of what trains.")]
+
+def _command(name: str, about: str) -> Callable[..., None]:
+    def run(fields: Mapping[str, Any], as_json: AsJson = False, quiet: _Quiet = False) -> None:
+        _run(name, fields, as_json, quiet)
+
+    run.__doc__ = about
+    return options_of(KINDS[name], run)
+
+
+_COMMANDS = {
+    "glue": _command("glue", "Classification and regression: GLUE, and your own data of that shape."),
+    "lm": _command("lm", "Language modelling: causal for GPT-2 and its like, masked for BERT."),
+    "generation": _command("generation", "Summaries, and records in words: BART, T5, or GPT-2 from a prompt."),
+}
+
+
+def command(name: str) -> Any:
+    """The command `hf-bias-patch tune NAME`."""
+    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    made.command(name, context_settings={**ANY_DASHES, "help_option_names": ["-h", "--help"]})(_COMMANDS[name])
+    return typer.main.get_command(made)
+
+
+def run_script(name: str) -> None:
+    """The script of one kind: the same as `hf-bias-patch tune NAME`, for `accelerate launch`."""
+    from hf_bias_patch.cli import guarded
+
+    guarded(command(name))
+
+
+def _run(name: str, fields: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+    from hf_bias_patch.cli.progress import Bar
+    from hf_bias_patch.scoring.extra import need
+    from hf_bias_patch.tune.settings import make_settings
+    from hf_bias_patch.tune.watch import Watcher
+
+    settings = make_settings(KINDS[name], **fields)
+    need("accelerate")
+    from hf_bias_patch.tune.run import tune as run
+
+    watcher: Watcher = Watcher() if quiet or as_json else Bar()
+    result = run(settings, watcher)
+    if as_json:
+        typer.echo(json.dumps(result.plain, indent=2))
+    elif result.is_main:
+        _show(result)
+    raise typer.Exit(TERMINATED if result.ended == "terminated" else 0)
+
+
+def _show(result: Result) -> None:
+    from hf_bias_patch.cli.console import stdout, table
+
+    if result.ended == "terminated":
+        stdout().print(f"Stopped at step {result.plain['step']}, and saved. Go on with --resume.")
+        return
+    if result.ended == "early":
+        stdout().print(f"Stopped early, at step {result.plain['step']}: no better evaluation for a while.")
+    rows = table("metric", "value", numbers=("value",), title=f"At step {result.plain['best_step']}, the best")
+    for name, value in result.metrics.items():
+        rows.add_row(f"[bold]{name}[/]" if name == result.main else name, f"{value:.2f}")
+    if result.metrics:
+        stdout().print(rows)
+    stdout().print(f"Written: [bold]{result.folder}[/] (results.json; model/ loads with stock transformers)")

@@ -1,0 +1,12 @@
+"""Fine-tune a model that writes texts from texts: summaries, records in words.
+
+    python scripts/finetune_generation.py --model_name_or_path embedded:bart --task_name embedded:summary --output_dir out
+    accelerate launch scripts/finetune_generation.py …
+
+The same as `hf-bias-patch tune generation`; `--help` lists the options.
+"""
+
+from hf_bias_patch.cli.tune import run_script
+
+if __name__ == "__main__":
+    run_script("generation")

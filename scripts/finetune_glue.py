@@ -1,0 +1,12 @@
+"""Fine-tune a checkpoint on a GLUE task, or on your own data of that shape.
+
+    python scripts/finetune_glue.py --model_name_or_path embedded:bert --task_name embedded:opinion --output_dir out
+    accelerate launch scripts/finetune_glue.py …
+
+The same as `hf-bias-patch tune glue`; `--help` lists the options.
+"""
+
+from hf_bias_patch.cli.tune import run_script
+
+if __name__ == "__main__":
+    run_script("glue")

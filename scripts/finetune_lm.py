@@ -1,0 +1,12 @@
+"""Fine-tune a language model: causal for GPT-2 and its like, masked for BERT.
+
+    python scripts/finetune_lm.py --model_name_or_path embedded:gpt2 --task_name embedded:text --output_dir out
+    accelerate launch scripts/finetune_lm.py …
+
+The same as `hf-bias-patch tune lm`; `--help` lists the options.
+"""
+
+from hf_bias_patch.cli.tune import run_script
+
+if __name__ == "__main__":
+    run_script("lm")
