@@ -8,7 +8,10 @@
     ├── RecipeError      (ValueError)          the request is malformed or selects nothing
     ├── PlanError        (ValueError)          the request is clear, and refused for this checkpoint
     ├── TargetError      (OSError)             the place to write to cannot be used
-    └── VerifyError      (RuntimeError)        evidence could not be collected (a failed certificate is no error)
+    ├── VerifyError      (RuntimeError)        evidence could not be collected (a failed certificate is no error)
+    ├── TaskError        (ValueError)          a task is unknown, malformed, or does not fit the model
+    ├── DataError        (ValueError)          a task's data cannot be had, or is not what the task says
+    └── ExtraError       (ImportError)         a part of the package that is installed by name only is missing
 
 Each refines the built-in beside it, so that callers who know nothing of this package still catch it.
 Each message says what (which tensor, file or field), why, and what to do.
@@ -20,11 +23,14 @@ __all__ = [
     "ArgumentError",
     "BiasPatchError",
     "CheckpointError",
+    "DataError",
+    "ExtraError",
     "FamilyError",
     "PlanError",
     "RecipeError",
     "SourceError",
     "TargetError",
+    "TaskError",
     "VerifyError",
 ]
 
@@ -77,3 +83,15 @@ class TargetError(BiasPatchError, OSError):
 
 class VerifyError(BiasPatchError, RuntimeError):
     """Evidence could not be collected."""
+
+
+class TaskError(BiasPatchError, ValueError):
+    """A task is unknown, malformed, or does not fit the model."""
+
+
+class DataError(BiasPatchError, ValueError):
+    """A task's data cannot be had, or is not what the task says."""
+
+
+class ExtraError(BiasPatchError, ImportError):
+    """A part of the package that is installed by name only, such as `hf_bias_patch[tune]`, is missing."""
