@@ -14,6 +14,7 @@ from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import Form
 from hf_bias_patch.scoring.tasks import Task
+from hf_bias_patch.scoring.windows import Masked, blocks, windows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,6 +60,7 @@ def encode(
     training: bool = False,
     max_target_length: int = 128,
     stride: int | None = None,
+    masked: Masked = 0.15,
 ) -> Encoded:
     """Tokenise a data set for a task.
 
@@ -78,17 +80,16 @@ def encode(
         max_target_length: tokens a target may have, its end token included (generation, training).
         stride: tokens scored by each window but the first (language modelling, evaluation); half of `max_length` if
             None.
+        masked: share of the tokens that a masked model is scored on, or `each`, one at a time (the same).
 
     Raises:
         TaskError: the tokenizer lacks a token that the task needs, or `max_length` leaves no room.
     """
     if task.kind == "language_modelling":
-        from hf_bias_patch.scoring.windows import blocks, windows
-
         pieces = (
             blocks(dataset, tokenizer, task, max_length, form)
             if training
-            else windows(dataset, tokenizer, task, max_length, form, stride)
+            else windows(dataset, tokenizer, task, max_length, form, stride, masked)
         )
         made = _collect(pieces)
         return Encoded(made, 0, max(made["length"], default=0), max_length)
@@ -102,7 +103,8 @@ def encode(
 
 
 def _classified(dataset: Dataset, tokenizer: Any, max_length: int) -> Encoded:
-    truncated, longest, columns = 0, 0, {}
+    truncated, longest = 0, 0
+    columns: Columns = {}
     pair = "text_pair" in dataset.column_names
     for at in range(0, len(dataset), _BATCH):
         part = dataset[at : at + _BATCH]

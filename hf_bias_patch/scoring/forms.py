@@ -7,7 +7,7 @@ from typing import Any, Literal
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.measures import Kind
 
-__all__ = ["AUTO_CLASSES", "Form", "form_of", "form_of_class", "longest_input", "require_form"]
+__all__ = ["AUTO_CLASSES", "Form", "form_of", "form_of_class", "longest_input", "require_form", "unwrapped"]
 
 Form = Literal["classifier", "masked", "causal", "seq2seq"]
 
@@ -50,15 +50,20 @@ def _names(module: Any, mapping: str) -> list[Any]:
     return list(getattr(module, mapping).values())
 
 
+def unwrapped(model: Any) -> Any:
+    """The model inside of DistributedDataParallel and torch.compile, which has `config` and `generate`."""
+    for name in ("module", "_orig_mod", "module"):
+        model = getattr(model, name, model)
+    return model
+
+
 def form_of(model: Any) -> Form:
     """The form of a loaded model, also one wrapped by an adapter, by DistributedDataParallel or by torch.compile.
 
     Raises:
         TaskError: it has no head that any task here could use.
     """
-    inner = model
-    for name in ("module", "_orig_mod"):
-        inner = getattr(inner, name, inner)
+    inner = unwrapped(model)
     if hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()
     for kind in type(inner).__mro__:

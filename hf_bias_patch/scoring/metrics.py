@@ -90,7 +90,7 @@ def _metric(name: str, features: Any, answer: Any, library: str) -> Any:
         description=f"{name}, by {library}", citation="", features=datasets.Features(features), inputs_description=""
     )
 
-    class _Metric(evaluate.Metric):  # type: ignore[misc, name-defined]
+    class _Metric(evaluate.Metric):
         def _info(self) -> Any:
             return info
 

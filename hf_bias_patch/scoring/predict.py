@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.collate import KEPT_ASIDE
-from hf_bias_patch.scoring.tasks import Task
+from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, pad_id
+from hf_bias_patch.scoring.forms import unwrapped
+from hf_bias_patch.scoring.tasks import Decode, Task
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Predictions", "evaluating", "gather", "likelihoods", "predict_classes"]
+__all__ = ["Predictions", "evaluating", "gather", "likelihoods", "predict_classes", "predict_texts"]
 
 Predictions = dict[int, Any]
 """Number of a row → its answer: a list of logits, or a pair (summed negative log-likelihood, tokens), or a text."""
@@ -21,13 +23,16 @@ Predictions = dict[int, Any]
 Batch = Mapping[str, "torch.Tensor"]
 
 
-def predict_classes(model: Any, batches: Iterable[Batch], task: Task) -> Predictions:
+def predict_classes(
+    model: Any, batches: Iterable[Batch], task: Task, order: Sequence[int] | None = None
+) -> Predictions:
     """The logits of every row.
 
     Args:
         model: gives out `logits` (B × outputs).
         batches: as the collators make them, with `row`; they are moved to the model's device.
         task: classification or regression.
+        order: for each label of the task the output that stands for it; the same order if None.
 
     Returns:
         Row → list of float logits, as many as the task has outputs.
@@ -38,12 +43,14 @@ def predict_classes(model: Any, batches: Iterable[Batch], task: Task) -> Predict
     found: Predictions = {}
     with evaluating(model):
         for batch in batches:
-            logits = model(**_inputs(model, batch, labels=False)).logits.float().cpu()
+            logits = model(**_inputs(model, batch)).logits.float().cpu()
             if logits.ndim != 2 or logits.shape[1] != task.outputs:
                 raise TaskError(
                     f"The head gives {logits.shape[-1]} numbers, and {task.name} needs {task.outputs}",
                     remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name}`",
                 )
+            if order is not None:
+                logits = logits[:, list(order)]
             found.update(zip(batch["row"].tolist(), logits.tolist(), strict=True))
     return found
 
@@ -64,16 +71,58 @@ def likelihoods(model: Any, batches: Iterable[Batch], shifted: bool) -> Predicti
     found: Predictions = {}
     with evaluating(model):
         for batch in batches:
-            inputs = _inputs(model, batch, labels=False)
-            logits, labels = model(**inputs).logits, batch["labels"].to(model.device)
+            logits = model(**_inputs(model, batch)).logits
+            labels = batch["labels"].to(logits.device)
             if shifted:
                 logits, labels = logits[:, :-1], labels[:, 1:]
             for row, scores, wanted in zip(batch["row"].tolist(), logits, labels, strict=True):
-                here = wanted != -100
+                here = wanted != IGNORED
                 # Row by row: the float32 copy of the logits of a whole batch could double the memory needed.
                 losses = torch.nn.functional.cross_entropy(scores[here].float(), wanted[here], reduction="none")
                 found[row] = (losses.double().sum().item(), int(here.sum()))
     return found
+
+
+def predict_texts(model: Any, batches: Iterable[Batch], tokenizer: Any, decode: Decode, prompted: bool) -> Predictions:
+    """The text generated for every row.
+
+    Args:
+        model: an encoder-decoder, or a decoder-only model whose batches are padded on the left.
+        batches: with `row`.
+        tokenizer: of the model.
+        decode: beam search and length settings.
+        prompted: whether the model's output begins with its input, as that of a decoder-only model does.
+
+    Returns:
+        Row → text, without special tokens and outer blanks.
+    """
+    found: Predictions = {}
+    inner = unwrapped(model)
+    settings = _settings(inner, tokenizer, decode)
+    with evaluating(model):
+        for batch in batches:
+            ids = inner.generate(**_inputs(model, batch), generation_config=settings)
+            if prompted:
+                ids = ids[:, batch["input_ids"].shape[1] :]
+            texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            found.update(zip(batch["row"].tolist(), map(str.strip, texts), strict=True))
+    return found
+
+
+def _settings(model: Any, tokenizer: Any, decode: Decode) -> Any:
+    """The model's own generation config (its special tokens, say), with ours in place of its search settings."""
+    config = copy.deepcopy(model.generation_config)
+    config.update(
+        **decode.model_dump(),
+        do_sample=False,
+        early_stopping=decode.num_beams > 1,
+        max_length=None,
+        min_length=None,
+        pad_token_id=pad_id(tokenizer),
+    )
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    return config
 
 
 def gather(predictions: Predictions, accelerator: Any | None, rows: int) -> Predictions:
@@ -106,13 +155,15 @@ def evaluating(model: Any) -> Iterator[None]:
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        # Not inference_mode: what a model caches in there (rotary tables) could not be trained with afterwards.
+        with torch.no_grad():
             yield
     finally:
         for module, mode in before:
             module.training = mode
 
 
-def _inputs(model: Any, batch: Batch, labels: bool) -> dict[str, torch.Tensor]:
-    aside = KEPT_ASIDE if labels else (*KEPT_ASIDE, "labels")
-    return {name: value.to(model.device) for name, value in batch.items() if name not in aside}
+def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    """What the model reads: no labels, for then it would compute a loss that nobody asked for."""
+    device = next(model.parameters()).device
+    return {name: value.to(device) for name, value in batch.items() if name not in (*KEPT_ASIDE, "labels")}
