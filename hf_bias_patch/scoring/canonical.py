@@ -35,7 +35,7 @@ def canonical_rows(task: Task, rows: Iterable[Row], where: str, labels: bool = T
     made = (_row(task, row, number, where, labels) for number, row in enumerate(rows, 1))
     if task.kind == "language_modelling":
         return _texts(made, task.joined)
-    return _grouped(made) if task.grouped else made
+    return _grouped(made) if task.grouped and labels else made
 
 
 def _row(task: Task, raw: Row, number: int, where: str, labels: bool) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def _row(task: Task, raw: Row, number: int, where: str, labels: bool) -> dict[st
     at = f"{where}, row {number}"
     texts = [_text(row[name], f"{at}, column {name!r}") for name in task.text]
     if task.kind == "generation":
-        found = _references(row, str(task.label), at) if labels else []
-        return {"source": texts[0], "references": found}
+        found = {"references": _references(row, str(task.label), at)} if labels else {}
+        return {"source": texts[0], **found}
     made: dict[str, Any] = dict(zip(("text", "text_pair"), texts, strict=False))
     if task.label and labels:
         decide = _number if task.kind == "regression" else _label

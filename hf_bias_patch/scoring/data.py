@@ -37,7 +37,7 @@ def load_split(
         split: one of the task's splits, such as `validation`; any name where `files` has it.
         files: a local file or folder to read instead of the Hub; see `scoring/rows.py` for the formats.
         limit: only the first so many rows (questions, where several references make one).
-        labels: whether they are needed. If not, `label` is left out and `references` are empty.
+        labels: whether they are needed. If not, `label` or `references` is left out.
 
     Raises:
         DataError: no such split, file or column; a wrong label; a split without rows; the Hub cannot be reached, within
@@ -100,7 +100,7 @@ def _features(task: Task, labels: bool) -> Any:
     datasets = need("datasets")
     string = datasets.Value("string")
     if task.kind == "generation":
-        return datasets.Features({"source": string, "references": datasets.List(string)})
+        return datasets.Features({"source": string} | ({"references": datasets.List(string)} if labels else {}))
     features = dict(zip(("text", "text_pair"), [string] * len(task.text), strict=False))
     if labels and task.kind == "classification":
         features["label"] = datasets.Value("int64")

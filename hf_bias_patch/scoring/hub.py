@@ -39,7 +39,7 @@ def hub_rows(task: Task, split: str) -> Iterable[Row]:
 def _reachable(hub: Hub) -> bool:
     """Whether the Hub answers; asked once, with a time limit, where `load_dataset` would try again and again."""
     client = need("huggingface_hub")
-    if client.constants.HF_HUB_OFFLINE or need("datasets").config.HF_HUB_OFFLINE:
+    if need("huggingface_hub.constants").HF_HUB_OFFLINE or need("datasets").config.HF_HUB_OFFLINE:
         return False
     try:
         client.HfApi().dataset_info(hub.id, revision=hub.revision, timeout=_TIMEOUT)
@@ -55,7 +55,7 @@ def _offline(wanted: bool) -> Iterator[None]:
     """Keep the libraries from asking the network."""
     places: list[tuple[Any, str]] = [
         (need("datasets").config, "HF_HUB_OFFLINE"),
-        (need("huggingface_hub").constants, "HF_HUB_OFFLINE"),
+        (need("huggingface_hub.constants"), "HF_HUB_OFFLINE"),
     ]
     before = [getattr(place, name) for place, name in places]
     for place, name in places if wanted else ():

@@ -42,7 +42,8 @@ def generation_rows(
     if training:
         rows["labels"] = []
     truncated, longest, cut = 0, 0, 0
-    for source, references in zip(dataset["source"], dataset["references"], strict=True):
+    targets = dataset["references"] if training else [[]] * len(dataset)
+    for source, references in zip(dataset["source"], targets, strict=True):
         ids, tokens = prompt(source)
         truncated += tokens > room
         longest = max(longest, tokens)

@@ -17,7 +17,7 @@ from hf_bias_patch.patching import strict_yaml
 from hf_bias_patch.patching.wording import problems
 from hf_bias_patch.scoring.measures import MEAN, Kind, greater_is_better, measures_of
 
-__all__ = ["Decode", "Hub", "Task", "load_task", "make_task", "read_task", "task_names"]
+__all__ = ["Decode", "Hub", "Task", "dump_task", "load_task", "make_task", "read_task", "task_names"]
 
 _FOLDER = Path(__file__).parent / "tasks"
 
@@ -208,3 +208,8 @@ def _files() -> dict[str, Path]:
     return {
         path.relative_to(_FOLDER).with_suffix("").as_posix().replace("/", ":"): path for path in _FOLDER.rglob("*.yaml")
     }
+
+
+def dump_task(task: Task) -> str:
+    """A task as YAML that `read_task` reads back."""
+    return str(yaml.safe_dump(task.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True))
