@@ -115,6 +115,9 @@ TREE = {
     "PlanError": ValueError,
     "TargetError": OSError,
     "VerifyError": RuntimeError,
+    "TaskError": ValueError,
+    "DataError": ValueError,
+    "ExtraError": ImportError,
 }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import typer
 
+from hf_bias_patch.cli.evaluate import evaluate
 from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
 from hf_bias_patch.cli.patch import patch
@@ -47,7 +48,7 @@ def _options(
     """Options before the command."""
 
 
-for command in (inspect, patch, verify, revert, families):
+for command in (inspect, patch, verify, revert, families, evaluate):
     app.command()(command)
 app.add_typer(tune, name="tune")
 

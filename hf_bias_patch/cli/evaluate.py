@@ -1,0 +1,185 @@
+"""`hf-bias-patch evaluate`: the scores of a model on a task, without training."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hf_bias_patch.cli.options import AsJson, Model
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_bias_patch.scoring.run import Options, Scores
+    from hf_bias_patch.scoring.tasks import Decode, Task
+    from hf_bias_patch.scoring.windows import Masked
+
+__all__ = ["evaluate"]
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def _number(name: str, text: str, least: int | None = None) -> Any:
+    """An option in both spellings, `--batch-tokens` and `--batch_tokens`."""
+    return typer.Option(f"--{name}", f"--{name.replace('-', '_')}", help=text, min=least)
+
+
+def evaluate(
+    model: Model,
+    task: Annotated[
+        str, typer.Option("--task", "--task_name", help="A task's name (a wrong one lists all), or a YAML file of one.")
+    ],
+    split: Annotated[str | None, typer.Option(help="Of the task's splits.", show_default="validation")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Read this file or folder instead of the Hub.", metavar="PATH")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.", min=1)] = None,
+    batch_tokens: Annotated[int, _number("batch-tokens", "Tokens in a batch, padding included.", 1)] = 4096,
+    max_length: Annotated[int | None, _number("max-length", "Tokens that an input may have.", 4)] = None,
+    stride: Annotated[int | None, _number("stride", "Language modelling: tokens that each window scores.", 1)] = None,
+    masked: Annotated[
+        str, typer.Option(help="Masked language models: share of tokens masked at once, or `each`, one at a time.")
+    ] = "0.15",
+    num_beams: Annotated[int | None, _number("num-beams", "Generation: beams.", 1)] = None,
+    max_new_tokens: Annotated[int | None, _number("max-new-tokens", "Generation: longest answer.", 1)] = None,
+    min_new_tokens: Annotated[int | None, _number("min-new-tokens", "Generation: shortest answer.", 0)] = None,
+    length_penalty: Annotated[
+        float | None, _number("length-penalty", "Generation: above 0 favours long beams.")
+    ] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None, _number("no-repeat-ngram-size", "Generation: no n-gram of this size twice.", 0)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda.", show_default="a GPU if there is one")
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="To compute in.")] = "float32",
+    predict: Annotated[
+        Path | None,
+        typer.Option(help="Write predictions into this folder: for GLUE's test splits the server's files."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on a task, without training it."""
+    from hf_bias_patch.scoring.run import Options
+    from hf_bias_patch.scoring.tasks import load_task
+
+    asked = load_task(task)
+    decode = _decode(
+        asked,
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        length_penalty=length_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+    )
+    options = Options(batch_tokens, max_length, stride, _masked(masked), decode)
+    splits = [split] if split else [*asked.submission] if predict and asked.submission else ["validation"]
+    # All data first: it costs seconds and may be refused, where a large model takes minutes to load.
+    datasets = {name: _load(asked, name, file, limit, predict) for name in splits}
+    found = _answer(model, asked, datasets, options, predict, device, dtype)
+    if as_json:
+        plain = [_plain(scores, name, written) for name, (scores, written) in found.items()]
+        typer.echo(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    for name, (scores, written) in found.items():
+        _print(model, asked, name, scores, written, len(datasets[name]))
+
+
+def _load(task: Task, split: str, file: Path | None, limit: int | None, predict: Path | None) -> Dataset:
+    from hf_bias_patch.scoring.data import load_split
+
+    hidden = predict is not None and split in task.submission  # the server knows the labels, and nobody else
+    return load_split(task, split, file, limit, labels=not hidden)
+
+
+def _answer(
+    model: str,
+    task: Task,
+    datasets: dict[str, Dataset],
+    options: Options,
+    predict: Path | None,
+    device: str | None,
+    dtype: str,
+) -> dict[str, tuple[Scores | None, Path | None]]:
+    """Split → scores, where its labels are known, and the file of predictions, where one was asked for."""
+    from hf_bias_patch.cli.console import stderr
+    from hf_bias_patch.scoring.labels import decide
+    from hf_bias_patch.scoring.loading import load_scorable
+    from hf_bias_patch.scoring.run import answers, score
+    from hf_bias_patch.scoring.submission import write_predictions
+
+    found: dict[str, tuple[Scores | None, Path | None]] = {}
+    with stderr().status(f"loading {model}") as status:
+        loaded, tokenizer = load_scorable(model, task.kind, device=device, dtype=dtype)
+        for split, dataset in datasets.items():
+            status.update(f"{task.name}, {split}: {len(dataset):,} rows")
+            given = answers(loaded, tokenizer, task, dataset, options)
+            if given.encoded.truncated:
+                stderr().print(f"{task.name}, {split}: {given.encoded}", markup=False)
+            known = task.kind == "language_modelling" or {"label", "references"} & set(dataset.column_names)
+            scores = score(task, given, dataset, options) if known else None
+            written = None
+            if predict is not None:
+                decided = scores.predictions if scores else decide(task, list(given.predictions.values()))
+                written = write_predictions(task, split, decided, predict)
+            found[split] = (scores, written)
+    return found
+
+
+def _decode(task: Task, **given: Any) -> Decode:
+    """The task's settings of generation, with those given in their place."""
+    from pydantic import ValidationError
+
+    from hf_bias_patch.errors import TaskError
+    from hf_bias_patch.patching.wording import problems
+    from hf_bias_patch.scoring.tasks import Decode
+
+    try:
+        return Decode(**task.decode.model_dump() | {name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise TaskError("; ".join(problems(error))) from None
+
+
+def _masked(text: str) -> Masked:
+    from hf_bias_patch.errors import TaskError
+    from hf_bias_patch.scoring.windows import EACH
+
+    if text == EACH:
+        return EACH
+    try:
+        return float(text)
+    except ValueError:
+        raise TaskError(f"--masked {text} is no share of the tokens", remedy="Write 0.15 or each") from None
+
+
+def _plain(scores: Scores | None, split: str, written: Path | None) -> dict[str, Any]:
+    """JSON values; JSON has no infinity, which a perplexity can be."""
+    plain: dict[str, Any] = {"split": split, **(scores.plain() if scores else {})}
+    if scores:
+        plain["metrics"] = {n: v if math.isfinite(v) else str(v) for n, v in scores.metrics.items()}
+    return plain | ({"predictions": str(written)} if written else {})
+
+
+def _print(model: str, task: Task, split: str, scores: Scores | None, written: Path | None, rows: int) -> None:
+    from hf_bias_patch.cli.console import stdout, table
+    from hf_bias_patch.scoring.measures import MEASURES
+
+    if scores is None:
+        stdout().print(
+            f"{model} on {task.name}, {split}: {rows:,} rows predicted; their labels are hidden.", markup=False
+        )
+    else:
+        stdout().print(f"{model} on {task.name} (version {task.version}), {split}: {rows:,} rows\n", markup=False)
+        shown = table("metric", "value", "what", numbers=("value",))
+        for name, value in scores.metrics.items():
+            what = MEASURES[name].what if name in MEASURES else "mean of the metrics"
+            shown.add_row(f"[bold]{name}[/]" if name == scores.main_metric else name, f"{value:.4g}", what)
+        stdout().print(shown)
+        for note in scores.notes:
+            stdout().print(f"Note: {note}", markup=False)
+    if written is not None:
+        stdout().print(f"Predictions written: {written}", markup=False, soft_wrap=True)

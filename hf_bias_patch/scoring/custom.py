@@ -1,0 +1,147 @@
+"""The user's own files as a task: kind, columns and labels are read off the training file where they are not given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.errors import DataError, TaskError
+from hf_bias_patch.scoring.measures import MEAN, Kind
+from hf_bias_patch.scoring.rows import Row, read_rows
+from hf_bias_patch.scoring.tasks import Task, make_task
+
+__all__ = ["custom_task"]
+
+_NO_TEXT = {"id", "idx", "index", "row", "label", "labels"}
+_LABELS = ("label", "labels", "score", "target", "summary", "references", "reference")
+_MOST = 100  # distinct labels; more are a mistake: numbers to predict, or texts
+_METRICS: dict[Kind, tuple[tuple[str, ...], str]] = {
+    "classification": (("accuracy",), "accuracy"),
+    "regression": (("pearson", "spearman"), MEAN),
+    "language_modelling": (("loss", "perplexity", "word_perplexity"), "perplexity"),
+    "generation": (("rouge1", "rouge2", "rougeL", "bleu", "chrf"), "rougeL"),
+}
+
+
+def custom_task(
+    files: Mapping[str, str | Path],
+    *,
+    kind: Kind | None = None,
+    text: Sequence[str] | None = None,
+    label: str | None = None,
+    labels: Sequence[str] | None = None,
+    name: str = "custom",
+    **fields: Any,
+) -> Task:
+    """A task of local files, in the shape of those that come with the package.
+
+    Args:
+        files: split → file; `train` is looked at, or the first where it is not there.
+        kind: by default regression where a label is a fraction, else classification.
+        text: columns of the input; by default all that hold text and are no label or number of the row.
+        label: column of the label or reference; by default `label`, or the last column for generation.
+        labels: their names, in the order of their numbers; by default those in the file, sorted.
+        name: of the task.
+        fields: any other field of `Task`, such as `metrics`, `main_metric`, `prompt`.
+
+    Raises:
+        DataError: there is no file, it is empty, or a column is missing.
+        TaskError: what is given or read makes no task.
+    """
+    if not files:
+        raise DataError("No file was given", remedy="Give at least a training or validation file")
+    path = Path(files.get("train") or next(iter(files.values())))
+    rows = read_rows(path)
+    first = next(iter(rows), None)
+    if first is None:
+        raise DataError(f"{path} holds no rows")
+    columns = list(first)
+    if kind != "language_modelling":
+        label = label or _label_column(columns, kind, path)
+        values = _values(chain([first], rows), label, path) if kind != "generation" else []
+        kind = kind or ("regression" if any(_fraction(value) for value in values) else "classification")
+        if kind == "classification":
+            labels = labels or _label_names(values, label, path)
+    text = text or _text_columns(first, label, kind, path)
+    metrics, main = _METRICS[kind]
+    if kind == "classification" and len(labels or ()) == 2:
+        metrics = (*metrics, "f1", "matthews")
+    return make_task(
+        **{
+            "name": name,
+            "kind": kind,
+            "about": f"own data: {path.name}",
+            "files": {split: str(place) for split, place in files.items()},
+            "text": tuple(text),
+            "label": None if kind == "language_modelling" else label,
+            "labels": tuple(labels or ()) if kind == "classification" else (),
+            "metrics": metrics,
+            "main_metric": main,
+            "grouped": kind == "generation",
+            "joined": kind == "language_modelling" and path.suffix == ".txt",
+            **fields,
+        }
+    )
+
+
+def _label_column(columns: list[str], kind: Kind | None, path: Path) -> str:
+    known = [name for name in _LABELS if name in columns]
+    if known:
+        return known[0]
+    if kind == "generation" and len(columns) > 1:
+        return columns[-1]
+    raise DataError(
+        f"{path}: there is no column 'label'; it has {', '.join(map(repr, columns))}", remedy="Name the label's column"
+    )
+
+
+def _text_columns(row: Row, label: str | None, kind: Kind, path: Path) -> list[str]:
+    known = [name for name in row if name != label and name.lower() not in _NO_TEXT and isinstance(row[name], str)]
+    most = 2 if kind in ("classification", "regression") else 1
+    if kind == "language_modelling" and "text" in known:
+        return ["text"]
+    if not 1 <= len(known) <= most:
+        raise TaskError(
+            f"{path} has {len(known)} columns that may be the input ({', '.join(known) or 'none'}), "
+            f"and a {kind} task has {' or '.join('12'[:most])}",
+            remedy="Name the columns of the input",
+        )
+    return known
+
+
+def _values(rows: Any, label: str, path: Path) -> list[Any]:
+    found: dict[Any, None] = {}
+    for row in rows:
+        if label not in row:
+            raise DataError(f"{path}: there is no column {label!r}; it has {', '.join(map(repr, row))}")
+        found[row[label]] = None
+    return list(found)
+
+
+def _fraction(value: Any) -> bool:
+    try:
+        return not float(value).is_integer() or isinstance(value, float)
+    except (TypeError, ValueError):
+        return False
+
+
+def _label_names(values: list[Any], label: str, path: Path) -> list[str]:
+    names = {str(value) for value in values if value is not None}
+    if not 2 <= len(names) <= _MOST:
+        shown = ", ".join(islice(sorted(names), 3))
+        raise DataError(
+            f"{path}, column {label!r} holds {len(names)} different labels ({shown}, …), and 2 to {_MOST} are taken",
+            remedy="Name the label's column, or the kind of the task",
+        )
+    return sorted(names, key=lambda name: (_order(name), name))
+
+
+def _order(name: str) -> float:
+    """Numbers in the order of numbers, before everything else."""
+    try:
+        return float(name)
+    except ValueError:
+        return math.inf

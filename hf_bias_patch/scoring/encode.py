@@ -1,0 +1,152 @@
+"""From canonical columns to token ids, laid out for the form of a model, with a count of what had to be cut.
+
+Every encoded row keeps `row`, the number of the canonical row it comes from, and `length`, its tokens. So a prediction
+is known by its row, in whatever order, batch or process it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.errors import TaskError
+from hf_bias_patch.scoring.extra import need
+from hf_bias_patch.scoring.forms import Form
+from hf_bias_patch.scoring.tasks import Task
+from hf_bias_patch.scoring.windows import Masked, blocks, windows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["Encoded", "encode"]
+
+Columns = dict[str, list[Any]]
+_BATCH = 1000  # rows that a fast tokenizer is given at a time
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids, and what became of long texts.
+
+    Attributes:
+        dataset: a row an input: `input_ids`, `token_type_ids` where the tokenizer gives them, `labels` where there
+            are any, `row`, `length`. No padding: the collators of `scoring/collate.py` do that.
+        truncated: inputs that were longer than the model takes, and were cut.
+        cut_targets: targets that were cut (generation, training only).
+        longest: tokens of the longest input before cutting.
+        max_length: tokens that the model takes.
+    """
+
+    dataset: Dataset
+    truncated: int
+    longest: int
+    max_length: int
+    cut_targets: int = 0
+
+    def __str__(self) -> str:
+        if not self.truncated:
+            return f"no text is longer than {self.max_length} tokens"
+        return f"{self.truncated} texts are longer than {self.max_length} tokens (up to {self.longest}) and were cut"
+
+
+def encode(
+    dataset: Dataset,
+    tokenizer: Any,
+    task: Task,
+    max_length: int,
+    *,
+    form: Form,
+    training: bool = False,
+    max_target_length: int = 128,
+    stride: int | None = None,
+    masked: Masked = 0.15,
+) -> Encoded:
+    """Tokenise a data set for a task.
+
+    classification, regression: `labels` is an int or a float, left out where the data set has none.
+    language modelling, training: blocks of `max_length` tokens; `labels` equal `input_ids` for a causal model (a masked
+    one draws its labels in the collator). Evaluation: windows, see `scoring/windows.py`.
+    generation, training: a row for each reference, `labels` the target; a decoder-only model reads prompt, target and
+    end in one, with -100 as the label of the prompt. Evaluation: a row for each source, no labels.
+
+    Args:
+        dataset: canonical columns (`scoring.data.load_split`).
+        tokenizer: of the model.
+        task: what is asked.
+        max_length: tokens an input may have; see `scoring.forms.longest_input`.
+        form: of the model.
+        training: whether the rows are to be learnt from or to be answered.
+        max_target_length: tokens a target may have, its end token included (generation, training).
+        stride: tokens scored by each window but the first (language modelling, evaluation); half of `max_length` if
+            None.
+        masked: share of the tokens that a masked model is scored on, or `each`, one at a time (the same).
+
+    Raises:
+        TaskError: the tokenizer lacks a token that the task needs, or `max_length` leaves no room.
+    """
+    if task.kind == "language_modelling":
+        pieces = (
+            blocks(dataset, tokenizer, task, max_length, form)
+            if training
+            else windows(dataset, tokenizer, task, max_length, form, stride, masked)
+        )
+        made = _collect(pieces)
+        return Encoded(made, 0, max(made["length"], default=0), max_length)
+    if task.kind == "generation":
+        from hf_bias_patch.scoring.prompts import generation_rows
+
+        return generation_rows(dataset, tokenizer, task, max_length, form, training, max_target_length)
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        raise TaskError("The tokenizer has neither a padding nor an end token", why="Batches cannot be padded")
+    return _classified(dataset, tokenizer, max_length)
+
+
+def _classified(dataset: Dataset, tokenizer: Any, max_length: int) -> Encoded:
+    truncated, longest = 0, 0
+    columns: Columns = {}
+    pair = "text_pair" in dataset.column_names
+    for at in range(0, len(dataset), _BATCH):
+        part = dataset[at : at + _BATCH]
+        texts = [part["text"], part["text_pair"]] if pair else [part["text"]]
+        made = dict(tokenizer(*texts, return_attention_mask=False, verbose=False))
+        lengths = [len(ids) for ids in made["input_ids"]]
+        longest = max(longest, *lengths)
+        if over := [i for i, length in enumerate(lengths) if length > max_length]:
+            truncated += len(over)
+            cut = tokenizer(
+                *([column[i] for i in over] for column in texts),
+                return_attention_mask=False,
+                truncation=True,
+                max_length=max_length,
+            )
+            for name, values in cut.items():
+                for i, value in zip(over, values, strict=True):
+                    made[name][i] = value
+        if "label" in part:
+            made["labels"] = part["label"]
+        _extend(columns, made, at)
+    return Encoded(need("datasets").Dataset.from_dict(columns), truncated, longest, max_length)
+
+
+def _extend(columns: Columns, made: Mapping[str, list[Any]], at: int) -> None:
+    count = len(made["input_ids"])
+    more = {"row": list(range(at, at + count)), "length": [len(ids) for ids in made["input_ids"]]}
+    for name, values in {**made, **more}.items():
+        columns.setdefault(name, []).extend(values)
+
+
+def _collect(pieces: Iterator[dict[str, Any]]) -> Dataset:
+    """Rows as a data set, a few thousand of them Python objects at a time."""
+    datasets = need("datasets")
+    columns: Columns = {}
+    parts = []
+    for piece in pieces:
+        for name, value in piece.items():
+            columns.setdefault(name, []).append(value)
+        if len(columns["row"]) >= 10 * _BATCH:
+            parts.append(datasets.Dataset.from_dict(columns))
+            columns = {}
+    if columns or not parts:
+        parts.append(datasets.Dataset.from_dict(columns or {"input_ids": [], "row": [], "length": []}))
+    return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]

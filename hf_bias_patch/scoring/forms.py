@@ -1,0 +1,109 @@
+"""What kind of model answers: by its head, which says how texts must be laid out for it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from hf_bias_patch.errors import TaskError
+from hf_bias_patch.scoring.measures import Kind
+
+__all__ = ["AUTO_CLASSES", "Form", "form_of", "form_of_class", "longest_input", "require_form", "unwrapped"]
+
+Form = Literal["classifier", "masked", "causal", "seq2seq"]
+
+AUTO_CLASSES: dict[Form, str] = {
+    "classifier": "AutoModelForSequenceClassification",
+    "masked": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+_MAPPINGS: dict[Form, str] = {
+    "classifier": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "seq2seq": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "causal": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "masked": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+}
+_TAKEN: dict[Kind, tuple[Form, ...]] = {
+    "classification": ("classifier",),
+    "regression": ("classifier",),
+    "language_modelling": ("causal", "masked"),
+    "generation": ("seq2seq", "causal"),
+}
+_ENDLESS = 1_000_000  # tokenizers without a limit say some astronomic number
+
+# Their positions start after the number of the padding token.
+_SHIFTED = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "roberta-prelayernorm"}
+
+
+def form_of_class(name: str) -> Form | None:
+    """The form of a transformers class by its name, such as `BertForMaskedLM`; None if it has another head or none."""
+    from transformers.models.auto import modeling_auto
+
+    # BART's class of generation is in the masked table too: the first table that knows a class decides.
+    for form, mapping in _MAPPINGS.items():
+        if any(name in (known if isinstance(known, tuple) else (known,)) for known in _names(modeling_auto, mapping)):
+            return form
+    return None
+
+
+def _names(module: Any, mapping: str) -> list[Any]:
+    return list(getattr(module, mapping).values())
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside of DistributedDataParallel and torch.compile, which has `config` and `generate`."""
+    for name in ("module", "_orig_mod", "module"):
+        model = getattr(model, name, model)
+    return model
+
+
+def form_of(model: Any) -> Form:
+    """The form of a loaded model, also one wrapped by an adapter, by DistributedDataParallel or by torch.compile.
+
+    Raises:
+        TaskError: it has no head that any task here could use.
+    """
+    inner = unwrapped(model)
+    if hasattr(inner, "get_base_model"):
+        inner = inner.get_base_model()
+    for kind in type(inner).__mro__:
+        if form := form_of_class(kind.__name__):
+            return form
+    raise TaskError(
+        f"{type(inner).__name__} has no head for any task here",
+        remedy=f"Load it with one of {', '.join(AUTO_CLASSES.values())}",
+    )
+
+
+def require_form(kind: Kind, form: Form | None, name: str) -> Form:
+    """`form`, if a task of this kind can be asked of it.
+
+    Args:
+        kind: of the task.
+        form: of the model; None if it has no head that is known here.
+        name: of the model, for the error.
+
+    Raises:
+        TaskError: it cannot.
+    """
+    taken = _TAKEN[kind]
+    if form in taken:
+        assert form is not None
+        return form
+    has = f"a head for {AUTO_CLASSES[form].removeprefix('AutoModelFor')}" if form else "no head that is known here"
+    needs = " or ".join(AUTO_CLASSES[wanted].removeprefix("AutoModelFor") for wanted in taken)
+    remedy = f"Take a model of the kind {needs}"
+    if taken == ("classifier",):
+        remedy = "Train one first: `hf-bias-patch tune glue`, or take a checkpoint that was tuned on the task"
+    raise TaskError(f"{name} has {has}, and a {kind} task needs one for {needs}", remedy=remedy)
+
+
+def longest_input(tokenizer: Any, config: Any) -> int:
+    """Tokens that a model takes at once: what its positions and its tokenizer both allow; 1024 if neither says."""
+    limits = [tokenizer.model_max_length]
+    for name in ("max_position_embeddings", "n_positions", "max_source_positions", "n_ctx"):
+        if isinstance(positions := getattr(config, name, None), int) and positions > 0:
+            shifted = config.model_type in _SHIFTED and config.pad_token_id is not None
+            limits.append(positions - (config.pad_token_id + 1 if shifted else 0))
+            break
+    return int(min((limit for limit in limits if limit < _ENDLESS), default=1024))

@@ -1,0 +1,82 @@
+"""Raw rows from a data set on the Hub, or from the cache of an earlier look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from hf_bias_patch.errors import DataError
+from hf_bias_patch.scoring.extra import need
+from hf_bias_patch.scoring.rows import Row
+from hf_bias_patch.scoring.tasks import Hub, Task
+
+__all__ = ["hub_rows"]
+
+_TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
+
+
+def hub_rows(task: Task, split: str) -> Iterable[Row]:
+    """The rows of a split on the Hub. What is in the cache needs no network.
+
+    Raises:
+        DataError: the task is on no Hub, the Hub cannot be reached, or it has no such data. Within seconds.
+    """
+    hub = task.hub
+    if hub is None:
+        raise DataError(f"{task.name} is on no Hub", remedy="Give a file (--file)")
+    reachable = _reachable(hub)
+    with _offline(not reachable):
+        try:
+            found = need("datasets").load_dataset(
+                hub.id, hub.config, revision=hub.revision, split=task.splits.get(split, split)
+            )
+        except Exception as error:  # each version of these libraries has its own errors
+            _refuse(task, hub, reachable, error)
+    return iter(found)
+
+
+def _reachable(hub: Hub) -> bool:
+    """Whether the Hub answers; asked once, with a time limit, where `load_dataset` would try again and again."""
+    client = need("huggingface_hub")
+    if need("huggingface_hub.constants").HF_HUB_OFFLINE or need("datasets").config.HF_HUB_OFFLINE:
+        return False
+    try:
+        client.HfApi().dataset_info(hub.id, revision=hub.revision, timeout=_TIMEOUT)
+    except client.errors.HfHubHTTPError:
+        return True  # it answers, if only to say no; `load_dataset` will get the same answer and may have a cache
+    except Exception:  # of the transport: no route, no name, too slow
+        return False
+    return True
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Keep the libraries from asking the network."""
+    places: list[tuple[Any, str]] = [
+        (need("datasets").config, "HF_HUB_OFFLINE"),
+        (need("huggingface_hub.constants"), "HF_HUB_OFFLINE"),
+    ]
+    before = [getattr(place, name) for place, name in places]
+    for place, name in places if wanted else ():
+        setattr(place, name, True)
+    try:
+        yield
+    finally:
+        for (place, name), value in zip(places, before, strict=True):
+            setattr(place, name, value)
+
+
+def _refuse(task: Task, hub: Hub, reachable: bool, error: Exception) -> NoReturn:
+    cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    at = f"{hub.id} ({hub.config})" if hub.config else hub.id
+    what = (
+        f"{at} cannot be had from the Hub" if reachable else f"The Hub cannot be reached for {at}, and no cache has it"
+    )
+    raise DataError(
+        what,
+        why=cause,
+        remedy=f"Give a local file or folder of {task.name} (--file; columns {', '.join(task.text)}"
+        f"{f' and {task.label}' if task.label else ''}), or fetch it where there is a network "
+        f"(`hf download {hub.id} --repo-type dataset`)",
+    ) from error

@@ -1,0 +1,53 @@
+"""A model with its tokenizer and a head that suits a kind of task, from whatever MODEL may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import SourceError, TaskError
+from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
+from hf_bias_patch.patching.loading import load
+from hf_bias_patch.scoring.extra import need
+from hf_bias_patch.scoring.forms import form_of_class, require_form
+from hf_bias_patch.scoring.measures import Kind
+
+__all__ = ["load_scorable"]
+
+
+def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: str = "float32") -> tuple[Any, Any]:
+    """Load a checkpoint, or a variant of either storage, to be scored as it is.
+
+    Args:
+        model: a folder, `embedded:NAME` or a Hub id.
+        kind: of the task that it must have a head for.
+        device: such as `cuda`; a GPU if there is one, if None.
+        dtype: of torch, such as `bfloat16`.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
+
+    Raises:
+        SourceError: MODEL leads nowhere, or has no tokenizer.
+        TaskError: it has no head for the task, or the head's values are not in its files.
+    """
+    need("torch")
+    import torch
+    import transformers
+
+    source = resolve(model)
+    tokenizer = load_tokenizer(source)
+    if tokenizer is None:
+        raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
+    with quiet():
+        config = transformers.AutoConfig.from_pretrained(folder_of(source), local_files_only=True)
+        require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
+        loaded: Any = load(folder_of(source), dtype=getattr(torch, dtype), output_loading_info=True)
+    found, report = loaded
+    if missing := sorted(map(str, report["missing_keys"])):
+        raise TaskError(
+            f"{source.name} lacks {len(missing)} parameters, such as {missing[0]}",
+            why="They would be drawn at random, and so would the scores",
+            remedy="Take a checkpoint that was saved with its head, or tune one: `hf-bias-patch tune`",
+        )
+    return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer

@@ -1,0 +1,169 @@
+"""What a model answers, row by row. Pure: no metrics, no printing, nothing changed but the model's mode meanwhile."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.errors import TaskError
+from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, pad_id
+from hf_bias_patch.scoring.forms import unwrapped
+from hf_bias_patch.scoring.tasks import Decode, Task
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Predictions", "evaluating", "gather", "likelihoods", "predict_classes", "predict_texts"]
+
+Predictions = dict[int, Any]
+"""Number of a row → its answer: a list of logits, or a pair (summed negative log-likelihood, tokens), or a text."""
+
+Batch = Mapping[str, "torch.Tensor"]
+
+
+def predict_classes(
+    model: Any, batches: Iterable[Batch], task: Task, order: Sequence[int] | None = None
+) -> Predictions:
+    """The logits of every row.
+
+    Args:
+        model: gives out `logits` (B × outputs).
+        batches: as the collators make them, with `row`; they are moved to the model's device.
+        task: classification or regression.
+        order: for each label of the task the output that stands for it; the same order if None.
+
+    Returns:
+        Row → list of float logits, as many as the task has outputs.
+
+    Raises:
+        TaskError: the head has another number of outputs.
+    """
+    found: Predictions = {}
+    with evaluating(model):
+        for batch in batches:
+            logits = model(**_inputs(model, batch)).logits.float().cpu()
+            if logits.ndim != 2 or logits.shape[1] != task.outputs:
+                raise TaskError(
+                    f"The head gives {logits.shape[-1]} numbers, and {task.name} needs {task.outputs}",
+                    remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name}`",
+                )
+            if order is not None:
+                logits = logits[:, list(order)]
+            found.update(zip(batch["row"].tolist(), logits.tolist(), strict=True))
+    return found
+
+
+def likelihoods(model: Any, batches: Iterable[Batch], shifted: bool) -> Predictions:
+    """The negative log-likelihood of the labels of every row.
+
+    Args:
+        model: gives out `logits` (B × T × vocabulary).
+        batches: with `row` and `labels`, which are -100 where nothing is scored.
+        shifted: whether the logits at a position are for the next one, as in a causal model.
+
+    Returns:
+        Row → (sum in nats, number of labels).
+    """
+    import torch
+
+    found: Predictions = {}
+    with evaluating(model):
+        for batch in batches:
+            logits = model(**_inputs(model, batch)).logits
+            labels = batch["labels"].to(logits.device)
+            if shifted:
+                logits, labels = logits[:, :-1], labels[:, 1:]
+            for row, scores, wanted in zip(batch["row"].tolist(), logits, labels, strict=True):
+                here = wanted != IGNORED
+                # Row by row: the float32 copy of the logits of a whole batch could double the memory needed.
+                losses = torch.nn.functional.cross_entropy(scores[here].float(), wanted[here], reduction="none")
+                found[row] = (losses.double().sum().item(), int(here.sum()))
+    return found
+
+
+def predict_texts(model: Any, batches: Iterable[Batch], tokenizer: Any, decode: Decode, prompted: bool) -> Predictions:
+    """The text generated for every row.
+
+    Args:
+        model: an encoder-decoder, or a decoder-only model whose batches are padded on the left.
+        batches: with `row`.
+        tokenizer: of the model.
+        decode: beam search and length settings.
+        prompted: whether the model's output begins with its input, as that of a decoder-only model does.
+
+    Returns:
+        Row → text, without special tokens and outer blanks.
+    """
+    found: Predictions = {}
+    inner = unwrapped(model)
+    settings = _settings(inner, tokenizer, decode)
+    with evaluating(model):
+        for batch in batches:
+            ids = inner.generate(**_inputs(model, batch), generation_config=settings)
+            if prompted:
+                ids = ids[:, batch["input_ids"].shape[1] :]
+            texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            found.update(zip(batch["row"].tolist(), map(str.strip, texts), strict=True))
+    return found
+
+
+def _settings(model: Any, tokenizer: Any, decode: Decode) -> Any:
+    """The model's own generation config (its special tokens, say), with ours in place of its search settings."""
+    config = copy.deepcopy(model.generation_config)
+    config.update(
+        **decode.model_dump(),
+        do_sample=False,
+        early_stopping=decode.num_beams > 1,
+        max_length=None,
+        min_length=None,
+        pad_token_id=pad_id(tokenizer),
+    )
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    return config
+
+
+def gather(predictions: Predictions, accelerator: Any | None, rows: int) -> Predictions:
+    """Everybody's predictions, on every process, each row once.
+
+    Samplers repeat rows to fill the last round; a row's number tells the repetitions, so nothing is counted twice.
+
+    Args:
+        predictions: of this process.
+        accelerator: of Accelerate; None for a single process.
+        rows: numbers 0 to `rows` - 1 must all be there.
+
+    Raises:
+        TaskError: rows are missing.
+    """
+    if accelerator is not None and accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        predictions = dict(gather_object(list(predictions.items())))
+    if missing := rows - len(predictions.keys() & set(range(rows))):
+        raise TaskError(f"{missing} of {rows} rows were not predicted", why="The batches did not cover the data set")
+    return {row: predictions[row] for row in range(rows)}
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """No dropout and no gradients; the mode of every module is restored."""
+    import torch
+
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        # Not inference_mode: what a model caches in there (rotary tables) could not be trained with afterwards.
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    """What the model reads: no labels, for then it would compute a loss that nobody asked for."""
+    device = next(model.parameters()).device
+    return {name: value.to(device) for name, value in batch.items() if name not in (*KEPT_ASIDE, "labels")}

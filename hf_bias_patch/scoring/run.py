@@ -1,0 +1,234 @@
+"""Scores of a model on a task, without any training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.scoring.collate import Collator, pad_id
+from hf_bias_patch.scoring.encode import Encoded, encode
+from hf_bias_patch.scoring.forms import Form, form_of, longest_input, require_form, unwrapped
+from hf_bias_patch.scoring.labels import decide, label_order
+from hf_bias_patch.scoring.metrics import compute, perplexity
+from hf_bias_patch.scoring.predict import Predictions, gather, likelihoods, predict_classes, predict_texts
+from hf_bias_patch.scoring.tasks import Decode, Task
+from hf_bias_patch.scoring.windows import EACH, Masked
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["Answers", "Options", "Scores", "answers", "batches_by_length", "evaluate", "score"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate.
+
+    Attributes:
+        batch_tokens: tokens in a batch, padding included; of a generating model, tokens of the input times beams.
+            Changes scores by rounding only.
+        max_length: tokens an input may have; what the model takes if None.
+        stride: tokens that each window after the first scores (causal language modelling); half a window if None.
+        masked: share of the tokens a masked language model is scored on, or `each`, one at a time.
+        decode: beam search and length settings; the task's if None.
+    """
+
+    batch_tokens: int = 4096
+    max_length: int | None = None
+    stride: int | None = None
+    masked: Masked = 0.15
+    decode: Decode | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered.
+
+    Attributes:
+        predictions: by the number of the encoded row; complete, in order.
+        encoded: the inputs, and what was cut of them.
+        form: of the model.
+        notes: what a reader should know.
+        seconds: wall time.
+    """
+
+    predictions: Predictions
+    encoded: Encoded
+    form: Form
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What came out.
+
+    Attributes:
+        task, version: of the task.
+        metrics: name → value; units are those of scoring/measures.py.
+        main_metric: the metric that sums it up.
+        rows: rows of the data set.
+        truncated: inputs that were longer than the model takes, and were cut.
+        seconds: wall time of prediction.
+        notes: what a reader should know.
+        predictions: in the order of the rows: label numbers, floats or texts; empty for language modelling.
+    """
+
+    task: str
+    version: int
+    metrics: dict[str, float]
+    main_metric: str
+    rows: int
+    truncated: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+    predictions: tuple[Any, ...] = field(default=(), repr=False)
+
+    @property
+    def main(self) -> float:
+        """The value of the main metric."""
+        return self.metrics[self.main_metric]
+
+    def plain(self) -> dict[str, Any]:
+        """All but the predictions, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "predictions"}
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    dataset: Dataset,
+    options: Options | None = None,
+    *,
+    accelerator: Any | None = None,
+) -> Scores:
+    """Score a model on a data set.
+
+    Args:
+        model: of transformers, with a head that suits the task; its mode and device stay as they are.
+        tokenizer: its tokenizer.
+        task: what is asked.
+        dataset: canonical columns with labels or references (`scoring.data.load_split`).
+        options: how; the defaults if None.
+        accelerator: of Accelerate, where several processes share the work; each gets all scores.
+
+    Raises:
+        TaskError: the model's head does not suit the task, or its answers are not finite.
+    """
+    options = options or Options()
+    return score(task, answers(model, tokenizer, task, dataset, options, accelerator=accelerator), dataset, options)
+
+
+def answers(
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    dataset: Dataset,
+    options: Options,
+    *,
+    accelerator: Any | None = None,
+) -> Answers:
+    """What the model answers, from all processes. The data set needs no labels. Arguments as of `evaluate`."""
+    started = time.perf_counter()
+    inner = unwrapped(model)
+    form = require_form(task.kind, form_of(model), type(inner).__name__)
+    length = options.max_length or longest_input(tokenizer, inner.config)
+    decode = options.decode or task.decode
+    encoded = encode(
+        dataset,
+        tokenizer,
+        task,
+        length,
+        form=form,
+        max_target_length=decode.max_new_tokens,
+        stride=options.stride,
+        masked=options.masked,
+    )
+    pad = pad_id(tokenizer)
+    left = task.kind == "generation" and form == "causal"
+    budget = options.batch_tokens // (decode.num_beams if task.kind == "generation" else 1)
+    batches = _batches(encoded.dataset, Collator(pad, "left" if left else "right"), budget, accelerator)
+    notes: tuple[str, ...] = ()
+    if task.kind == "generation":
+        found = predict_texts(model, batches, tokenizer, decode, prompted=left)
+    elif task.kind == "language_modelling":
+        found = likelihoods(model, batches, shifted=form == "causal")
+    else:
+        if getattr(inner.config, "pad_token_id", None) is None:
+            inner.config.pad_token_id = pad  # classifiers refuse batches without one
+        order, notes = label_order(inner.config, task)
+        found = predict_classes(model, batches, task, order)
+    found = gather(found, accelerator, len(encoded.dataset))
+    return Answers(found, encoded, form, notes, time.perf_counter() - started)
+
+
+def score(task: Task, given: Answers, dataset: Dataset, options: Options | None = None) -> Scores:
+    """Scores from answers.
+
+    Raises:
+        TaskError: an answer is NaN.
+    """
+    main, decided = task.main_metric, []
+    if task.kind == "language_modelling":
+        metrics = _likelihood(given, dataset, (options or Options()).masked)
+        main = main if main in metrics else list(metrics)[-1]
+    else:
+        decided = decide(task, list(given.predictions.values()))
+        truth = dataset["references" if task.kind == "generation" else "label"][:]
+        metrics = compute(task, decided, truth)
+    return Scores(
+        task=task.name,
+        version=task.version,
+        metrics=metrics,
+        main_metric=main,
+        rows=len(dataset),
+        truncated=given.encoded.truncated,
+        seconds=given.seconds,
+        notes=given.notes,
+        predictions=tuple(decided),
+    )
+
+
+def _likelihood(given: Answers, dataset: Dataset, masked: Masked) -> dict[str, float]:
+    """Losses in nats a token, and their exponentials; named after what was measured."""
+    nll = sum(total for total, _ in given.predictions.values())
+    tokens = sum(count for _, count in given.predictions.values())
+    loss, per_token = nll / max(tokens, 1), perplexity(nll, max(tokens, 1))
+    if given.form == "masked":
+        name = "pseudo_perplexity" if masked == EACH else "masked_perplexity"
+        return {"masked_loss": loss, name: per_token}
+    words = sum(len(text.split()) for text in dataset["text"])
+    return {"loss": loss, "perplexity": per_token, "word_perplexity": perplexity(nll, max(words, 1))}
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Rows in batches of nearly equal length, the longest first, so that a batch that does not fit shows at once.
+
+    Args:
+        lengths: tokens of each row.
+        budget: rows times longest row of a batch; a row longer than it is a batch of its own.
+    """
+    made: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if made and (len(made[-1]) + 1) * lengths[made[-1][0]] <= budget:
+            made[-1].append(row)
+        else:
+            made.append([row])
+    return made
+
+
+def _batches(encoded: Any, collator: Any, budget: int, accelerator: Any | None) -> Iterator[Any]:
+    """This process's batches: every n-th of those by length.
+
+    Every process gets as many, the last ones repeated: a sharded model computes only where all do. What comes twice is
+    told by its row number (`gather`).
+    """
+    rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    batches = batches_by_length(encoded["length"][:], budget)
+    batches += batches[-1:] * (-len(batches) % ranks)
+    for rows in batches[rank::ranks]:
+        part = encoded[rows]
+        yield collator([{name: part[name][i] for name in part} for i in range(len(rows))])

@@ -1,0 +1,215 @@
+"""The loop on tiny models: what moves, what does not, how it ends, and that a resumed run is the uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hf_bias_patch.errors import TargetError, TuneError
+from tests.tune.jobs import Losses, RandomJob, classifier, made_loop, settings_for, trained, values
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_only_what_was_named_moves(tmp_path: Path, name: str) -> None:
+    model = classifier(name)
+    before = values(model)
+    loop = made_loop(model, settings_for(tmp_path / "run", weight_decay=0.5), head=False)
+    loop.run()
+    live = {tensor.live for tensor in loop.selection.trained}
+    after = values(model)
+    assert live and all(not torch.equal(before.get(name, after[name] + 1), after[name]) for name in live)
+    assert all(torch.equal(before[name], after[name]) for name in before.keys() - live if name in after)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    heard = Losses()
+    settings = settings_for(tmp_path / "run", train="all", num_train_epochs=15)
+    outcome = trained(classifier(), settings, watcher=heard)
+    assert outcome.ended == "done" and outcome.progress.samples == 15 * 21
+    assert sum(heard.losses[-6:]) < 0.5 * sum(heard.losses[:6])
+    assert outcome.metrics["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(4, 2), (2, 4), (1, 8)])
+def test_accumulation_is_a_larger_batch(tmp_path: Path, batch: int, accumulation: int) -> None:
+    """The last step of an epoch has 5 samples, which no number of micro-batches divides."""
+
+    def end(folder: str, size: int, parts: int) -> dict[str, torch.Tensor]:
+        model = classifier().double()
+        settings = settings_for(
+            tmp_path / folder, per_device_train_batch_size=size, gradient_accumulation_steps=parts
+        )
+        trained(model, settings)
+        return values(model)
+
+    one, several = end("one", 8, 1), end("several", batch, accumulation)
+    for name in one:
+        torch.testing.assert_close(one[name], several[name], rtol=0, atol=1e-9)
+
+
+def test_no_gradient_below_the_lowest_trained_parameter(tmp_path: Path) -> None:
+    model = classifier()
+    loop = made_loop(model, settings_for(tmp_path / "run"), head=True)
+    for name, parameter in model.named_parameters():
+        if "layer.0." in name or "layer.1." in name:
+            parameter.requires_grad_(False)
+    reached = []
+    for number, layer in enumerate(model.bert.encoder.layer):
+        layer.register_full_backward_hook(lambda *_, number=number: reached.append(number))
+    batch = loop.job.batch([0, 1, 2], ())
+    loop.job.loss(model, batch).backward()
+    assert reached == [2] or reached == []  # the hook of the lowest layer needs an input with a gradient
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+def test_optimiser_state_covers_only_what_trains(tmp_path: Path) -> None:
+    loop = made_loop(classifier("gpt2"), settings_for(tmp_path / "run"), head=False)
+    loop.run()
+    state = loop.optimiser.state_dict()["state"]
+    assert sum(entry["exp_avg"].numel() for entry in state.values()) == loop.selection.elements == 3 * 32
+
+
+@pytest.mark.parametrize("train", ["value", "all"])
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_resumed_is_uninterrupted(tmp_path: Path, name: str, train: str) -> None:
+    """With dropout, in the middle of an epoch, the same last bit."""
+
+    def settings(folder: str, **more: Any) -> Any:
+        return settings_for(tmp_path / folder, train=train, num_train_epochs=3, save_steps=4, eval_steps=5, **more)
+
+    whole = classifier(name, dropout=0.2)
+    whole_losses = Losses()
+    outcome = trained(whole, settings("whole"), watcher=whole_losses)
+
+    cut, losses = classifier(name, dropout=0.2), Losses()
+    loop = made_loop(cut, settings("cut"), watcher=losses)
+    loop.watcher = _StopAt(7, losses)
+    assert loop.run().ended == "terminated"
+    resumed, more = classifier(name, dropout=0.2), Losses()
+    torch.manual_seed(99)  # whatever the new process drew before
+    again = trained(resumed, settings("cut", resume=True), watcher=more)
+    assert losses.losses + more.losses == whole_losses.losses
+    assert len(more.losses) == 18 - 7
+    assert again.metrics == outcome.metrics
+    for key, value in values(whole).items():
+        assert torch.equal(value, values(resumed)[key]), key
+    kept = [(line["step"], line.get("loss")) for line in lines(tmp_path / "cut")]
+    assert kept == [(line["step"], line.get("loss")) for line in lines(tmp_path / "whole")]
+
+
+class _StopAt(Losses):
+    """Sends SIGTERM to this process at a step, as a cluster's scheduler does."""
+
+    def __init__(self, at: int, losses: Losses) -> None:
+        super().__init__()
+        self.at, self.losses = at, losses.losses
+
+    def step(self, step: int, loss: float, samples: int, tokens: int) -> None:
+        super().step(step, loss, samples, tokens)
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_resume_without_a_state_begins(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "run", resume=True)
+    assert trained(classifier(), settings).progress.step == 12
+
+
+def test_another_run_is_not_touched(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "run", num_train_epochs=1)
+    trained(classifier(), settings)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(TargetError, match="--resume"):
+        trained(classifier(), settings)
+    with pytest.raises(TargetError, match=r"learning_rate was 0\.01, now 0\.02"):
+        trained(classifier(), settings_for(tmp_path / "run", num_train_epochs=1, learning_rate=0.02, resume=True))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    trained(classifier(), settings_for(tmp_path / "run", num_train_epochs=1, learning_rate=0.02, overwrite=True))
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(TargetError, match="holds no run"):
+        trained(classifier(), settings_for(tmp_path / "run", overwrite=True))
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
+
+
+class _Breaking(RandomJob):
+    """Its loss is no number from some step on."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        self.left -= 1
+        return super().loss(model, batch) * (float("nan") if self.left < 0 else 1.0)
+
+
+def test_nan_stops_and_keeps_the_last_state(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "run", save_steps=3, num_train_epochs=3)
+    model = classifier()
+    with pytest.raises(TuneError, match="loss is nan at step 8 of 18.*state"):
+        trained(model, settings, job=_Breaking(7))
+    assert all(value.isfinite().all() for value in values(model).values())
+    progress = json.loads((tmp_path / "run" / "state" / "progress.json").read_text())
+    assert progress["step"] == 6
+    resumed = trained(classifier(), settings.model_copy(update={"resume": True}))
+    assert resumed.progress.step == 18
+
+
+class _Scripted(RandomJob):
+    """Evaluates to given numbers."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.script = iter(scores)
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        return {"accuracy": next(self.script)}
+
+
+def test_early_stopping_and_the_best_state(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "run", eval_steps=2, early_stopping_patience=2, num_train_epochs=9)
+    model = classifier()
+    loop = made_loop(model, settings, job=_Scripted([0.5, 0.7, 0.6, 0.65, 0.9]))
+    seen = {}
+    evaluate = loop.job.evaluate
+    loop.job.evaluate = lambda model: seen.setdefault(loop.progress.step, values(model)) and evaluate(model)  # type: ignore[method-assign]
+    outcome = loop.run()
+    assert (outcome.ended, outcome.progress.step, outcome.progress.best_step) == ("early", 8, 4)
+    assert outcome.metrics == {"accuracy": 0.7}
+    at_best, at_end = seen[4], seen[8]
+    now = values(model)
+    assert all(torch.equal(now[name], at_best[name]) for name in now)
+    assert any(not torch.equal(at_best[name], at_end[name]) for name in now), "vacuous"
+
+
+def test_states_hold_only_what_trains(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    settings = settings_for(tmp_path / "run")
+    loop = made_loop(classifier(), settings)
+    loop.run()
+    for file in ("state/model.safetensors", "best.safetensors"):
+        with safe_open(tmp_path / "run" / file, "pt") as held:
+            assert set(held.keys()) == {tensor.live for tensor in loop.selection.trained}
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "run")
+    trained(classifier(), settings)
+    (tmp_path / "run" / "state" / "progress.json").write_text("{")
+    with pytest.raises(TuneError, match="cannot be resumed"):
+        trained(classifier(), settings.model_copy(update={"resume": True}))
