@@ -22,6 +22,7 @@ TERMINATED = 143
 
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar and no table of what trains.")]
 
+
 def _command(name: str, about: str) -> Callable[..., None]:
     def run(fields: Mapping[str, Any], as_json: AsJson = False, quiet: _Quiet = False) -> None:
         _run(name, fields, as_json, quiet)

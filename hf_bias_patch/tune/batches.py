@@ -73,7 +73,7 @@ class Schedule:
             order = np.concatenate([window[np.argsort(lengths[window], kind="stable")] for window in windows])
         steps = [order[start : start + size] for start in range(0, len(order), size)]
         if self.by_length:
-            random.shuffle(steps)  # type: ignore[arg-type]
+            random.shuffle(steps)
         return steps
 
     def micro_batches(self, process: int, first: int, last: int) -> Iterator[list[MicroBatch]]:

@@ -1,15 +1,15 @@
 """The run folder: what was asked, where it ran, what trains, how it went, what came out.
 
-    settings.json      what was asked for
-    environment.json   versions, device, processes
-    trained.json       every tensor that trains, with its count
-    metrics.jsonl      a line each few steps, and one each evaluation
-    state/             to resume from
-    best.safetensors   the trained tensors as they were at the best evaluation
-    best.json          when that was, and its metrics
-    trained.safetensors   the trained tensors as they ended: kilobytes, where biases train
-    model/             the model as it ended, for stock transformers
-    results.json       the last word
+settings.json      what was asked for
+environment.json   versions, device, processes
+trained.json       every tensor that trains, with its count
+metrics.jsonl      a line each few steps, and one each evaluation
+state/             to resume from
+best.safetensors   the trained tensors as they were at the best evaluation
+best.json          when that was, and its metrics
+trained.safetensors   the trained tensors as they ended: kilobytes, where biases train
+model/             the model as it ended, for stock transformers
+results.json       the last word
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.version import __version__
 
-__all__ = ["RunFolder", "environment", "open_folder"]
+__all__ = ["RunFolder", "check_folder", "environment", "open_folder"]
 
 _SETTINGS = "settings.json"
 
@@ -87,32 +87,36 @@ class RunFolder:
         os.replace(new, path)
 
 
-def open_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
-    """Make a run folder, or open that of an earlier run of the same settings.
+def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that this run may not use. Nothing is written.
 
     Args:
         path: the folder.
         settings: of this run, as JSON values.
         resume: go on with what is there.
-        overwrite: take away what is there, if it is a run.
+        overwrite: what is there may be taken away, if it is a run.
 
     Raises:
         TargetError: there is a run of other settings; or one of the same, and neither `resume` nor `overwrite`; or
             the folder holds something else.
     """
-    folder = RunFolder(path)
     known = _settings_in(path)
     if known is None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise TargetError(
                 f"{path} is there, and holds no run", why="Nothing in it is touched", remedy="Name another --output_dir"
             )
-        path.mkdir(parents=True, exist_ok=True)
-    elif overwrite:
-        shutil.rmtree(path)
-        path.mkdir(parents=True)
-    else:
+    elif not overwrite:
         _refuse_other(path, known, settings, resume)
+
+
+def open_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
+    """Make a run folder, or open that of an earlier run of the same settings. Arguments and errors: `check_folder`."""
+    check_folder(path, settings, resume=resume, overwrite=overwrite)
+    if overwrite and path.exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
     folder.write(_SETTINGS, settings)
     return folder
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.measures import Kind
 from hf_bias_patch.tune.settings import Positive, Settings
 
@@ -16,9 +17,24 @@ class TaskSettings(Settings):
     """A run on a task."""
 
     kinds: ClassVar[tuple[Kind, ...]]
+    own_kind: ClassVar[Kind | None] = None
 
-    task_name: str = Field(description="A task, such as sst2, or the path of a task's YAML file.")
+    task_name: str | None = Field(
+        None, description="A task, such as sst2, or a YAML file of one; none is needed with --train_file."
+    )
+    text_column: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(
+        (), description="Of your own data: the column of the text, or two of a pair; by default what holds text."
+    )
+    label_column: str | None = Field(None, description="Of your own data: the column of the label or the target.")
     validation_split: str = Field("validation", description="The split that chooses the best state.")
+
+    @model_validator(mode="after")
+    def _has_data(self) -> TaskSettings:
+        if self.task_name is None and self.train_file is None:
+            raise ValueError("neither task_name nor train_file is given: there is nothing to train on")
+        if self.task_name is not None and (self.text_column or self.label_column):
+            raise ValueError(f"text_column and label_column are for your own data, and {self.task_name} names its own")
+        return self
 
 
 class GlueSettings(TaskSettings):
@@ -31,14 +47,18 @@ class LanguageSettings(TaskSettings):
     """Language modelling: causal or masked, as the model is."""
 
     kinds = ("language_modelling",)
+    own_kind = "language_modelling"
 
 
 class GenerationSettings(TaskSettings):
     """Texts from texts: summaries, records in words; by an encoder–decoder, or by a decoder from a prompt."""
 
     kinds = ("generation",)
+    own_kind = "generation"
 
-    max_target_length: Positive = Field(128, description="Tokens of a target at most, while training.")
+    max_target_length: Positive | None = Field(
+        None, description="Tokens of a target at most, while training; by default 128, or half of what the model takes."
+    )
     num_beams: Positive | None = Field(None, description="Beams while evaluating; by default the task's.")
     max_new_tokens: Positive | None = Field(None, description="Tokens generated at most; by default the task's.")
     length_penalty: float | None = Field(None, description="Above 0 favours long beams; by default the task's.")

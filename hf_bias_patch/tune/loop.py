@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -133,20 +133,22 @@ class Loop:
         step = self.progress.step
         return step == self.steps or step % (every or self.schedule.steps_per_epoch) == 0
 
-    def _step(self, batches: list[tuple[Batch, int, int, int]]) -> None:
+    def _step(self, runs: list[_Run]) -> None:
         """One optimiser step over what each process holds of it.
 
         The loss is a sum over samples or tokens; it is divided by how many there are in the whole step, over all
         micro-batches and processes, so that the gradient does not depend on how they are dealt out.
         """
         accelerator = self.accelerator
-        count, samples, tokens = self._sum([sum(batch[place] for batch in batches) for place in (1, 2, 3)])
+        local = [sum(run.count for run in runs), sum(run.samples for run in runs), sum(run.tokens for run in runs)]
+        count, samples, tokens = self._sum(local)
         # Accelerate divides by the micro-batches, and processes are averaged over.
-        scale = len(batches) * accelerator.num_processes / max(count, 1)
+        scale = len(runs) * accelerator.num_processes / max(count, 1)
         total = torch.zeros((), device=accelerator.device)
-        for batch, counted, _, _ in batches:
+        for run in runs:
             with accelerator.accumulate(self.model):
-                loss = self.job.loss(self.model, batch) if counted else self._zero(batch)
+                # Times zero where it does not count: the other processes wait for this one's gradients.
+                loss = self.job.loss(self.model, run.batch) * (1.0 if run.count else 0.0)
                 accelerator.backward(loss * scale)
                 total += loss.detach()
                 if accelerator.sync_gradients:
@@ -162,12 +164,8 @@ class Loop:
         self.progress.tokens += int(tokens)
         self._tell(mean, int(samples), int(tokens))
 
-    def _zero(self, batch: Batch) -> torch.Tensor:
-        """A loss of nothing, through the model: the other processes wait for this one's gradients."""
-        return self.job.loss(self.model, batch) * 0.0
-
-    def _micro_batches(self, first: int) -> Iterator[tuple[Batch, int, int, int]]:
-        """Batch, what its loss is a sum over, its samples and its tokens, from step `first` on."""
+    def _micro_batches(self, first: int) -> Iterator[_Run]:
+        """What this process runs from step `first` on."""
         process = self.accelerator.process_index
         per_epoch = self.schedule.steps_per_epoch
         steps = self.schedule.micro_batches(process, first, self.steps)
@@ -179,12 +177,14 @@ class Loop:
         loader = DataLoader(
             _Parts(self.job, parts),
             batch_size=None,
+            collate_fn=lambda run: run,
             num_workers=self.settings.dataloader_num_workers,
             generator=torch.Generator(),  # the global one is dropout's: reading ahead must not move it
         )
-        for batch, count, samples, tokens in loader:
-            moved = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
-            yield moved, int(count), int(samples), int(tokens)
+        for run in loader:
+            device = self.accelerator.device
+            moved = {name: value.to(device, non_blocking=True) for name, value in run.batch.items()}
+            yield replace(run, batch=moved)
 
     def _tell(self, loss: float, samples: int, tokens: int) -> None:
         step = self.progress.step
@@ -262,6 +262,16 @@ class Loop:
         return self.accelerator.is_main_process
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A micro-batch; what its loss is a sum over, its samples and tokens, all 0 where it does not count."""
+
+    batch: Batch
+    count: int = 0
+    samples: int = 0
+    tokens: int = 0
+
+
 class _Parts(Dataset):
     """Micro-batches, collated where a loader's workers are."""
 
@@ -271,10 +281,10 @@ class _Parts(Dataset):
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __getitem__(self, index: int) -> tuple[Batch, int, int, int]:
+    def __getitem__(self, index: int) -> _Run:
         part, seed = self.parts[index]
         batch = self.job.batch(part.rows, seed)
         if not part.counts:
-            return batch, 0, 0, 0
+            return _Run(batch)
         tokens = sum(self.job.lengths[row] for row in part.rows)
-        return batch, self.job.count(batch), len(part.rows), tokens
+        return _Run(batch, self.job.count(batch), len(part.rows), tokens)

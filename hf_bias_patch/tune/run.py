@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.scoring.run import Options
 from hf_bias_patch.tune.ending import save_model
-from hf_bias_patch.tune.folder import RunFolder, environment, open_folder
+from hf_bias_patch.tune.folder import RunFolder, check_folder, environment, open_folder
+from hf_bias_patch.tune.kinds import TaskSettings
 from hf_bias_patch.tune.loop import Loop, Outcome
 from hf_bias_patch.tune.prepare import Prepared, prepare
-from hf_bias_patch.tune.kinds import TaskSettings
 from hf_bias_patch.tune.task_data import TaskData, task_data
 from hf_bias_patch.tune.task_job import TaskJob
 from hf_bias_patch.tune.watch import Watcher
@@ -63,8 +63,9 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
         SourceError, CheckpointError, FamilyError, RecipeError, PlanError: of the checkpoint and what is asked of it.
     """
     watcher = watcher or Watcher()
+    how = {"resume": settings.resume, "overwrite": settings.overwrite}
+    check_folder(settings.output_dir, settings.plain(), **how)  # before minutes of loading
     accelerator = _accelerator(settings)
-    folder = _folder(accelerator, settings)
     data = task_data(settings)
     for line in data.notes if accelerator.is_main_process else ():
         watcher.say(line)
@@ -73,6 +74,7 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
     job = TaskJob(
         data.task, data.form, data.tokenizer, data.train, data.validation, _options(settings, data), accelerator
     )
+    folder = _folder(accelerator, settings)  # only now: whatever is refused before loses nothing
     if accelerator.is_main_process:
         folder.write("trained.json", prepared.selection.plain())
         device, precision = accelerator.device.type, accelerator.mixed_precision
@@ -114,7 +116,9 @@ def _end(
             folder.write("results.json", results)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return Result(folder.path, outcome.ended, outcome.metrics, data.task.main_metric, results, accelerator.is_main_process)
+    return Result(
+        folder.path, outcome.ended, outcome.metrics, data.task.main_metric, results, accelerator.is_main_process
+    )
 
 
 def _accelerator(settings: TaskSettings) -> Accelerator:

@@ -155,7 +155,7 @@ def _slots(sites: Sequence[Site], projections: Iterable[str], field: str, redund
         TuneError: all of one projection are redundant, and may not be.
     """
     for projection in projections:
-        slots = [site.slots[projection] for site in sites if projection in site.slots]  # type: ignore[index]
+        slots = [site.slots[projection] for site in sites if projection in site.slots]
         present = [slot for slot in slots if slot.bias is not None]
         if not present:
             raise RecipeError(f"{field}: the model has no {projection} bias")

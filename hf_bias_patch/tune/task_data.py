@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import RecipeError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer
+from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.encode import Encoded, encode
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, longest_input, require_form
@@ -65,7 +66,7 @@ def task_data(settings: TaskSettings) -> TaskData:
     form = _form(task, config, source.name)
     length = min(settings.max_length or longest_input(tokenizer, config), longest_input(tokenizer, config))
     train, validation = _splits(settings, task)
-    targets = settings.max_target_length if isinstance(settings, GenerationSettings) else 128
+    targets = getattr(settings, "max_target_length", None) or min(128, length // 2)
     encoded = encode(train, tokenizer, task, length, form=form, training=True, max_target_length=targets)
     return TaskData(
         task,
@@ -80,7 +81,7 @@ def task_data(settings: TaskSettings) -> TaskData:
 
 
 def _task(settings: TaskSettings) -> Task:
-    task = load_task(settings.task_name)
+    task = load_task(settings.task_name) if settings.task_name is not None else _own_task(settings)
     if task.kind not in settings.kinds:
         raise RecipeError(
             f"{task.name} is a {task.kind} task, and this command is for {' and '.join(settings.kinds)}",
@@ -90,6 +91,16 @@ def _task(settings: TaskSettings) -> Task:
         given = {name: value for name, value in settings.decoding.items() if value is not None}
         task = task.model_copy(update={"decode": task.decode.model_copy(update=given)})
     return task
+
+
+def _own_task(settings: TaskSettings) -> Task:
+    files = {"train": settings.train_file, settings.validation_split: settings.validation_file}
+    return custom_task(
+        {split: path for split, path in files.items() if path is not None},
+        kind=settings.own_kind,
+        text=settings.text_column or None,
+        label=settings.label_column,
+    )
 
 
 def _form(task: Task, config: Any, name: str) -> Form:

@@ -99,9 +99,7 @@ class TaskJob:
         """The task's metrics on the validation data."""
         assert self.validation is not None
         bare = self.accelerator.unwrap_model(model)
-        scores = evaluate(
-            bare, self.tokenizer, self.task, self.validation, self.options, accelerator=self.accelerator
-        )
+        scores = evaluate(bare, self.tokenizer, self.task, self.validation, self.options, accelerator=self.accelerator)
         return scores.metrics
 
     def _shifted(self, model: Any, labels: torch.Tensor) -> torch.Tensor:

@@ -20,9 +20,7 @@ def schedule(samples: int = 400, **fields: object) -> Schedule:
 
 @given(samples=st.integers(1, 90), per_device=sizes, accumulation=sizes, processes=sizes, by_length=st.booleans())
 def test_every_sample_once(samples: int, per_device: int, accumulation: int, processes: int, by_length: bool) -> None:
-    made = schedule(
-        samples, per_device=per_device, accumulation=accumulation, processes=processes, by_length=by_length
-    )
+    made = schedule(samples, per_device=per_device, accumulation=accumulation, processes=processes, by_length=by_length)
     assert len(made.epoch(0)) == made.steps_per_epoch
     seen: Counter[int] = Counter()
     for process in range(processes):

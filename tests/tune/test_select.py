@@ -99,7 +99,7 @@ def test_tied_output_layer_is_the_trunks() -> None:
 
 
 def test_redundant_key_is_refused(bert: Any) -> None:
-    with pytest.raises(TuneError, match="key bias is redundant.*gradient is zero"):
+    with pytest.raises(TuneError, match=r"key bias is redundant.*gradient is zero"):
         select(bert, "key", head=True)
     with pytest.raises(TuneError, match="key bias is redundant"):
         select(bert, "query,key", head=True)
@@ -155,7 +155,7 @@ def test_adapters(bert: Any, kind: str, elements: int) -> None:
 
 
 def test_beft_does_not_take_conv1d() -> None:
-    with pytest.raises(TuneError, match="beft cannot be added.*Conv1D"):
+    with pytest.raises(TuneError, match=r"beft cannot be added.*Conv1D"):
         add(fresh("gpt2", dtype=torch.float32), "beft", head=False)
 
 
