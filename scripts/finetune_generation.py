@@ -1,9 +1,8 @@
 """Fine-tune a model that writes texts from texts: summaries, records in words.
 
-    python scripts/finetune_generation.py --model_name_or_path embedded:bart --task_name embedded:summary --output_dir out
-    accelerate launch scripts/finetune_generation.py …
+    accelerate launch scripts/finetune_generation.py --model_name_or_path embedded:bart --task_name embedded:summary --output_dir out
 
-The same as `hf-bias-patch tune generation`; `--help` lists the options.
+Plain `python` does too. The same as `hf-bias-patch tune generation`; `--help` lists the options.
 """
 
 from hf_bias_patch.cli.tune import run_script

@@ -1,9 +1,8 @@
 """Fine-tune a checkpoint on a GLUE task, or on your own data of that shape.
 
-    python scripts/finetune_glue.py --model_name_or_path embedded:bert --task_name embedded:opinion --output_dir out
-    accelerate launch scripts/finetune_glue.py …
+    accelerate launch scripts/finetune_glue.py --model_name_or_path embedded:bert --task_name embedded:opinion --output_dir out
 
-The same as `hf-bias-patch tune glue`; `--help` lists the options.
+Plain `python` does too. The same as `hf-bias-patch tune glue`; `--help` lists the options.
 """
 
 from hf_bias_patch.cli.tune import run_script

@@ -1,9 +1,8 @@
 """Fine-tune a language model: causal for GPT-2 and its like, masked for BERT.
 
-    python scripts/finetune_lm.py --model_name_or_path embedded:gpt2 --task_name embedded:text --output_dir out
-    accelerate launch scripts/finetune_lm.py …
+    accelerate launch scripts/finetune_lm.py --model_name_or_path embedded:gpt2 --task_name embedded:letters --output_dir out
 
-The same as `hf-bias-patch tune lm`; `--help` lists the options.
+Plain `python` does too. The same as `hf-bias-patch tune lm`; `--help` lists the options.
 """
 
 from hf_bias_patch.cli.tune import run_script

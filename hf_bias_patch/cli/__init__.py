@@ -16,9 +16,9 @@ import typer
 from hf_bias_patch.cli.evaluate import evaluate
 from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
+from hf_bias_patch.cli.late import add_late
 from hf_bias_patch.cli.patch import patch
 from hf_bias_patch.cli.revert import revert
-from hf_bias_patch.cli.tune_group import tune
 from hf_bias_patch.cli.verify import verify
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.version import __version__
@@ -50,7 +50,8 @@ def _options(
 
 for command in (inspect, patch, verify, revert, families, evaluate):
     app.command()(command)
-app.add_typer(tune, name="tune")
+add_late(app, "tune", "Train chosen biases on a task, with Accelerate.")
+add_late(app, "compare", "Train each of several choices with the same data and budget, and compare.")
 
 
 def main() -> None:

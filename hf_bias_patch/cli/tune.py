@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ __all__ = ["TERMINATED", "command", "run_script"]
 TERMINATED = 143
 """Exit code of a run that SIGTERM stopped, after it saved its state: 128 and the signal's number, as shells have it."""
 
+_HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar and no table of what trains.")]
 
 
@@ -38,18 +40,26 @@ _COMMANDS = {
 }
 
 
-def command(name: str) -> Any:
-    """The command `hf-bias-patch tune NAME`."""
-    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    made.command(name, context_settings={**ANY_DASHES, "help_option_names": ["-h", "--help"]})(_COMMANDS[name])
-    return typer.main.get_command(made)
+def command() -> Any:
+    """The command `hf-bias-patch tune`, with one command for each kind of task."""
+    group = typer.Typer(
+        help="Train chosen biases on a task, with Accelerate; on several processes by "
+        "`accelerate launch -m hf_bias_patch tune …`.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings=_HELP,
+    )
+    for name, function in _COMMANDS.items():
+        group.command(name, context_settings={**ANY_DASHES, **_HELP})(function)
+    return typer.main.get_command(group)
 
 
 def run_script(name: str) -> None:
     """The script of one kind: the same as `hf-bias-patch tune NAME`, for `accelerate launch`."""
     from hf_bias_patch.cli import guarded
 
-    guarded(command(name))
+    guarded(lambda: command().main(args=[name, *sys.argv[1:]]))
 
 
 def _run(name: str, fields: Mapping[str, Any], as_json: bool, quiet: bool) -> None:

@@ -26,10 +26,15 @@ class TaskSettings(Settings):
         (), description="Of your own data: the column of the text, or two of a pair; by default what holds text."
     )
     label_column: str | None = Field(None, description="Of your own data: the column of the label or the target.")
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Validate on this share of the training data, which is then not trained on."
+    )
     validation_split: str = Field("validation", description="The split that chooses the best state.")
 
     @model_validator(mode="after")
     def _has_data(self) -> TaskSettings:
+        if self.validation_share is not None and self.validation_file is not None:
+            raise ValueError("validation_share takes from the training data, and a validation_file is given beside it")
         if self.task_name is None and self.train_file is None:
             raise ValueError("neither task_name nor train_file is given: there is nothing to train on")
         if self.task_name is not None and (self.text_column or self.label_column):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -244,10 +244,10 @@ class Loop:
     def _trained(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def _sum(self, numbers: list[float]) -> list[float]:
+    def _sum(self, numbers: Sequence[float]) -> list[float]:
         """Numbers added up over all processes."""
         if self.accelerator.num_processes == 1:
-            return numbers
+            return list(numbers)
         added: Any = self.accelerator.reduce(
             torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device), reduction="sum"
         )

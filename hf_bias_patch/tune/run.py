@@ -14,6 +14,7 @@ from hf_bias_patch.tune.ending import save_model
 from hf_bias_patch.tune.folder import RunFolder, check_folder, environment, open_folder
 from hf_bias_patch.tune.kinds import TaskSettings
 from hf_bias_patch.tune.loop import Loop, Outcome
+from hf_bias_patch.tune.memory import peak_bytes
 from hf_bias_patch.tune.prepare import Prepared, prepare
 from hf_bias_patch.tune.task_data import TaskData, task_data
 from hf_bias_patch.tune.task_job import TaskJob
@@ -109,6 +110,7 @@ def _end(
         "trained": prepared.selection.elements,
         "trained_without_head": prepared.selection.without_head,
         "total": prepared.selection.total,
+        "peak_bytes": peak_bytes(accelerator.device),
     }
     if outcome.ended != "terminated":
         results |= save_model(loop, data.tokenizer, folder)

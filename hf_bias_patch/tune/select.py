@@ -160,9 +160,10 @@ def _slots(sites: Sequence[Site], projections: Iterable[str], field: str, redund
         if not present:
             raise RecipeError(f"{field}: the model has no {projection} bias")
         if not redundant and all(slot.verdict.state == "redundant" for slot in present):
+            reason = present[0].verdict.reason.capitalize()
             raise TuneError(
                 f"train: the {projection} bias is redundant here",
-                why=f"{present[0].verdict.reason.capitalize()}. Its gradient is zero; only rounding noise would move it",
+                why=f"{reason}. Its gradient is zero; only rounding noise would move it",
                 remedy="Train value or query; for an experiment add --train_redundant",
             )
         yield from present

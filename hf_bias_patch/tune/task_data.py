@@ -114,6 +114,9 @@ def _splits(settings: TaskSettings, task: Task) -> tuple[Dataset, Dataset | None
     train = load_split(task, "train", _given(settings.train_file, "train"))
     if settings.max_train_samples and settings.max_train_samples < len(train):
         train = train.shuffle(seed=settings.seed).select(range(settings.max_train_samples))
+    if settings.validation_share is not None:
+        parts = train.train_test_split(test_size=settings.validation_share, seed=settings.seed)
+        return parts["train"], parts["test"]
     if settings.train_file is not None and settings.validation_file is None:
         return train, None
     name = settings.validation_split

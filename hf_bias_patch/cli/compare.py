@@ -1,0 +1,85 @@
+"""`hf-bias-patch compare`: arms against each other on some tasks, in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hf_bias_patch.cli.options import AsJson
+from hf_bias_patch.cli.settings import ANY_DASHES, options_of
+from hf_bias_patch.tune.compare import CompareSettings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hf_bias_patch.tune.summary import Row
+
+__all__ = ["command"]
+
+
+def command() -> Any:
+    """The command `hf-bias-patch compare`."""
+    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    made.command("compare", context_settings={**ANY_DASHES, "help_option_names": ["-h", "--help"]})(
+        options_of(CompareSettings, _compare)
+    )
+    return typer.main.get_command(made)
+
+
+def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
+    """Train each arm on each task with the same data and budget, and compare scores, time, memory and size."""
+    from hf_bias_patch.cli.console import stderr, stdout
+    from hf_bias_patch.scoring.extra import need
+    from hf_bias_patch.tune.compare import Done, compare
+    from hf_bias_patch.tune.settings import make_settings
+    from hf_bias_patch.tune.summary import rows
+
+    settings = make_settings(CompareSettings, **fields)
+    need("accelerate")
+    done = []
+    with stderr().status("starting") as status:
+        for event in compare(settings):
+            if isinstance(event, Done):
+                done.append(event)
+            else:
+                status.update(f"{event.task}, {event.arm}: {event.name} (run {event.number} of {event.total})")
+    table = rows(done)
+    _write(settings, table)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in table], indent=2))
+        return
+    stdout().print(_table(table))
+    stdout().print(f"Written: [bold]{settings.output_dir}[/] (compare.csv, compare.png, a run folder for each run)")
+
+
+def _write(settings: CompareSettings, table: Sequence[Row]) -> None:
+    from importlib.util import find_spec
+
+    from hf_bias_patch.tune.summary import as_csv
+
+    (settings.output_dir / "compare.csv").write_text(as_csv(table), "utf-8")
+    if find_spec("matplotlib"):
+        from hf_bias_patch.tune.plot import plot
+
+        plot(table, settings.output_dir / "compare.png")
+
+
+def _table(table: Sequence[Row]) -> Table:
+    from hf_bias_patch.cli.console import nbytes
+    from hf_bias_patch.cli.console import table as empty
+
+    columns = ("task", "arm", "score", "metric", "trained", "rate", "time", "peak memory", "file")
+    made = empty(*columns, numbers=("score", "trained", "rate", "time", "peak memory", "file"))
+    for row in table:
+        if row.mean is None:
+            made.add_row(row.task, row.arm, "–", row.problem)
+            continue
+        score = f"{row.mean:.2f} ± {row.std:.2f}"
+        numbers = f"{row.trained:,}", f"{row.learning_rate:g}", f"{row.seconds:.0f} s"
+        sizes = nbytes(row.peak_bytes) if row.peak_bytes else "–", nbytes(row.file_bytes or 0)
+        made.add_row(row.task, row.arm, score, row.metric, *numbers, *sizes)
+    return made

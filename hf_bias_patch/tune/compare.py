@@ -1,0 +1,223 @@
+"""Arms against each other: the same data, order and budget; each arm's learning rate chosen on held-out training data.
+
+OUT/TASK/ARM/rate-0.001/   a run that chooses the rate: trained without a tenth of the training data, scored on it
+OUT/TASK/ARM/seed-1/       a run that is reported: trained on all of it, scored once, at the end
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from hf_bias_patch.errors import TuneError
+from hf_bias_patch.patching.recipe import as_names
+from hf_bias_patch.scoring.tasks import load_task
+from hf_bias_patch.tune.arms import ARMS, grid_of
+from hf_bias_patch.tune.folder import check_folder
+from hf_bias_patch.tune.kinds import KINDS, TaskSettings
+from hf_bias_patch.tune.select import projections_of
+from hf_bias_patch.tune.settings import Positive, make_settings
+
+__all__ = ["CompareSettings", "Done", "Running", "compare"]
+
+_AT_THE_END = 10**9
+_PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tune.run"]
+
+
+def _arms(value: Any) -> tuple[str, ...]:
+    """`value,query+value` as (`value`, `query,value`)."""
+    return tuple(",".join(projections_of(name)) or name for name in as_names(value))
+
+
+def _files(value: Any) -> Any:
+    """`sst2:train=PATH,…` as {`sst2`: {`train`: PATH}}."""
+    if isinstance(value, Mapping):
+        return value
+    found: dict[str, dict[str, str]] = {}
+    for item in as_names(value):
+        name, _, path = item.partition("=")
+        task, colon, split = name.rpartition(":")
+        if not (path and colon):
+            raise ValueError(f"{item!r} is no TASK:SPLIT=PATH")
+        found.setdefault(task, {})[split] = path
+    return found
+
+
+class CompareSettings(BaseModel):
+    """What is compared, on what, how often. Each field's description is its help text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_name_or_path: str = Field(description="A folder, embedded:bert|gpt2|bart, or a Hub id.")
+    task_name: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(description="Tasks: sst2,cola,…")
+    output_dir: Path = Field(description="Where the runs and the table go; runs that are there are not run again.")
+    arms: Annotated[tuple[str, ...], BeforeValidator(_arms)] = Field(
+        ARMS, description="What trains in each arm; of several projections query+value."
+    )
+    seeds: Positive = Field(3, description="Reported runs of each arm.")
+    learning_rates: Annotated[tuple[float, ...], BeforeValidator(as_names)] = Field(
+        (), description="To choose from, in place of each arm's own four."
+    )
+    max_train_samples: Positive | None = Field(None, description="Train on so many samples, drawn by the seed.")
+    max_eval_samples: Positive | None = Field(None, description="Evaluate on the first so many samples.")
+    num_train_epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over the training data.")
+    per_device_train_batch_size: Positive = Field(32, description="Samples of a step.")
+    mixed_precision: str | None = Field(None, description="no, bf16 or fp16; by default as Accelerate is configured.")
+    files: Annotated[dict[str, dict[str, str]], BeforeValidator(_files)] = Field(
+        default_factory=dict, description="Local data: TASK:SPLIT=PATH,…"
+    )
+
+    @field_validator("task_name")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("no task is named")
+        return value
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if wrong := [rate for rate in value if rate <= 0]:
+            raise ValueError(f"{wrong[0]} is no learning rate")
+        return value
+
+
+@dataclass(frozen=True)
+class Done:
+    """An arm on a task, done.
+
+    Attributes:
+        task, arm: which.
+        rate: the learning rate that was chosen.
+        chosen: rate → the main metric on held-out training data.
+        results: of the reported runs, as in their results.json.
+        problem: why there are none; empty if there are.
+    """
+
+    task: str
+    arm: str
+    rate: float = 0.0
+    chosen: Mapping[float, float] = field(default_factory=dict)
+    results: tuple[Mapping[str, Any], ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run of the comparison that begins.
+
+    Attributes:
+        task, arm, name: which; `name` is `rate-R` or `seed-N`.
+        number, total: how many began, and how many there are.
+    """
+
+    task: str
+    arm: str
+    name: str
+    number: int
+    total: int
+
+
+def compare(settings: CompareSettings) -> Iterator[Running | Done]:
+    """Run every arm on every task; what is there already is read, not run.
+
+    Yields:
+        What begins, and each arm on a task when it is done. An arm that a model cannot have (BEFT on GPT-2) is done
+        with a problem.
+
+    Raises:
+        TaskError, DataError, TargetError, and what the checkpoint raises: nothing can be run.
+    """
+    arms = {arm: settings.learning_rates or grid_of(arm) for arm in settings.arms}
+    total = len(settings.task_name) * sum(len(rates) + settings.seeds for rates in arms.values())
+    number = 0
+    for task in settings.task_name:
+        for arm, rates in arms.items():
+            for event in _arm(settings, task, arm, rates):
+                if isinstance(event, Done):
+                    yield event
+                else:
+                    number += 1
+                    yield Running(task, arm, event, number, total)
+
+
+def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float]) -> Iterator[str | Done]:
+    """The names of an arm's runs, each as it begins; at last the arm."""
+    chosen: dict[float, float] = {}
+    problem = ""
+    for rate in rates:
+        yield f"rate-{rate:g}"
+        try:
+            chosen[rate] = _main(_result(_run(settings, task, arm, f"rate-{rate:g}", rate, 0, validation_share=0.1)))
+        except TuneError as error:  # a rate may be too large; the others may do
+            problem = str(error)
+    if not chosen:
+        yield Done(task, arm, problem=problem)
+        return
+    sign = 1 if load_task(task).greater_is_better else -1
+    best = max(chosen, key=lambda rate: sign * chosen[rate])
+    results = []
+    for seed in range(1, settings.seeds + 1):
+        yield f"seed-{seed}"
+        results.append(_result(_run(settings, task, arm, f"seed-{seed}", best, seed)))
+    yield Done(task, arm, best, chosen, tuple(results))
+
+
+def _run(
+    settings: CompareSettings, task: str, arm: str, name: str, rate: float, seed: int, **more: Any
+) -> TaskSettings:
+    """The settings of one run."""
+    kind = next(kind for kind in KINDS.values() if load_task(task).kind in kind.kinds)
+    files = settings.files.get(task, {})
+    return make_settings(
+        kind,
+        model_name_or_path=settings.model_name_or_path,
+        task_name=task,
+        output_dir=settings.output_dir / task.replace(":", "-") / arm.replace(",", "+") / name,
+        train=arm,
+        train_redundant=True,  # the key's arm is there to show that it does nothing
+        seed=seed,
+        learning_rate=rate,
+        eval_steps=_AT_THE_END,
+        max_train_samples=settings.max_train_samples,
+        max_eval_samples=settings.max_eval_samples,
+        num_train_epochs=settings.num_train_epochs,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        mixed_precision=settings.mixed_precision,
+        train_file=files.get("train"),
+        validation_file=None if more else files.get("validation"),
+        **more,
+    )
+
+
+def _result(settings: TaskSettings) -> dict[str, Any]:
+    """The results of a run: read, if it is there; else run, or gone on with, in a process of its own.
+
+    So each run's peak of memory is its own.
+    """
+    check_folder(settings.output_dir, settings.plain(), resume=True, overwrite=False)
+    path = settings.output_dir / "results.json"
+    if not path.exists():
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        context.set_forkserver_preload(_PRELOAD)
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            pool.submit(_tune, settings.model_copy(update={"resume": True})).result()
+    return json.loads(path.read_text("utf-8"))
+
+
+def _tune(settings: TaskSettings) -> None:
+    from hf_bias_patch.tune.run import tune
+
+    tune(settings)
+
+
+def _main(result: Mapping[str, Any]) -> float:
+    return float(result["metrics"][result["main_metric"]])
