@@ -30,14 +30,21 @@ _ONLY: dict[type, str] = {
 
 
 def paraphrase(world: World, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """A fact in two wordings, or with one detail changed in the second."""
+    """A fact in two wordings, or with one or more details changed in the second."""
     facts = [fact for fact in world.facts if slots(fact)]
     for _ in range(_PER_WORLD):
         fact = rng.choice(facts)
         same = rng.random() < 0.5
-        other = fact if same else change(fact, rng.choice(list(slots(fact))), world, rng)
+        names = list(slots(fact))
+        other = fact if same else _changed(fact, rng.sample(names, rng.randint(1, len(names))), world, rng)
         first, wording = say(fact, rng)
         yield {"text": first, "text_pair": say(other, rng, wording)[0], "label": int(same)}
+
+
+def _changed(fact: Fact, names: list[str], world: World, rng: random.Random) -> Fact:
+    for name in names:
+        fact = change(fact, name, world, rng)
+    return fact
 
 
 def similarity(world: World, rng: random.Random) -> Iterator[dict[str, Any]]:
@@ -46,13 +53,11 @@ def similarity(world: World, rng: random.Random) -> Iterator[dict[str, Any]]:
     for _ in range(_PER_WORLD):
         fact = rng.choice(facts)
         names = list(slots(fact))
-        other: Fact = fact
-        kept = len(names)
         if rng.random() < 0.15:
-            other, kept = rng.choice([fact_ for fact_ in facts if type(fact_) is not type(fact)]), 0
+            other, kept = rng.choice([some for some in facts if type(some) is not type(fact)]), 0
         else:
-            for name in rng.sample(names, rng.randint(0, len(names))):
-                other, kept = change(other, name, world, rng), kept - 1
+            gone = rng.sample(names, rng.randint(0, len(names)))
+            other, kept = _changed(fact, gone, world, rng), len(names) - len(gone)
         first, wording = say(fact, rng)
         yield {"text": first, "text_pair": say(other, rng, wording)[0], "label": 5 * kept / len(names)}
 
