@@ -12,9 +12,6 @@ from hf_bias_patch.assets import folder
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form
 from hf_bias_patch.scoring.tasks import Task, make_task
 
-for library in ("datasets", "evaluate", "sklearn", "scipy", "sacrebleu", "rouge_score", "torch"):
-    pytest.importorskip(library)
-
 NAMES: dict[Form, str] = {"classifier": "bert", "masked": "bert", "causal": "gpt2", "seq2seq": "bart"}
 
 
