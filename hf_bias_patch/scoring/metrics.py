@@ -111,6 +111,8 @@ def _classes(name: str) -> Any:
             value = sklearn.accuracy_score(references, predictions)
         elif name == "f1":
             value = sklearn.f1_score(references, predictions, labels=[1], average="macro", zero_division=0.0)
+        elif len({*predictions, *references}) < 2:
+            value = 0.0  # scikit-learn gives the same, and a warning
         else:
             value = sklearn.matthews_corrcoef(references, predictions)
         return {name: 100 * float(value)}

@@ -19,7 +19,7 @@ from hf_bias_patch.scoring.windows import EACH, Masked
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Answers", "Options", "Scores", "answers", "batches_by_length", "evaluate", "score"]
+__all__ = ["Answers", "Options", "Scores", "answers", "batches_by_length", "evaluate", "prepare", "score"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def evaluate(
     dataset: Dataset,
     options: Options | None = None,
     *,
+    encoded: Encoded | None = None,
     accelerator: Any | None = None,
 ) -> Scores:
     """Score a model on a data set.
@@ -113,13 +114,30 @@ def evaluate(
         task: what is asked.
         dataset: canonical columns with labels or references (`scoring.data.load_split`).
         options: how; the defaults if None.
+        encoded: what `prepare` made of the same arguments, where it is scored more than once.
         accelerator: of Accelerate, where several processes share the work; each gets all scores.
 
     Raises:
         TaskError: the model's head does not suit the task, or its answers are not finite.
     """
     options = options or Options()
-    return score(task, answers(model, tokenizer, task, dataset, options, accelerator=accelerator), dataset, options)
+    given = answers(model, tokenizer, task, dataset, options, encoded=encoded, accelerator=accelerator)
+    return score(task, given, dataset, options)
+
+
+def prepare(model: Any, tokenizer: Any, task: Task, dataset: Dataset, options: Options) -> Encoded:
+    """The data set as the model reads it. Arguments and errors as of `evaluate`."""
+    inner = unwrapped(model)
+    return encode(
+        dataset,
+        tokenizer,
+        task,
+        options.max_length or longest_input(tokenizer, inner.config),
+        form=require_form(task.kind, form_of(model), type(inner).__name__),
+        max_target_length=(options.decode or task.decode).max_new_tokens,
+        stride=options.stride,
+        masked=options.masked,
+    )
 
 
 def answers(
@@ -129,25 +147,13 @@ def answers(
     dataset: Dataset,
     options: Options,
     *,
+    encoded: Encoded | None = None,
     accelerator: Any | None = None,
 ) -> Answers:
     """What the model answers, from all processes. The data set needs no labels. Arguments as of `evaluate`."""
     started = time.perf_counter()
-    inner = unwrapped(model)
-    form = require_form(task.kind, form_of(model), type(inner).__name__)
-    length = options.max_length or longest_input(tokenizer, inner.config)
-    decode = options.decode or task.decode
-    encoded = encode(
-        dataset,
-        tokenizer,
-        task,
-        length,
-        form=form,
-        max_target_length=decode.max_new_tokens,
-        stride=options.stride,
-        masked=options.masked,
-    )
-    pad = pad_id(tokenizer)
+    encoded = encoded or prepare(model, tokenizer, task, dataset, options)
+    form, decode, pad = form_of(model), options.decode or task.decode, pad_id(tokenizer)
     left = task.kind == "generation" and form == "causal"
     budget = options.batch_tokens // (decode.num_beams if task.kind == "generation" else 1)
     batches = _batches(encoded.dataset, Collator(pad, "left" if left else "right"), budget, accelerator)
@@ -157,9 +163,10 @@ def answers(
     elif task.kind == "language_modelling":
         found = likelihoods(model, batches, shifted=form == "causal")
     else:
-        if getattr(inner.config, "pad_token_id", None) is None:
-            inner.config.pad_token_id = pad  # classifiers refuse batches without one
-        order, notes = label_order(inner.config, task)
+        config = unwrapped(model).config
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = pad  # classifiers refuse batches without one
+        order, notes = label_order(config, task)
         found = predict_classes(model, batches, task, order)
     found = gather(found, accelerator, len(encoded.dataset))
     return Answers(found, encoded, form, notes, time.perf_counter() - started)
