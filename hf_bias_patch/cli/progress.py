@@ -54,7 +54,7 @@ class Bar(Watcher):
 
     def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
         """Print a line."""
-        said = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+        said = ", ".join(f"{name} {value:,.2f}" for name, value in metrics.items())
         stdout().print(f"step {step}: {said}" + ("  [green]best so far[/]" if best else ""))
 
     def say(self, text: str) -> None:

@@ -89,9 +89,10 @@ def _show(result: Result) -> None:
         return
     if result.ended == "early":
         stdout().print(f"Stopped early, at step {result.plain['step']}: no better evaluation for a while.")
-    rows = table("metric", "value", numbers=("value",), title=f"At step {result.plain['best_step']}, the best")
-    for name, value in result.metrics.items():
-        rows.add_row(f"[bold]{name}[/]" if name == result.main else name, f"{value:.2f}")
     if result.metrics:
+        stdout().print(f"The best state is that of step {result.plain['best_step']}:")
+        rows = table("metric", "value", numbers=("value",))
+        for name, value in result.metrics.items():
+            rows.add_row(f"[bold]{name}[/]" if name == result.main else name, f"{value:,.2f}")
         stdout().print(rows)
     stdout().print(f"Written: [bold]{result.folder}[/] (results.json; model/ loads with stock transformers)")

@@ -71,9 +71,15 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
             remedy="Say --train_head, or another --train",
         )
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.config.use_cache = False
+        _keep_no_activations(model)
     return Prepared(model, selection, plan, new)
+
+
+def _keep_no_activations(model: Any) -> None:
+    """Not reentrant: then nothing below the lowest trained parameter needs a gradient."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    model.config.use_cache = False
 
 
 def _load(place: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:

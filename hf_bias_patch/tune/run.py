@@ -106,7 +106,7 @@ def _end(
         "model": settings.model_name_or_path,
         "train": settings.train,
         **outcome.plain(),
-        "main_metric": data.task.main_metric,
+        "main_metric": loop.job.main,
         "trained": prepared.selection.elements,
         "trained_without_head": prepared.selection.without_head,
         "total": prepared.selection.total,
@@ -118,9 +118,7 @@ def _end(
             folder.write("results.json", results)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return Result(
-        folder.path, outcome.ended, outcome.metrics, data.task.main_metric, results, accelerator.is_main_process
-    )
+    return Result(folder.path, outcome.ended, outcome.metrics, loop.job.main, results, accelerator.is_main_process)
 
 
 def _accelerator(settings: TaskSettings) -> Accelerator:
@@ -130,6 +128,7 @@ def _accelerator(settings: TaskSettings) -> Accelerator:
     made = Accelerator(
         mixed_precision=settings.mixed_precision,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        dynamo_backend="inductor" if settings.torch_compile else None,
         log_with=list(settings.report_to) or None,
         project_config=ProjectConfiguration(project_dir=str(settings.output_dir)),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],

@@ -49,8 +49,8 @@ class TaskJob:
 
     @property
     def main(self) -> str:
-        """The task's main metric."""
-        return self.task.main_metric
+        """The task's main metric; of a masked model, which has no perplexity of a text, its own."""
+        return "masked_perplexity" if self.form == "masked" else self.task.main_metric
 
     @property
     def greater_is_better(self) -> bool:
