@@ -1,0 +1,126 @@
+"""Arms against each other: the rate is chosen on training data, what is there is not run again, the table adds up."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_bias_patch.errors import RecipeError
+from hf_bias_patch.tune import compare as module
+from hf_bias_patch.tune.compare import CompareSettings, Done, Running, compare
+from hf_bias_patch.tune.kinds import TaskSettings
+from hf_bias_patch.tune.settings import make_settings
+from hf_bias_patch.tune.summary import as_csv, rows
+
+
+def settings(out: Path, **fields: Any) -> CompareSettings:
+    given = {"model_name_or_path": "embedded:bert", "task_name": "embedded:opinion", "output_dir": out}
+    short = {"arms": "value,none", "seeds": 2, "learning_rates": "1e-3,1e-2", "max_train_samples": 40}
+    return make_settings(CompareSettings, **{**given, **short, "max_eval_samples": 20, "num_train_epochs": 1, **fields})
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[TaskSettings]:
+    """Runs are noted instead of run; the score of one is its learning rate's place in (1, 1e-2, 1e-3)."""
+    noted: list[TaskSettings] = []
+
+    def result(wanted: TaskSettings) -> dict[str, Any]:
+        noted.append(wanted)
+        score = {1e-2: 70.0, 1e-3: 60.0}[wanted.rate] + wanted.seed
+        plain = {"trained_without_head": 256, "seconds": 2.0, "peak_bytes": 10, "trained_bytes": 5}
+        return {"metrics": {"accuracy": score}, "main_metric": "accuracy", **plain}
+
+    monkeypatch.setattr(module, "_result", result)
+    return noted
+
+
+def test_rates_are_chosen_on_training_data(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    done = [event for event in compare(settings(tmp_path)) if isinstance(event, Done)]
+    assert [(arm.arm, arm.rate, dict(arm.chosen)) for arm in done] == [
+        ("value", 1e-2, {1e-3: 60.0, 1e-2: 70.0}),
+        ("none", 1e-2, {1e-3: 60.0, 1e-2: 70.0}),
+    ]
+    choosing = [run for run in runs if run.output_dir.name.startswith("rate-")]
+    reported = [run for run in runs if run.output_dir.name.startswith("seed-")]
+    assert len(choosing) == len(reported) == 4
+    assert all(run.validation_share == 0.1 and run.seed == 0 for run in choosing)
+    assert all(run.validation_share is None and run.rate == 1e-2 for run in reported)
+    # Scored once, at the end: a state chosen on the reported data would be a better one than it is.
+    assert all(run.eval_steps == 10**9 for run in runs)
+    assert [run.seed for run in reported] == [1, 2, 1, 2]
+
+
+def test_arms_differ_in_nothing_else(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    list(compare(settings(tmp_path, arms="value,query+value,all")))
+    differing = {"train", "output_dir"}
+    reported = [run.model_dump(exclude=differing) for run in runs if run.output_dir.name == "seed-1"]
+    assert len(reported) == 3 and all(run == reported[0] for run in reported)
+    assert {run.train for run in runs} == {"value", "query,value", "all"}
+
+
+def test_what_begins_is_counted(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    begun = [event for event in compare(settings(tmp_path)) if isinstance(event, Running)]
+    assert [(event.number, event.total) for event in begun] == [(number, 8) for number in range(1, 9)]
+
+
+def test_table_and_csv(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    table = rows(event for event in compare(settings(tmp_path)) if isinstance(event, Done))
+    assert (table[0].mean, table[0].std) == (71.5, pytest.approx(0.5**0.5))
+    (first, second) = csv.DictReader(as_csv(table).splitlines())
+    assert (first["arm"], second["arm"], first["seeds"], first["mean"]) == ("value", "none", "2", "71.5")
+
+
+def test_for_real_and_again(tmp_path: Path) -> None:
+    """One arm in processes of its own; a second call reads what is there, and a lost result is run again."""
+    wanted = settings(tmp_path, arms="none", seeds=1, learning_rates="1e-3")
+    (first,) = (event for event in compare(wanted) if isinstance(event, Done))
+    assert first.results[0]["peak_bytes"] > 50_000_000 and 0 <= first.results[0]["metrics"]["accuracy"] <= 100
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+    assert len(files) == 2
+    (again,) = (event for event in compare(wanted) if isinstance(event, Done))
+    assert again == first and files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+
+
+def test_an_arm_that_cannot_be(tmp_path: Path) -> None:
+    given = {"model_name_or_path": "embedded:gpt2", "task_name": "embedded:records", "arms": "beft"}
+    (done,) = (e for e in compare(settings(tmp_path, **given, learning_rates="1e-3")) if isinstance(e, Done))
+    assert "Conv1D" in done.problem and not done.results
+    assert rows([done])[0].mean is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"arms": "values"}, "'values' is not known"),
+        ({"learning_rates": "0"}, "no learning rate"),
+        ({"files": "sst2=x"}, "no TASK:SPLIT=PATH"),
+        ({"task_name": ""}, "no task is named"),
+    ],
+)
+def test_bad_input(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        settings(tmp_path, **fields)
+
+
+def test_files_of_tasks(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    (tmp_path / "a.tsv").touch()
+    (tmp_path / "b.tsv").touch()
+    files = f"embedded:opinion:train={tmp_path}/a.tsv,embedded:opinion:validation={tmp_path}/b.tsv"
+    list(compare(settings(tmp_path / "out", files=files, arms="none")))
+    assert {str(run.train_file) for run in runs} == {f"{tmp_path}/a.tsv"}
+    reported = {run.validation_file for run in runs if run.validation_share is None}
+    assert reported == {tmp_path / "b.tsv"}
+    assert {run.validation_file for run in runs if run.validation_share} == {None}
+
+
+def test_plot(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    pytest.importorskip("matplotlib")
+    from hf_bias_patch.tune.plot import plot
+
+    table = rows(event for event in compare(settings(tmp_path)) if isinstance(event, Done))
+    plot(table, tmp_path / "plot.svg")
+    text = (tmp_path / "plot.svg").read_text()
+    assert text.count("<use") > 4
