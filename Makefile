@@ -33,7 +33,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[models]'
+	$(PIP) --editable '.[models,tune]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo

@@ -1,7 +1,8 @@
 """Finds, decides, rewrites and proves: the attention biases of Hugging Face checkpoints.
 
 The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
-Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe` and `verify`.
+Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe`, `tune` and
+`verify`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
+    from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
+    from hf_bias_patch.tuning.run import tune
 
 __all__ = [
     "Applied",
     "Certificate",
+    "GenerationSettings",
+    "GlueSettings",
     "Inspection",
+    "LanguageSettings",
     "Patched",
     "Plan",
     "Probed",
@@ -43,13 +49,17 @@ __all__ = [
     "plan",
     "probe",
     "revert",
+    "tune",
     "verify",
 ]
 
 _HOMES = {
     "Applied": "patching.memory",
     "Certificate": "evidence.certificate",
+    "GenerationSettings": "tuning.kinds",
+    "GlueSettings": "tuning.kinds",
     "Inspection": "attention.inspect",
+    "LanguageSettings": "tuning.kinds",
     "Patched": "patching.disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",
@@ -63,6 +73,7 @@ _HOMES = {
     "plan": "patching.disk",
     "probe": "probing.inspect",
     "revert": "patching.revert",
+    "tune": "tuning.run",
     "verify": "evidence.run",
 }
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hf_bias_patch.cli.console import nbytes, stdout, table
-from hf_bias_patch.tune.watch import Watcher
+from hf_bias_patch.tuning.watch import Watcher
 
 BATCH = 32
 WARM_UP = 2
@@ -111,9 +111,9 @@ def measure(arm: str, lengths: str, steps: int, bf16: bool, compiled: bool) -> d
     import torch
     import transformers
 
-    from hf_bias_patch.tune import adapters
-    from hf_bias_patch.tune.memory import peak_bytes
-    from hf_bias_patch.tune.select import ADAPTERS, select
+    from hf_bias_patch.tuning import adapters
+    from hf_bias_patch.tuning.memory import peak_bytes
+    from hf_bias_patch.tuning.select import ADAPTERS, select
 
     torch.manual_seed(0)
     torch.set_num_threads(multiprocessing.cpu_count())
@@ -135,12 +135,12 @@ def measure(arm: str, lengths: str, steps: int, bf16: bool, compiled: bool) -> d
 def ours(
     model: Any, selection: Any, job: RandomTexts, steps: int, by_length: bool, bf16: bool, compiled: bool
 ) -> float:
-    """Samples per second of `tune.loop`."""
+    """Samples per second of `tuning.loop`."""
     from accelerate import Accelerator
 
-    from hf_bias_patch.tune.folder import open_folder
-    from hf_bias_patch.tune.loop import Loop
-    from hf_bias_patch.tune.settings import Settings
+    from hf_bias_patch.tuning.folder import open_folder
+    from hf_bias_patch.tuning.loop import Loop
+    from hf_bias_patch.tuning.settings import Settings
 
     clock = Clock(WARM_UP)
     with tempfile.TemporaryDirectory() as folder:
@@ -164,7 +164,7 @@ def usual(model: Any, job: RandomTexts, steps: int, by_length: bool, bf16: bool,
     import torch
     from accelerate import Accelerator
 
-    from hf_bias_patch.tune.batches import Schedule
+    from hf_bias_patch.tuning.batches import Schedule
 
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", dynamo_backend="inductor" if compiled else None)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)

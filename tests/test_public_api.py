@@ -18,7 +18,10 @@ from hf_bias_patch import errors
 PUBLIC = [
     "Applied",
     "Certificate",
+    "GenerationSettings",
+    "GlueSettings",
     "Inspection",
+    "LanguageSettings",
     "Patched",
     "Plan",
     "Probed",
@@ -33,6 +36,7 @@ PUBLIC = [
     "plan",
     "probe",
     "revert",
+    "tune",
     "verify",
 ]
 PACKAGE = Path(hf_bias_patch.__path__[0])
@@ -117,6 +121,7 @@ TREE = {
     "VerifyError": RuntimeError,
     "TaskError": ValueError,
     "DataError": ValueError,
+    "TuneError": RuntimeError,
     "ExtraError": ImportError,
 }
 

@@ -11,12 +11,12 @@ import typer
 
 from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.cli.settings import ANY_DASHES, options_of
-from hf_bias_patch.tune.compare import CompareSettings
+from hf_bias_patch.tuning.compare import CompareSettings
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hf_bias_patch.tune.summary import Row
+    from hf_bias_patch.tuning.summary import Row
 
 __all__ = ["command"]
 
@@ -34,9 +34,9 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
     """Train each arm on each task with the same data and budget, and compare scores, time, memory and size."""
     from hf_bias_patch.cli.console import stderr, stdout
     from hf_bias_patch.scoring.extra import need
-    from hf_bias_patch.tune.compare import Done, compare
-    from hf_bias_patch.tune.settings import make_settings
-    from hf_bias_patch.tune.summary import rows
+    from hf_bias_patch.tuning.compare import Done, compare
+    from hf_bias_patch.tuning.settings import make_settings
+    from hf_bias_patch.tuning.summary import rows
 
     settings = make_settings(CompareSettings, **fields)
     need("accelerate")
@@ -59,11 +59,11 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
 def _write(settings: CompareSettings, table: Sequence[Row]) -> None:
     from importlib.util import find_spec
 
-    from hf_bias_patch.tune.summary import as_csv
+    from hf_bias_patch.tuning.summary import as_csv
 
     (settings.output_dir / "compare.csv").write_text(as_csv(table), "utf-8")
     if find_spec("matplotlib"):
-        from hf_bias_patch.tune.plot import plot
+        from hf_bias_patch.tuning.plot import plot
 
         plot(table, settings.output_dir / "compare.png")
 

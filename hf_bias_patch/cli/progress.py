@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from hf_bias_patch.cli.console import stderr, stdout, table
-from hf_bias_patch.tune.select import Selection, Trained
-from hf_bias_patch.tune.watch import Watcher
+from hf_bias_patch.tuning.select import Selection, Trained
+from hf_bias_patch.tuning.watch import Watcher
 
 __all__ = ["Bar", "trained_table"]
 

@@ -30,7 +30,7 @@ def options_of(model: type[BaseModel], command: Callable[..., None]) -> Callable
     """
 
     def called(config: Path | None = None, **values: Any) -> None:
-        from hf_bias_patch.tune.settings import read_settings
+        from hf_bias_patch.tuning.settings import read_settings
 
         own = {name: values.pop(name) for name in extra}
         given = {name: value for name, value in values.items() if value not in (None, [], ())}

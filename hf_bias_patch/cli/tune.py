@@ -11,10 +11,10 @@ import typer
 
 from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.cli.settings import ANY_DASHES, options_of
-from hf_bias_patch.tune.kinds import KINDS
+from hf_bias_patch.tuning.kinds import KINDS
 
 if TYPE_CHECKING:
-    from hf_bias_patch.tune.run import Result
+    from hf_bias_patch.tuning.run import Result
 
 __all__ = ["TERMINATED", "command", "run_script"]
 
@@ -65,12 +65,12 @@ def run_script(name: str) -> None:
 def _run(name: str, fields: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
     from hf_bias_patch.cli.progress import Bar
     from hf_bias_patch.scoring.extra import need
-    from hf_bias_patch.tune.settings import make_settings
-    from hf_bias_patch.tune.watch import Watcher
+    from hf_bias_patch.tuning.settings import make_settings
+    from hf_bias_patch.tuning.watch import Watcher
 
     settings = make_settings(KINDS[name], **fields)
     need("accelerate")
-    from hf_bias_patch.tune.run import tune as run
+    from hf_bias_patch.tuning.run import tune as run
 
     watcher: Watcher = Watcher() if quiet or as_json else Bar()
     result = run(settings, watcher)

@@ -13,7 +13,7 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
 from hf_bias_patch.errors import RecipeError, TuneError
 from hf_bias_patch.patching.memory import ModelTensors
-from hf_bias_patch.tune.head import head_of
+from hf_bias_patch.tuning.head import head_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -204,7 +204,7 @@ def _apply(
 def _slice(model: PreTrainedModel, name: str, mask: np.ndarray) -> str:
     import torch
 
-    from hf_bias_patch.tune.slices import train_slice
+    from hf_bias_patch.tuning.slices import train_slice
 
     return train_slice(model, name, torch.from_numpy(np.flatnonzero(mask)).to(model.get_parameter(name).device))
 

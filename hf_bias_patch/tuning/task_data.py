@@ -14,7 +14,7 @@ from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.encode import Encoded, encode
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, longest_input, require_form
 from hf_bias_patch.scoring.tasks import Task, load_task
-from hf_bias_patch.tune.kinds import GenerationSettings, TaskSettings
+from hf_bias_patch.tuning.kinds import GenerationSettings, TaskSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset

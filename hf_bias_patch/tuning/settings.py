@@ -13,7 +13,7 @@ from hf_bias_patch.errors import RecipeError
 from hf_bias_patch.patching import strict_yaml
 from hf_bias_patch.patching.recipe import Destination, as_folds, as_names
 from hf_bias_patch.patching.wording import problems
-from hf_bias_patch.tune.select import ADAPTERS, projections_of
+from hf_bias_patch.tuning.select import ADAPTERS, projections_of
 
 __all__ = ["Settings", "make_settings", "read_settings"]
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hf_bias_patch.errors import TargetError, TuneError
-from tests.tune.jobs import Losses, RandomJob, classifier, made_loop, settings_for, trained, values
+from tests.tuning.jobs import Losses, RandomJob, classifier, made_loop, settings_for, trained, values
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

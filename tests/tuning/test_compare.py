@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.errors import RecipeError
-from hf_bias_patch.tune import compare as module
-from hf_bias_patch.tune.compare import CompareSettings, Done, Running, compare
-from hf_bias_patch.tune.kinds import TaskSettings
-from hf_bias_patch.tune.settings import make_settings
-from hf_bias_patch.tune.summary import as_csv, rows
+from hf_bias_patch.tuning import compare as module
+from hf_bias_patch.tuning.compare import CompareSettings, Done, Running, compare
+from hf_bias_patch.tuning.kinds import TaskSettings
+from hf_bias_patch.tuning.settings import make_settings
+from hf_bias_patch.tuning.summary import as_csv, rows
 
 
 def settings(out: Path, **fields: Any) -> CompareSettings:
@@ -118,7 +118,7 @@ def test_files_of_tasks(tmp_path: Path, runs: list[TaskSettings]) -> None:
 
 def test_plot(tmp_path: Path, runs: list[TaskSettings]) -> None:
     pytest.importorskip("matplotlib")
-    from hf_bias_patch.tune.plot import plot
+    from hf_bias_patch.tuning.plot import plot
 
     table = rows(event for event in compare(settings(tmp_path)) if isinstance(event, Done))
     plot(table, tmp_path / "plot.svg")

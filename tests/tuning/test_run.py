@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 import hf_bias_patch
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import DataError, RecipeError, TargetError, TaskError, TuneError
-from hf_bias_patch.tune.kinds import GenerationSettings, GlueSettings, LanguageSettings
-from hf_bias_patch.tune.run import Result, tune
-from hf_bias_patch.tune.settings import make_settings
-from hf_bias_patch.tune.watch import Watcher
-from tests.tune.jobs import alone
+from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
+from hf_bias_patch.tuning.run import Result, tune
+from hf_bias_patch.tuning.settings import make_settings
+from hf_bias_patch.tuning.watch import Watcher
+from tests.tuning.jobs import alone
 
 _SHORT = {"max_train_samples": 24, "max_eval_samples": 10, "num_train_epochs": 1, "per_device_train_batch_size": 8}
 

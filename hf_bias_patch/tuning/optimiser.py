@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hf_bias_patch.tune.settings import Settings
+from hf_bias_patch.tuning.settings import Settings
 
 __all__ = ["make_optimiser", "make_scheduler", "total_steps"]
 

@@ -9,9 +9,9 @@ import torch
 import transformers
 
 from hf_bias_patch.errors import RecipeError, TuneError
-from hf_bias_patch.tune.adapters import add
-from hf_bias_patch.tune.head import head_of
-from hf_bias_patch.tune.select import Selection, projections_of, select
+from hf_bias_patch.tuning.adapters import add
+from hf_bias_patch.tuning.head import head_of
+from hf_bias_patch.tuning.select import Selection, projections_of, select
 from tests.models import fresh, inputs_of
 
 WIDTH = 32

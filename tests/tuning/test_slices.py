@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from hf_bias_patch.tune.select import select
-from hf_bias_patch.tune.slices import join_slices, train_slice
+from hf_bias_patch.tuning.select import select
+from hf_bias_patch.tuning.slices import join_slices, train_slice
 from tests.models import fresh, inputs_of, outputs_of
 
 NAME = "transformer.h.0.attn.c_attn.bias"

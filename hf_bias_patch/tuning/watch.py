@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hf_bias_patch.tune.select import Selection
+from hf_bias_patch.tuning.select import Selection
 
 __all__ = ["Watcher"]
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.measures import Kind
-from hf_bias_patch.tune.settings import Positive, Settings
+from hf_bias_patch.tuning.settings import Positive, Settings
 
 __all__ = ["KINDS", "GenerationSettings", "GlueSettings", "LanguageSettings", "TaskSettings"]
 

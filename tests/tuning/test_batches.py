@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_bias_patch.tune.batches import MicroBatch, Schedule
+from hf_bias_patch.tuning.batches import MicroBatch, Schedule
 
 sizes = st.integers(1, 5)
 

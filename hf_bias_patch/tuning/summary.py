@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 
-from hf_bias_patch.tune.compare import Done
+from hf_bias_patch.tuning.compare import Done
 
 __all__ = ["Row", "as_csv", "rows"]
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.scoring.run import Options
-from hf_bias_patch.tune.ending import save_model
-from hf_bias_patch.tune.folder import RunFolder, check_folder, environment, open_folder
-from hf_bias_patch.tune.kinds import TaskSettings
-from hf_bias_patch.tune.loop import Loop, Outcome
-from hf_bias_patch.tune.memory import peak_bytes
-from hf_bias_patch.tune.prepare import Prepared, prepare
-from hf_bias_patch.tune.task_data import TaskData, task_data
-from hf_bias_patch.tune.task_job import TaskJob
-from hf_bias_patch.tune.watch import Watcher
+from hf_bias_patch.tuning.ending import save_model
+from hf_bias_patch.tuning.folder import RunFolder, check_folder, environment, open_folder
+from hf_bias_patch.tuning.kinds import TaskSettings
+from hf_bias_patch.tuning.loop import Loop, Outcome
+from hf_bias_patch.tuning.memory import peak_bytes
+from hf_bias_patch.tuning.prepare import Prepared, prepare
+from hf_bias_patch.tuning.task_data import TaskData, task_data
+from hf_bias_patch.tuning.task_job import TaskJob
+from hf_bias_patch.tuning.watch import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

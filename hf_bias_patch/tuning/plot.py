@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.tune.summary import Row
+from hf_bias_patch.tuning.summary import Row
 
 __all__ = ["plot"]
 

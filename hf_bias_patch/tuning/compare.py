@@ -19,16 +19,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.tune.arms import ARMS, grid_of
-from hf_bias_patch.tune.folder import check_folder
-from hf_bias_patch.tune.kinds import KINDS, TaskSettings
-from hf_bias_patch.tune.select import projections_of
-from hf_bias_patch.tune.settings import Positive, make_settings
+from hf_bias_patch.tuning.arms import ARMS, grid_of
+from hf_bias_patch.tuning.folder import check_folder
+from hf_bias_patch.tuning.kinds import KINDS, TaskSettings
+from hf_bias_patch.tuning.select import projections_of
+from hf_bias_patch.tuning.settings import Positive, make_settings
 
 __all__ = ["CompareSettings", "Done", "Running", "compare"]
 
 _AT_THE_END = 10**9
-_PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tune.run"]
+_PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tuning.run"]
 
 
 def _arms(value: Any) -> tuple[str, ...]:
@@ -214,7 +214,7 @@ def _result(settings: TaskSettings) -> dict[str, Any]:
 
 
 def _tune(settings: TaskSettings) -> None:
-    from hf_bias_patch.tune.run import tune
+    from hf_bias_patch.tuning.run import tune
 
     tune(settings)
 

@@ -10,9 +10,9 @@ from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.patching.recipe import make_recipe
-from hf_bias_patch.tune import adapters
-from hf_bias_patch.tune.select import ADAPTERS, Selection, select
-from hf_bias_patch.tune.settings import Settings
+from hf_bias_patch.tuning import adapters
+from hf_bias_patch.tuning.select import ADAPTERS, Selection, select
+from hf_bias_patch.tuning.settings import Settings
 
 if TYPE_CHECKING:
     from hf_bias_patch.patching.plan import Plan

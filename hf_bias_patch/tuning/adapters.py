@@ -10,8 +10,8 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import BiasPatchError, TuneError
 from hf_bias_patch.patching.memory import ModelTensors
-from hf_bias_patch.tune.head import head_of
-from hf_bias_patch.tune.select import Selection, Trained
+from hf_bias_patch.tuning.head import head_of
+from hf_bias_patch.tuning.select import Selection, Trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,8 +15,8 @@ from hf_bias_patch.scoring.encode import Encoded
 from hf_bias_patch.scoring.forms import Form
 from hf_bias_patch.scoring.run import Options, evaluate
 from hf_bias_patch.scoring.tasks import Task
-from hf_bias_patch.tune.job import Batch
-from hf_bias_patch.tune.loss import label_loss, score_loss, token_loss
+from hf_bias_patch.tuning.job import Batch
+from hf_bias_patch.tuning.loss import label_loss, score_loss, token_loss
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -6,12 +6,12 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.evidence.models import quiet
-from hf_bias_patch.tune.slices import join_slices
-from hf_bias_patch.tune.state import save_tensors, trained_tensors
+from hf_bias_patch.tuning.slices import join_slices
+from hf_bias_patch.tuning.state import save_tensors, trained_tensors
 
 if TYPE_CHECKING:
-    from hf_bias_patch.tune.folder import RunFolder
-    from hf_bias_patch.tune.loop import Loop
+    from hf_bias_patch.tuning.folder import RunFolder
+    from hf_bias_patch.tuning.loop import Loop
 
 __all__ = ["save_model"]
 

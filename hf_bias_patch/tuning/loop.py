@@ -12,13 +12,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hf_bias_patch.errors import TuneError
-from hf_bias_patch.tune.batches import MicroBatch, Schedule
-from hf_bias_patch.tune.folder import RunFolder
-from hf_bias_patch.tune.job import Batch, Job
-from hf_bias_patch.tune.optimiser import make_optimiser, make_scheduler, total_steps
-from hf_bias_patch.tune.select import Selection
-from hf_bias_patch.tune.settings import Settings
-from hf_bias_patch.tune.state import (
+from hf_bias_patch.tuning.batches import MicroBatch, Schedule
+from hf_bias_patch.tuning.folder import RunFolder
+from hf_bias_patch.tuning.job import Batch, Job
+from hf_bias_patch.tuning.optimiser import make_optimiser, make_scheduler, total_steps
+from hf_bias_patch.tuning.select import Selection
+from hf_bias_patch.tuning.settings import Settings
+from hf_bias_patch.tuning.state import (
     Progress,
     keep_only,
     load_state,
@@ -27,8 +27,8 @@ from hf_bias_patch.tune.state import (
     save_tensors,
     trained_tensors,
 )
-from hf_bias_patch.tune.stopping import StopSignal
-from hf_bias_patch.tune.watch import Watcher
+from hf_bias_patch.tuning.stopping import StopSignal
+from hf_bias_patch.tuning.watch import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -11,13 +11,13 @@ import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from hf_bias_patch.tune.folder import RunFolder, open_folder
-from hf_bias_patch.tune.job import Batch
-from hf_bias_patch.tune.loop import Loop, Outcome
-from hf_bias_patch.tune.loss import label_loss
-from hf_bias_patch.tune.select import Selection, select
-from hf_bias_patch.tune.settings import Settings
-from hf_bias_patch.tune.watch import Watcher
+from hf_bias_patch.tuning.folder import RunFolder, open_folder
+from hf_bias_patch.tuning.job import Batch
+from hf_bias_patch.tuning.loop import Loop, Outcome
+from hf_bias_patch.tuning.loss import label_loss
+from hf_bias_patch.tuning.select import Selection, select
+from hf_bias_patch.tuning.settings import Settings
+from hf_bias_patch.tuning.watch import Watcher
 from tests.models import VOCABULARY, config_of, randomise
 
 SAMPLES = 21  # no multiple of any batch size used: the last step of an epoch is a small one

@@ -1,0 +1,96 @@
+"""`tune` and `compare` as a person types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_bias_patch.cli import main
+from tests.tuning.jobs import alone
+
+_SHORT = ["--max_train_samples", "16", "--max_eval_samples", "8", "--num_train_epochs", "1"]
+_GLUE = ["tune", "glue", "--model_name_or_path", "embedded:bert", "--task_name", "embedded:opinion", *_SHORT]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, stdout and stderr of a command."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        alone()
+        monkeypatch.setattr("sys.argv", ["hf-bias-patch", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_a_run_says_what_trains_and_what_came_out(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = typed(*_GLUE, "--output-dir", str(tmp_path / "run"))
+    assert code == 0
+    assert "bert.encoder.layer.*.attention.self.value.bias" in out and "classifier.weight" in out
+    assert "4,546 of 243,842 numbers train (1.86 %), 4,290 of them the head's" in out
+    assert "accuracy" in out and "results.json" in out
+
+
+def test_json_is_json(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = typed(*_GLUE, "--output_dir", str(tmp_path / "run"), "--json")
+    found = json.loads(out)
+    assert code == 0 and found == json.loads((tmp_path / "run" / "results.json").read_text())
+
+
+def test_options_win_over_the_file(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"train": ["query", "value"], "seed": 3, "num_train_epochs": 9}))
+    code, _, err = typed(*_GLUE, "--output_dir", str(tmp_path / "run"), "--config", str(file), "--seed", "5", "--quiet")
+    assert code == 0, err
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert (settings["train"], settings["seed"], settings["num_train_epochs"]) == ("query,value", 5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--train", "key"], "key bias is redundant"),
+        (["--train", "values"], "'values' is not known"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--task_name", "sst-2"], "no task 'sst-2'"),
+        (["--colour", "red"], "No such option"),
+    ],
+)
+def test_refusals(typed: Callable[..., tuple[int, str, str]], tmp_path: Path, words: list[str], said: str) -> None:
+    code, _, err = typed(*_GLUE, "--output_dir", str(tmp_path / "run"), *words)
+    assert code == 2 and said in " ".join(err.split()) and "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [["tune"], ["tune", "glue"], ["tune", "lm"], ["tune", "generation"], ["compare"]])
+def test_help(typed: Callable[..., tuple[int, str, str]], words: list[str]) -> None:
+    code, out, _ = typed(*words, "--help")
+    assert code == 0 and "Usage" in out
+
+
+def test_every_setting_is_an_option() -> None:
+    from hf_bias_patch.cli.tune import command
+    from hf_bias_patch.tuning.kinds import KINDS
+
+    group = command()
+    for name, kind in KINDS.items():
+        options = {parameter.name for parameter in group.commands[name].params}
+        assert set(kind.model_fields) <= options and "config" in options
+        assert all(parameter.help for parameter in group.commands[name].params)
+
+
+def test_compare(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    given = ["compare", "--model_name_or_path", "embedded:bert", "--task_name", "embedded:opinion", *_SHORT]
+    more = ["--arms", "none", "--seeds", "1", "--learning_rates", "1e-3", "--output_dir", str(tmp_path / "arms")]
+    code, out, err = typed(*given, *more)
+    assert code == 0, err
+    assert "embedded:opinion" in out and "±" in out
+    assert (tmp_path / "arms" / "compare.csv").read_text().startswith("task,arm,")
