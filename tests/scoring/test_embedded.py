@@ -18,7 +18,16 @@ from hf_bias_patch.scoring.embedded.facts import SLOTS, change, slots
 from hf_bias_patch.scoring.metrics import compute
 from hf_bias_patch.scoring.tasks import load_task
 
-CHECKSUMS = {}
+CHECKSUMS = {
+    "acceptability": 545045608,
+    "opinion": 1379746815,
+    "paraphrase": 152754037,
+    "similarity": 1422242385,
+    "entailment": 2620364873,
+    "records": 4294332272,
+    "summary": 3661331655,
+    "letters": 2032543532,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
