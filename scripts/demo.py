@@ -1,4 +1,4 @@
-"""The main job on the embedded checkpoints: inspect, patch, verify, load with stock transformers, sum up."""
+"""The main jobs on the embedded checkpoints: inspect, patch, verify, load; then tune a bias, and score."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ import hf_bias_patch
 from hf_bias_patch.assets import NAMES
 from hf_bias_patch.cli import app
 from hf_bias_patch.cli.console import stdout, table
+from hf_bias_patch.scoring.data import load_split
+from hf_bias_patch.scoring.loading import load_scorable
+from hf_bias_patch.scoring.run import evaluate
+from hf_bias_patch.scoring.tasks import load_task
 
 OUT = Path("demo_out")
 
@@ -70,6 +74,28 @@ def summary() -> Table:
     return rows
 
 
+TASK = "embedded:letters"
+
+
+def perplexity(folder: Path) -> float:
+    """Of a checkpoint on letters, which are unlike all that it was trained on."""
+    task = load_task(TASK)
+    model, tokenizer = load_scorable(str(folder), task.kind)
+    return evaluate(model, tokenizer, task, load_split(task, "validation")).main
+
+
+def tuned() -> Table:
+    """Train the value bias of the patched GPT-2 alone, and say what it does."""
+    options = "--train value --learning_rate 0.03 --num_train_epochs 1 --overwrite"
+    run(f"tune lm --model_name_or_path {OUT / 'gpt2'} --task_name {TASK} {options} --output_dir {OUT / 'tuned'}")
+    results = json.loads((OUT / "tuned" / "results.json").read_text())
+    rows = table("gpt2", "trained numbers", f"perplexity on {TASK}", title="What tuning the value bias does")
+    rows.add_row("patched", "", f"{perplexity(OUT / 'gpt2'):,.0f}")
+    share = f"{results['trained']:,} of {results['total']:,}"
+    rows.add_row("and tuned", share, f"{perplexity(OUT / 'tuned' / 'model'):,.0f}")
+    return rows
+
+
 def main() -> None:
     """Run the demo into ./demo_out."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -81,6 +107,7 @@ def main() -> None:
         "No query, key or value bias is left, and each variant computes what its source computes:\n"
         "its error against the source in float64 is within 4 times the source's own rounding (floor)."
     )
+    stdout().print(tuned())
 
 
 if __name__ == "__main__":
