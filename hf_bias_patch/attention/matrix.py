@@ -129,11 +129,13 @@ def _cell(family: Family, attention: Attention, projection: str) -> Cell:
         closed.append(trap.trap)
         for road in closes:
             always.setdefault(road, reason)
+    has_output = any("output" in projections for projections in attention.maps.values())
+    no_output = always.get("value", "") or ("" if has_output else "there is no output projection")
     no_norm = always.get("weight", "") or _no_norm(family, attention, projection)
     folds = {
         "query": {"weight": no_norm},
         "key": {"nothing": always.get("key", ""), "weight": no_norm},
-        "value": {"output": always.get("value", ""), "weight": no_norm},
+        "value": {"output": no_output, "weight": no_norm},
     }[projection]
     exact = [into for into, refusal in folds.items() if not refusal]
     refusals = "; ".join(dict.fromkeys(refusal for refusal in folds.values() if refusal))

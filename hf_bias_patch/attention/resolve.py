@@ -298,7 +298,7 @@ class _Maker:
         return self._norm(projection)
 
     def _evidence(self, projection: Projection, bias: str | None, no_weight: str, problem: str) -> Evidence:
-        no_output = "" if self._output_bias() else "the output projection has no bias"
+        no_output = self._no_output()
         no_shift = "only a query bias goes there" if projection != "query" else ""
         if not self.attention.shift or self.traps:
             no_shift = no_shift or "whether others could make up for it is not known"
@@ -312,9 +312,13 @@ class _Maker:
             no_weight=no_weight,
         )
 
-    def _output_bias(self) -> bool:
+    def _no_output(self) -> str:
+        """Why there is no output bias; empty if there is one."""
         modules = [module for module, maps in self.attention.maps.items() if "output" in maps]
-        return any(parameter(self._name(module), ("bias",), self.tensors) for module in modules)
+        if not modules:
+            return "there is no output projection"
+        there = any(parameter(self._name(module), ("bias",), self.tensors) for module in modules)
+        return "" if there else "the output projection has no bias"
 
     def _quantised(self, module: str, weight: str | None) -> str:
         if weight is None:
