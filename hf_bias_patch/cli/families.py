@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hf_bias_patch.cli.options import AsJson
+from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.matrix import Entry, TowerEntry
@@ -32,6 +34,8 @@ def families(
 
     Exit code 1 if a check finds that the table promises what the numbers refute.
     """
+    if check and markdown:
+        raise RecipeError("--check prints no Markdown", remedy="Leave out one of them, or ask for --json")
     if check:
         _check(names or [], jobs, timeout, as_json)
         return
@@ -66,7 +70,8 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry]) -> None:
         table.add_row(model_type, f"{name} tower", f"[dim]see {what}[/]")
     stdout().print(table)
     stdout().print(
-        "An arrow says where a bias can go exactly; in brackets is what closes other roads. --json says all."
+        "redundant: removing it changes nothing. An arrow says where a bias can go exactly (into the output bias where "
+        "there is one). In brackets: the traps that close other roads; docs/theory.md explains them, --json says all."
     )
 
 
@@ -88,13 +93,15 @@ def _check(names: list[str], jobs: int, timeout: float, as_json: bool) -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
-def _refuse_unknown(names: list[str], known: Iterable[str]) -> None:
+def _refuse_unknown(names: list[str], known: Collection[str]) -> None:
     from hf_bias_patch.errors import FamilyError
 
     if unknown := sorted(set(names) - set(known)):
+        near = get_close_matches(unknown[0], known, n=3)
         raise FamilyError(
             f"No small model of type {unknown[0]!r} can be built",
             why="The installed transformers has no such type, or it needs a package that is not there",
+            remedy=f"Close to it: {', '.join(near)}" if near else "",
         )
 
 
