@@ -215,7 +215,7 @@ class _Reader(ast.NodeVisitor):
             self.reads.names.add(node.id)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str) and node.value.isidentifier():
+        if isinstance(node.value, str):
             self.reads.names.add(node.value)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
