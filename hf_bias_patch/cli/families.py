@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from hf_bias_patch.cli.options import AsJson
 if TYPE_CHECKING:
     from hf_bias_patch.attention.matrix import Entry, TowerEntry
     from hf_bias_patch.probing.sweep import Item, Swept
+    from hf_bias_patch.probing.variations import Change
 
 __all__ = ["families"]
 
@@ -28,6 +29,9 @@ def families(
     vary: Annotated[
         bool, typer.Option("--vary", help="With --check: also with each config value changed that attention may read.")
     ] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="With --vary: also every two of these changes together.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="With --check: processes at a time.", min=1)] = 1,
     timeout: Annotated[float, typer.Option(help="With --check: seconds for one small model.", min=1)] = 240.0,
     as_json: AsJson = False,
@@ -38,9 +42,11 @@ def families(
     """
     if vary and not check:
         raise typer.BadParameter("it goes with --check", param_hint="--vary")
+    if pairs and not vary:
+        raise typer.BadParameter("it goes with --vary", param_hint="--pairs")
     if check:
-        known = _known(names or [])
-        _check(_varied(known) if vary else _defaults(known), jobs, timeout, as_json)
+        made = _in_pairs if pairs else _varied if vary else _default
+        _check(itertools.chain.from_iterable(map(made, _known(names or []))), jobs, timeout, as_json)
         return
     from hf_bias_patch.attention.matrix import matrix
 
@@ -90,21 +96,36 @@ def _known(names: list[str]) -> Iterable[str]:
     return names or model_types()
 
 
-def _defaults(names: Iterable[str]) -> Iterator[Item]:
+def _default(name: str) -> Iterator[Item]:
     from hf_bias_patch.probing.sweep import Item
 
-    return (Item(name) for name in names)
+    yield Item(name)
 
 
-def _varied(names: Iterable[str]) -> Iterator[Item]:
-    """Each type at its default, then one change away from it."""
+def _varied(name: str) -> Iterator[Item]:
+    """A type at its default, then one change away from it."""
     from hf_bias_patch.probing.sweep import Item
+
+    yield Item(name)
+    yield from (Item(name, (change,)) for change in _changes(name))
+
+
+def _in_pairs(name: str) -> Iterator[Item]:
+    """A type at its default, then one change away from it, then two."""
+    from hf_bias_patch.probing.sweep import Item
+    from hf_bias_patch.probing.variations import pairs
+
+    yield from _varied(name)
+    yield from (Item(name, pair) for pair in pairs(_changes(name)))
+
+
+def _changes(name: str) -> tuple[Change, ...]:
     from hf_bias_patch.probing.typed import NotBuiltError, changes_of_type
 
-    for name in names:
-        yield Item(name)
-        with suppress(NotBuiltError):  # which the check of the default tells
-            yield from (Item(name, change) for change in changes_of_type(name))
+    try:
+        return changes_of_type(name)
+    except NotBuiltError:  # the check of the default says it
+        return ()
 
 
 def _check(items: Iterable[Item], jobs: int, timeout: float, as_json: bool) -> None:
@@ -141,8 +162,8 @@ def _show(swept: Swept) -> None:
 def _sum_up(found: list[Swept]) -> None:
     from hf_bias_patch.cli.console import stdout
 
-    defaults = [swept for swept in found if swept.item.change is None]
-    varied = [swept for swept in found if swept.item.change is not None]
+    defaults = [swept for swept in found if not swept.item.changes]
+    varied = [swept for swept in found if swept.item.changes]
     problems = [swept.item.model_type for swept in defaults if swept.problem]
     stdout().print(
         f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked"
@@ -164,7 +185,7 @@ def _counts(found: list[Swept]) -> str:
 
 def _about_changes(varied: list[Swept]) -> str:
     """What became of the changes, with the names of those that prove nothing."""
-    lines = [f"{len(varied)} changes of one config value: {_counts(varied)}"]
+    lines = [f"{len(varied)} changes of the config: {_counts(varied)}"]
     for title, chosen in (
         ("wrong", [swept for swept in varied if swept.wrong]),
         ("not checked", [swept for swept in varied if swept.problem and swept.built]),

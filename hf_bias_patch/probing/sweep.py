@@ -29,13 +29,13 @@ _FEW = 6
 
 @dataclass(frozen=True)
 class Item:
-    """What is checked at a time: a model type, at its default config or one change away from it."""
+    """What is checked at a time: a model type, at its default config or with some of its values changed."""
 
     model_type: str
-    change: Change | None = None
+    changes: tuple[Change, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.model_type} with {self.change}" if self.change else self.model_type
+        return self.model_type + (" with " if self.changes else "") + ", ".join(map(str, self.changes))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Swept:
         return tuple(difference for difference in self.differences if difference.kind == "wrong")
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values; `change` is null at the default config."""
+        """As JSON values; `changes` is empty at the default config."""
         rest = {key: value for key, value in asdict(self).items() if key != "item"}
         return {**asdict(self.item), **rest}
 
@@ -130,7 +130,7 @@ def _work(item: Item, seeds: tuple[int, ...], pipe: Connection) -> None:
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     start = time.monotonic()
-    changes = {item.change.key: item.change.value} if item.change else {}
+    changes = {change.key: change.value for change in item.changes}
     try:
         found = check_type(item.model_type, seeds, changes)
         swept = Swept(item, found.agreed, found.differences)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["Change", "variations"]
+__all__ = ["Change", "pairs", "variations"]
 
 _SKIPPED = re.compile(
-    r"_.*|use_cache|(tie|output|return|initializer|init|problem|torch|tf|gradient|keys_to|auto|apply_spec)_.*"
-    r"|.*(dropout|dropout_prob|_p?drop|layerdrop|token_ids?|token_index|_idx|_id|loss|loss_coef|_init|_eps|_epsilon|_act)"
-    r"|architectures|id2label|label2id|pruned_heads|dtype|model_type|transformers_version|name_or_path|is_encoder_decoder|chunk_size_feed_forward"
-    r"|num_labels|(hidden_)?activation.*|.*(mask_(time|feature)|router|vocab).*|attn_implementation|experts_impl.*|loss_.*"
+    r"_.*|(use_mems|tie|output|return|initializer|init|problem|torch|tf|gradient|keys_to|auto|apply_spec|summary"
+    r"|mamba|ssm|moe|label|freeze|classifier|ctc|loss|mask_(time|feature)|experts_impl|auxiliary|codebook)_.*"
+    r"|.*_?(dropout|dropout_prob|p?drop|layerdrop|token_ids?|token_index|idx|id|loss|loss_coef|init|eps|epsilon|act|router"
+    r"|activation|initializer|(mim|mlm|itm|text|image|mask|dice|class|contrastive)_weight|vocab.*|multiplier|kernels)"
+    r"|use_cache|architectures|id2label|label2id|pruned_heads|dtype|model_type|transformers_version|name_or_path|is_encoder_decoder"
+    r"|chunk_size_feed_forward|num_labels|attn_implementation|distribution_output|num_denoising|eval_size|norm_topk_prob"
+    r"|is_training|onnx_export|model_parallel_size|speaking_speed|num_return_sequences|num_beams"
 )
-"""Keys that no attention reads, or that leave evaluation as it is."""
+"""Keys that no attention reads, or that leave what evaluation computes as it is."""
 _SIZE = re.compile(
     r"(.*_)?(hidden_size|head_dim|dim_head|intermediate_size|mlp_dim|input_size|embed_dim|attention_heads|layers|d_model"
     r"|n_inner|ffn_.*|d_head|rank|output_size|projection_dim|codebook_dim|max_.*|n_group|topk_group|experts.*|patch_size)"
@@ -29,8 +33,8 @@ _KV_HEADS = re.compile(r"(num|n)_(key_value|kv)_(heads|attention_heads|groups)|n
 _PLAIN_CALLS = ("lower", "upper", "strip")
 _ROUNDS = 3
 """How often a value is passed on under another name, at most."""
-_COUNT, _FACTOR = 4, 2.0
-"""What a count (a window) and a factor (a cap) that are None are set to."""
+_COUNT, _FACTOR = 3, 2.0
+"""What a count (a window, a kernel) and a factor (a cap) that are None are set to."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ def variations(config: Mapping[str, Any], source: str) -> tuple[Change, ...]:
     number that is no size becomes None where it may be, 0 where the source asks for that, and what it is compared
     with; key-value heads become one.
 
+    A key that the source asks a config for with `getattr`, and a value that it means if it is not there, is taken to
+    have that value: checkpoints have such keys though the config's class has not.
+
     Args:
         config: as in config.json. Of nested tables only those without a `model_type` are read: the others have
             source code of their own.
@@ -65,7 +72,15 @@ def variations(config: Mapping[str, Any], source: str) -> tuple[Change, ...]:
     Raises:
         SyntaxError: the source is no Python.
     """
-    return tuple(_changes(config, _read(source), ""))
+    reads = _read(source)
+    return (*_changes(config, reads, ""), *_additions(config, reads))
+
+
+def pairs(changes: Sequence[Change]) -> Iterator[tuple[Change, Change]]:
+    """Every two changes of different keys of one config: a value may only matter where a flag is on."""
+    for one, other in itertools.combinations(changes, 2):
+        if one.key != other.key and one.key.rpartition(".")[0] == other.key.rpartition(".")[0]:
+            yield one, other
 
 
 def _changes(config: Mapping[str, Any], reads: _Reads, path: str) -> Iterator[Change]:
@@ -77,6 +92,16 @@ def _changes(config: Mapping[str, Any], reads: _Reads, path: str) -> Iterator[Ch
                 yield from _changes(value, reads, f"{path}{key}.")
         elif key in reads.names:
             yield from (Change(path + key, other) for other in _others(key, value, reads))
+
+
+def _additions(config: Mapping[str, Any], reads: _Reads) -> Iterator[Change]:
+    """Keys that the config has not, with other values than those that its source takes instead."""
+    for key, defaults in reads.optional.items():
+        if key in config or _SKIPPED.fullmatch(key):
+            continue
+        found = [other for default in defaults for other in _others(key, default, reads)]
+        found += defaults if len(defaults) > 1 else []
+        yield from (Change(key, json.loads(text)) for text in dict.fromkeys(map(json.dumps, found)))
 
 
 def _others(key: str, value: Any, reads: _Reads) -> list[Any]:
@@ -152,6 +177,7 @@ class _Reads:
         tested: names asked whether they are true, or compared with zero.
         kinds: name → names in its annotation.
         passed: name → names of values it was given.
+        optional: key of a config → the constants that stand for it where the config has none.
     """
 
     names: set[str] = field(default_factory=set)
@@ -161,6 +187,7 @@ class _Reads:
     tested: set[str] = field(default_factory=set)
     kinds: defaultdict[str, set[str]] = field(default_factory=_sets)
     passed: defaultdict[str, set[str]] = field(default_factory=_sets)
+    optional: defaultdict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
 
 @lru_cache(maxsize=8)
@@ -217,6 +244,13 @@ class _Reader(ast.NodeVisitor):
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str):
             self.reads.names.add(node.value)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if _name(node.func) == "getattr" and len(node.args) == 3 and _name(node.args[0]).endswith("config"):
+            defaults = [ast.literal_eval(node.args[2])] if _is_plain(node.args[2]) else []
+            known = self.reads.optional[_called(node)]
+            known += [default for default in defaults if json.dumps(default) not in map(json.dumps, known)]
+        self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         name = _name(node.target)
@@ -317,6 +351,11 @@ def _givers(value: ast.expr) -> Iterator[str]:
         yield from _givers(value.orelse)
     else:
         yield _name(value)
+
+
+def _is_plain(node: ast.expr) -> bool:
+    """Whether it is a constant, or the negative of one."""
+    return isinstance(node.operand if isinstance(node, ast.UnaryOp) else node, ast.Constant)
 
 
 def _literals(annotation: ast.expr) -> set[str]:

@@ -12,7 +12,7 @@ from hf_bias_patch.attention import family as families
 from hf_bias_patch.probing.small import changes_of, small_config
 from hf_bias_patch.probing.sweep import Item, sweep
 from hf_bias_patch.probing.typed import NotBuiltError, changes_of_type, check_type
-from hf_bias_patch.probing.variations import Change, variations
+from hf_bias_patch.probing.variations import Change, pairs, variations
 
 
 def values(key: str, value: Any, source: str) -> list[Any]:
@@ -53,11 +53,11 @@ def test_a_table_of_another_key_tells_nothing() -> None:
 
 def test_none_becomes_what_its_class_allows() -> None:
     def of(annotation: str) -> list[Any]:
-        source = f'class Config:\n    x: {annotation} = None\n\nif config.x == "s" or "m" in config.x or "n" in config.x: pass'
-        return values("x", None, source)
+        asked = 'if config.x == "s" or "m" in config.x or "n" in config.x: pass'
+        return values("x", None, f"class Config:\n    x: {annotation} = None\n\n{asked}")
 
     lists = [["m"], ["n"], ["m", "n"]]
-    assert of("int | None") == [4, *lists]
+    assert of("int | None") == [3, *lists]
     assert of("float | None") == of("float | int | None") == [2.0, *lists]
     assert of("bool | None") == [True, *lists]
     assert of("str | list[str] | None") == ["s", *lists]
@@ -74,6 +74,22 @@ def test_a_number_becomes_none_or_zero_where_that_is_asked_for() -> None:
     assert of("float", "2.0 * config.cap") == []
     assert values("kind", 1, "config.kind == 2 or config.kind in (1, 3)") == [2, 3]
     assert values("hidden_size", 64, "if config.hidden_size: pass") == [], "a size"
+
+
+def test_a_key_that_the_config_lacks_gets_another_value_than_is_meant() -> None:
+    def of(source: str) -> list[tuple[str, Any]]:
+        return [(change.key, change.value) for change in variations({"there": 1}, source)]
+
+    assert of('getattr(config, "share_att_key", False)') == [("share_att_key", True)]
+    assert of('getattr(self.config, "kernel", 5)\ngetattr(config, "kernel", -1)') == [("kernel", 5), ("kernel", -1)]
+    assert of('getattr(config, "norm", "none") == "layer"') == [("norm", "layer")]
+    assert of('getattr(config, "there", False)') == of('getattr(module, "hook", False)') == []
+    assert of('getattr(config, "hidden_size", None)') == of('getattr(config, "x", config.there)') == []
+
+
+def test_pairs_are_of_two_keys_of_one_config() -> None:
+    one, two, three = Change("a", True), Change("a", None), Change("b", 1)
+    assert list(pairs([one, two, three, Change("text.b", 1)])) == [(one, three), (two, three)]
 
 
 def test_key_value_heads_become_one() -> None:
@@ -100,14 +116,17 @@ def test_tables_without_a_class_are_entered_and_others_left() -> None:
 
 def test_a_change_says_what_it_is() -> None:
     assert str(Change("pos_att_type", ["p2c"])) == 'pos_att_type = ["p2c"]'
-    assert str(Item("bert", Change("x", None))) == "bert with x = null" and str(Item("bert")) == "bert"
+    assert (
+        str(Item("bert", (Change("x", None), Change("y", 1)))) == "bert with x = null, y = 1"
+        and str(Item("bert")) == "bert"
+    )
 
 
 def test_changes_of_real_types() -> None:
     def of(model_type: str) -> set[str]:
         return {str(change) for change in changes_of_type(model_type)}
 
-    assert {'pos_att_type = ["p2c"]', "relative_attention = true"} <= of("deberta-v2")
+    assert {'pos_att_type = ["p2c"]', "relative_attention = true", "share_att_key = true"} <= of("deberta-v2")
     assert {"alibi = true", "new_decoder_architecture = true", "bias = false", "num_kv_heads = 1"} <= of("falcon")
     assert {"clip_qkv = 2.0", "attention_bias = false"} <= of("olmo")
     llava = of("llava")
@@ -126,11 +145,11 @@ def test_what_cannot_be_built_is_told_from_what_cannot_be_checked() -> None:
         check_type("bert", changes={"num_attention_heads": 7})
     with pytest.raises(NotBuiltError, match="no_such_type"):
         changes_of_type("no_such_type")
-    items = [Item("bert", Change("num_attention_heads", 7)), Item("bert", Change("is_decoder", True))]
+    items = [Item("bert", (Change("num_attention_heads", 7),)), Item("bert", (Change("is_decoder", True),))]
     refused, fine = sorted(sweep(items), key=lambda swept: swept.built)
     assert not refused.built and "not a multiple" in refused.problem and not refused.agreed
     assert fine.built and not fine.problem and fine.agreed == 6
-    assert fine.plain()["change"] == {"key": "is_decoder", "value": True}
+    assert fine.plain()["changes"] == ({"key": "is_decoder", "value": True},)
 
 
 def test_a_config_that_overrules_a_change_is_no_check_of_it() -> None:
@@ -149,7 +168,7 @@ def widened(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_family_that_covers_too_much_is_found(widened: None) -> None:
     changes = [change for change in changes_of_type("olmo") if change.key == "clip_qkv"]
-    default, clipped = sweep([Item("olmo"), *(Item("olmo", change) for change in changes)])
+    default, clipped = sweep([Item("olmo"), *(Item("olmo", (change,)) for change in changes)])
     assert default.agreed and not default.wrong and not default.problem
     assert clipped.wrong and not clipped.problem
 
