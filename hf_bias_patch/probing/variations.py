@@ -132,7 +132,7 @@ def _numbers(key: str, reads: _Reads) -> list[Any]:
 
 def _for_none(key: str, reads: _Reads) -> list[Any]:
     """Values of a key that is None, by what its class says it may be; a factor, if that says nothing."""
-    kinds = reads.kinds[key] or {"float"}
+    kinds = reads.kinds[key] or ({"int"} if key in reads.optional else {"float"})
     if _SIZE.fullmatch(key):
         return []
     found: list[Any] = [True] if "bool" in kinds else []
