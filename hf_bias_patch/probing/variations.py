@@ -97,7 +97,7 @@ def _changes(config: Mapping[str, Any], reads: _Reads, path: str) -> Iterator[Ch
 def _additions(config: Mapping[str, Any], reads: _Reads) -> Iterator[Change]:
     """Keys that the config has not, with other values than those that its source takes instead."""
     for key, defaults in reads.optional.items():
-        if key in config or _SKIPPED.fullmatch(key):
+        if not key or key in config or _SKIPPED.fullmatch(key):
             continue
         found = [other for default in defaults for other in _others(key, default, reads)]
         found += defaults if len(defaults) > 1 else []
