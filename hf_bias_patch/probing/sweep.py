@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from hf_bias_patch.errors import CheckpointError, FamilyError
 from hf_bias_patch.probing.check import Checked, Difference, check
 
 __all__ = ["Swept", "check_type", "sweep", "switched_on"]
@@ -130,7 +131,11 @@ def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
     from hf_bias_patch.probing.small import run
     from hf_bias_patch.probing.trial import trials
 
-    for fold, problem in trials(model, lambda: run(model, inputs)):
+    try:
+        tried = trials(model, lambda: run(model, inputs))
+    except (FamilyError, CheckpointError):  # the table knows no such sites: `check` has told, slot by slot
+        return
+    for fold, problem in tried:
         if problem:
             yield Difference("wrong", fold, "offered at some sites", f"executed: {problem}")
 
