@@ -129,11 +129,14 @@ class Tower:
         under: parts of parameter names, one of which all of its parameters have (`vision_tower`); an empty one
             means that they have no other tower's.
         model_type: what a config without one means.
+        memory: the tower whose last norm its cross-attention reads; of several with `|` between them, the first that
+            the checkpoint has.
     """
 
     config: str
     under: tuple[str, ...]
     model_type: str = ""
+    memory: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,17 @@ __all__ = ["Finder", "Memory"]
 
 @dataclass(frozen=True)
 class Memory:
-    """What cross-attention reads from outside: a norm's module, or why it is none's output."""
+    """What cross-attention reads from outside: a norm's module, or why it is none's output.
+
+    Attributes:
+        norm: the module.
+        none: why there is none.
+        skipped: whether training may skip the layer it belongs to, so that it is sometimes another norm that is read.
+    """
 
     norm: str = ""
     none: str = ""
+    skipped: bool = False
 
 
 class Finder:
@@ -71,6 +78,12 @@ class Finder:
         pattern = self.family.stacks[name].final_norm
         last = self.last(name) if "{last}" in pattern else 0
         return "|".join(self.prefix + each.format(last=last) for each in pattern.split("|")) if pattern else ""
+
+    def may_skip(self, stack: str | None = None) -> bool:
+        """Whether training may skip layers of the (first) stack."""
+        name = stack or next(iter(self.family.stacks))
+        own = (attention for attention in self.attention if attention.stack == name)
+        return any(_chance_to_skip(attention, self.config) for attention in own)
 
     def last(self, stack: str) -> int:
         """The last layer of a stack."""
@@ -205,14 +218,9 @@ class _Maker:
         if module in ("", "none"):
             return None, "it reads no layer norm directly and alone"
         dropout = (is_first and attention.dropout_after_first) or attention.dropout_after
-        skipped = "{before}" in module and self._may_be_skipped()
+        skipped = "{before}" in module and _chance_to_skip(attention, self.config)
         named = "|".join(self._name(each) for each in module.split("|"))
         return self._layer_norm(named, attention.post_norm, dropout or skipped)
-
-    def _may_be_skipped(self) -> bool:
-        """Whether training skips layers, so that it is sometimes another norm that is read."""
-        chance = lookup(self.config, self.attention.layerdrop) if self.attention.layerdrop else 0
-        return chance not in (0, None, MISSING)
 
     def _there(self, module: str) -> bool:
         return parameter(self.finder.prefix + module, KINDS, self.tensors) is not None
@@ -221,12 +229,12 @@ class _Maker:
         if isinstance(self.attention.reads, dict):
             return self._norm(projection)
         stacks, own = self.finder.family.stacks, self.attention.memory
-        module = self._name(own) if own else self.memory.norm
+        module, skipped = (self._name(own), False) if own else (self.memory.norm, self.memory.skipped)
         if not module and not self.memory.none and "encoder" in stacks and self.attention.stack != "encoder":
-            module = self.finder.final_norm("encoder")
+            module, skipped = self.finder.final_norm("encoder"), self.finder.may_skip("encoder")
         if not module:
             return None, self.memory.none or "it reads hidden states that the caller passes in"
-        return self._layer_norm(module, residual=False, dropout=False)
+        return self._layer_norm(module, residual=False, dropout=skipped)
 
     def _layer_norm(self, module: str, residual: bool, dropout: bool) -> tuple[Norm | None, str]:
         modules = module.split("|")
@@ -343,6 +351,12 @@ class _Maker:
                 remedy="Check that config.json belongs to these weights",
             )
         return int(next(iter(sizes))[0])
+
+
+def _chance_to_skip(attention: Attention, config: Mapping[str, Any]) -> bool:
+    """Whether training skips layers, so that it is sometimes another norm that is read."""
+    chance = lookup(config, attention.layerdrop) if attention.layerdrop else 0
+    return chance not in (0, None, MISSING)
 
 
 def _no_map(projection: Projection) -> Slot:

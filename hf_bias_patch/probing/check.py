@@ -76,7 +76,7 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
     agreed, differences, seen = 0, [], set()
     for finding in probe.findings:
         number = _match(entries, finding)
-        found = _compare(None if number is None else entries[number], finding)
+        found = _compare(None if number is None else entries[number], finding, _twins(probe, finding))
         if number is not None:
             seen.add(number)
         differences += found
@@ -109,7 +109,13 @@ def _match(entries: list[_Entry], finding: Finding) -> int | None:
     return best if best is not None and shared[best] else None
 
 
-def _compare(entry: _Entry | None, finding: Finding) -> list[Difference]:
+def _twins(probe: Probe, finding: Finding) -> set[str]:
+    """All projections that one and the same bias is of: a map may make the queries of one site, the keys of another."""
+    same = (other for other in probe.findings if other.parameter == finding.parameter)
+    return {other.projection for other in same if other.indices == finding.indices}
+
+
+def _compare(entry: _Entry | None, finding: Finding, twins: set[str]) -> list[Difference]:
     name, says = _name(finding), _says(finding)
     if finding.state in ("not reached", "undecided"):
         return []
@@ -117,7 +123,7 @@ def _compare(entry: _Entry | None, finding: Finding) -> list[Difference]:
         return [Difference(_missed(finding), name, "no such slot", says)]
     slot = entry.slot
     table = f"{slot.projection}: {slot.verdict.state}"
-    if slot.projection != finding.projection or entry.indices != set(finding.indices):
+    if slot.projection not in twins or entry.indices != set(finding.indices):
         kind = WRONG if slot.verdict.destinations else _missed(finding)
         return [Difference(kind, name, f"{table} of {len(entry.indices)} elements", says)]
     found = []
