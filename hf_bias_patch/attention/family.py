@@ -85,7 +85,7 @@ class Attention:
         kind: `self` or `cross`.
         maps: module → the projections fused in it, in order along its output axis.
         layouts: how fused maps are ordered; blocks, if empty.
-        biases: projection → its bias parameter, where that is not the map's.
+        biases: projection → its bias parameter, where that is not the map's; of several with `|` between, the first.
         reads: the norm whose output the query (in self-attention also key and value) reads, directly and alone; or
             a table of projections, each with its norm. Empty, or not in the table: none.
         reads_first: the same for layer 0, where it differs; `none` for none.

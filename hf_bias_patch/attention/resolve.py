@@ -253,7 +253,7 @@ class _Maker:
         no_weight = self._quantised(module, weight)
         weight = None if no_weight else weight
         shared = parameter(module, ("bias",), self.tensors)
-        own = {name: self._name(bias) for name, bias in self.attention.biases.items() if name in projections}
+        own = {name: self._own(bias) for name, bias in self.attention.biases.items() if name in projections}
         axis = self._axis(module, None if own else shared, weight, len(projections))
         views, problem = self._views(projections, axis, heads)
         made: dict[str, Slot] = {}
@@ -274,6 +274,11 @@ class _Maker:
                 views[projection],
             )
         return made
+
+    def _own(self, biases: str) -> str:
+        """Of several bias parameters with `|` between them, the first that is there; else the last."""
+        names = [self._name(bias) for bias in biases.split("|")]
+        return next((name for name in names if name in self.tensors), names[-1])
 
     def _views(self, projections: list[Projection], axis: int, heads: int) -> tuple[dict[str, View], str]:
         """Each projection's part of an axis, or the whole for all and what is not known."""

@@ -118,10 +118,11 @@ def check_type(model_type: str, seeds: Sequence[int] = (0,)) -> Checked:
     found = combine(probes)
     checked = check(config.to_dict(), ModelTensors(model).tensors, found)
     checked = Checked(checked.agreed, (*checked.differences, *_executed(model, inputs)))
-    names, tensors = stored_names(model)
-    if all(names.get(finding.parameter) == finding.parameter for finding in found.findings) or not tensors:
+    stored = stored_names(model)
+    same = all(stored.names.get(finding.parameter) == finding.parameter for finding in found.findings)
+    if same or not stored.tensors:
         return checked
-    in_files = check(config.to_dict(), tensors, renamed(found, names))
+    in_files = check(config.to_dict(), stored.tensors, renamed(found, stored.names, stored.starts))
     more = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
     return Checked(min(checked.agreed, in_files.agreed), (*checked.differences, *more))
 
