@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MISSING", "Condition", "holds", "lookup", "matches", "may_hold"]
+__all__ = ["MISSING", "Condition", "holds", "lookup", "matches", "may_hold", "meant"]
 
 Condition = dict[str, Any]
 """Config key (with dots into nested tables) → the values it must have, a list; or a table `{not = [...]}` of those
@@ -46,3 +46,8 @@ def may_hold(condition: Condition, config: Mapping[str, Any]) -> bool:
         if not fulfilled:
             return False
     return True
+
+
+def meant(condition: Condition, config: Mapping[str, Any]) -> bool:
+    """Whether a config fulfils a condition, a key that is not there counting as None."""
+    return holds(condition, {key: None for key in condition if lookup(config, key) is MISSING} | dict(config))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold
-from hf_bias_patch.attention.family import Attention, Family, Layout, Stack
+from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold, meant
+from hf_bias_patch.attention.family import Attention, Family, Layout, Stack, Trap
 from hf_bias_patch.attention.fit import check_fit
 from hf_bias_patch.attention.layout import View, fused
 from hf_bias_patch.attention.places import KINDS, Place, Scope, first_there, parameter, places
@@ -51,7 +51,7 @@ class Finder:
     ) -> None:
         self.config, self.tensors, self.family, self.tower = config, tensors, family, tower
         self._scope = scope
-        self.attention = tuple(self._settled(attention) for attention in family.attention)
+        self.attention = tuple(self._settled(facts) for facts in family.attention if meant(facts.when, config))
         self.unhandled = family.unhandled(config)
 
     def _settled(self, attention: Attention) -> Attention:
@@ -63,7 +63,7 @@ class Finder:
         """The sites, by stack, layer and kind."""
         found = []
         for attention in self.attention:
-            for number, place in enumerate(self._places(attention)):
+            for number, place in enumerate(self.there(attention)):
                 found.append(_Maker(self, attention, place, number, memory).site())
         order = {name: number for number, name in enumerate(self.family.stacks)}
         kinds = {"self": 0, "cross": 1}
@@ -75,9 +75,12 @@ class Finder:
     def final_norm(self, stack: str | None = None) -> str:
         """Module name of the norm whose output is the (first) stack's output, prefix included; empty if none is."""
         name = stack or next(iter(self.family.stacks))
-        pattern = self.family.stacks[name].final_norm
+        norms = (each.norm for each in self.family.stacks[name].final_norm if meant(each.when, self.config))
+        pattern = next(norms, "")
+        if pattern in ("", "none"):
+            return ""
         last = self.last(name) if "{last}" in pattern else 0
-        return "|".join(self.prefix + each.format(last=last) for each in pattern.split("|")) if pattern else ""
+        return "|".join(self.prefix + each.format(last=last) for each in pattern.split("|"))
 
     def may_skip(self, stack: str | None = None) -> bool:
         """Whether training may skip layers of the (first) stack."""
@@ -91,7 +94,7 @@ class Finder:
         if facts.layers:
             return self.size(facts.layers) - 1
         own = [attention for attention in self.attention if attention.stack == stack]
-        there = [place.layer for attention in own for place in self._places(attention)]
+        there = [place.layer for attention in own for place in self.there(attention)]
         return max(there, default=0)
 
     def size(self, key: str, stage: int | None = None) -> int:
@@ -122,7 +125,7 @@ class Finder:
                 return found.pop()
         return ""
 
-    def _places(self, attention: Attention) -> list[Place]:
+    def there(self, attention: Attention) -> list[Place]:
         """The layers that have this kind of site: as many as the config says, or none."""
         stack = self.family.stacks[attention.stack]
         present = {
@@ -185,7 +188,20 @@ class _Maker:
     def _name(self, module: str) -> str:
         layer = self.place.layer
         last = self.finder.last("encoder") if "{last}" in module else 0
-        return self.finder.prefix + module.format(stage=self.place.stage, layer=layer, before=layer - 1, last=last)
+        last_before = self._last_before() if "{last_before}" in module else 0
+        return self.finder.prefix + module.format(
+            stage=self.place.stage,
+            layer=layer,
+            before=layer - 1,
+            last=last,
+            stage_before=self.place.stage - 1,
+            last_before=last_before,
+        )
+
+    def _last_before(self) -> int:
+        """The last layer of the stage before; of the first stage, -1."""
+        places = self.finder.there(self.attention)
+        return max((place.layer for place in places if place.stage == self.place.stage - 1), default=-1)
 
     # ------------------------------------------------------------------------------------------------- evidence
 
@@ -193,7 +209,8 @@ class _Maker:
         """Closed road (`key`, `value`, `weight`) → why."""
         closed: dict[str, str] = {}
         for trap in self.attention.traps:
-            if may_hold(trap.when, self.config) and self._here(trap.layers, trap.values):
+            here = self._here(trap.layers, trap.values) and self._numbered(trap)
+            if may_hold(trap.when, self.config) and here:
                 reason, roads = TRAPS[trap.trap]
                 for road in roads:
                     closed.setdefault(road, reason)
@@ -207,6 +224,13 @@ class _Maker:
         if not isinstance(entries, (list, tuple)) or self.place.layer >= len(entries):
             return True
         return matches(entries[self.place.layer], values)
+
+    def _numbered(self, trap: Trap) -> bool:
+        """Whether the config's lists of layer numbers have a trap at this layer, or might."""
+        but, only = (lookup(self.config, key) if key else MISSING for key in (trap.but, trap.only))
+        spared = isinstance(but, (list, tuple)) and self.place.layer in but
+        beyond = isinstance(only, (list, tuple)) and self.place.layer not in only
+        return not spared and not beyond
 
     def _norm(self, projection: Projection) -> tuple[Norm | None, str]:
         attention = self.attention

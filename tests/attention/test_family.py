@@ -57,7 +57,7 @@ def test_every_module_named_is_one(name: str) -> None:
             assert "LayerNorm" in type(modules[attention.reads_first]).__name__
         if attention.between_first and name == "electra":
             assert type(modules[attention.between_first]).__name__ == "Linear"
-        final = family.stacks[attention.stack].final_norm.format(last=layers - 1)
+        final = family.stacks[attention.stack].final_norm[0].norm.format(last=layers - 1)
         assert "LayerNorm" in type(modules[final]).__name__
     assert checked >= 5
 
@@ -70,7 +70,7 @@ def test_the_final_norm_makes_what_the_stack_gives(name: str) -> None:
     seen: dict[str, torch.Tensor] = {}
     for stack, facts in family.stacks.items():
         last = 1 if stack == "encoder" and len(family.stacks) > 1 else 2
-        module = model.base_model.get_submodule(facts.final_norm.format(last=last))
+        module = model.base_model.get_submodule(facts.final_norm[0].norm.format(last=last))
         module.register_forward_hook(lambda _, given, output, stack=stack: seen.update({stack: output.detach()}))
     out = run(model, **inputs_of(model))
     assert seen.keys() == family.stacks.keys()
