@@ -285,7 +285,7 @@ class _Maker:
             bias = own.get(projection, None if own else shared)
             bias = bias if bias in self.tensors else None
             view = View.whole(self.tensors[bias].shape[0]) if bias and projection in own else views[projection]
-            evidence = self._evidence(projection, bias, no_weight or self._no_matrix(weight), problem)
+            evidence = self._evidence(projection, bias, no_weight, self._no_matrix(weight), problem)
             norm = self._norm_of(projection)[0]
             made[projection] = Slot(
                 projection,
@@ -334,7 +334,9 @@ class _Maker:
             return self._memory_norm(projection)
         return self._norm(projection)
 
-    def _evidence(self, projection: Projection, bias: str | None, no_weight: str, problem: str) -> Evidence:
+    def _evidence(
+        self, projection: Projection, bias: str | None, no_weight: str, no_matrix: str, problem: str
+    ) -> Evidence:
         no_output = "" if self._output_bias() else "the output projection has no bias"
         no_shift = "only a query bias goes there" if projection != "query" else ""
         if not self.attention.shift or self.traps:
@@ -343,15 +345,26 @@ class _Maker:
             bias=bias is not None,
             unhandled=self.finder.unhandled or problem,
             no_cancel=self.traps.get("key", ""),
-            no_norm=self.traps.get("weight", "") or self._norm_of(projection)[1],
+            no_norm=self.traps.get("weight", "") or no_matrix or self._norm_of(projection)[1],
             no_shift=no_shift,
-            no_output=self.traps.get("value", "") or no_output,
+            no_output=self.traps.get("value", "") or no_output or self._no_output_matrix(),
             no_weight=no_weight,
         )
 
     def _output_bias(self) -> bool:
         modules = [module for module, maps in self.attention.maps.items() if "output" in maps]
         return any(parameter(self._name(module), ("bias",), self.tensors) for module in modules)
+
+    def _no_output_matrix(self) -> str:
+        """Why the output weight is no matrix; empty if it is one, as a convolution of width 1 without groups is."""
+        weights = {projection: self._weight_of(projection) for projection in ("value", "output")}
+        value, output = (self.tensors[name].shape if name else () for name in weights.values())
+        plain = len(output) < 3 or (set(output[2:]) == {1} and output[1:2] == value[:1])
+        return "" if plain else f"{weights['output']} is a convolution"
+
+    def _weight_of(self, projection: Projection) -> str | None:
+        modules = (self._name(module) for module, made in self.attention.maps.items() if made == [projection])
+        return next((parameter(module, ("weight",), self.tensors) for module in modules), None)
 
     def _quantised(self, module: str, weight: str | None) -> str:
         if weight is None:
