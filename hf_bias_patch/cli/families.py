@@ -123,7 +123,22 @@ def _sum_up(found: list[Swept]) -> None:
     stdout().print(
         f"\n{len(found)} model types: {sum(swept.agreed for swept in found)} biases agreed, {count('wrong')} wrong, "
         f"{count('missed')} missed, {count('unseen')} unseen; {len(problems)} types not checked"
-        + (f": {', '.join(problems)}" if problems else ""),
+        + (f": {', '.join(problems)}" if problems else "")
+        + _shares(found),
         markup=False,
         soft_wrap=True,
+    )
+
+
+def _shares(found: list[Swept]) -> str:
+    """How much of what the numbers show the table knows, as a line of its own."""
+    closable, slots, unknown = (
+        sum(getattr(swept, name) for swept in found) for name in ("closable", "slots", "unknown")
+    )
+    missed = sum(difference.kind == "missed" for swept in found for difference in swept.differences)
+    if not closable + missed or not slots:
+        return ""
+    return (
+        f"\nof the {closable + missed} biases that the numbers show to be redundant or to fold, the table knows "
+        f"{closable / (closable + missed):.1%}; it says nothing of {unknown / slots:.1%} of {slots}"
     )

@@ -42,10 +42,16 @@ class Checked:
     Attributes:
         agreed: slots of which table and numbers say the same.
         differences: the others.
+        closable: those agreed of which both say that the bias is redundant or folds.
+        slots: all biases of queries, keys and values, the table's and those it does not know.
+        unknown: those of them that the table says nothing of.
     """
 
     agreed: int
     differences: tuple[Difference, ...]
+    closable: int = 0
+    slots: int = 0
+    unknown: int = 0
 
     @property
     def wrong(self) -> tuple[Difference, ...]:
@@ -71,9 +77,9 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
     """
     entries = _entries(config, tensors)
     if isinstance(entries, str):
-        lost = (Difference(_missed(finding), _name(finding), entries, _says(finding)) for finding in probe.findings)
-        return Checked(0, tuple(lost))
-    agreed, differences, seen = 0, [], set()
+        lost = [Difference(_missed(finding), _name(finding), entries, _says(finding)) for finding in probe.findings]
+        return Checked(0, tuple(lost), slots=len(lost), unknown=len(lost))
+    agreed, closable, strange, differences, seen = 0, 0, 0, [], set()
     for finding in probe.findings:
         number = _match(entries, finding)
         found = _compare(None if number is None else entries[number], finding, _twins(probe, finding))
@@ -81,11 +87,15 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
             seen.add(number)
         differences += found
         agreed += not found
+        closable += not found and _missed(finding) == MISSED
+        strange += number is None
     for number, entry in enumerate(entries):
         if number not in seen and entry.slot.projection != "output":
             name = f"{entry.slot.bias} ({entry.slot.projection})"
             differences.append(Difference(UNSEEN, name, entry.slot.verdict.state, "the run did not come there"))
-    return Checked(agreed, tuple(differences))
+    known = [entry.slot.verdict.state for entry in entries if entry.slot.projection != "output"]
+    unknown = strange + known.count("unknown")
+    return Checked(agreed, tuple(differences), closable, slots=strange + len(known), unknown=unknown)
 
 
 def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_Entry] | str:

@@ -37,6 +37,7 @@ class Swept:
         model_type: its name.
         agreed: biases of which table and numbers say the same.
         differences: the others.
+        closable, slots, unknown: as in `Checked`.
         problem: why it could not be checked, or not to the end; empty if it was.
         seconds: it took.
     """
@@ -46,6 +47,9 @@ class Swept:
     differences: tuple[Difference, ...] = ()
     problem: str = ""
     seconds: float = 0.0
+    closable: int = 0
+    slots: int = 0
+    unknown: int = 0
 
     @property
     def wrong(self) -> tuple[Difference, ...]:
@@ -117,14 +121,15 @@ def check_type(model_type: str, seeds: Sequence[int] = (0,)) -> Checked:
         probes.append(probe(model, lambda model=model, inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
     found = combine(probes)
     checked = check(config.to_dict(), ModelTensors(model).tensors, found)
-    checked = Checked(checked.agreed, (*checked.differences, *_executed(model, inputs)))
+    checked = replace(checked, differences=(*checked.differences, *_executed(model, inputs)))
     stored = stored_names(model)
     same = all(stored.names.get(finding.parameter) == finding.parameter for finding in found.findings)
     if same or not stored.tensors:
         return checked
     in_files = check(config.to_dict(), stored.tensors, renamed(found, stored.names, stored.starts))
     more = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
-    return Checked(min(checked.agreed, in_files.agreed), (*checked.differences, *more))
+    least = {name: min(getattr(checked, name), getattr(in_files, name)) for name in ("agreed", "closable")}
+    return replace(checked, differences=(*checked.differences, *more), **least)
 
 
 def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
@@ -191,7 +196,7 @@ def _work(model_type: str, seeds: tuple[int, ...], pipe: Connection) -> None:
     start = time.monotonic()
     try:
         found = check_type(model_type, seeds)
-        swept = Swept(model_type, found.agreed, found.differences)
+        swept = Swept(model_type, **vars(found))
     except Exception as error:  # whatever goes wrong inside a model is told, and the sweep goes on
         swept = Swept(model_type, problem=f"{type(error).__name__}: {str(error).strip()[:300]}")
     pipe.send({**vars(swept), "seconds": time.monotonic() - start})
