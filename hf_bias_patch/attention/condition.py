@@ -38,16 +38,15 @@ def holds(condition: Condition, config: Mapping[str, Any]) -> bool:
 
 def may_hold(condition: Condition, config: Mapping[str, Any]) -> bool:
     """Whether a config fulfils a condition, or might: of a key that is not there, nothing is known."""
-    for key, wanted in condition.items():
-        value = lookup(config, key)
-        if value is MISSING:
-            continue
-        fulfilled = not matches(value, wanted["not"]) if isinstance(wanted, Mapping) else matches(value, wanted)
-        if not fulfilled:
-            return False
-    return True
+    values = {key: lookup(config, key) for key in condition}
+    return all(values[key] is MISSING or _fulfils(values[key], wanted) for key, wanted in condition.items())
 
 
 def meant(condition: Condition, config: Mapping[str, Any]) -> bool:
     """Whether a config fulfils a condition, a key that is not there counting as None."""
-    return holds(condition, {key: None for key in condition if lookup(config, key) is MISSING} | dict(config))
+    values = {key: lookup(config, key) for key in condition}
+    return all(_fulfils(None if values[key] is MISSING else values[key], condition[key]) for key in condition)
+
+
+def _fulfils(value: Any, wanted: Any) -> bool:
+    return not matches(value, wanted["not"]) if isinstance(wanted, Mapping) else matches(value, wanted)
