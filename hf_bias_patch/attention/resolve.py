@@ -243,6 +243,7 @@ class _Maker:
             return None, "it reads no layer norm directly and alone"
         dropout = (is_first and attention.dropout_after_first) or attention.dropout_after
         skipped = "{before}" in module and _chance_to_skip(attention, self.config)
+        skipped = skipped or ("{last}" in module and self.finder.may_skip("encoder"))
         named = "|".join(self._name(each) for each in module.split("|"))
         return self._layer_norm(named, attention.post_norm, dropout or skipped)
 
