@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MISSING", "Condition", "holds", "lookup", "matches", "may_hold"]
+__all__ = ["MISSING", "Condition", "holds", "lookup", "matches", "may_hold", "meant"]
 
 Condition = dict[str, Any]
 """Config key (with dots into nested tables) → the values it must have, a list; or a table `{not = [...]}` of those
@@ -39,13 +39,24 @@ def holds(condition: Condition, config: Mapping[str, Any]) -> bool:
 
 def may_hold(condition: Condition, config: Mapping[str, Any]) -> bool:
     """Whether a config fulfils a condition, or might: of a key that is not there, nothing is known."""
-    for key, wanted in condition.items():
-        value = lookup(config, key)
-        unwanted = wanted["not"] if isinstance(wanted, Mapping) else None
-        if value is MISSING:
-            fulfilled = unwanted is None or "missing" not in unwanted
-        else:
-            fulfilled = matches(value, wanted) if unwanted is None else not matches(value, unwanted)
-        if not fulfilled:
-            return False
-    return True
+    values = {key: lookup(config, key) for key in condition}
+    return all(_fulfils(value, condition[key]) or _unsaid(value, condition[key]) for key, value in values.items())
+
+
+def meant(condition: Condition, config: Mapping[str, Any]) -> bool:
+    """Whether a config fulfils a condition, a key that is not there counting as None."""
+    values = {key: lookup(config, key) for key in condition}
+    return all(
+        _fulfils(None if _unsaid(value, condition[key]) else value, condition[key]) for key, value in values.items()
+    )
+
+
+def _unsaid(value: Any, wanted: Any) -> bool:
+    """Whether a key is not there, and the condition says nothing about that."""
+    return value is MISSING and not (isinstance(wanted, Mapping) and "missing" in wanted["not"])
+
+
+def _fulfils(value: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, Mapping):
+        return matches(value, wanted)
+    return value is not MISSING and not matches(value, wanted["not"])

@@ -175,7 +175,8 @@ def _sum_up(found: list[Swept]) -> None:
     problems = [swept.item.model_type for swept in defaults if swept.problem]
     stdout().print(
         f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked"
-        + (f": {', '.join(problems)}" if problems else ""),
+        + (f": {', '.join(problems)}" if problems else "")
+        + _shares(defaults),
         markup=False,
         soft_wrap=True,
     )
@@ -201,3 +202,17 @@ def _about_changes(varied: list[Swept]) -> str:
     ):
         lines += [f"{len(chosen)} {title}" + "".join(f"\n  {swept.item}" for swept in chosen)]
     return "\n".join(lines)
+
+
+def _shares(found: list[Swept]) -> str:
+    """How much of what the numbers show the table knows, as a line of its own."""
+    closable, slots, unknown = (
+        sum(getattr(swept, name) for swept in found) for name in ("closable", "slots", "unknown")
+    )
+    missed = sum(difference.kind == "missed" for swept in found for difference in swept.differences)
+    if not closable + missed or not slots:
+        return ""
+    return (
+        f"\nof the {closable + missed} biases that the numbers show to be redundant or to fold, the table knows "
+        f"{closable / (closable + missed):.1%}; it says nothing of {unknown / slots:.1%} of {slots}"
+    )

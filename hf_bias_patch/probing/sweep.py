@@ -46,6 +46,7 @@ class Swept:
         item: which.
         agreed: biases of which table and numbers say the same.
         differences: the others.
+        closable, slots, unknown: as in `Checked`.
         problem: why it could not be checked, or not to the end; empty if it was.
         built: whether transformers could build and run a model of it; if not, `problem` is what it says.
         seconds: it took.
@@ -57,6 +58,9 @@ class Swept:
     problem: str = ""
     built: bool = True
     seconds: float = 0.0
+    closable: int = 0
+    slots: int = 0
+    unknown: int = 0
 
     @property
     def wrong(self) -> tuple[Difference, ...]:
@@ -133,7 +137,7 @@ def _work(item: Item, seeds: tuple[int, ...], pipe: Connection) -> None:
     changes = {change.key: change.value for change in item.changes}
     try:
         found = check_type(item.model_type, seeds, changes)
-        swept = Swept(item, found.agreed, found.differences)
+        swept = Swept(item, **vars(found))
     except NotBuiltError as error:
         swept = Swept(item, problem=_line(error.what), built=False)
     except Exception as error:  # whatever goes wrong inside a model is told, and the sweep goes on

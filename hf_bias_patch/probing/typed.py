@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_bias_patch.attention.condition import lookup
-from hf_bias_patch.errors import CheckpointError, VerifyError
+from hf_bias_patch.errors import CheckpointError, FamilyError, VerifyError
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.variations import Change
 
@@ -53,13 +53,15 @@ def check_type(model_type: str, seeds: Sequence[int] = (0,), changes: Mapping[st
         probes.append(probe(model, lambda model=model, inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
     found = combine(probes)
     checked = check(config.to_dict(), ModelTensors(model).tensors, found)
-    checked = Checked(checked.agreed, (*checked.differences, *_executed(model, inputs)))
-    names, tensors = stored_names(model)
-    if all(names.get(finding.parameter) == finding.parameter for finding in found.findings) or not tensors:
+    checked = replace(checked, differences=(*checked.differences, *_executed(model, inputs)))
+    stored = stored_names(model)
+    same = all(stored.names.get(finding.parameter) == finding.parameter for finding in found.findings)
+    if same or not stored.tensors:
         return checked
-    in_files = check(config.to_dict(), tensors, renamed(found, names))
+    in_files = check(config.to_dict(), stored.tensors, renamed(found, stored.names, stored.starts))
     more = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
-    return Checked(min(checked.agreed, in_files.agreed), (*checked.differences, *more))
+    least = {name: min(getattr(checked, name), getattr(in_files, name)) for name in ("agreed", "closable")}
+    return replace(checked, differences=(*checked.differences, *more), **least)
 
 
 def changes_of_type(model_type: str) -> tuple[Change, ...]:
@@ -98,7 +100,7 @@ def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
 
     try:
         tried = trials(model, lambda: run(model, inputs))
-    except CheckpointError:  # the table refuses this model, and so offers nothing
+    except (FamilyError, CheckpointError):  # the table knows no such sites: `check` has told, slot by slot
         return
     for fold, problem in tried:
         if problem:
