@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MISSING", "Condition", "holds", "lookup", "matches", "may_hold"]
+__all__ = ["MISSING", "Condition", "holds", "lookup", "matches", "may_hold", "meant"]
 
 Condition = dict[str, Any]
 """Config key (with dots into nested tables) → the values it must have, a list; or a table `{not = [...]}` of those
-it must not have. All keys must agree. TOML has no null: the text "null" stands for None."""
+it must not have. All keys must agree. TOML has no null: the text "null" stands for None, and "missing", in such a
+table, for a key that is not there."""
 
 MISSING = object()
 """What a key has that is not there."""
@@ -38,11 +39,24 @@ def holds(condition: Condition, config: Mapping[str, Any]) -> bool:
 
 def may_hold(condition: Condition, config: Mapping[str, Any]) -> bool:
     """Whether a config fulfils a condition, or might: of a key that is not there, nothing is known."""
-    for key, wanted in condition.items():
-        value = lookup(config, key)
-        if value is MISSING:
-            continue
-        fulfilled = not matches(value, wanted["not"]) if isinstance(wanted, Mapping) else matches(value, wanted)
-        if not fulfilled:
-            return False
-    return True
+    values = {key: lookup(config, key) for key in condition}
+    return all(_fulfils(value, condition[key]) or _unsaid(value, condition[key]) for key, value in values.items())
+
+
+def meant(condition: Condition, config: Mapping[str, Any]) -> bool:
+    """Whether a config fulfils a condition, a key that is not there counting as None."""
+    values = {key: lookup(config, key) for key in condition}
+    return all(
+        _fulfils(None if _unsaid(value, condition[key]) else value, condition[key]) for key, value in values.items()
+    )
+
+
+def _unsaid(value: Any, wanted: Any) -> bool:
+    """Whether a key is not there, and the condition says nothing about that."""
+    return value is MISSING and not (isinstance(wanted, Mapping) and "missing" in wanted["not"])
+
+
+def _fulfils(value: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, Mapping):
+        return matches(value, wanted)
+    return value is not MISSING and not matches(value, wanted["not"])

@@ -18,7 +18,31 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Attention", "Family", "Layout", "Stack", "Tower", "Trap", "families", "family_of", "model_types"]
+__all__ = [
+    "Attention",
+    "Family",
+    "FinalNorm",
+    "Layout",
+    "Stack",
+    "Tower",
+    "Trap",
+    "families",
+    "family_of",
+    "model_types",
+]
+
+
+@dataclass(frozen=True)
+class FinalNorm:
+    """The norm whose output is a stack's output.
+
+    Attributes:
+        norm: its module; of several names with `|` between them, the first that is there; `none` for none.
+        when: what the config must say for it to be that one; a key that is not there counts as "null".
+    """
+
+    norm: str
+    when: Condition = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -29,14 +53,15 @@ class Stack:
         layers: the config key that counts them; empty where only the tensor names tell.
         heads: the config key that counts query heads (a list of them, one a stage, in staged models).
         kv_heads: the config key that counts key-value heads, or a number; only fused maps need it.
-        final_norm: the norm whose output is the stack's output (what a cross-attention over it reads).
+        final_norm: the norm whose output is the stack's output (what a cross-attention over it reads); the first
+            that the config means. A family file writes a name, or a list of tables.
         decoder_when: a config flag that makes this stack a decoder.
     """
 
     layers: str = ""
     heads: str = ""
     kv_heads: str | int = ""
-    final_norm: str = ""
+    final_norm: tuple[FinalNorm, ...] = ()
     decoder_when: str = ""
 
 
@@ -49,12 +74,16 @@ class Trap:
         when: what the config must say for it to be there; always, if empty.
         layers: a config key with a list, an entry a layer.
         values: the entries of that list for which it is there.
+        but: a config key with the numbers of the layers where it is not there.
+        only: a config key with the numbers of the layers where alone it is there.
     """
 
     trap: str
     when: Condition = field(default_factory=dict)
     layers: str = ""
     values: tuple[Any, ...] = ()
+    but: str = ""
+    only: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +105,8 @@ class Layout:
 class Attention:
     """One kind of attention site, repeated in every layer of a stack.
 
-    Module names may hold `{stage}`, `{layer}`, `{before}` (the layer before) and `{last}` (the stack's last layer).
+    Module names may hold `{stage}`, `{layer}`, `{before}` (the layer before), `{last}` (the encoder's last layer),
+    `{stage_before}` and `{last_before}` (the last layer of the stage before).
     A module name that ends in `_` is joined to `weight` and `bias` as it is (`in_proj_`), others by a dot. Of several
     names with `|` between them, it is the first that the checkpoint has: files of earlier releases have other names.
 
@@ -85,7 +115,7 @@ class Attention:
         kind: `self` or `cross`.
         maps: module → the projections fused in it, in order along its output axis.
         layouts: how fused maps are ordered; blocks, if empty.
-        biases: projection → its bias parameter, where that is not the map's.
+        biases: projection → its bias parameter, where that is not the map's; of several with `|` between, the first.
         reads: the norm whose output the query (in self-attention also key and value) reads, directly and alone; or
             a table of projections, each with its norm. Empty, or not in the table: none.
         reads_first: the same for layer 0, where it differs; `none` for none.
@@ -99,6 +129,7 @@ class Attention:
         conv1d: whether weights are stored (in, out) instead of (out, in).
         sparse: whether only some layers have such a site.
         traps: what closes identities.
+        when: what the config must say for these facts to hold; a key that is not there counts as "null".
     """
 
     stack: str
@@ -118,6 +149,7 @@ class Attention:
     conv1d: bool = False
     sparse: bool = False
     traps: tuple[Trap, ...] = ()
+    when: Condition = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,11 +161,14 @@ class Tower:
         under: parts of parameter names, one of which all of its parameters have (`vision_tower`); an empty one
             means that they have no other tower's.
         model_type: what a config without one means.
+        memory: the tower whose last norm its cross-attention reads; of several with `|` between them, the first that
+            the checkpoint has.
     """
 
     config: str
     under: tuple[str, ...]
     model_type: str = ""
+    memory: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,13 +236,19 @@ def _parse(name: str) -> Family:
     return Family(
         name=name,
         model_types=tuple(facts.pop("model_types")),
-        stacks={key: Stack(**stack) for key, stack in facts.pop("stacks", {}).items()},
+        stacks={key: _stack(entry) for key, entry in facts.pop("stacks", {}).items()},
         attention=tuple(_attention(entry) for entry in facts.pop("attention", ())),
         towers={
             key: Tower(**{**tower, "under": tuple(tower["under"])}) for key, tower in facts.pop("towers", {}).items()
         },
         **facts,
     )
+
+
+def _stack(entry: dict[str, Any]) -> Stack:
+    norms = entry.pop("final_norm", [])
+    norms = [{"norm": norms}] if isinstance(norms, str) else norms
+    return Stack(**entry, final_norm=tuple(FinalNorm(**norm) for norm in norms))
 
 
 def _attention(entry: dict[str, Any]) -> Attention:

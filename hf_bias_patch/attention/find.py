@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_bias_patch.attention.family import Family, Tower, family_of, model_types
 from hf_bias_patch.attention.likeness import hint
-from hf_bias_patch.attention.places import Scope
+from hf_bias_patch.attention.places import KINDS, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder, Memory
 from hf_bias_patch.attention.sites import Site, Tensor
 from hf_bias_patch.errors import CheckpointError, FamilyError
@@ -109,6 +109,9 @@ def _part(config: Mapping[str, Any], tower: Tower) -> Mapping[str, Any] | None:
 
 def _memory(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, name: str) -> Memory:
     """What a tower's cross-attention reads, where that is another tower."""
+    if own := family.towers[name].memory:
+        sources = (_last_norm(config, tensors, family, source) for source in own.split("|"))
+        return next((memory for memory in sources if memory.norm), Memory())
     if not family.memory or name == family.memory:
         return Memory()
     tower = family.towers[family.memory]
@@ -124,4 +127,18 @@ def _memory(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Fa
     if any(tensor.startswith(f"{family.bridge}.") for tensor in tensors):
         return Memory(none=f"{family.bridge} stands between the encoder's last norm and it")
     finder = Finder(part or {}, tensors, encoder, _scope(family, family.memory), "")
-    return Memory(norm=finder.final_norm())
+    return Memory(norm=finder.final_norm(), skipped=finder.may_skip())
+
+
+def _last_norm(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, name: str) -> Memory:
+    """The norm whose output is a tower's output; none if the checkpoint has none, or it is not known."""
+    part = _part(config, family.towers[name])
+    try:
+        encoder = family_of(part or {})
+    except FamilyError:
+        return Memory()
+    if encoder.towers or len(encoder.stacks) != 1:
+        return Memory()
+    finder = Finder(part or {}, tensors, encoder, _scope(family, name), "")
+    there = (module for module in finder.final_norm().split("|") if parameter(module, KINDS, tensors))
+    return Memory(norm=next(there, ""), skipped=finder.may_skip())

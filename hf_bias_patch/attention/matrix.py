@@ -106,12 +106,16 @@ def _of(family: Family, names: Collection[str]) -> tuple[str, ...]:
 
 
 def _entries(family: Family, types: tuple[str, ...]) -> Iterable[Entry]:
+    seen: list[Entry] = []
     for attention in family.attention:
         maps = dict.fromkeys(projection for projections in attention.maps.values() for projection in projections)
         cells: dict[str, Cell] = {
             name: _cell(family, attention, name) for name in ("query", "key", "value") if name in maps
         }
-        yield Entry(family.name, types, attention.stack, attention.kind, cells, family.handled)
+        entry = Entry(family.name, types, attention.stack, attention.kind, cells, family.handled)
+        if entry not in seen:  # the same site under other names, or with another norm
+            seen.append(entry)
+            yield entry
 
 
 def _cell(family: Family, attention: Attention, projection: str) -> Cell:
@@ -123,17 +127,19 @@ def _cell(family: Family, attention: Attention, projection: str) -> Cell:
         reason, closes = TRAPS[trap.trap]
         if not closes & roads:
             continue
-        if trap.when or trap.layers:
+        if trap.when or trap.layers or trap.but or trap.only:
             unless[trap.trap] = _where(trap)
             continue
         closed.append(trap.trap)
         for road in closes:
             always.setdefault(road, reason)
+    has_output = any("output" in projections for projections in attention.maps.values())
+    no_output = always.get("value", "") or ("" if has_output else "there is no output projection")
     no_norm = always.get("weight", "") or _no_norm(family, attention, projection)
     folds = {
         "query": {"weight": no_norm},
         "key": {"nothing": always.get("key", ""), "weight": no_norm},
-        "value": {"output": always.get("value", ""), "weight": no_norm},
+        "value": {"output": no_output, "weight": no_norm},
     }[projection]
     exact = [into for into, refusal in folds.items() if not refusal]
     refusals = "; ".join(dict.fromkeys(refusal for refusal in folds.values() if refusal))
@@ -156,6 +162,10 @@ def _where(trap: Trap) -> str:
     parts = list(_conditions(trap.when))
     if trap.layers:
         parts.append(f"{trap.layers} of the layer is {_values(trap.values)}")
+    if trap.but:
+        parts.append(f"the layer is not in {trap.but}")
+    if trap.only:
+        parts.append(f"the layer is in {trap.only}")
     return " and ".join(parts)
 
 

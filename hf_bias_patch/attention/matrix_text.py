@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from hf_bias_patch.attention.matrix import Cell, Entry, TowerEntry
 from hf_bias_patch.attention.verdict import TRAPS
 
-__all__ = ["cell_text", "columns", "markdown"]
+__all__ = ["cell_text", "columns", "markdown", "overview"]
 
 _SHORT = {"output": "output bias", "weight": "own weight"}
 PROJECTIONS = ("query", "key", "value")
@@ -32,6 +33,32 @@ def cell_text(cell: Cell | None) -> str:
 def markdown(entries: Sequence[Entry], towers: Sequence[TowerEntry]) -> str:
     """Tables of sites and towers, and what the names of the traps mean."""
     return "\n".join([*_sites(entries), *_towers(towers), *_traps(entries)])
+
+
+def overview(entries: Iterable[Entry], model_types: Sequence[str]) -> str:
+    """A short table: some model types in the order given, those with the same cells in one row."""
+    sites: dict[str, dict[tuple[str, ...], list[str]]] = {name: {} for name in model_types}
+    for entry in entries:
+        cells = tuple(_short(entry.cells.get(name), name) for name in PROJECTIONS)
+        for name in entry.model_types:
+            if name in sites:
+                sites[name].setdefault(cells, []).append(entry.kind)
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name, found in sites.items():
+        for number, (cells, kinds) in enumerate(found.items()):
+            rows.setdefault(cells, []).append(f"{name} ({', '.join(dict.fromkeys(kinds))})" if number else name)
+    body = [_row(", ".join(names), *cells) for cells, names in rows.items()]
+    return "\n".join(["| model types | query | key | value |", "|---|---|---|---|", *body, ""])
+
+
+def _short(cell: Cell | None, projection: str) -> str:
+    """A cell's text, without the traps that leave the first road of this projection open."""
+    if cell is None:
+        return "–"
+    road = {"query": "weight", "key": "key", "value": "value"}[projection]
+    closed = tuple(trap for trap in cell.closed if road in TRAPS[trap][1])
+    unless = {trap: where for trap, where in cell.unless.items() if road in TRAPS[trap][1] and not closed}
+    return cell_text(replace(cell, closed=closed, unless=unless))
 
 
 def _sites(entries: Sequence[Entry]) -> Iterator[str]:

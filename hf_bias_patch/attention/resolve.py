@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold
-from hf_bias_patch.attention.family import Attention, Family, Layout, Stack
+from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold, meant
+from hf_bias_patch.attention.family import Attention, Family, Layout, Stack, Trap
 from hf_bias_patch.attention.fit import check_fit
 from hf_bias_patch.attention.layout import View, fused
 from hf_bias_patch.attention.places import KINDS, Place, Scope, first_there, parameter, places
@@ -22,10 +22,17 @@ __all__ = ["Finder", "Memory"]
 
 @dataclass(frozen=True)
 class Memory:
-    """What cross-attention reads from outside: a norm's module, or why it is none's output."""
+    """What cross-attention reads from outside: a norm's module, or why it is none's output.
+
+    Attributes:
+        norm: the module.
+        none: why there is none.
+        skipped: whether training may skip the layer it belongs to, so that it is sometimes another norm that is read.
+    """
 
     norm: str = ""
     none: str = ""
+    skipped: bool = False
 
 
 class Finder:
@@ -44,7 +51,7 @@ class Finder:
     ) -> None:
         self.config, self.tensors, self.family, self.tower = config, tensors, family, tower
         self._scope = scope
-        self.attention = tuple(self._settled(attention) for attention in family.attention)
+        self.attention = tuple(self._settled(facts) for facts in family.attention if meant(facts.when, config))
         self.unhandled = family.unhandled(config)
 
     def _settled(self, attention: Attention) -> Attention:
@@ -56,7 +63,7 @@ class Finder:
         """The sites, by stack, layer and kind."""
         found = []
         for attention in self.attention:
-            for number, place in enumerate(self._places(attention)):
+            for number, place in enumerate(self.there(attention)):
                 found.append(_Maker(self, attention, place, number, memory).site())
         order = {name: number for number, name in enumerate(self.family.stacks)}
         kinds = {"self": 0, "cross": 1}
@@ -68,9 +75,18 @@ class Finder:
     def final_norm(self, stack: str | None = None) -> str:
         """Module name of the norm whose output is the (first) stack's output, prefix included; empty if none is."""
         name = stack or next(iter(self.family.stacks))
-        pattern = self.family.stacks[name].final_norm
+        norms = (each.norm for each in self.family.stacks[name].final_norm if meant(each.when, self.config))
+        pattern = next(norms, "")
+        if pattern in ("", "none"):
+            return ""
         last = self.last(name) if "{last}" in pattern else 0
-        return "|".join(self.prefix + each.format(last=last) for each in pattern.split("|")) if pattern else ""
+        return "|".join(self.prefix + each.format(last=last) for each in pattern.split("|"))
+
+    def may_skip(self, stack: str | None = None) -> bool:
+        """Whether training may skip layers of the (first) stack."""
+        name = stack or next(iter(self.family.stacks))
+        own = (attention for attention in self.attention if attention.stack == name)
+        return any(_chance_to_skip(attention, self.config) for attention in own)
 
     def last(self, stack: str) -> int:
         """The last layer of a stack."""
@@ -78,7 +94,7 @@ class Finder:
         if facts.layers:
             return self.size(facts.layers) - 1
         own = [attention for attention in self.attention if attention.stack == stack]
-        there = [place.layer for attention in own for place in self._places(attention)]
+        there = [place.layer for attention in own for place in self.there(attention)]
         return max(there, default=0)
 
     def size(self, key: str, stage: int | None = None) -> int:
@@ -109,7 +125,7 @@ class Finder:
                 return found.pop()
         return ""
 
-    def _places(self, attention: Attention) -> list[Place]:
+    def there(self, attention: Attention) -> list[Place]:
         """The layers that have this kind of site: as many as the config says, or none."""
         stack = self.family.stacks[attention.stack]
         present = {
@@ -172,7 +188,20 @@ class _Maker:
     def _name(self, module: str) -> str:
         layer = self.place.layer
         last = self.finder.last("encoder") if "{last}" in module else 0
-        return self.finder.prefix + module.format(stage=self.place.stage, layer=layer, before=layer - 1, last=last)
+        last_before = self._last_before() if "{last_before}" in module else 0
+        return self.finder.prefix + module.format(
+            stage=self.place.stage,
+            layer=layer,
+            before=layer - 1,
+            last=last,
+            stage_before=self.place.stage - 1,
+            last_before=last_before,
+        )
+
+    def _last_before(self) -> int:
+        """The last layer of the stage before; of the first stage, -1."""
+        places = self.finder.there(self.attention)
+        return max((place.layer for place in places if place.stage == self.place.stage - 1), default=-1)
 
     # ------------------------------------------------------------------------------------------------- evidence
 
@@ -180,7 +209,8 @@ class _Maker:
         """Closed road (`key`, `value`, `weight`) → why."""
         closed: dict[str, str] = {}
         for trap in self.attention.traps:
-            if may_hold(trap.when, self.config) and self._here(trap.layers, trap.values):
+            here = self._here(trap.layers, trap.values) and self._numbered(trap)
+            if may_hold(trap.when, self.config) and here:
                 reason, roads = TRAPS[trap.trap]
                 for road in roads:
                     closed.setdefault(road, reason)
@@ -195,6 +225,13 @@ class _Maker:
             return True
         return matches(entries[self.place.layer], values)
 
+    def _numbered(self, trap: Trap) -> bool:
+        """Whether the config's lists of layer numbers have a trap at this layer, or might."""
+        but, only = (lookup(self.config, key) if key else MISSING for key in (trap.but, trap.only))
+        spared = isinstance(but, (list, tuple)) and self.place.layer in but
+        beyond = isinstance(only, (list, tuple)) and self.place.layer not in only
+        return not spared and not beyond
+
     def _norm(self, projection: Projection) -> tuple[Norm | None, str]:
         attention = self.attention
         module, first = _of(attention.reads, projection), _of(attention.reads_first, projection)
@@ -205,14 +242,10 @@ class _Maker:
         if module in ("", "none"):
             return None, "it reads no layer norm directly and alone"
         dropout = (is_first and attention.dropout_after_first) or attention.dropout_after
-        skipped = "{before}" in module and self._may_be_skipped()
+        skipped = "{before}" in module and _chance_to_skip(attention, self.config)
+        skipped = skipped or ("{last}" in module and self.finder.may_skip("encoder"))
         named = "|".join(self._name(each) for each in module.split("|"))
         return self._layer_norm(named, attention.post_norm, dropout or skipped)
-
-    def _may_be_skipped(self) -> bool:
-        """Whether training skips layers, so that it is sometimes another norm that is read."""
-        chance = lookup(self.config, self.attention.layerdrop) if self.attention.layerdrop else 0
-        return chance not in (0, None, MISSING)
 
     def _there(self, module: str) -> bool:
         return parameter(self.finder.prefix + module, KINDS, self.tensors) is not None
@@ -221,12 +254,12 @@ class _Maker:
         if isinstance(self.attention.reads, dict):
             return self._norm(projection)
         stacks, own = self.finder.family.stacks, self.attention.memory
-        module = self._name(own) if own else self.memory.norm
+        module, skipped = (self._name(own), False) if own else (self.memory.norm, self.memory.skipped)
         if not module and not self.memory.none and "encoder" in stacks and self.attention.stack != "encoder":
-            module = self.finder.final_norm("encoder")
+            module, skipped = self.finder.final_norm("encoder"), self.finder.may_skip("encoder")
         if not module:
             return None, self.memory.none or "it reads hidden states that the caller passes in"
-        return self._layer_norm(module, residual=False, dropout=False)
+        return self._layer_norm(module, residual=False, dropout=skipped)
 
     def _layer_norm(self, module: str, residual: bool, dropout: bool) -> tuple[Norm | None, str]:
         modules = module.split("|")
@@ -245,7 +278,7 @@ class _Maker:
         no_weight = self._quantised(module, weight)
         weight = None if no_weight else weight
         shared = parameter(module, ("bias",), self.tensors)
-        own = {name: self._name(bias) for name, bias in self.attention.biases.items() if name in projections}
+        own = {name: self._own(bias) for name, bias in self.attention.biases.items() if name in projections}
         axis = self._axis(module, None if own else shared, weight, len(projections))
         views, problem = self._views(projections, axis, heads)
         made: dict[str, Slot] = {}
@@ -253,7 +286,7 @@ class _Maker:
             bias = own.get(projection, None if own else shared)
             bias = bias if bias in self.tensors else None
             view = View.whole(self.tensors[bias].shape[0]) if bias and projection in own else views[projection]
-            evidence = self._evidence(projection, bias, no_weight or self._no_matrix(weight), problem)
+            evidence = self._evidence(projection, bias, no_weight, self._no_matrix(weight), problem)
             norm = self._norm_of(projection)[0]
             made[projection] = Slot(
                 projection,
@@ -266,6 +299,11 @@ class _Maker:
                 views[projection],
             )
         return made
+
+    def _own(self, biases: str) -> str:
+        """Of several bias parameters with `|` between them, the first that is there; else the last."""
+        names = [self._name(bias) for bias in biases.split("|")]
+        return next((name for name in names if name in self.tensors), names[-1])
 
     def _views(self, projections: list[Projection], axis: int, heads: int) -> tuple[dict[str, View], str]:
         """Each projection's part of an axis, or the whole for all and what is not known."""
@@ -297,8 +335,10 @@ class _Maker:
             return self._memory_norm(projection)
         return self._norm(projection)
 
-    def _evidence(self, projection: Projection, bias: str | None, no_weight: str, problem: str) -> Evidence:
-        no_output = "" if self._output_bias() else "the output projection has no bias"
+    def _evidence(
+        self, projection: Projection, bias: str | None, no_weight: str, no_matrix: str, problem: str
+    ) -> Evidence:
+        no_output = self._no_output()
         no_shift = "only a query bias goes there" if projection != "query" else ""
         if not self.attention.shift or self.traps:
             no_shift = no_shift or "whether others could make up for it is not known"
@@ -306,15 +346,30 @@ class _Maker:
             bias=bias is not None,
             unhandled=self.finder.unhandled or problem,
             no_cancel=self.traps.get("key", ""),
-            no_norm=self.traps.get("weight", "") or self._norm_of(projection)[1],
+            no_norm=self.traps.get("weight", "") or no_matrix or self._norm_of(projection)[1],
             no_shift=no_shift,
-            no_output=self.traps.get("value", "") or no_output,
+            no_output=self.traps.get("value", "") or no_output or self._no_output_matrix(),
             no_weight=no_weight,
         )
 
-    def _output_bias(self) -> bool:
+    def _no_output(self) -> str:
+        """Why there is no output bias; empty if there is one."""
         modules = [module for module, maps in self.attention.maps.items() if "output" in maps]
-        return any(parameter(self._name(module), ("bias",), self.tensors) for module in modules)
+        if not modules:
+            return "there is no output projection"
+        there = any(parameter(self._name(module), ("bias",), self.tensors) for module in modules)
+        return "" if there else "the output projection has no bias"
+
+    def _no_output_matrix(self) -> str:
+        """Why the output weight is no matrix; empty if it is one, as a convolution of width 1 without groups is."""
+        weights = {projection: self._weight_of(projection) for projection in ("value", "output")}
+        value, output = (self.tensors[name].shape if name else () for name in weights.values())
+        plain = len(output) < 3 or (set(output[2:]) == {1} and output[1:2] == value[:1])
+        return "" if plain else f"{weights['output']} is a convolution"
+
+    def _weight_of(self, projection: Projection) -> str | None:
+        modules = (self._name(module) for module, made in self.attention.maps.items() if made == [projection])
+        return next((parameter(module, ("weight",), self.tensors) for module in modules), None)
 
     def _quantised(self, module: str, weight: str | None) -> str:
         if weight is None:
@@ -343,6 +398,12 @@ class _Maker:
                 remedy="Check that config.json belongs to these weights",
             )
         return int(next(iter(sizes))[0])
+
+
+def _chance_to_skip(attention: Attention, config: Mapping[str, Any]) -> bool:
+    """Whether training skips layers, so that it is sometimes another norm that is read."""
+    chance = lookup(config, attention.layerdrop) if attention.layerdrop else 0
+    return chance not in (0, None, MISSING)
 
 
 def _no_map(projection: Projection) -> Slot:

@@ -20,6 +20,7 @@ TRAPS: dict[str, tuple[str, frozenset[str]]] = {
     name: (reason, frozenset(closed))
     for name, reason, *closed in (
         ("rotary", "rotary positions turn the key after its bias was added", _KEY),
+        ("rotary_some", "rotary positions turn the key in some layers, and which is not told here", _KEY),
         ("qk_norm", "a norm on the key comes after its bias", _KEY),
         ("softcap", "scores are soft-capped before softmax", _KEY),
         ("sink", "an attention sink takes part in softmax", _KEY, _VALUE),
@@ -27,6 +28,7 @@ TRAPS: dict[str, tuple[str, frozenset[str]]] = {
         ("key_positions", "the key is also compared with positions", _KEY),
         ("positions", "keys meet a term that depends on position", _KEY),
         ("not_softmax", "attention weights are not a softmax over the keys", _KEY, _VALUE),
+        ("channels", "attention is over channels, and each has its own entry of the bias", _KEY, _VALUE),
         ("selection", "keys are selected by their scores", _KEY, _VALUE),
         ("approximate", "attention is approximated, and its rows need not sum to 1", _KEY, _VALUE),
         ("clip", "projections are clipped", _KEY, _VALUE),
@@ -34,7 +36,8 @@ TRAPS: dict[str, tuple[str, frozenset[str]]] = {
         ("key_mixed", "the key map is followed by another step that is not the same for all keys", _KEY),
         ("value_rotary", "rotary positions turn the value", _VALUE),
         ("value_mixed", "the value goes through another step before it is mixed", _VALUE),
-        ("value_positions", "a term that depends on position is added to the values", _VALUE),
+        ("value_used", "the value is used outside of the weighted sum as well", _VALUE),
+        ("other_values", "what some tokens get is a weighted sum of another map's values", _VALUE),
         ("gate", "a gate stands between attention and the output projection", _VALUE),
         ("norm_after", "a norm stands between attention and the output projection", _VALUE),
         ("between", "another step stands between attention and the output projection", _VALUE),

@@ -71,9 +71,9 @@ def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked
     from hf_bias_patch.errors import RecipeError
 
     if not asked:
-        raise RecipeError("--trust-remote-code stands without --probe", why="Nothing else runs a checkpoint's code")
+        raise RecipeError("--trust-remote-code needs --probe", why="Nothing else runs a checkpoint's code")
     if drawn:
-        raise RecipeError("--probe stands beside --values or --plot", remedy="Ask for them in two commands")
+        raise RecipeError("--probe goes with neither --values nor --plot", remedy="Use two commands")
     show_probe(probed(model, revision, trusted), as_json)
 
 

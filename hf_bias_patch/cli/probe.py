@@ -74,11 +74,17 @@ def _print(found: Probed) -> None:
     console.print(f"[bold]{found.model}[/]: {found.model_type}, probed in float64 on 2 random inputs, {table}\n")
     if found.no_family:
         console.print(found.no_family, markup=False)
+    if not found.rows:
+        console.print("No attention bias was found: the model has none, or no attention that a probe can follow.\n")
     sites, notes = _table(found.rows)
-    console.print(sites)
+    if found.rows:
+        console.print(sites)
     for reason, mark in notes.items():
         console.print(f"  {mark} {reason}", markup=False)
-    console.print(f"\nNoise floor: {found.floor:.1e}; effects are relative changes of the output.")
+    console.print(
+        "\nneeded: moving the bias moves the output. Where an exact fold is named, it can go there all the same.\n"
+        f"effect: the relative change of the output when the bias is moved. Noise floor: {found.floor:.1e}."
+    )
     for difference in found.differences:
         if difference.kind == "missed" and found.family:
             console.print(

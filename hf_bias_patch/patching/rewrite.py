@@ -70,8 +70,8 @@ class Block:
 
 
 def blocks_of_rows(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Row ranges of a matrix that hold about `BLOCK_VALUES` values each."""
-    rows, columns = shape
+    """Row ranges of a matrix (or a convolution of width 1) that hold about `BLOCK_VALUES` values each."""
+    rows, columns = shape[:2]
     step = max(1, BLOCK_VALUES // max(1, columns))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
@@ -191,6 +191,7 @@ class Rewrite:
         result = np.zeros(slot.rows.axis)
         for start, stop in blocks_of_rows(shape):
             rows = self._tensors.rows(slot.weight, start, stop).astype(np.float64)
+            rows = rows.reshape(rows.shape[:2])  # a convolution of width 1 is a matrix
             with np.errstate(invalid="ignore"):  # 0 · ∞ is NaN: any bad value shows in the result
                 if slot.conv1d:
                     result += vector[start:stop] @ rows

@@ -42,10 +42,16 @@ class Checked:
     Attributes:
         agreed: slots of which table and numbers say the same.
         differences: the others.
+        closable: those agreed of which both say that the bias is redundant or folds.
+        slots: all biases of queries, keys and values, the table's and those it does not know.
+        unknown: those of them that the table says nothing of.
     """
 
     agreed: int
     differences: tuple[Difference, ...]
+    closable: int = 0
+    slots: int = 0
+    unknown: int = 0
 
     @property
     def wrong(self) -> tuple[Difference, ...]:
@@ -71,21 +77,25 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
     """
     entries = _entries(config, tensors)
     if isinstance(entries, str):
-        lost = (Difference(_missed(finding), _name(finding), entries, _says(finding)) for finding in probe.findings)
-        return Checked(0, tuple(lost))
-    agreed, differences, seen = 0, [], set()
+        lost = [Difference(_missed(finding), _name(finding), entries, _says(finding)) for finding in probe.findings]
+        return Checked(0, tuple(lost), slots=len(lost), unknown=len(lost))
+    agreed, closable, strange, differences, seen = 0, 0, 0, [], set()
     for finding in probe.findings:
         number = _match(entries, finding)
-        found = _compare(None if number is None else entries[number], finding)
+        found = _compare(None if number is None else entries[number], finding, _twins(probe, finding))
         if number is not None:
             seen.add(number)
         differences += found
         agreed += not found
+        closable += not found and _missed(finding) == MISSED
+        strange += number is None
     for number, entry in enumerate(entries):
         if number not in seen and entry.slot.projection != "output":
             name = f"{entry.slot.bias} ({entry.slot.projection})"
             differences.append(Difference(UNSEEN, name, entry.slot.verdict.state, "the run did not come there"))
-    return Checked(agreed, tuple(differences))
+    known = [entry.slot.verdict.state for entry in entries if entry.slot.projection != "output"]
+    unknown = strange + known.count("unknown")
+    return Checked(agreed, tuple(differences), closable, slots=strange + len(known), unknown=unknown)
 
 
 def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_Entry] | str:
@@ -109,7 +119,13 @@ def _match(entries: list[_Entry], finding: Finding) -> int | None:
     return best if best is not None and shared[best] else None
 
 
-def _compare(entry: _Entry | None, finding: Finding) -> list[Difference]:
+def _twins(probe: Probe, finding: Finding) -> set[str]:
+    """All projections that one and the same bias is of: a map may make the queries of one site, the keys of another."""
+    same = (other for other in probe.findings if other.parameter == finding.parameter)
+    return {other.projection for other in same if other.indices == finding.indices}
+
+
+def _compare(entry: _Entry | None, finding: Finding, twins: set[str]) -> list[Difference]:
     name, says = _name(finding), _says(finding)
     if finding.state in ("not reached", "undecided"):
         return []
@@ -117,7 +133,7 @@ def _compare(entry: _Entry | None, finding: Finding) -> list[Difference]:
         return [Difference(_missed(finding), name, "no such slot", says)]
     slot = entry.slot
     table = f"{slot.projection}: {slot.verdict.state}"
-    if slot.projection != finding.projection or entry.indices != set(finding.indices):
+    if slot.projection not in twins or entry.indices != set(finding.indices):
         kind = WRONG if slot.verdict.destinations else _missed(finding)
         return [Difference(kind, name, f"{table} of {len(entry.indices)} elements", says)]
     found = []

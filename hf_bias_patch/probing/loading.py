@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
@@ -27,10 +27,14 @@ def require_room(parameters: int, name: str) -> None:
     free, needed = available_memory(), BYTES * parameters
     if free is not None and needed > free:
         raise VerifyError(
-            f"Probing {name} takes about {needed:,} bytes of memory, and {free:,} are free",
+            f"Probing {name} takes about {_amount(needed)} of memory, and {_amount(free)} are free",
             why="The whole model is run in float64, and every parameter is followed",
             remedy="Use a machine with more memory, or probe a smaller model of the same architecture and config",
         )
+
+
+def _amount(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count:,} bytes"
 
 
 def load_double(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool = False) -> Any:
@@ -42,36 +46,57 @@ def load_double(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool = 
         trust_remote_code: whether Python code that comes with the checkpoint may run.
 
     Raises:
-        VerifyError: it does not fit into memory, is quantised, needs code that is not trusted, or cannot be loaded.
+        VerifyError: it does not fit into memory, is quantised, needs code that is not trusted, cannot be loaded, or its
+            tensors are not those of the model that config.json describes.
     """
     require_room(checkpoint.parameters, name)
     if checkpoint.config.get("quantization_config"):
         raise VerifyError(f"{name} is quantised", why="A probe moves weights in float64", remedy="Probe it unquantised")
     try:
         with _quiet():
-            model = _loaded(checkpoint.config, checkpoint.folder, name, trust_remote_code)
+            model, info = _loaded(checkpoint.config, checkpoint.folder, name, trust_remote_code)
     except BiasPatchError:
         raise
     except Exception as error:  # transformers raises whatever comes up inside it
+        if "ignore_mismatched_sizes" in str(error):  # it says no more than "look at the above report"
+            raise VerifyError(
+                f"The tensors of {name} do not have the shapes that config.json asks for",
+                remedy="Check that config.json belongs to these weights",
+            ) from error
         raise VerifyError(
             f"{name} cannot be loaded in float64 with eager attention",
             why=f"{type(error).__name__}: {str(error).strip()}",
         ) from error
+    _require_own_tensors(model, info["missing_keys"], checkpoint.config, name)
     return model.double().eval()
 
 
-def _loaded(config: dict[str, Any], folder: Path, name: str, trusted: bool) -> Any:
+def _require_own_tensors(model: Any, missing: Collection[str], config: dict[str, Any], name: str) -> None:
+    """Refuse a model that is mostly not in the checkpoint: transformers fills it with random numbers."""
+    sizes = {key: parameter.numel() for key, parameter in model.named_parameters()}
+    lacking = [key for key in missing if key in sizes]
+    if 2 * sum(sizes[key] for key in lacking) <= sum(sizes.values()):
+        return
+    raise VerifyError(
+        f"{name} lacks most tensors of a {config.get('model_type')} model, the first of them {min(lacking)}",
+        why="A probe would be of random numbers",
+        remedy="Check that config.json belongs to these weights",
+    )
+
+
+def _loaded(config: dict[str, Any], folder: Path, name: str, trusted: bool) -> tuple[Any, dict[str, Any]]:
     import torch
     import transformers
 
-    how = {"dtype": torch.float64, "attn_implementation": "eager", "local_files_only": True}
+    how: dict[str, Any] = {"dtype": torch.float64, "attn_implementation": "eager", "local_files_only": True}
+    how["output_loading_info"] = True
     if trusted and config.get("auto_map"):
         auto = getattr(transformers, _auto_class(config))
-        return auto.from_pretrained(folder, trust_remote_code=True, **how)
+        return cast("tuple[Any, dict[str, Any]]", auto.from_pretrained(folder, trust_remote_code=True, **how))
     stock = _stock_class(config, name)
     if stock._can_set_experts_implementation():
         how["experts_implementation"] = "eager"  # nothing fused: it knows no float64
-    return stock.from_pretrained(folder, **how)
+    return cast("tuple[Any, dict[str, Any]]", stock.from_pretrained(folder, **how))
 
 
 def _stock_class(config: dict[str, Any], name: str) -> Any:
@@ -82,22 +107,34 @@ def _stock_class(config: dict[str, Any], name: str) -> Any:
 
     named = getattr(transformers, (config.get("architectures") or ["-"])[0], None)
     model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise VerifyError(
+            "config.json names no `model_type`" if model_type is None else f"config.json: model_type is {model_type!r}",
+            why="transformers chooses the model class by that name",
+            remedy="Restore the field from the model's original config.json",
+        )
     if model_type not in CONFIG_MAPPING:
         brings = bool(config.get("auto_map"))
         raise VerifyError(
             f"The installed transformers has no model type {model_type!r}",
             why="The checkpoint brings code of its own" if brings else "The checkpoint brings no code for it either",
-            remedy="Read that code, then pass --probe --trust-remote-code (trust_remote_code=True)"
+            remedy="Read that code, then pass --trust-remote-code too (in Python: trust_remote_code=True)"
             if brings
             else "Install a transformers that knows it",
         )
+    own = CONFIG_MAPPING[model_type]
+    found = MODEL_MAPPING.get(own, None)
+    plain = found[0] if isinstance(found, (list, tuple)) else found
     if named is not None and hasattr(named, "from_pretrained"):
+        if plain is not None and own is not named.config_class and plain.__module__ != named.__module__:
+            raise VerifyError(
+                f"config.json: a {model_type} model is no {named.__name__}, which `architectures` names",
+                remedy="Check that config.json belongs to these weights",
+            )
         return named
-    try:
-        found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
-    except KeyError:
-        raise VerifyError(f"{name}: transformers has no plain model of type {model_type!r}") from None
-    return found[0] if isinstance(found, (list, tuple)) else found
+    if plain is None:
+        raise VerifyError(f"{name}: transformers has no plain model of type {model_type!r}")
+    return plain
 
 
 def _auto_class(config: dict[str, Any]) -> str:

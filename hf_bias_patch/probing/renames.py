@@ -54,9 +54,20 @@ def names_on_disk(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
     return found
 
 
-def renamed(probe: Probe, names: Mapping[str, str]) -> Probe:
-    """A probe in the names of the files; what has none there keeps its own."""
-    return replace(probe, findings=tuple(_renamed(finding, names) for finding in probe.findings))
+def renamed(probe: Probe, names: Mapping[str, str], starts: Mapping[str, int] | None = None) -> Probe:
+    """A probe in the names of the files; what has none there keeps its own.
+
+    Args:
+        probe: in the names that the model has in memory.
+        names: in-memory name → name in a file.
+        starts: in-memory name → its first row there, where that is not 0.
+    """
+    findings = (_shifted(finding, (starts or {}).get(finding.parameter, 0)) for finding in probe.findings)
+    return replace(probe, findings=tuple(_renamed(finding, names) for finding in findings))
+
+
+def _shifted(finding: Finding, start: int) -> Finding:
+    return replace(finding, indices=tuple(index + start for index in finding.indices)) if start else finding
 
 
 def _equal(values: np.ndarray, checkpoint: Checkpoint, name: str) -> bool:

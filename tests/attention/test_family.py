@@ -27,7 +27,8 @@ def test_facts_are_complete(model_type: str) -> None:
     assert family.attention or family.towers
     for attention in family.attention:
         mapped = [projection for projections in attention.maps.values() for projection in projections]
-        assert len(mapped) == len(set(mapped)) and set(mapped) <= set(PROJECTIONS) and "key" in mapped
+        assert len(mapped) == len(set(mapped)) and set(mapped) <= set(PROJECTIONS)
+        assert {"key", "value"} & set(mapped)
         assert attention.stack in family.stacks and attention.kind in ("self", "cross")
         assert not attention.reads_first or attention.reads
         assert all(trap.trap in TRAPS for trap in attention.traps)
@@ -57,7 +58,7 @@ def test_every_module_named_is_one(name: str) -> None:
             assert "LayerNorm" in type(modules[attention.reads_first]).__name__
         if attention.between_first and name == "electra":
             assert type(modules[attention.between_first]).__name__ == "Linear"
-        final = family.stacks[attention.stack].final_norm.format(last=layers - 1)
+        final = family.stacks[attention.stack].final_norm[0].norm.format(last=layers - 1)
         assert "LayerNorm" in type(modules[final]).__name__
     assert checked >= 5
 
@@ -70,7 +71,7 @@ def test_the_final_norm_makes_what_the_stack_gives(name: str) -> None:
     seen: dict[str, torch.Tensor] = {}
     for stack, facts in family.stacks.items():
         last = 1 if stack == "encoder" and len(family.stacks) > 1 else 2
-        module = model.base_model.get_submodule(facts.final_norm.format(last=last))
+        module = model.base_model.get_submodule(facts.final_norm[0].norm.format(last=last))
         module.register_forward_hook(lambda _, given, output, stack=stack: seen.update({stack: output.detach()}))
     out = run(model, **inputs_of(model))
     assert seen.keys() == family.stacks.keys()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
-from hf_bias_patch.attention.verdict import DESTINATIONS, Evidence, decide
+from hf_bias_patch.attention.verdict import DESTINATIONS, TRAPS, Evidence, decide
 
 REASONS = ("no_norm", "no_shift", "no_output", "no_weight")
 CLOSED_BY = {
@@ -62,3 +64,18 @@ def test_the_output_bias_is_needed() -> None:
 def test_a_needed_bias_names_every_closed_road() -> None:
     verdict = decide("value", Evidence(bias=True, no_norm="no norm", no_output="no output bias"))
     assert verdict.state == "needed" and verdict.reason == "no output bias; no norm"
+
+
+def test_the_theory_has_a_row_for_each_trap_that_says_what_it_closes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "theory.md").read_text("utf-8")
+    section = page.partition("\n## Where they fail\n")[2].partition("\n## ")[0]
+    told: dict[str, set[str]] = {}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if named := re.match(r"`(\w+)`", cells[0]):
+            roads = ("key", "value") if len(cells) == 5 else ("weight",)
+            answers = cells[2:4] if len(cells) == 5 else cells[1:2]
+            told[named[1]] = {road for road, answer in zip(roads, answers, strict=True) if answer[:2] == "no"}
+            assert all(answer[:3] in ("yes", "no", "no:", "unk") for answer in answers)
+    told["not_known"] = {"key", "value", "weight"}  # its row says that nothing is known
+    assert told == {name: set(roads) for name, (_, roads) in TRAPS.items()}

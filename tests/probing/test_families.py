@@ -10,7 +10,7 @@ import pytest
 
 from hf_bias_patch.attention.family import families
 from hf_bias_patch.probing.small import model_types
-from hf_bias_patch.probing.sweep import check_type
+from hf_bias_patch.probing.typed import check_type
 from tests.probing.unbuilt import SLOW, UNBUILT
 
 BUILT = set(model_types()) - UNBUILT

@@ -107,7 +107,8 @@ def test_tensors_that_loading_renames_are_named_as_in_the_files(tmp_path: Path) 
 def test_names_that_files_have_are_told_without_files(tmp_path: Path) -> None:
     for name, same in (("vit", False), ("bert", True)):
         model = small_model(small_config(name))
-        names, tensors = stored_names(model)
+        found = stored_names(model)
+        names, tensors = found.names, found.tensors
         model.save_pretrained(tmp_path / name)
         stored = open_checkpoint(tmp_path / name).tensors
         assert set(tensors) == set(stored) == set(names.values()) and len(names) > 20

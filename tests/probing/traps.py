@@ -20,11 +20,17 @@ class Attention(nn.Module):
         self.drop = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm(x)
+        normed = self.read(x)
         query, key, value = (self.split(map_(normed)) for map_ in (self.query, self.key, self.value))
         weights = self.weights(self.scores(query, self.keys(key), normed))
-        mixed = (self.drop(weights) @ self.values(value)).transpose(1, 2).flatten(2)
+        mixed = self.mix(self.drop(weights), self.values(value)).transpose(1, 2).flatten(2)
         return x + self.output(self.between(mixed, normed))
+
+    def read(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def mix(self, weights: Tensor, value: Tensor) -> Tensor:
+        return weights @ value
 
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (HEADS, DIM)).transpose(1, 2)
@@ -153,6 +159,162 @@ class ValueNorm(Attention):
 
     def values(self, value: Tensor) -> Tensor:
         return self.value_norm(value)
+
+
+class ScaledKeys(Attention):
+    """The key is scaled by its position."""
+
+    def keys(self, key: Tensor) -> Tensor:
+        return key * 0.7 ** torch.arange(TOKENS, dtype=key.dtype)[:, None]
+
+
+class Channels(Attention):
+    """Queries and keys are channels, and tokens are what they are compared by, as in DaViT."""
+
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        return query.transpose(-1, -2) @ key / TOKENS**0.5
+
+    def mix(self, weights: Tensor, value: Tensor) -> Tensor:
+        return (weights @ value.transpose(-1, -2)).transpose(-1, -2)
+
+
+class Approximate(Attention):
+    """The exponential is cut after two terms, and its sum is estimated."""
+
+    def weights(self, scores: Tensor) -> Tensor:
+        return (1 + scores) / TOKENS
+
+
+class Clip(Attention):
+    def keys(self, key: Tensor) -> Tensor:
+        return key.clamp(-0.5, 0.5)
+
+    def values(self, value: Tensor) -> Tensor:
+        return value.clamp(-0.5, 0.5)
+
+
+class KeyUsed(Attention):
+    """The key is part of the values."""
+
+    def keys(self, key: Tensor) -> Tensor:
+        self.kept = key
+        return key
+
+    def values(self, value: Tensor) -> Tensor:
+        return value + self.kept
+
+
+class KeyMixed(Attention):
+    """Each key takes from the one before it; the first has none."""
+
+    def keys(self, key: Tensor) -> Tensor:
+        return key + functional.pad(key, (0, 0, 1, 0))[..., :-1, :]
+
+
+class ValueRotary(Attention):
+    def values(self, value: Tensor) -> Tensor:
+        return turned(value)
+
+
+class ValueUsed(Attention):
+    """The values go round attention too."""
+
+    def values(self, value: Tensor) -> Tensor:
+        self.kept = value
+        return value
+
+    def between(self, mixed: Tensor, normed: Tensor) -> Tensor:
+        return mixed + self.kept.transpose(1, 2).flatten(2) / 2
+
+
+class OtherValues(Attention):
+    """What the first token gets is another map's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(WIDTH, WIDTH)
+
+    def between(self, mixed: Tensor, normed: Tensor) -> Tensor:
+        return torch.cat((self.other(normed).mean(1, keepdim=True), mixed[:, 1:]), 1)
+
+
+class Between(Attention):
+    def between(self, mixed: Tensor, normed: Tensor) -> Tensor:
+        return mixed.tanh()
+
+
+class Rows(Attention):
+    """Softmax, and less than that: the rows sum to a half."""
+
+    def weights(self, scores: Tensor) -> Tensor:
+        return super().weights(scores) / 2
+
+
+class OutputUsed(Attention):
+    """Half of what the output projection reads is no attention, as in ConvBERT."""
+
+    def between(self, mixed: Tensor, normed: Tensor) -> Tensor:
+        return torch.cat((mixed[..., : WIDTH // 2], normed[..., WIDTH // 2 :]), -1)
+
+
+class NormElsewhere(Attention):
+    """The maps read what comes before the norm."""
+
+    def read(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Padded(Attention):
+    """Zeros are appended behind the norm, to fill a window."""
+
+    def read(self, x: Tensor) -> Tensor:
+        return functional.pad(super().read(x), (0, 0, 0, 2))
+
+    def between(self, mixed: Tensor, normed: Tensor) -> Tensor:
+        return mixed[:, :TOKENS]
+
+
+class AlsoRead(Attention):
+    """The map of the query is also applied to positions, as in DeBERTa v2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(TOKENS, WIDTH))
+
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        return super().scores(query + self.split(self.query(self.positions)[None]), key, normed)
+
+
+OF_TRAP: dict[str, type[Attention]] = {
+    "rotary": Rotary,
+    "rotary_some": Rotary,
+    "qk_norm": KeyNorm,
+    "softcap": Softcap,
+    "sink": Sink,
+    "extra_key": TwoStreams,
+    "key_positions": Positions,
+    "positions": ScaledKeys,
+    "not_softmax": Sigmoid,
+    "channels": Channels,
+    "selection": Assigned,
+    "approximate": Approximate,
+    "clip": Clip,
+    "key_used": KeyUsed,
+    "key_mixed": KeyMixed,
+    "value_rotary": ValueRotary,
+    "value_mixed": ValueNorm,
+    "value_used": ValueUsed,
+    "other_values": OtherValues,
+    "gate": Gate,
+    "norm_after": NormAfter,
+    "between": Between,
+    "rows": Rows,
+    "output_used": OutputUsed,
+    "norm_elsewhere": NormElsewhere,
+    "padded": Padded,
+    "also_read": AlsoRead,
+}
+"""A trap that a family may name (`verdict.TRAPS`) → an attention that has it."""
 
 
 class Model(nn.Module):
