@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
-__all__ = ["IGNORED", "label_loss", "score_loss", "token_loss"]
+from hf_bias_patch.scoring.collate import IGNORED
 
-IGNORED = -100
-"""The label of a token that does not count."""
+__all__ = ["label_loss", "score_loss", "token_loss"]
 
 
 def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

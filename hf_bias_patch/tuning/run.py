@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.scoring.run import Options
+from hf_bias_patch.scoring.run import prepare as encode_asked
 from hf_bias_patch.tuning.ending import save_model
 from hf_bias_patch.tuning.folder import RunFolder, check_folder, environment, open_folder
 from hf_bias_patch.tuning.kinds import TaskSettings
@@ -72,9 +73,7 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
         watcher.say(line)
     _seed(settings.seed)
     prepared = prepare(settings, data.auto_class, **data.config)
-    job = TaskJob(
-        data.task, data.form, data.tokenizer, data.train, data.validation, _options(settings, data), accelerator
-    )
+    job = _job(settings, data, prepared.model, accelerator)
     folder = _folder(accelerator, settings)  # only now: whatever is refused before loses nothing
     if accelerator.is_main_process:
         folder.write("trained.json", prepared.selection.plain())
@@ -89,6 +88,13 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
     finally:
         watcher.end()
     return _end(settings, data, prepared, loop, outcome, accelerator, folder)
+
+
+def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accelerator) -> TaskJob:
+    options = _options(settings, data)
+    validation = data.validation
+    asked = None if validation is None else encode_asked(model, data.tokenizer, data.task, validation, options)
+    return TaskJob(data.task, data.form, data.tokenizer, data.train, validation, asked, options, accelerator)
 
 
 def _end(

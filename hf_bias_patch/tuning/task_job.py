@@ -35,6 +35,7 @@ class TaskJob:
         tokenizer: of the model.
         train: encoded training data.
         validation: canonical validation data; None if there is none, and then the last state is the best.
+        asked: the same, encoded.
         options: how to evaluate.
         accelerator: of Accelerate; its processes share an evaluation.
     """
@@ -44,6 +45,7 @@ class TaskJob:
     tokenizer: Any
     train: Encoded
     validation: Dataset | None
+    asked: Encoded | None
     options: Options
     accelerator: Accelerator
 
@@ -98,8 +100,15 @@ class TaskJob:
     def evaluate(self, model: Any) -> Mapping[str, float]:
         """The task's metrics on the validation data."""
         assert self.validation is not None
-        bare = self.accelerator.unwrap_model(model)
-        scores = evaluate(bare, self.tokenizer, self.task, self.validation, self.options, accelerator=self.accelerator)
+        scores = evaluate(
+            self.accelerator.unwrap_model(model),
+            self.tokenizer,
+            self.task,
+            self.validation,
+            self.options,
+            encoded=self.asked,
+            accelerator=self.accelerator,
+        )
         return scores.metrics
 
     def _shifted(self, model: Any, labels: torch.Tensor) -> torch.Tensor:
