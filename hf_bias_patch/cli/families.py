@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,8 @@ from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.matrix import Entry, TowerEntry
-    from hf_bias_patch.probing.sweep import Swept
+    from hf_bias_patch.probing.sweep import Item, Swept
+    from hf_bias_patch.probing.variations import Change
 
 __all__ = ["families"]
 
@@ -26,8 +28,14 @@ def families(
     check: Annotated[
         bool, typer.Option("--check", help="Hold the table against probes of small random models. Takes seconds each.")
     ] = False,
+    vary: Annotated[
+        bool, typer.Option("--vary", help="With --check: also with each config value changed that attention may read.")
+    ] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="With --vary: also every two of these changes together.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="With --check: processes at a time.", min=1)] = 1,
-    timeout: Annotated[float, typer.Option(help="With --check: seconds for one model type.", min=1)] = 240.0,
+    timeout: Annotated[float, typer.Option(help="With --check: seconds for one small model.", min=1)] = 240.0,
     as_json: AsJson = False,
 ) -> None:
     """Print what becomes of the query, key and value bias in each model type; loads no model without --check.
@@ -36,8 +44,13 @@ def families(
     """
     if check and markdown:
         raise RecipeError("--check prints no Markdown", remedy="Leave out one of them, or ask for --json")
+    if vary and not check:
+        raise typer.BadParameter("it goes with --check", param_hint="--vary")
+    if pairs and not vary:
+        raise typer.BadParameter("it goes with --vary", param_hint="--pairs")
     if check:
-        _check(names or [], jobs, timeout, as_json)
+        made = _in_pairs if pairs else _varied if vary else _default
+        _check(itertools.chain.from_iterable(map(made, _known(names or []))), jobs, timeout, as_json)
         return
     from hf_bias_patch.attention.matrix import matrix
 
@@ -75,27 +88,12 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry]) -> None:
     )
 
 
-def _check(names: list[str], jobs: int, timeout: float, as_json: bool) -> None:
-    from hf_bias_patch.probing.small import model_types
-    from hf_bias_patch.probing.sweep import sweep
-
-    _refuse_unknown(names, model_types())
-    found = []
-    for swept in sweep(names or model_types(), jobs, timeout):
-        found.append(swept)
-        if not as_json:
-            _show(swept)
-    wrong = [swept for swept in found if swept.wrong]
-    if as_json:
-        typer.echo(json.dumps([swept.plain() for swept in found], indent=2, ensure_ascii=False))
-    else:
-        _sum_up(found)
-    raise typer.Exit(1 if wrong else 0)
-
-
-def _refuse_unknown(names: list[str], known: Collection[str]) -> None:
+def _known(names: list[str]) -> Collection[str]:
+    """The model types that are meant; all, if none is named."""
     from hf_bias_patch.errors import FamilyError
+    from hf_bias_patch.probing.small import model_types
 
+    known = model_types()
     if unknown := sorted(set(names) - set(known)):
         near = get_close_matches(unknown[0], known, n=3)
         raise FamilyError(
@@ -103,16 +101,65 @@ def _refuse_unknown(names: list[str], known: Collection[str]) -> None:
             why="The installed transformers has no such type, or it needs a package that is not there",
             remedy=f"Close to it: {', '.join(near)}" if near else "",
         )
+    return names or known
+
+
+def _default(name: str) -> Iterator[Item]:
+    from hf_bias_patch.probing.sweep import Item
+
+    yield Item(name)
+
+
+def _varied(name: str) -> Iterator[Item]:
+    """A type at its default, then one change away from it."""
+    from hf_bias_patch.probing.sweep import Item
+
+    yield Item(name)
+    yield from (Item(name, (change,)) for change in _changes(name))
+
+
+def _in_pairs(name: str) -> Iterator[Item]:
+    """A type at its default, then one change away from it, then two."""
+    from hf_bias_patch.probing.sweep import Item
+    from hf_bias_patch.probing.variations import pairs
+
+    yield from _varied(name)
+    yield from (Item(name, pair) for pair in pairs(_changes(name)))
+
+
+def _changes(name: str) -> tuple[Change, ...]:
+    from hf_bias_patch.probing.typed import NotBuiltError, changes_of_type
+
+    try:
+        return changes_of_type(name)
+    except NotBuiltError:  # the check of the default says it
+        return ()
+
+
+def _check(items: Iterable[Item], jobs: int, timeout: float, as_json: bool) -> None:
+    from hf_bias_patch.probing.sweep import sweep
+
+    found = []
+    for swept in sweep(items, jobs, timeout):
+        found.append(swept)
+        if not as_json:
+            _show(swept)
+    if as_json:
+        typer.echo(json.dumps([swept.plain() for swept in found], indent=2, ensure_ascii=False))
+    else:
+        _sum_up(found)
+    raise typer.Exit(1 if any(swept.wrong for swept in found) else 0)
 
 
 def _show(swept: Swept) -> None:
     from hf_bias_patch.cli.console import stdout
 
-    line = f"{swept.model_type}: {swept.agreed} agreed"
+    line = f"{swept.item}: {swept.agreed} agreed"
     if swept.differences:
         kinds = [difference.kind for difference in swept.differences]
         line += "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    stdout().print(line + (f", not checked: {swept.problem}" if swept.problem else ""), markup=False, soft_wrap=True)
+    problem = "not checked" if swept.built else "could not be built"
+    stdout().print(line + (f", {problem}: {swept.problem}" if swept.problem else ""), markup=False, soft_wrap=True)
     groups: dict[tuple[str, str], list[str]] = {}
     for item in swept.differences:
         groups.setdefault((item.kind, item.table), []).append(f"    numbers on {item.slot}: {item.numbers}")
@@ -123,14 +170,34 @@ def _show(swept: Swept) -> None:
 def _sum_up(found: list[Swept]) -> None:
     from hf_bias_patch.cli.console import stdout
 
-    def count(kind: str) -> int:
-        return sum(difference.kind == kind for swept in found for difference in swept.differences)
-
-    problems = [swept.model_type for swept in found if swept.problem]
+    defaults = [swept for swept in found if not swept.item.changes]
+    varied = [swept for swept in found if swept.item.changes]
+    problems = [swept.item.model_type for swept in defaults if swept.problem]
     stdout().print(
-        f"\n{len(found)} model types: {sum(swept.agreed for swept in found)} biases agreed, {count('wrong')} wrong, "
-        f"{count('missed')} missed, {count('unseen')} unseen; {len(problems)} types not checked"
+        f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked"
         + (f": {', '.join(problems)}" if problems else ""),
         markup=False,
         soft_wrap=True,
     )
+    if varied:
+        stdout().print(_about_changes(varied), markup=False, soft_wrap=True)
+
+
+def _counts(found: list[Swept]) -> str:
+    kinds = [difference.kind for swept in found for difference in swept.differences]
+    agreed = sum(swept.agreed for swept in found)
+    return f"{agreed} biases agreed, " + ", ".join(
+        f"{kinds.count(kind)} {kind}" for kind in ("wrong", "missed", "unseen")
+    )
+
+
+def _about_changes(varied: list[Swept]) -> str:
+    """What became of the changes, with the names of those that prove nothing."""
+    lines = [f"{len(varied)} changes of the config: {_counts(varied)}"]
+    for title, chosen in (
+        ("wrong", [swept for swept in varied if swept.wrong]),
+        ("not checked", [swept for swept in varied if swept.problem and swept.built]),
+        ("could not be built", [swept for swept in varied if not swept.built]),
+    ):
+        lines += [f"{len(chosen)} {title}" + "".join(f"\n  {swept.item}" for swept in chosen)]
+    return "\n".join(lines)

@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
-import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from hf_bias_patch.probing.check import Checked, Difference, check
+from hf_bias_patch.probing.check import Difference
+from hf_bias_patch.probing.typed import NotBuiltError, check_type
+from hf_bias_patch.probing.variations import Change
 
-__all__ = ["Swept", "check_type", "sweep", "switched_on"]
+__all__ = ["Item", "Swept", "sweep"]
 
 TIMEOUT = 240.0
-"""Seconds for one model type."""
+"""Seconds for one item."""
 
 _COMMON = ("bert", "llava", "whisper")
 """Types that import most of what others do."""
 _FEW = 6
-"""So few types are faster without that."""
+"""So few items are faster without that."""
 
-_FLAGS = re.compile(r"(use_|add_)?(attention|attn|qkv|q|k|v|query|key|value)?_?(out_|proj_)?bias(_linear)?")
-"""Config flags that decide whether attention has biases. Off by default, they would leave nothing to check."""
+
+@dataclass(frozen=True)
+class Item:
+    """What is checked at a time: a model type, at its default config or with some of its values changed."""
+
+    model_type: str
+    changes: tuple[Change, ...] = ()
+
+    def __str__(self) -> str:
+        return self.model_type + (" with " if self.changes else "") + ", ".join(map(str, self.changes))
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What the sweep found of one model type.
+    """What the sweep found of one item.
 
     Attributes:
-        model_type: its name.
+        item: which.
         agreed: biases of which table and numbers say the same.
         differences: the others.
         problem: why it could not be checked, or not to the end; empty if it was.
+        built: whether transformers could build and run a model of it; if not, `problem` is what it says.
         seconds: it took.
     """
 
-    model_type: str
+    item: Item
     agreed: int = 0
     differences: tuple[Difference, ...] = ()
     problem: str = ""
+    built: bool = True
     seconds: float = 0.0
 
     @property
@@ -52,114 +64,49 @@ class Swept:
         return tuple(difference for difference in self.differences if difference.kind == "wrong")
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**vars(self), "differences": [vars(difference) for difference in self.differences]}
+        """As JSON values; `changes` is empty at the default config."""
+        rest = {key: value for key, value in asdict(self).items() if key != "item"}
+        return {**asdict(self.item), **rest}
 
 
 def sweep(
-    names: Sequence[str], jobs: int = 1, timeout: float = TIMEOUT, seeds: Sequence[int] = (0,)
+    items: Iterable[Item], jobs: int = 1, timeout: float = TIMEOUT, seeds: Sequence[int] = (0,)
 ) -> Iterator[Swept]:
-    """Check model types, each in a process of its own, so that none stops the others; in the order they end.
+    """Check items, each in a process of its own, so that none stops the others; in the order they end.
 
     Args:
-        names: model types of the installed transformers.
+        items: of model types of the installed transformers; taken one by one, as processes come free.
         jobs: processes at a time.
-        timeout: seconds for one type.
+        timeout: seconds for one item.
         seeds: of weights, inputs and moves; a verdict must hold on all.
     """
+    waiting = iter(items)
+    first = list(itertools.islice(waiting, _FEW + 1))
+    waiting = itertools.chain(first, waiting)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _warm(_COMMON if len(names) > _FEW else ())
+        _warm(_COMMON if len(first) > _FEW else ())
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
-    waiting = list(reversed(names))
-    running: dict[Any, tuple[str, Any, float]] = {}
-    while waiting or running:
-        while waiting and len(running) < max(1, jobs):
-            name = waiting.pop()
+    running: dict[Any, tuple[Item, Any, float]] = {}
+    while True:
+        for item in itertools.islice(waiting, max(1, jobs) - len(running)):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(name, tuple(seeds), theirs), daemon=True)
+            process = context.Process(target=_work, args=(item, tuple(seeds), theirs), daemon=True)
             process.start()
             theirs.close()
-            running[ours] = (name, process, time.monotonic())
+            running[ours] = (item, process, time.monotonic())
+        if not running:
+            return
         ready = wait(list(running), timeout=1.0)
         for pipe in list(running):
-            name, process, start = running[pipe]
+            item, process, start = running[pipe]
             spent = time.monotonic() - start
             if pipe not in ready and spent < timeout:
                 continue
-            yield _result(pipe, pipe in ready, name, spent, process)
+            yield _result(pipe, pipe in ready, item, spent, process)
             pipe.close()
             del running[pipe]
-
-
-def check_type(model_type: str, seeds: Sequence[int] = (0,)) -> Checked:
-    """Check one model type on a small random model, its attention biases switched on.
-
-    Where its files name tensors otherwise than the model in memory, both are checked: the table must know both.
-
-    Raises:
-        FamilyError, VerifyError: there is no such model, or no input for it.
-    """
-    from hf_bias_patch.patching.memory import ModelTensors
-    from hf_bias_patch.probing.combine import combine
-    from hf_bias_patch.probing.probe import probe
-    from hf_bias_patch.probing.renames import renamed
-    from hf_bias_patch.probing.small import inputs_of, run, small_model
-    from hf_bias_patch.probing.stored import stored_names
-
-    config = _config(model_type)
-    probes = []
-    for seed in seeds:
-        model = small_model(config, seed)
-        inputs = inputs_of(model, seed)
-        probes.append(probe(model, lambda model=model, inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
-    found = combine(probes)
-    checked = check(config.to_dict(), ModelTensors(model).tensors, found)
-    checked = Checked(checked.agreed, (*checked.differences, *_executed(model, inputs)))
-    names, tensors = stored_names(model)
-    if all(names.get(finding.parameter) == finding.parameter for finding in found.findings) or not tensors:
-        return checked
-    in_files = check(config.to_dict(), tensors, renamed(found, names))
-    more = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
-    return Checked(min(checked.agreed, in_files.agreed), (*checked.differences, *more))
-
-
-def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
-    """Folds that the table offers and that, executed, do not leave the outputs as they were."""
-    from hf_bias_patch.probing.small import run
-    from hf_bias_patch.probing.trial import trials
-
-    for fold, problem in trials(model, lambda: run(model, inputs)):
-        if problem:
-            yield Difference("wrong", fold, "offered at some sites", f"executed: {problem}")
-
-
-def _config(model_type: str) -> Any:
-    """A small config with its bias flags on; without, where no model can be built or run so."""
-    from hf_bias_patch.probing.small import inputs_of, small_config, small_model
-
-    plain = small_config(model_type)
-    flags = switched_on(plain.to_dict())
-    if not flags:
-        return plain
-    try:
-        config = small_config(model_type, **flags)
-        inputs_of(small_model(config))
-        return config
-    except Exception:  # a flag that this type forbids: what it says does not matter
-        return plain
-
-
-def switched_on(config: Mapping[str, Any], path: str = "") -> dict[str, bool]:
-    """The flags of a config, nested ones too, that give attention biases and are off: dotted key → True."""
-    found: dict[str, bool] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= switched_on(value, f"{path}{key}.")
-        elif value is False and _FLAGS.fullmatch(key):
-            found[path + key] = True
-    return found
 
 
 def _warm(model_types: Sequence[str]) -> None:
@@ -177,28 +124,35 @@ def _warm(model_types: Sequence[str]) -> None:
     logging.set_verbosity(level)
 
 
-def _work(model_type: str, seeds: tuple[int, ...], pipe: Connection) -> None:
+def _work(item: Item, seeds: tuple[int, ...], pipe: Connection) -> None:
     from transformers.utils import logging
 
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     start = time.monotonic()
+    changes = {change.key: change.value for change in item.changes}
     try:
-        found = check_type(model_type, seeds)
-        swept = Swept(model_type, found.agreed, found.differences)
+        found = check_type(item.model_type, seeds, changes)
+        swept = Swept(item, found.agreed, found.differences)
+    except NotBuiltError as error:
+        swept = Swept(item, problem=_line(error.what), built=False)
     except Exception as error:  # whatever goes wrong inside a model is told, and the sweep goes on
-        swept = Swept(model_type, problem=f"{type(error).__name__}: {str(error).strip()[:300]}")
+        swept = Swept(item, problem=_line(f"{type(error).__name__}: {error}"))
     pipe.send({**vars(swept), "seconds": time.monotonic() - start})
     pipe.close()
 
 
-def _result(pipe: Connection, ready: bool, name: str, spent: float, process: Any) -> Swept:
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+def _result(pipe: Connection, ready: bool, item: Item, spent: float, process: Any) -> Swept:
     """What a process sent; or why it sent nothing. The process has ended when this returns."""
     try:
-        swept = Swept(**pipe.recv()) if ready else Swept(name, problem=f"no end in {spent:.0f} s", seconds=spent)
+        swept = Swept(**pipe.recv()) if ready else Swept(item, problem=f"no end in {spent:.0f} s", seconds=spent)
     except EOFError:
         process.join()
-        swept = Swept(name, problem=f"its process died (exit code {process.exitcode})", seconds=spent)
+        swept = Swept(item, problem=f"its process died (exit code {process.exitcode})", seconds=spent)
     if not ready:
         process.kill()
     process.join()

@@ -105,7 +105,7 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
 def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_bias_patch.probing import sweep
 
-    def check_type(name: str, seeds: object) -> object:
+    def check_type(name: str, seeds: object, changes: object) -> object:
         import os
         import time
 
@@ -116,12 +116,13 @@ def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.M
         raise ValueError("bad")
 
     monkeypatch.setattr(sweep, "check_type", check_type)
-    found = {one.model_type: one.problem for one in sweep.sweep(["slow", "dead", "bad"], jobs=2, timeout=2)}
+    items = (sweep.Item(name) for name in ("slow", "dead", "bad"))
+    found = {one.item.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
     assert "no end" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
 
 
 def test_bias_flags_are_switched_on() -> None:
-    from hf_bias_patch.probing.sweep import switched_on
+    from hf_bias_patch.probing.typed import switched_on
 
     config = {"attention_bias": False, "mlp_bias": False, "text": {"qkv_bias": False, "use_bias": True, "bias": False}}
     assert switched_on(config) == {"attention_bias": True, "text.qkv_bias": True, "text.bias": True}

@@ -1,0 +1,149 @@
+"""Table against numbers for one model type, on a small random model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hf_bias_patch.attention.condition import lookup
+from hf_bias_patch.errors import CheckpointError, VerifyError
+from hf_bias_patch.probing.check import Checked, Difference, check
+from hf_bias_patch.probing.variations import Change
+
+__all__ = ["NotBuiltError", "changes_of_type", "check_type", "switched_on"]
+
+_FLAGS = re.compile(r"(use_|add_)?(attention|attn|qkv|q|k|v|query|key|value)?_?(out_|proj_)?bias(_linear)?")
+"""Config flags that decide whether attention has biases. Off by default, they would leave nothing to check."""
+
+_DEFAULT: Mapping[str, Any] = {}
+
+
+class NotBuiltError(VerifyError):
+    """transformers builds or runs no small model of a config."""
+
+
+def check_type(model_type: str, seeds: Sequence[int] = (0,), changes: Mapping[str, Any] = _DEFAULT) -> Checked:
+    """Check one model type on a small random model, its attention biases switched on.
+
+    Where its files name tensors otherwise than the model in memory, both are checked: the table must know both.
+
+    Args:
+        model_type: of the installed transformers.
+        seeds: of weights, inputs and moves; a verdict must hold on all.
+        changes: config values other than the default ones, by dotted keys.
+
+    Raises:
+        NotBuiltError: there is no such model, or no input for it, or its config does not keep a change.
+        FamilyError, VerifyError: it cannot be probed.
+    """
+    from hf_bias_patch.patching.memory import ModelTensors
+    from hf_bias_patch.probing.combine import combine
+    from hf_bias_patch.probing.probe import probe
+    from hf_bias_patch.probing.renames import renamed
+    from hf_bias_patch.probing.small import run
+    from hf_bias_patch.probing.stored import stored_names
+
+    config = _config(model_type, changes)
+    probes = []
+    for seed in seeds:
+        model, inputs = _built(config, seed)
+        probes.append(probe(model, lambda model=model, inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
+    found = combine(probes)
+    checked = check(config.to_dict(), ModelTensors(model).tensors, found)
+    checked = Checked(checked.agreed, (*checked.differences, *_executed(model, inputs)))
+    names, tensors = stored_names(model)
+    if all(names.get(finding.parameter) == finding.parameter for finding in found.findings) or not tensors:
+        return checked
+    in_files = check(config.to_dict(), tensors, renamed(found, names))
+    more = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
+    return Checked(min(checked.agreed, in_files.agreed), (*checked.differences, *more))
+
+
+def changes_of_type(model_type: str) -> tuple[Change, ...]:
+    """The changes of a type's small config that are worth a check, its attention biases switched on.
+
+    Raises:
+        NotBuiltError: there is no such config.
+    """
+    from hf_bias_patch.probing.small import changes_of, small_config
+
+    try:
+        plain = small_config(model_type)
+    except Exception as error:
+        raise _not_built(error) from error
+    try:
+        return changes_of(small_config(model_type, **switched_on(plain.to_dict())))
+    except Exception:  # a flag that this type forbids
+        return changes_of(plain)
+
+
+def switched_on(config: Mapping[str, Any], path: str = "") -> dict[str, bool]:
+    """The flags of a config, nested ones too, that give attention biases and are off: dotted key → True."""
+    found: dict[str, bool] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= switched_on(value, f"{path}{key}.")
+        elif value is False and _FLAGS.fullmatch(key):
+            found[path + key] = True
+    return found
+
+
+def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
+    """Folds that the table offers and that, executed, do not leave the outputs as they were."""
+    from hf_bias_patch.probing.small import run
+    from hf_bias_patch.probing.trial import trials
+
+    try:
+        tried = trials(model, lambda: run(model, inputs))
+    except CheckpointError:  # the table refuses this model, and so offers nothing
+        return
+    for fold, problem in tried:
+        if problem:
+            yield Difference("wrong", fold, "offered at some sites", f"executed: {problem}")
+
+
+def _config(model_type: str, changes: Mapping[str, Any]) -> Any:
+    """A small config with its bias flags on; without, where no model can be built or run so."""
+    from hf_bias_patch.probing.small import small_config
+
+    try:
+        plain = small_config(model_type, **changes)
+    except Exception as error:
+        raise _not_built(error) from error
+    _require_kept(plain, changes)
+    flags = {key: on for key, on in switched_on(plain.to_dict()).items() if key not in changes}
+    if not flags:
+        return plain
+    try:
+        config = small_config(model_type, **flags, **changes)
+        _require_kept(config, changes)
+        _built(config)
+        return config
+    except Exception:  # a flag that this type forbids: what it says does not matter
+        return plain
+
+
+def _built(config: Any, seed: int = 0) -> tuple[Any, dict[str, Any]]:
+    """A small model and inputs that it accepts."""
+    from hf_bias_patch.probing.small import inputs_of, small_model
+
+    try:
+        model = small_model(config, seed)
+        return model, inputs_of(model, seed)
+    except Exception as error:  # of any kind: transformers says no in many ways
+        raise _not_built(error) from error
+
+
+def _not_built(error: Exception) -> NotBuiltError:
+    return NotBuiltError(f"{type(error).__name__}: {str(error).strip()}")
+
+
+def _require_kept(config: Any, changes: Mapping[str, Any]) -> None:
+    values = config.to_dict()
+    for key, value in changes.items():
+        kept = lookup(values, key)
+        if json.dumps(kept, default=str) != json.dumps(value):
+            raise NotBuiltError(f"The config makes {key} = {kept!r} of it")

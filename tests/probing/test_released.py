@@ -1,0 +1,40 @@
+"""Configs that released checkpoints have and the defaults of their types have not: the table holds for them too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hf_bias_patch.attention.condition import may_hold
+from hf_bias_patch.probing.typed import check_type
+
+DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True, "position_buckets": 8}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "agreed"),
+    [
+        ("deberta-v2", DEBERTA, 5),
+        ("deberta-v2", DEBERTA | {"share_att_key": False}, 6),
+        ("deberta-v2", DEBERTA | {"pos_att_type": ["c2p"], "share_att_key": False}, 6),
+        ("deberta-v2", DEBERTA | {"conv_kernel_size": 3}, 6),
+        ("wav2vec2-conformer", {"position_embeddings_type": "rotary"}, 4),
+    ],
+    ids=["deberta-v3", "p2c", "c2p", "deberta-v2-xlarge", "rope"],
+)
+def test_the_table_holds(model_type: str, changes: dict[str, Any], agreed: int) -> None:
+    checked = check_type(model_type, changes=changes)
+    assert not checked.wrong, checked.wrong
+    assert checked.agreed == agreed and all(item.kind == "missed" for item in checked.differences)
+
+
+def test_the_norm_that_feeds_a_map_depends_on_the_config() -> None:
+    checked = check_type("wav2vec2", changes={"do_stable_layer_norm": True})
+    assert not checked.wrong and checked.agreed + len(checked.differences) == 6
+
+
+def test_a_missing_key_may_be_what_it_must_not() -> None:
+    unless = {"kernel": {"not": [0, "missing"]}}
+    assert may_hold(unless, {"kernel": 3}) and not may_hold(unless, {"kernel": 0}) and not may_hold(unless, {})
+    assert may_hold({"kernel": {"not": [0]}}, {}), "nothing is known of it"
