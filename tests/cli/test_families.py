@@ -126,3 +126,45 @@ def test_bias_flags_are_switched_on() -> None:
 
     config = {"attention_bias": False, "mlp_bias": False, "text": {"qkv_bias": False, "use_bias": True, "bias": False}}
     assert switched_on(config) == {"attention_bias": True, "text.qkv_bias": True, "text.bias": True}
+
+
+def test_changes_of_the_config_are_checked_too() -> None:
+    code, out = run("--check", "--vary", "vitdet")
+    assert code == 0
+    assert "vitdet with qkv_bias = false: " in out
+    assert "vitdet with use_absolute_position_embeddings = false: 0 agreed, could not be built: " in out
+    assert "1 model types: " in out and "changes of the config: " in out and ", 0 wrong, " in out
+    summary = out[out.index("changes of the config") :]
+    assert "1 could not be built\n  vitdet with use_absolute_position_embeddings = false" in summary
+
+
+def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    from hf_bias_patch.probing import typed
+
+    olmo = dataclasses.replace(families._families()["olmo"], handled={})
+    monkeypatch.setattr(families, "_find", (dict(families._families()) | {"olmo": olmo}).get)
+    wanted = [change for change in typed.changes_of_type("olmo") if change.key == "clip_qkv"]
+    monkeypatch.setattr(typed, "changes_of_type", lambda name: tuple(wanted))
+    code, out = run("--check", "--vary", "olmo", "--json")
+    default, clipped = json.loads(out)
+    assert code == 1 and default["changes"] == [] and clipped["changes"] == [{"key": "clip_qkv", "value": 2.0}]
+    kinds = [{item["kind"] for item in found["differences"]} for found in (default, clipped)]
+    assert "wrong" not in kinds[0] and "wrong" in kinds[1]
+
+
+def test_pairs_of_changes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_bias_patch.probing import typed
+    from hf_bias_patch.probing.variations import Change
+
+    changes = Change("relative_attention", True), Change("pos_att_type", ["p2c"])
+    monkeypatch.setattr(typed, "changes_of_type", lambda name: changes)
+    code, out = run("--check", "--vary", "--pairs", "deberta-v2")
+    assert code == 0 and 'deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]: 6 agreed' in out
+
+
+@pytest.mark.parametrize(("given", "needed"), [(["--vary"], "--check"), (["--check", "--pairs"], "--vary")])
+def test_an_option_that_would_do_nothing_is_refused(given: list[str], needed: str) -> None:
+    code, out = run("bert", *given)
+    assert code == 2 and f"it goes with {needed}" in out
