@@ -9,7 +9,7 @@ from hf_bias_patch.probing.small import model_types, small_config
 from hf_bias_patch.probing.typed import check_type
 from tests.probing.unbuilt import SLOW
 
-FAST = [one for one in published() if one.model_type not in SLOW | {"upernet", "dpt", "idefics", "led"}]
+FAST = [one for one in published() if one.model_type not in SLOW | {"upernet"}]
 
 
 @pytest.mark.parametrize("one", FAST, ids=lambda one: one.name)
