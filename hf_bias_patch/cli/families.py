@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +88,7 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry]) -> None:
     )
 
 
-def _known(names: list[str]) -> Iterable[str]:
+def _known(names: list[str]) -> Collection[str]:
     """The model types that are meant; all, if none is named."""
     from hf_bias_patch.errors import FamilyError
     from hf_bias_patch.probing.small import model_types
@@ -105,21 +105,24 @@ def _known(names: list[str]) -> Iterable[str]:
 
 
 def _default(name: str) -> Iterator[Item]:
+    """A type at its default, then as published checkpoints have it."""
+    from hf_bias_patch.probing.published import published
     from hf_bias_patch.probing.sweep import Item
 
     yield Item(name)
+    yield from (Item(name, one.changes, one.name) for one in published(name))
 
 
 def _varied(name: str) -> Iterator[Item]:
-    """A type at its default, then one change away from it."""
+    """A type at its default and as published, then one change away from its default."""
     from hf_bias_patch.probing.sweep import Item
 
-    yield Item(name)
+    yield from _default(name)
     yield from (Item(name, (change,)) for change in _changes(name))
 
 
 def _in_pairs(name: str) -> Iterator[Item]:
-    """A type at its default, then one change away from it, then two."""
+    """A type at its default and as published, then one change away from its default, then two."""
     from hf_bias_patch.probing.sweep import Item
     from hf_bias_patch.probing.variations import pairs
 
@@ -171,7 +174,8 @@ def _sum_up(found: list[Swept]) -> None:
     from hf_bias_patch.cli.console import stdout
 
     defaults = [swept for swept in found if not swept.item.changes]
-    varied = [swept for swept in found if swept.item.changes]
+    published = [swept for swept in found if swept.item.checkpoint]
+    varied = [swept for swept in found if swept.item.changes and not swept.item.checkpoint]
     problems = [swept.item.model_type for swept in defaults if swept.problem]
     stdout().print(
         f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked"
@@ -180,8 +184,9 @@ def _sum_up(found: list[Swept]) -> None:
         markup=False,
         soft_wrap=True,
     )
-    if varied:
-        stdout().print(_about_changes(varied), markup=False, soft_wrap=True)
+    for title, changed in (("configs of published checkpoints", published), ("changes of the config", varied)):
+        if changed:
+            stdout().print(_about_changes(title, changed), markup=False, soft_wrap=True)
 
 
 def _counts(found: list[Swept]) -> str:
@@ -192,9 +197,9 @@ def _counts(found: list[Swept]) -> str:
     )
 
 
-def _about_changes(varied: list[Swept]) -> str:
+def _about_changes(what: str, varied: list[Swept]) -> str:
     """What became of the changes, with the names of those that prove nothing."""
-    lines = [f"{len(varied)} changes of the config: {_counts(varied)}"]
+    lines = [f"{len(varied)} {what}: {_counts(varied)}"]
     for title, chosen in (
         ("wrong", [swept for swept in varied if swept.wrong]),
         ("not checked", [swept for swept in varied if swept.problem and swept.built]),

@@ -29,12 +29,21 @@ _FEW = 6
 
 @dataclass(frozen=True)
 class Item:
-    """What is checked at a time: a model type, at its default config or with some of its values changed."""
+    """What is checked at a time: a model type, at its default config or with some of its values changed.
+
+    Attributes:
+        model_type: its name.
+        changes: config values other than the default ones.
+        checkpoint: the published checkpoint that has them; empty, if they are made up.
+    """
 
     model_type: str
     changes: tuple[Change, ...] = ()
+    checkpoint: str = ""
 
     def __str__(self) -> str:
+        if self.checkpoint:
+            return f"{self.checkpoint} ({self.model_type})"
         return self.model_type + (" with " if self.changes else "") + ", ".join(map(str, self.changes))
 
 
@@ -136,7 +145,7 @@ def _work(item: Item, seeds: tuple[int, ...], pipe: Connection) -> None:
     start = time.monotonic()
     changes = {change.key: change.value for change in item.changes}
     try:
-        found = check_type(item.model_type, seeds, changes)
+        found = check_type(item.model_type, seeds, changes, bool(item.checkpoint))
         swept = Swept(item, **vars(found))
     except NotBuiltError as error:
         swept = Swept(item, problem=_line(error.what), built=False)

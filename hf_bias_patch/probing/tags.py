@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Call", "Mixing", "NormTag", "Score", "Tag", "broadcast", "union"]
+__all__ = ["PRODUCT", "Call", "Mixing", "NormTag", "Score", "Tag", "broadcast", "union"]
+
+PRODUCT = 2**32
+"""Larger than any position."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Score:
 
     Attributes:
         left, right: codes behind the two factors.
+        number: of the product; entries of others may stand beside its own in one row.
         swapped: whether softmax ran over the left factor's positions: then that is the key. None before softmax.
         softmax: whether rows were normalised by softmax.
         ops: whatever else was done to the scores, by name, in order.
@@ -34,6 +38,7 @@ class Score:
 
     left: Tensor
     right: Tensor
+    number: int = 0
     swapped: bool | None = None
     softmax: bool = False
     ops: list[str] = field(default_factory=list)
@@ -77,7 +82,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Tag:
-    """What is known of a tensor. `shadow` holds codes (parameters, activations) or left positions (scores)."""
+    """What is known of a tensor. `shadow` holds codes (parameters, activations) or, of scores, left positions
+    plus PRODUCT times the number of the product."""
 
     tensor: Tensor
     kind: str  # "parameter", "activation", "score", "context"

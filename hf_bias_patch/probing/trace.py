@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from hf_bias_patch.probing.origin import Codes
 from hf_bias_patch.probing.replay import MOVES, replay
-from hf_bias_patch.probing.tags import Call, Mixing, NormTag, Score, Tag, broadcast, union
+from hf_bias_patch.probing.tags import PRODUCT, Call, Mixing, NormTag, Score, Tag, broadcast, union
 
 __all__ = ["Trace"]
 
@@ -48,6 +48,7 @@ class Trace(TorchDispatchMode):
         calls: uses of maps.
         rows: code of a bias element → code of the weight's row (or column) whose output it is added to.
         used: numbers of all parameters that any op read.
+        products: how many products of two activations there were.
     """
 
     def __init__(self, parameters: dict[str, Tensor]) -> None:
@@ -57,6 +58,7 @@ class Trace(TorchDispatchMode):
         self.calls: list[Call] = []
         self.rows: dict[int, int] = {}
         self.used: set[int] = set()
+        self.products = 0
         self._numbers = {id(value): number for number, value in enumerate(parameters.values())}
         self._tags: dict[int, Tag] = {}
         for number, value in enumerate(parameters.values()):
@@ -209,12 +211,13 @@ class Trace(TorchDispatchMode):
         if tag.kind != "score":
             self._pointwise("softmax", out, tagged)
             return
-        swapped = None if tag.shadow is None else _varies(tag.shadow.movedim(dim, -1))
+        rows = None if tag.shadow is None else tag.shadow.movedim(dim, -1)
         visible = tensor.movedim(dim, -1)
         visible = visible.masked_fill(visible < -1e4, float("nan"))
         spread = _spread(visible)
         scores = tuple(
-            replace(score, softmax=True, swapped=swapped, spread=spread, ops=[*score.ops]) for score in tag.scores
+            replace(score, softmax=True, swapped=_varies(rows, score.number), spread=spread, ops=[*score.ops])
+            for score in tag.scores
         )
         self._tag(out, Tag(out, "score", tag.shadow, None, scores))
 
@@ -293,14 +296,22 @@ class Trace(TorchDispatchMode):
             return
         if a.shadow is None or b.shadow is None or not (a.shadow >= 0).any() or not (b.shadow >= 0).any():
             return
-        rows = torch.arange(out.shape[-2]).unsqueeze(-1).expand(out.shape).clone()
-        self._tag(out, Tag(out, "score", rows, None, (Score(a.shadow, b.shadow),)))
+        self.products += 1
+        rows = (torch.arange(out.shape[-2]) + self.products * PRODUCT).unsqueeze(-1).expand(out.shape).clone()
+        self._tag(out, Tag(out, "score", rows, None, (Score(a.shadow, b.shadow, self.products),)))
 
 
-def _varies(left: Tensor) -> bool:
-    """Whether positions differ along the last axis; entries of no product, such as a sink's, do not count."""
-    first = left[..., :1]
-    return bool(((left != first) & (left >= 0) & (first >= 0)).any())
+def _varies(left: Tensor | None, product: int) -> bool | None:
+    """Whether positions of a product differ along the last axis; entries of no product, such as a sink's, do not count.
+
+    Of a product that was added to another, only that one has entries.
+    """
+    if left is None:
+        return None
+    numbers = left.div(PRODUCT, rounding_mode="floor")
+    own = numbers == product if (numbers == product).any() else numbers == numbers.max()
+    high, low = left.masked_fill(~own, -1).amax(-1), left.masked_fill(~own, torch.iinfo(left.dtype).max).amin(-1)
+    return bool((high > low).any())
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -25,15 +25,20 @@ class NotBuiltError(VerifyError):
     """transformers builds or runs no small model of a config."""
 
 
-def check_type(model_type: str, seeds: Sequence[int] = (0,), changes: Mapping[str, Any] = _DEFAULT) -> Checked:
+def check_type(
+    model_type: str, seeds: Sequence[int] = (0,), changes: Mapping[str, Any] = _DEFAULT, written: bool = False
+) -> Checked:
     """Check one model type on a small random model, its attention biases switched on.
 
-    Where its files name tensors otherwise than the model in memory, both are checked: the table must know both.
+    Where its files name tensors otherwise than the model in memory, both are checked: the table must know both. It must
+    also hold for a config.json that leaves out what has its default.
 
     Args:
         model_type: of the installed transformers.
         seeds: of weights, inputs and moves; a verdict must hold on all.
         changes: config values other than the default ones, by dotted keys.
+        written: whether they are what a config.json holds: the config's class may then read them otherwise, a string
+            as a list.
 
     Raises:
         NotBuiltError: there is no such model, or no input for it, or its config does not keep a change.
@@ -46,14 +51,16 @@ def check_type(model_type: str, seeds: Sequence[int] = (0,), changes: Mapping[st
     from hf_bias_patch.probing.small import run
     from hf_bias_patch.probing.stored import stored_names
 
-    config = _config(model_type, changes)
+    config = _config(model_type, changes, written)
     probes = []
     for seed in seeds:
         model, inputs = _built(config, seed)
         probes.append(probe(model, lambda model=model, inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
     found = combine(probes)
     checked = check(config.to_dict(), ModelTensors(model).tensors, found)
-    checked = replace(checked, differences=(*checked.differences, *_executed(model, inputs)))
+    by_file = check(_as_written(config, changes), ModelTensors(model).tensors, found)
+    left_out = (replace(item, slot=f"{item.slot} by config.json") for item in by_file.wrong)
+    checked = replace(checked, differences=(*checked.differences, *left_out, *_executed(model, inputs)))
     stored = stored_names(model)
     same = all(stored.names.get(finding.parameter) == finding.parameter for finding in found.findings)
     if same or not stored.tensors:
@@ -107,7 +114,19 @@ def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
             yield Difference("wrong", fold, "offered at some sites", f"executed: {problem}")
 
 
-def _config(model_type: str, changes: Mapping[str, Any]) -> Any:
+def _as_written(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as a checkpoint's file may hold it: without what has its default, and with these values as they are."""
+    found: dict[str, Any] = {**config.to_diff_dict(), "model_type": config.model_type}
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        place = found
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return found
+
+
+def _config(model_type: str, changes: Mapping[str, Any], written: bool) -> Any:
     """A small config with its bias flags on; without, where no model can be built or run so."""
     from hf_bias_patch.probing.small import small_config
 
@@ -115,13 +134,14 @@ def _config(model_type: str, changes: Mapping[str, Any]) -> Any:
         plain = small_config(model_type, **changes)
     except Exception as error:
         raise _not_built(error) from error
-    _require_kept(plain, changes)
+    kept = {} if written else changes
+    _require_kept(plain, kept)
     flags = {key: on for key, on in switched_on(plain.to_dict()).items() if key not in changes}
     if not flags:
         return plain
     try:
         config = small_config(model_type, **flags, **changes)
-        _require_kept(config, changes)
+        _require_kept(config, kept)
         _built(config)
         return config
     except Exception:  # a flag that this type forbids: what it says does not matter

@@ -96,7 +96,8 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
     )
     monkeypatch.setattr(families, "_find", known.get)
     code, out = run("--check", "gpt_neox", "--json")
-    (found,) = json.loads(out)
+    found, *published = json.loads(out)
+    assert {one["checkpoint"] for one in published} == {"togethercomputer/RedPajama-INCITE-Base-3B-v1"}
     promised = [item["table"] for item in found["differences"]]
     assert code == 1 and promised[:2] == ["nothing: exact"] * 2
     assert any("executed" in item["numbers"] for item in found["differences"][2:])
@@ -105,7 +106,7 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
 def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_bias_patch.probing import sweep
 
-    def check_type(name: str, seeds: object, changes: object) -> object:
+    def check_type(name: str, seeds: object, changes: object, written: bool) -> object:
         import os
         import time
 

@@ -69,6 +69,15 @@ def _one_audio(want: Any) -> torch.Tensor:
     return text
 
 
+def _clip_of_sound(want: Any) -> torch.Tensor:
+    """A spectrogram; where CLAP fuses, the whole one shrunk and three parts of it."""
+    return want.normal(2, 4 if want.config.audio_config.enable_fusion else 1, 64, 32)
+
+
+def _longer(want: Any) -> torch.Tensor | None:
+    return torch.tensor([[True], [False]]) if want.config.audio_config.enable_fusion else None
+
+
 def _pi0_text(want: Any) -> torch.Tensor:
     """An image of 16 patches before the text."""
     text = want.integers(20, 95, 2, 27)
@@ -120,6 +129,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "blip": {"labels": ids(2, 7)},
     "blip-2": {"decoder_input_ids": nothing},
     "blip_2_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
+    "clap": {"input_features": _clip_of_sound, "is_longer": _longer},
     "colqwen2": {"pixel_values": normal(2, 32, 384)},
     "csm": {
         "input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks),
