@@ -8,7 +8,8 @@ from typing import Any
 from hf_bias_patch.attention.family import Family, Tower, family_of, model_types
 from hf_bias_patch.attention.likeness import hint
 from hf_bias_patch.attention.places import KINDS, Scope, parameter
-from hf_bias_patch.attention.resolve import Finder, Memory
+from hf_bias_patch.attention.resolve import Finder
+from hf_bias_patch.attention.site_maker import Memory
 from hf_bias_patch.attention.sites import Site, Tensor
 from hf_bias_patch.errors import CheckpointError, FamilyError
 

@@ -6,8 +6,12 @@ All model types: `make sweep`.
 
 from __future__ import annotations
 
-import pytest
+import itertools
 
+import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from hf_bias_patch.attention.condition import meant
 from hf_bias_patch.attention.family import families
 from hf_bias_patch.probing.small import model_types
 from hf_bias_patch.probing.typed import check_type
@@ -28,6 +32,20 @@ def test_the_table_holds(model_type: str) -> None:
     checked = check_type(model_type)
     assert not checked.wrong, checked.wrong
     assert checked.agreed or checked.differences, "vacuous"
+
+
+def test_a_key_left_out_means_its_default() -> None:
+    """Which entry of a family a config chooses: a file without the key must choose as one with the default would."""
+    checked = 0
+    for family in families():
+        chosen = [entry.when for entry in family.attention]
+        chosen += [norm.when for stack in family.stacks.values() for norm in stack.final_norm]
+        for condition, name in itertools.product(filter(None, chosen), family.model_types):
+            full = CONFIG_MAPPING[name]().to_dict()
+            cut = {key: value for key, value in full.items() if key not in condition or key == "model_type"}
+            assert meant(condition, full) == meant(condition, cut), (name, condition)
+            checked += 1
+    assert checked > 30, "vacuous"
 
 
 def test_most_families_are_tested() -> None:
