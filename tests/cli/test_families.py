@@ -96,7 +96,8 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
     )
     monkeypatch.setattr(families, "_find", known.get)
     code, out = run("--check", "gpt_neox", "--json")
-    (found,) = json.loads(out)
+    found, *published = json.loads(out)
+    assert {one["checkpoint"] for one in published} == {"togethercomputer/RedPajama-INCITE-Base-3B-v1"}
     promised = [item["table"] for item in found["differences"]]
     assert code == 1 and promised[:2] == ["nothing: exact"] * 2
     assert any("executed" in item["numbers"] for item in found["differences"][2:])
@@ -105,7 +106,7 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
 def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_bias_patch.probing import sweep
 
-    def check_type(name: str, seeds: object, changes: object) -> object:
+    def check_type(name: str, seeds: object, changes: object, written: bool) -> object:
         import os
         import time
 
@@ -148,7 +149,7 @@ def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatc
     wanted = [change for change in typed.changes_of_type("olmo") if change.key == "clip_qkv"]
     monkeypatch.setattr(typed, "changes_of_type", lambda name: tuple(wanted))
     code, out = run("--check", "--vary", "olmo", "--json")
-    default, clipped = json.loads(out)
+    default, clipped = (one for one in json.loads(out) if not one["checkpoint"])
     assert code == 1 and default["changes"] == [] and clipped["changes"] == [{"key": "clip_qkv", "value": 2.0}]
     kinds = [{item["kind"] for item in found["differences"]} for found in (default, clipped)]
     assert "wrong" not in kinds[0] and "wrong" in kinds[1]
