@@ -149,7 +149,7 @@ def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatc
     wanted = [change for change in typed.changes_of_type("olmo") if change.key == "clip_qkv"]
     monkeypatch.setattr(typed, "changes_of_type", lambda name: tuple(wanted))
     code, out = run("--check", "--vary", "olmo", "--json")
-    default, clipped = json.loads(out)
+    default, clipped = (one for one in json.loads(out) if not one["checkpoint"])
     assert code == 1 and default["changes"] == [] and clipped["changes"] == [{"key": "clip_qkv", "value": 2.0}]
     kinds = [{item["kind"] for item in found["differences"]} for found in (default, clipped)]
     assert "wrong" not in kinds[0] and "wrong" in kinds[1]
