@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "SiteMaker", "chance_to_skip"]
 
+_FROM_THE_CALLER = "it reads hidden states that the caller passes in"
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -136,13 +138,19 @@ class SiteMaker:
     def _memory_norm(self, projection: Projection) -> tuple[Norm | None, str]:
         if isinstance(self.attention.reads, dict):
             return self._norm(projection)
-        stacks, own = self.finder.family.stacks, self.attention.memory
-        module, skipped = (self._name(own), False) if own else (self.memory.norm, self.memory.skipped)
-        if not module and not self.memory.none and "encoder" in stacks and self.attention.stack != "encoder":
-            module, skipped = self.finder.final_norm("encoder"), self.finder.may_skip("encoder")
+        module, skipped = self._memory()
         if not module:
-            return None, self.memory.none or "it reads hidden states that the caller passes in"
+            return None, self.memory.none or _FROM_THE_CALLER
         return self._layer_norm(module, residual=False, dropout=skipped)
+
+    def _memory(self) -> tuple[str, bool]:
+        """The module of the norm that cross-attention reads, empty if there is none; whether training may skip it."""
+        own = self.attention.memory
+        module, skipped = (self._name(own), False) if own else (self.memory.norm, self.memory.skipped)
+        behind = "encoder" in self.finder.family.stacks and self.attention.stack != "encoder"
+        if not module and not self.memory.none and behind:
+            return self.finder.final_norm("encoder"), self.finder.may_skip("encoder")
+        return module, skipped
 
     def _layer_norm(self, module: str, residual: bool, dropout: bool) -> tuple[Norm | None, str]:
         modules = module.split("|")
@@ -225,6 +233,8 @@ class SiteMaker:
         no_shift = "only a query bias goes there" if projection != "query" else ""
         if not self.attention.shift or self.traps:
             no_shift = no_shift or "whether others could make up for it is not known"
+        if self.attention.kind == "cross" and self.attention.post_norm and not (self.memory.none or self._memory()[0]):
+            no_shift = no_shift or "without hidden states from the caller it does not run, and cannot make up for it"
         return Evidence(
             bias=bias is not None,
             unhandled=self.finder.unhandled or problem,

@@ -66,7 +66,7 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
     }
     with quiet():
         try:
-            config = transformers.AutoConfig.from_pretrained(folder)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if dtype == "F64" and getattr(config, "reorder_and_upcast_attn", False):
                 # GPT-2 can insist on float32 scores, against overflow in float16; the function is the same without.
                 wanted["reorder_and_upcast_attn"] = False

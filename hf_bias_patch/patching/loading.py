@@ -36,7 +36,7 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
 
     source = resolve(path)
     folder = source.path if source.path.is_dir() else source.path.parent
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code", False))
     stock = _class_of(auto_class, config, folder)
     absent = set(block_of({BLOCK: getattr(config, BLOCK, None)}).get("absent", ()))
     # A stock loader adds them again, as zeros that may be trained: once saved, they are parameters like any other.

@@ -118,7 +118,8 @@ def _stock_class(config: dict[str, Any], name: str) -> Any:
         raise VerifyError(
             f"The installed transformers has no model type {model_type!r}",
             why="The checkpoint brings code of its own" if brings else "The checkpoint brings no code for it either",
-            remedy="Read that code, then pass --trust-remote-code too (in Python: trust_remote_code=True)"
+            remedy="Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` (in Python "
+            "`probe(…, trust_remote_code=True)`); no other command runs it"
             if brings
             else "Install a transformers that knows it",
         )

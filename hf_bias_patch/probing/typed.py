@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hf_bias_patch.attention.condition import lookup
+from hf_bias_patch.attention.condition import MISSING, lookup
 from hf_bias_patch.errors import CheckpointError, FamilyError, VerifyError
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.variations import Change
@@ -168,4 +168,5 @@ def _require_kept(config: Any, changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         kept = lookup(values, key)
         if json.dumps(kept, default=str) != json.dumps(value):
-            raise NotBuiltError(f"The config makes {key} = {kept!r} of it")
+            said = f"drops {key}" if kept is MISSING else f"makes {key} = {kept!r} of it"
+            raise NotBuiltError(f"The config {said}")

@@ -40,7 +40,9 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
     with quiet():
-        config = transformers.AutoConfig.from_pretrained(folder_of(source), local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(
+            folder_of(source), local_files_only=True, trust_remote_code=False
+        )
         require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
         loaded: Any = load(folder_of(source), dtype=getattr(torch, dtype), output_loading_info=True)
     found, report = loaded

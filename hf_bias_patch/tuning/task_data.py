@@ -58,7 +58,7 @@ def task_data(settings: TaskSettings) -> TaskData:
     import transformers
 
     source = resolve(settings.model_name_or_path)
-    config = transformers.AutoConfig.from_pretrained(folder_of(source))
+    config = transformers.AutoConfig.from_pretrained(folder_of(source), trust_remote_code=False)
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise TaskError(f"{source.name} has no tokenizer", remedy="Put its tokenizer files beside the weights")
