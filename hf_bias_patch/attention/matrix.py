@@ -85,7 +85,7 @@ def matrix(names: Collection[str] = ()) -> tuple[tuple[Entry, ...], tuple[TowerE
     known = model_types()
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=3)
+            near = get_close_matches(name.lower(), known, n=3)
             raise FamilyError(
                 f"No family covers the model type {name!r}",
                 remedy=f"Close to it: {', '.join(near)}" if near else "`hf-bias-patch families` lists what is known",

@@ -95,7 +95,7 @@ def _known(names: list[str]) -> Collection[str]:
 
     known = model_types()
     if unknown := sorted(set(names) - set(known)):
-        near = get_close_matches(unknown[0], known, n=3)
+        near = get_close_matches(unknown[0].lower(), known, n=3)
         raise FamilyError(
             f"No small model of type {unknown[0]!r} can be built",
             why="The installed transformers has no such type, or it needs a package that is not there",

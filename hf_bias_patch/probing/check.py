@@ -102,7 +102,7 @@ def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_
     try:
         sites = find_sites(config, tensors)
     except BiasPatchError as error:
-        return str(error)
+        return str(BiasPatchError(error.what, error.why))
     return [
         _Entry(site, slot, frozenset(slot.view.take(np.arange(slot.view.axis)).tolist()))
         for site in sites

@@ -220,7 +220,7 @@ def _table(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Si
     try:
         return find_sites(config, tensors)
     except BiasPatchError as error:
-        return str(error)
+        return str(BiasPatchError(error.what, error.why))  # the remedy is this very probe
 
 
 def _rows(table: Sequence[Site], found: Probe) -> tuple[Row, ...]:
