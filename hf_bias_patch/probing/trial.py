@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from hf_bias_patch.patching.recipe import make_recipe
 from hf_bias_patch.probing.moves import Runner
 from hf_bias_patch.probing.probe import STILL
 
-__all__ = ["Trial", "offers", "trials"]
+__all__ = ["Trial", "all_offered", "offers", "trials"]
 
 Trial = tuple[str, str]
 """A fold, such as `value:output`, and what went wrong with it; empty if nothing did."""
@@ -48,11 +48,17 @@ def trials(model: PreTrainedModel, run: Callable[[], Mapping[str, Tensor]]) -> l
         (f"{projection}:{into}", _try(runner, model, {projection: into}, chosen))
         for projection, into, chosen in offers(sites)
     ]
-    whole = tuple(site for site in sites if any(slot.verdict.destinations for slot in site.slots.values()))
-    folds = {name: "default" for name in ("query", "key", "value") if any(_open(site, name) for site in whole)}
+    folds, chosen = all_offered(sites)
     if folds:
-        found.append(("all together", _try(runner, model, folds, tuple(map(_only_open, whole)))))
+        found.append(("all together", _try(runner, model, folds, chosen)))
     return found
+
+
+def all_offered(sites: Sequence[Site]) -> tuple[dict[str, str], tuple[Site, ...]]:
+    """The default folds of all that any site offers, and the sites without the biases for which none is offered."""
+    chosen = tuple(site for site in sites if any(slot.verdict.destinations for slot in site.slots.values()))
+    names = [name for name in ("query", "key", "value") if any(_open(site, name) for site in chosen)]
+    return dict.fromkeys(names, "default"), tuple(map(_only_open, chosen))
 
 
 def _open(site: Site, projection: str) -> bool:

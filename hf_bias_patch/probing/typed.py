@@ -13,7 +13,7 @@ from hf_bias_patch.errors import CheckpointError, FamilyError, VerifyError
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.variations import Change
 
-__all__ = ["NotBuiltError", "changes_of_type", "check_type", "switched_on"]
+__all__ = ["NotBuiltError", "changes_of_type", "check_type", "config_of_type", "switched_on"]
 
 _FLAGS = re.compile(r"(use_|add_)?(attention|attn|qkv|q|k|v|query|key|value)?_?(out_|proj_)?bias(_linear)?")
 """Config flags that decide whether attention has biases. Off by default, they would leave nothing to check."""
@@ -51,7 +51,7 @@ def check_type(
     from hf_bias_patch.probing.small import run
     from hf_bias_patch.probing.stored import stored_names
 
-    config = _config(model_type, changes, written)
+    config = config_of_type(model_type, changes, written)
     probes = []
     for seed in seeds:
         model, inputs = _built(config, seed)
@@ -126,7 +126,7 @@ def _as_written(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _config(model_type: str, changes: Mapping[str, Any], written: bool) -> Any:
+def config_of_type(model_type: str, changes: Mapping[str, Any] = _DEFAULT, written: bool = False) -> Any:
     """A small config with its bias flags on; without, where no model can be built or run so."""
     from hf_bias_patch.probing.small import small_config
 

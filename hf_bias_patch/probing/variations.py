@@ -20,7 +20,7 @@ _SKIPPED = re.compile(
     r"|activation|initializer|(mim|mlm|itm|text|image|mask|dice|class|contrastive)_weight|vocab.*|multiplier|kernels)"
     r"|use_cache|architectures|id2label|label2id|pruned_heads|dtype|model_type|transformers_version|name_or_path|is_encoder_decoder"
     r"|chunk_size_feed_forward|num_labels|attn_implementation|distribution_output|num_denoising|eval_size|norm_topk_prob"
-    r"|is_training|onnx_export|model_parallel_size|speaking_speed|num_return_sequences|num_beams"
+    r"|rope_(parameters|scaling)|is_training|onnx_export|model_parallel_size|speaking_speed|num_return_sequences|num_beams"
 )
 """Keys that no attention reads, or that leave what evaluation computes as it is."""
 _SIZE = re.compile(

@@ -20,14 +20,14 @@ from tests.probing.unbuilt import SLOW, UNBUILT
 BUILT = set(model_types()) - UNBUILT
 
 
-def _types() -> list[str]:
+def types_of_families() -> list[str]:
     """The first type of each family that can be built small."""
     own = (family for family in families() if family.attention)
     firsts = (next((name for name in family.model_types if name in BUILT), "") for family in own)
     return sorted({name for name in firsts if name} - SLOW)
 
 
-@pytest.mark.parametrize("model_type", _types())
+@pytest.mark.parametrize("model_type", types_of_families())
 def test_the_table_holds(model_type: str) -> None:
     checked = check_type(model_type)
     assert not checked.wrong, checked.wrong
@@ -49,4 +49,4 @@ def test_a_key_left_out_means_its_default() -> None:
 
 
 def test_most_families_are_tested() -> None:
-    assert len(_types()) > 150
+    assert len(types_of_families()) > 150
