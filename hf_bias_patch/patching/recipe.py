@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,7 +21,7 @@ from pydantic import (
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.errors import ArgumentError, RecipeError
-from hf_bias_patch.patching import strict_yaml
+from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import not_offered, problems
 
 __all__ = ["Destination", "Fill", "Recipe", "as_folds", "as_names", "make_recipe", "read_recipe", "recipe_or_fields"]
@@ -235,10 +234,4 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises:
         RecipeError: the file cannot be read, is not a mapping, has a key twice, or a field of it is wrong.
     """
-    try:
-        content = strict_yaml.load(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"The recipe {path} is no mapping of fields", remedy="Write, for example, `fold: [key]`")
-    return make_recipe(**{str(key): value for key, value in content.items()})
+    return make_recipe(**read_fields(path, "The recipe", RecipeError, "Write, for example, `fold: [key]`"))

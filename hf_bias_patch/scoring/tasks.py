@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.patching import strict_yaml
+from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
 from hf_bias_patch.scoring.measures import MEAN, Kind, greater_is_better, measures_of
 
@@ -167,13 +167,7 @@ def read_task(path: str | Path) -> Task:
     Raises:
         TaskError: the file cannot be read, is no mapping, has a key twice, or a field of it is wrong.
     """
-    try:
-        content = strict_yaml.load(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise TaskError(f"The task {path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise TaskError(f"The task {path} is no mapping of fields", remedy="See docs/scoring.md")
-    return make_task(**{str(key): value for key, value in content.items()})
+    return make_task(**read_fields(path, "The task", TaskError, "See docs/scoring.md"))
 
 
 def task_names() -> tuple[str, ...]:

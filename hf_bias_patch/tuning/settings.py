@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import RecipeError
-from hf_bias_patch.patching import strict_yaml
 from hf_bias_patch.patching.recipe import Destination, as_folds, as_names
+from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
 from hf_bias_patch.tuning.select import ADAPTERS, projections_of
 
@@ -143,10 +142,4 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: the file cannot be read, is no mapping, or has a key twice.
     """
-    try:
-        content = strict_yaml.load(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RecipeError(f"The settings {path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"The settings {path} are no mapping of fields", remedy="Write, for example, `train: value`")
-    return {str(key): value for key, value in content.items()}
+    return read_fields(path, "The settings file", RecipeError, "Write, for example, `train: value`")
