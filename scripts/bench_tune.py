@@ -102,8 +102,8 @@ class RandomTexts:
         return torch.nn.functional.cross_entropy(logits.float(), batch["labels"], reduction="sum")
 
     def evaluate(self, model: Any) -> dict[str, float]:
-        """Never called: there is nothing to validate on."""
-        raise NotImplementedError
+        """Nothing: there is nothing to validate on."""
+        return {}
 
 
 def measure(arm: str, lengths: str, steps: int, bf16: bool, compiled: bool) -> dict[str, float]:

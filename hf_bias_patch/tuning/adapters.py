@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.errors import BiasPatchError, TuneError
+from hf_bias_patch.errors import TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of
 from hf_bias_patch.tuning.select import Selection, Trained
@@ -46,42 +46,42 @@ def add(
         TuneError: peft does not take this model, as BEFT does not take GPT-2's Conv1D.
         FamilyError, CheckpointError: no family covers the model.
     """
-    import peft
-
     heads = head_of(model, new)
     # Marked before wrapping: peft renames every parameter, and leaves it to `modules_to_save` to copy the head.
-    found = find_sites(model.config.to_dict(), ModelTensors(model).tensors) if sites is None else sites
-    targets = sorted(
-        {
-            slot.weight.rpartition(".")[0]
-            for site in found
-            for name, slot in site.slots.items()
-            if name in _TARGETS[kind] and slot.weight is not None
-        }
-    )
     parameters = dict(model.named_parameters())
     before = {id(parameter) for parameter in parameters.values()}
     trains = {id(parameters[name]) for name in heads} if head else set()
-    try:
-        if kind == "lora":
-            conv1d = any(slot.conv1d for site in found for slot in site.slots.values())
-            config: Any = peft.LoraConfig(
-                r=RANK, lora_alpha=2 * RANK, target_modules=targets, lora_dropout=0.0, fan_in_fan_out=conv1d
-            )
-        else:
-            config = peft.BeftConfig(target_modules=targets)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the libraries themselves
-            wrapped: Any = peft.PeftModel(model, config)
-    except BiasPatchError:
-        raise
-    except Exception as error:  # peft raises whatever the layer at hand makes it raise
-        raise TuneError(f"{kind} cannot be added to this model", why=f"{type(error).__name__}: {error}") from error
+    found = find_sites(model.config.to_dict(), ModelTensors(model).tensors) if sites is None else sites
+    wrapped = _wrap(model, kind, _config(kind, found))
     trained = []
     for name, parameter in wrapped.named_parameters():
-        parameter.requires_grad_(id(parameter) not in before or id(parameter) in trains)
+        is_new = id(parameter) not in before
+        parameter.requires_grad_(is_new or id(parameter) in trains)
         if parameter.requires_grad:
-            role = "adapter" if id(parameter) not in before else "head"
+            role = "adapter" if is_new else "head"
             trained.append(Trained(name, "all", role, parameter.numel(), parameter.numel(), name))
     total = sum(parameter.numel() for parameter in wrapped.parameters())
     return wrapped, Selection(tuple(trained), total, bool(trains))
+
+
+def _config(kind: str, sites: Sequence[Site]) -> Any:
+    """peft's config of the adapter, on the modules that hold these sites' maps."""
+    import peft
+
+    slots = [(name, slot) for site in sites for name, slot in site.slots.items() if name in _TARGETS[kind]]
+    targets = sorted({slot.weight.rpartition(".")[0] for _, slot in slots if slot.weight is not None})
+    if kind == "beft":
+        return peft.BeftConfig(target_modules=targets)
+    conv1d = any(slot.conv1d for _, slot in slots)
+    return peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets, lora_dropout=0.0, fan_in_fan_out=conv1d)
+
+
+def _wrap(model: PreTrainedModel, kind: str, config: Any) -> Any:
+    import peft
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the libraries themselves
+            return peft.PeftModel(model, config)
+    except Exception as error:  # peft raises whatever the layer at hand makes it raise
+        raise TuneError(f"{kind} cannot be added to this model", why=f"{type(error).__name__}: {error}") from error
