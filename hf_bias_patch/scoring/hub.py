@@ -14,6 +14,7 @@ from hf_bias_patch.scoring.tasks import Hub, Task
 __all__ = ["hub_rows"]
 
 _TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
+_OPTIONS = "evaluate: --file; tune: --train_file and --validation_file; compare: --files"
 
 
 def hub_rows(task: Task, split: str) -> Iterable[Row]:
@@ -24,7 +25,7 @@ def hub_rows(task: Task, split: str) -> Iterable[Row]:
     """
     hub = task.hub
     if hub is None:
-        raise DataError(f"{task.name} is on no Hub", remedy="Give a file (--file)")
+        raise DataError(f"{task.name} is on no Hub", remedy=f"Give a local file ({_OPTIONS})")
     reachable = _reachable(hub)
     with _offline(not reachable):
         try:
@@ -76,7 +77,7 @@ def _refuse(task: Task, hub: Hub, reachable: bool, error: Exception) -> NoReturn
     raise DataError(
         what,
         why=cause,
-        remedy=f"Give a local file or folder of {task.name} (--file; columns {', '.join(task.text)}"
+        remedy=f"Give a local file of {task.name} ({_OPTIONS}; columns {', '.join(task.text)}"
         f"{f' and {task.label}' if task.label else ''}), or fetch it where there is a network "
         f"(`hf download {hub.id} --repo-type dataset`)",
     ) from error
