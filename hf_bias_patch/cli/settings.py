@@ -18,6 +18,10 @@ ANY_DASHES: dict[str, Any] = {"token_normalize_func": lambda name: name.replace(
 """Context settings under which `--output-dir` is `--output_dir`: the ecosystem's scripts have underscores."""
 
 
+_ALSO = {"model_name_or_path": "--model", "task_name": "--task"}
+"""Short names beside the ecosystem's, as the other commands have them."""
+
+
 def options_of(model: type[BaseModel], command: Callable[..., None]) -> Callable[..., None]:
     """A function for typer that takes a model's fields as options, and a YAML file of them.
 
@@ -57,10 +61,14 @@ def _parameter(name: str, field: Any) -> inspect.Parameter:
     required = field.default is PydanticUndefined and field.default_factory is None
     default = None if required or field.default_factory is not None else field.default
     # A default is only shown: what is not given must stay so, or it would override the file.
-    shown = False if default in (None, (), False) else str(default)
-    names = [f"--{name}/--no_{name}"] if flag == "either" else [f"--{name}"]
+    shown = False if default in (None, (), False) else _shown(default)
+    names = [f"--{name}/--no_{name}"] if flag == "either" else [f"--{name}", *([_ALSO[name]] if name in _ALSO else [])]
     option = typer.Option(*names, help=field.description, show_default=shown, metavar=_metavar(field.annotation))
     return _keyword(name, Annotated[kind | None, option], None)
+
+
+def _shown(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _option_type(annotation: Any) -> tuple[Any, str]:

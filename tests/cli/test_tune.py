@@ -88,7 +88,7 @@ def test_every_setting_is_an_option() -> None:
 
 
 def test_compare(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    given = ["compare", "--model_name_or_path", "embedded:bert", "--task_name", "embedded:opinion", *_SHORT]
+    given = ["compare", "--model", "embedded:bert", "--task", "embedded:opinion", *_SHORT]
     more = ["--arms", "none", "--seeds", "1", "--learning_rates", "1e-3", "--output_dir", str(tmp_path / "arms")]
     code, out, err = typed(*given, *more)
     assert code == 0, err
