@@ -5,7 +5,7 @@ What depends on a checkpoint (whether it has a bias at all, whether a norm has o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -83,13 +83,12 @@ def matrix(names: Collection[str] = ()) -> tuple[tuple[Entry, ...], tuple[TowerE
         FamilyError: no family covers one of them.
     """
     known = model_types()
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name.lower(), known, n=3)
-            raise FamilyError(
-                f"No family covers the model type {name!r}",
-                remedy=f"Close to it: {', '.join(near)}" if near else "`hf-bias-patch families` lists what is known",
-            )
+    if unknown := [name for name in names if name not in known]:
+        near = [close for name in unknown for close in get_close_matches(name.lower(), known, n=3)]
+        raise FamilyError(
+            f"No family covers the model type {' or '.join(map(repr, unknown))}",
+            remedy=f"Close to it: {', '.join(near)}" if near else "`hf-bias-patch families` lists what is known",
+        )
     chosen = [(family, _of(family, names)) for family in families()]
     entries = [entry for family, types in chosen if types for entry in _entries(family, types)]
     towers = [
@@ -172,9 +171,17 @@ def _where(trap: Trap) -> str:
 def _conditions(when: Condition) -> Iterable[str]:
     for key, wanted in when.items():
         if isinstance(wanted, Mapping):
-            yield f"{key} is not {_values(wanted['not'])}"
+            yield f"{key} is {_all_but(wanted['not'])}"
         else:
             yield f"{key} is {_values(wanted)}"
+
+
+def _all_but(values: Sequence[Any]) -> str:
+    unset = [value for value in values if value in ("null", "missing")]
+    named = [value for value in values if value not in unset]
+    if not unset:
+        return f"not {_values(named)}"
+    return f"set, and not {_values(named)}" if named else "set"
 
 
 def _values(values: Iterable[Any]) -> str:

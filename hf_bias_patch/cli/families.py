@@ -95,9 +95,9 @@ def _known(names: list[str]) -> Collection[str]:
 
     known = model_types()
     if unknown := sorted(set(names) - set(known)):
-        near = get_close_matches(unknown[0].lower(), known, n=3)
+        near = [close for name in unknown for close in get_close_matches(name.lower(), known, n=3)]
         raise FamilyError(
-            f"No small model of type {unknown[0]!r} can be built",
+            f"No small model of type {' or '.join(map(repr, unknown))} can be built",
             why="The installed transformers has no such type, or it needs a package that is not there",
             remedy=f"Close to it: {', '.join(near)}" if near else "",
         )

@@ -59,7 +59,8 @@ def check_type(
     found = combine(probes)
     checked = check(config.to_dict(), ModelTensors(model).tensors, found)
     by_file = check(_as_written(config, changes), ModelTensors(model).tensors, found)
-    left_out = (replace(item, slot=f"{item.slot} by config.json") for item in by_file.wrong)
+    known = {item.slot for item in checked.wrong}
+    left_out = (replace(item, slot=f"{item.slot} by config.json") for item in by_file.wrong if item.slot not in known)
     checked = replace(checked, differences=(*checked.differences, *left_out, *_executed(model, inputs)))
     stored = stored_names(model)
     same = all(stored.names.get(finding.parameter) == finding.parameter for finding in found.findings)
@@ -116,14 +117,9 @@ def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
 
 def _as_written(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A config as a checkpoint's file may hold it: without what has its default, and with these values as they are."""
-    found: dict[str, Any] = {**config.to_diff_dict(), "model_type": config.model_type}
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        place = found
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return found
+    from hf_bias_patch.probing.small.config import put
+
+    return put({**config.to_diff_dict(), "model_type": config.model_type}, changes)
 
 
 def config_of_type(model_type: str, changes: Mapping[str, Any] = _DEFAULT, written: bool = False) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from hf_bias_patch.attention import family as families
-from hf_bias_patch.cli import main
 from hf_bias_patch.probing import loading
 
 Run = Callable[..., tuple[int, str, str]]
@@ -64,20 +62,12 @@ class OddModel(PreTrainedModel):
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run one command in this process: exit code, stdout, stderr."""
+def run(run: Run) -> Run:
+    """The same, its messages as one line each."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        from hf_bias_patch.cli import console
-
-        console.stdout.cache_clear()
-        console.stderr.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["hf-bias-patch", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-            raise SystemExit(0)
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, " ".join(captured.err.split())
+        code, out, err = run(*arguments)
+        return code, out, " ".join(err.split())
 
     return command
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import FamilyError
@@ -17,7 +18,7 @@ from hf_bias_patch.probing.small.rules import shrink
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["CANNOT", "model_types", "small_config"]
+__all__ = ["CANNOT", "model_types", "put", "small_config"]
 
 _MOST_LAYERS = 8
 """Layers tried until every kind of layer occurs."""
@@ -50,19 +51,18 @@ def small_config(model_type: str, **changes: Any) -> PreTrainedConfig:
         raise FamilyError(f"{model_type!r} is no model type of the installed transformers", remedy="See model_types()")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _small(CONFIG_MAPPING[model_type], {}, _nested(changes))
+        return _small(CONFIG_MAPPING[model_type], {}, put({}, changes))
 
 
-def _nested(changes: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested dicts."""
-    found: dict[str, Any] = {}
+def put(fields: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with values put into them; the keys of those lead by dots into nested dicts."""
     for key, value in changes.items():
         *path, last = key.split(".")
-        place = found
+        place = fields
         for part in path:
             place = place.setdefault(part, {})
         place[last] = value
-    return found
+    return fields
 
 
 def _small(cls: Any, given: dict[str, Any], changes: dict[str, Any]) -> Any:
