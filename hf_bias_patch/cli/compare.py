@@ -40,15 +40,19 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
 
     settings = make_settings(CompareSettings, **fields)
     need("accelerate")
-    done = []
+    table: list[Row] = []
     with stderr().status("starting") as status:
         for event in compare(settings):
             if isinstance(event, Done):
-                done.append(event)
-            else:
-                status.update(f"{event.task}, {event.arm}: {event.name} (run {event.number} of {event.total})")
-    table = rows(done)
-    _write(settings, table)
+                table += rows([event])
+                _write_csv(settings, table)
+                stderr().print(f"{event.task}, {event.arm}: {_score(table[-1]) or 'no result'}")
+                continue
+            running = f"{event.task}, {event.arm}: {event.name} (run {event.number} of {event.total})"
+            status.update(running)
+            if not stderr().is_terminal:  # in a log of a run of hours nothing else would say how far it is
+                stderr().print(running)
+    _draw(settings, table)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in table], indent=2))
         return
@@ -56,16 +60,25 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
     stdout().print(f"Written: [bold]{settings.output_dir}[/] (compare.csv, compare.png, a run folder for each run)")
 
 
-def _write(settings: CompareSettings, table: Sequence[Row]) -> None:
-    from importlib.util import find_spec
-
+def _write_csv(settings: CompareSettings, table: Sequence[Row]) -> None:
     from hf_bias_patch.tuning.summary import as_csv
 
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
     (settings.output_dir / "compare.csv").write_text(as_csv(table), "utf-8")
+
+
+def _draw(settings: CompareSettings, table: Sequence[Row]) -> None:
+    from importlib.util import find_spec
+
     if find_spec("matplotlib"):
         from hf_bias_patch.tuning.plot import plot
 
         plot(table, settings.output_dir / "compare.png")
+
+
+def _score(row: Row) -> str:
+    """Mean and standard deviation; empty if there is none."""
+    return "" if row.mean is None else f"{row.mean:.2f} ± {row.std:.2f}"
 
 
 def _table(table: Sequence[Row]) -> Table:
@@ -75,10 +88,9 @@ def _table(table: Sequence[Row]) -> Table:
     columns = ("task", "arm", "score", "metric", "trained", "rate", "time", "peak memory", "file")
     made = empty(*columns, numbers=("score", "trained", "rate", "time", "peak memory", "file"))
     for row in table:
-        if row.mean is None:
+        if not (score := _score(row)):
             made.add_row(row.task, row.arm, "–", row.problem)
             continue
-        score = f"{row.mean:.2f} ± {row.std:.2f}"
         numbers = f"{row.trained:,}", f"{row.learning_rate:g}", f"{row.seconds:.0f} s"
         sizes = nbytes(row.peak_bytes) if row.peak_bytes else "–", nbytes(row.file_bytes or 0)
         made.add_row(row.task, row.arm, score, row.metric, *numbers, *sizes)

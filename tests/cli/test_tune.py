@@ -93,4 +93,5 @@ def test_compare(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> 
     code, out, err = typed(*given, *more)
     assert code == 0, err
     assert "embedded:opinion" in out and "±" in out
+    assert "none: rate-0.001 (run 1 of 2)" in err and "none: seed-1 (run 2 of 2)" in err
     assert (tmp_path / "arms" / "compare.csv").read_text().startswith("task,arm,")
