@@ -57,12 +57,13 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parameter(name: str, field: Any) -> inspect.Parameter:
-    kind, flag = _option_type(field.annotation)
+    kind = _option_type(field.annotation)
+    two_ways = kind is bool and field.default is not False  # what is on, or undecided, can be switched off
     required = field.default is PydanticUndefined and field.default_factory is None
     default = None if required or field.default_factory is not None else field.default
     # A default is only shown: what is not given must stay so, or it would override the file.
     shown = False if default in (None, (), False) else _shown(default)
-    names = [f"--{name}/--no_{name}"] if flag == "either" else [f"--{name}", *([_ALSO[name]] if name in _ALSO else [])]
+    names = [f"--{name}/--no_{name}"] if two_ways else [f"--{name}", *([_ALSO[name]] if name in _ALSO else [])]
     option = typer.Option(*names, help=field.description, show_default=shown, metavar=_metavar(field.annotation))
     return _keyword(name, Annotated[kind | None, option], None)
 
@@ -71,15 +72,11 @@ def _shown(default: Any) -> str:
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def _option_type(annotation: Any) -> tuple[Any, str]:
-    """The type that typer parses, and whether a flag goes both ways. What is no plain type is left to the settings."""
+def _option_type(annotation: Any) -> Any:
+    """The type that typer parses. What is no plain type is left to the settings."""
     choices = [choice for choice in _alternatives(annotation) if choice is not NoneType]
     plain = choices[0] if len(choices) == 1 else str
-    if plain is bool:
-        return bool, "either" if len(choices) < len(_alternatives(annotation)) else ""
-    if plain in (int, float, Path):
-        return plain, ""
-    return str, ""
+    return plain if plain in (bool, int, float, Path) else str
 
 
 def _metavar(annotation: Any) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from hf_bias_patch.cli import main
 from tests.tuning.jobs import alone
@@ -76,6 +78,11 @@ def test_help(typed: Callable[..., tuple[int, str, str]], words: list[str]) -> N
     assert code == 0 and "Usage" in out
 
 
+def _default(kind: type[BaseModel], name: str | None) -> Any:
+    field = kind.model_fields.get(name or "")
+    return field.default if field else None
+
+
 def test_every_setting_is_an_option() -> None:
     from hf_bias_patch.cli.tune import command
     from hf_bias_patch.tuning.kinds import KINDS
@@ -85,6 +92,8 @@ def test_every_setting_is_an_option() -> None:
         options = {parameter.name for parameter in group.commands[name].params}
         assert set(kind.model_fields) <= options and "config" in options
         assert all(parameter.help for parameter in group.commands[name].params)
+        on = [parameter for parameter in group.commands[name].params if _default(kind, parameter.name) is True]
+        assert on and all(parameter.secondary_opts for parameter in on)  # they can be switched off
 
 
 def test_compare(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
