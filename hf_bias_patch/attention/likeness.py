@@ -36,18 +36,19 @@ def hint(names: Iterable[str]) -> str:
 
 def _score(family: Family, names: list[str]) -> tuple[int, int]:
     """Maps of the family that the names have, in all layers (0, if they lack one); and minus the norms they lack."""
-    maps, lacking = 0, 0
+    scores: dict[tuple[str, ...], tuple[int, int]] = {}
     for attention in family.attention:
-        found = [places(first_there(module, names, Scope()), names, Scope()) for module in attention.maps]
+        modules = tuple(attention.maps)
+        found = [places(first_there(module, names, Scope()), names, Scope()) for module in modules]
         if not any(found):
             continue  # the family has more kinds of attention than this model: a cross-attention, say
         prefixes = _prefixes(found)
         if not prefixes:
             return 0, 0
         prefix, count = max(prefixes.items(), key=lambda item: item[1])
-        maps += count
-        lacking += _lacking(attention, prefix, names)
-    return maps, -lacking
+        # The same maps may stand there for several configs, with other norms: they count once, at their best.
+        scores[modules] = max(scores.get(modules, (0, 0)), (count, -_lacking(attention, prefix, names)))
+    return sum(maps for maps, _ in scores.values()), sum(lacking for _, lacking in scores.values())
 
 
 def _prefixes(found: Sequence[Mapping[str, set[Place]]]) -> dict[str, int]:

@@ -14,7 +14,7 @@ UNBUILT = {
     "pp_ocrv5_mobile_det", "pp_ocrv5_mobile_rec", "pp_ocrv5_server_det", "pp_ocrv5_server_rec",
     "pp_ocrv6_medium_det", "pp_ocrv6_small_det", "qwen2_5_omni_bigvgan", "qwen2_5_omni_dit",
     "qwen2_5_omni_token2wav", "qwen3_omni_moe_talker_code_predictor", "qwen3_omni_moe_talker_text",
-    "sam3_lite_text_mask_decoder", "sam3_mask_decoder", "sam3_tracker",
+    "sam3_lite_text_mask_decoder", "sam3_mask_decoder", "sam3_tracker", "unlimited_ocr_vision_encoder",
 }  # fmt: skip
 """Types of which no small random model, or no input for it, can be made yet."""
 
