@@ -12,7 +12,8 @@ __all__ = ["plot"]
 
 
 def plot(table: Sequence[Row], path: Path) -> None:
-    """Draw one panel a task: mean and standard deviation of each arm over its trained numbers, on a log scale.
+    """Draw one panel a task: mean and standard deviation of each arm over its trained numbers, on a scale that is
+    logarithmic from 100 on.
 
     Args:
         table: rows that have a mean.
@@ -31,13 +32,15 @@ def plot(table: Sequence[Row], path: Path) -> None:
 
 
 def _panel(axes: Any, table: Sequence[Row]) -> None:
+    points: dict[tuple[int, float], list[Row]] = {}
     for row in table:
-        trained = max(row.trained or 0, 1)  # a frozen trunk has no place on a log scale
-        axes.errorbar(trained, row.mean, yerr=row.std, fmt="o", capsize=3)
-        axes.annotate(row.arm, (trained, row.mean), xytext=(6, 4), textcoords="offset points", fontsize=9)
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 4)  # room for the names
+        points.setdefault((row.trained or 0, round(row.mean or 0.0, 2)), []).append(row)
+    for (trained, mean), rows in points.items():
+        name = ", ".join(row.arm for row in rows)  # BEFT and the value bias are one thing, and so is their score
+        axes.errorbar(trained, mean, yerr=rows[0].std, fmt="o", capsize=3)
+        axes.annotate(name, (trained, mean), xytext=(6, 4), textcoords="offset points", fontsize=9)
+    axes.set_xscale("symlog", linthresh=100)  # a frozen trunk trains 0 numbers
+    axes.set_xlim(-20, axes.get_xlim()[1] * 4)  # room for the names
     axes.set_xlabel("trained numbers, without the head")
     axes.set_ylabel(f"{table[0].metric} (mean ± standard deviation, {table[0].seeds} seeds)")
     axes.grid(alpha=0.3)
