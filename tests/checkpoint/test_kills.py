@@ -68,7 +68,9 @@ def test_killed_at_random_moments(script: tuple[Any, Path], run_python: Callable
     scene, path = script
     draw = random.Random(0)
     recovered = 0
-    for _ in range(16):
+    for attempt in range(200):
+        if attempt >= 16 and recovered >= 4:  # how many kills come in time depends on how fast the machine is just now
+            break
         with started(run_python(EDITOR, scene.folder, path)) as child:
             time.sleep(draw.uniform(0, 0.06))
             child.kill()

@@ -92,7 +92,7 @@ REFUSED = {
     "another head": (("embedded:bart", "--task", "embedded:letters"), "needs one for CausalLM or MaskedLM"),
     "no task": (("embedded:bert", "--task", "opinion"), "There is no task 'opinion'. Tasks are: ax, cnn_dailymail"),
     "no split": (("embedded:bert", "--task", "embedded:opinion", "--split", "dev"), "Its splits are: train"),
-    "no Hub": (("embedded:bert", "--task", "sst2"), "local file or folder of sst2"),
+    "no Hub": (("embedded:bert", "--task", "sst2"), "local file of sst2"),
     "no model": (("embedded:bertt", "--task", "embedded:opinion"), "embedded:bert"),
     "no length": (
         ("embedded:bart", "--task", "embedded:summary", "--max-new-tokens", "3", "--min-new-tokens", "5"),
