@@ -24,7 +24,8 @@ class Difference:
 
     Attributes:
         kind: `wrong` (the table promises what the numbers refute, or takes a bias for another's), `missed` (the
-            numbers show what the table does not promise), or `unseen` (the run did not reach what the table names).
+            numbers show what the table does not promise), or `unseen` (the run did not reach what the table names, or
+            shows nothing of it).
         slot: the bias, as `parameter (projection)`.
         table, numbers: what each says.
     """
@@ -127,11 +128,14 @@ def _twins(probe: Probe, finding: Finding) -> set[str]:
 
 def _compare(entry: _Entry | None, finding: Finding, twins: set[str]) -> list[Difference]:
     name, says = _name(finding), _says(finding)
-    if finding.state in ("not reached", "undecided"):
-        return []
+    unproved = finding.state in ("not reached", "undecided")
     if entry is None:
-        return [Difference(_missed(finding), name, "no such slot", says)]
+        return [Difference(UNSEEN if unproved else _missed(finding), name, "no such slot", says)]
     slot = entry.slot
+    if norms := _other_norm(slot, finding):
+        return [Difference(WRONG, name, *norms)]
+    if unproved:
+        return [Difference(UNSEEN, name, slot.verdict.state, says)]
     table = f"{slot.projection}: {slot.verdict.state}"
     if slot.projection not in twins or entry.indices != set(finding.indices):
         kind = WRONG if slot.verdict.destinations else _missed(finding)
@@ -146,6 +150,18 @@ def _compare(entry: _Entry | None, finding: Finding, twins: set[str]) -> list[Di
         elif refusal and proved[into]:
             found.append(Difference(MISSED, name, f"{into}: {refusal}", says))
     return found
+
+
+def _other_norm(slot: Slot, finding: Finding) -> tuple[str, str] | None:
+    """The norms that table and graph say a map reads, if the table folds through one and they are not the same.
+
+    The graph shows it where the numbers cannot: attention to a single key is the same whatever query and key are.
+    """
+    if slot.norm is None or finding.norm is None or slot.verdict.folds.get("weight", "closed"):
+        return None
+    if slot.norm.weight == finding.norm.weight:
+        return None
+    return f"it reads {slot.norm.weight}", f"it reads {finding.norm.weight}"
 
 
 def _missed(finding: Finding) -> str:

@@ -103,6 +103,20 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
     assert any("executed" in item["numbers"] for item in found["differences"][2:])
 
 
+def test_a_wrong_norm_is_told_where_numbers_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small PVT's attention has a single key in its first stages: neither query nor key moves anything there."""
+    import dataclasses
+
+    pvt = families._families()["pvt_v2"]
+    norm = "encoder.layers.{stage}.blocks.{layer}.attention.layer_norm"
+    wrong = tuple(dataclasses.replace(attention, reads=norm) for attention in pvt.attention)
+    known = dict(families._families()) | {"pvt_v2": dataclasses.replace(pvt, attention=wrong)}
+    monkeypatch.setattr(families, "_find", known.get)
+    code, out = run("--check", "pvt_v2", "--json")
+    told = [item for item in json.loads(out)[0]["differences"] if item["kind"] == "wrong"]
+    assert code == 1 and any("(query)" in item["slot"] and "it reads" in item["numbers"] for item in told)
+
+
 def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_bias_patch.probing import sweep
 
