@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from hf_bias_patch.attention.sites import Site
@@ -43,7 +44,7 @@ def show_probe(found: Probed, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def trusted_sites(model: str, verify: bool, trust_remote_code: bool = False) -> tuple[Site, ...]:
+def trusted_sites(model: str, verify: bool) -> tuple[Site, ...]:
     """The sites that `patch --trust-probe` plans on.
 
     Raises:
@@ -57,7 +58,7 @@ def trusted_sites(model: str, verify: bool, trust_remote_code: bool = False) -> 
             why="A probe is evidence from a few inputs; what is patched on it is always verified",
             remedy="Leave out one of them",
         )
-    found = probed(model, trust_remote_code=trust_remote_code)
+    found = probed(model)
     if found.wrong:
         raise PlanError(
             "Table and probe disagree, so neither is trusted:\n" + "\n".join(_disagreements(found.wrong)),
@@ -70,21 +71,14 @@ def _print(found: Probed) -> None:
     from hf_bias_patch.cli.console import stdout
 
     console = stdout()
-    table = f"held against the family {found.family}" if found.family else "no family table"
+    table = f"compared with the family {found.family}" if found.family else "no family to compare with"
     console.print(f"[bold]{found.model}[/]: {found.model_type}, probed in float64 on 2 random inputs, {table}\n")
     if found.no_family:
         console.print(found.no_family, markup=False)
     if not found.rows:
         console.print("No attention bias was found: the model has none, or no attention that a probe can follow.\n")
-    sites, notes = _table(found.rows)
-    if found.rows:
-        console.print(sites)
-    for reason, mark in notes.items():
-        console.print(f"  {mark} {reason}", markup=False)
-    console.print(
-        "\nneeded: moving the bias moves the output. Where an exact fold is named, it can go there all the same.\n"
-        f"effect: the relative change of the output when the bias is moved. Noise floor: {found.floor:.1e}."
-    )
+    else:
+        _print_rows(console, found)
     for difference in found.differences:
         if difference.kind == "missed" and found.family:
             console.print(
@@ -108,6 +102,17 @@ def _print(found: Probed) -> None:
         )
 
 
+def _print_rows(console: Console, found: Probed) -> None:
+    table, notes = _table(found.rows)
+    console.print(table)
+    for reason, mark in notes.items():
+        console.print(f"  {mark} {reason}", markup=False)
+    console.print(
+        "\nneeded: moving the bias moves the output. Where an exact fold is named, it can go there all the same.\n"
+        f"effect: the relative change of the output when the bias is moved. Noise floor: {found.floor:.1e}."
+    )
+
+
 def _table(rows: Sequence[Row]) -> tuple[Table, dict[str, str]]:
     from rich import box
     from rich.table import Table
@@ -125,7 +130,7 @@ def _table(rows: Sequence[Row]) -> tuple[Table, dict[str, str]]:
         table.add_row(
             row.site,
             row.projection,
-            row.slot.verdict.state if row.slot else "[dim]nothing[/]",
+            row.slot.verdict.state if row.slot else "[dim]not listed[/]",
             f"[{_COLOURS[row.verdict]}]{row.verdict}[/]",
             f"{row.finding.effect:.1e}" if row.finding else "",
             ", ".join(row.exact),

@@ -11,6 +11,7 @@ from typing import Any, cast
 from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.probing.unfused import EXPERTS, attention_of
 
 __all__ = ["load_double", "require_room"]
 
@@ -88,14 +89,14 @@ def _loaded(config: dict[str, Any], folder: Path, name: str, trusted: bool) -> t
     import torch
     import transformers
 
-    how: dict[str, Any] = {"dtype": torch.float64, "attn_implementation": "eager", "local_files_only": True}
-    how["output_loading_info"] = True
+    how: dict[str, Any] = {"dtype": torch.float64, "local_files_only": True, "output_loading_info": True}
+    how["attn_implementation"] = attention_of(config.get("model_type"))
     if trusted and config.get("auto_map"):
         auto = getattr(transformers, _auto_class(config))
         return cast("tuple[Any, dict[str, Any]]", auto.from_pretrained(folder, trust_remote_code=True, **how))
     stock = _stock_class(config, name)
     if stock._can_set_experts_implementation():
-        how["experts_implementation"] = "eager"  # nothing fused: it knows no float64
+        how["experts_implementation"] = EXPERTS
     return cast("tuple[Any, dict[str, Any]]", stock.from_pretrained(folder, **how))
 
 

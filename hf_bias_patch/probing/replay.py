@@ -36,8 +36,8 @@ def replay(func: Any, name: str, args: Any, kwargs: Any, tags: Mapping[int, Tag]
     """
 
     def shadow_of(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
+        if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+            return value  # an index says where from; it is no entry that moves
         tag = tags.get(id(value))
         if tag is not None and tag.shadow is not None and (tag.kind == "parameter") == (kind == "parameter"):
             return tag.shadow

@@ -24,7 +24,6 @@ from hf_bias_patch.probing.small import inputs_of, run, small_model
 from hf_bias_patch.probing.trial import all_offered
 from hf_bias_patch.probing.typed import config_of_type
 from tests.probing.test_families import types_of_families
-from tests.probing.unbuilt import SILENT
 
 STILL = 1e-8
 """Of outputs, relative: float64 leaves 1e-12, and a wrong fold moves them by more than 1e-3."""
@@ -38,7 +37,7 @@ def difference(model: Any, other: Any) -> float:
     return change(theirs, ours)
 
 
-@pytest.mark.parametrize("model_type", sorted({*types_of_families()} - SILENT))
+@pytest.mark.parametrize("model_type", types_of_families())
 def test_every_fold_on_disk(model_type: str, tmp_path: Path, tree: Callable[[Path], dict[str, str]]) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     with warnings.catch_warnings():

@@ -29,6 +29,3 @@ SLOW = {
     "vision-encoder-decoder", "vjepa2", "voxtral_encoder", "whisper", "xclip",
 }  # fmt: skip
 """Types whose small models still take long; `make sweep` has them."""
-
-SILENT = {"nemotron_asr_streaming", "nemotron_asr_streaming_encoder"}
-"""Their small models give nothing but NaN, so that a probe says `not reached`, and no output can be compared."""

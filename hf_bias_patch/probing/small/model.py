@@ -11,6 +11,7 @@ import torch
 from hf_bias_patch.probing.small.calibrate import calibrate
 from hf_bias_patch.probing.small.classes import class_of
 from hf_bias_patch.probing.small.randomise import randomise
+from hf_bias_patch.probing.unfused import EXPERTS, attention_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -19,7 +20,7 @@ __all__ = ["small_model"]
 
 
 def small_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
-    """A model with all towers of a config, in float64 and eval mode, with eager attention and random parameters.
+    """A model with all towers of a config, in float64 and eval mode, with attention that a probe can follow and random parameters.
 
     Args:
         config: see small_config; left as it is.
@@ -38,8 +39,8 @@ def small_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
 
 
 def _build(cls: Any, config: PreTrainedConfig) -> Any:
-    """An instance with eager attention throughout."""
+    """An instance whose attention and experts a probe can follow."""
     if hasattr(cls, "_from_config"):
-        how = {"attn_implementation": "eager", "experts_implementation": "eager"}  # nothing fused: it knows no float64
+        how = {"attn_implementation": attention_of(config.model_type), "experts_implementation": EXPERTS}
         return cls._from_config(config, dtype=torch.float64, **how)
     return cls(copy.deepcopy(config))

@@ -166,6 +166,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "pp_ocrv5_server_det": {"intraclass_block_config": _INTRA},
     "pp_ocrv6_medium_det": {"intraclass_block_config": _INTRA},
     "pvt": {"num_encoder_blocks": 4, "image_size": 64},
+    "pvt_v2": {"sr_ratios": [2, 1, 1, 1]},
     "qwen2_5_omni_thinker": _STARTS,
     "qwen2_audio": {"audio_config": {"max_source_positions": 32}},
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 96},

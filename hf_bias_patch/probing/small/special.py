@@ -122,6 +122,7 @@ _DETR_ENCODER = {
 }
 _AUDIO = {"input_features": normal(2, 64, 64), "input_features_mask": ones(2, 64, dtype=torch.bool)}
 _LENGTHS = {"input_features": normal(16, 128), "feature_lens": fixed([64, 64])}
+_BOXES = {"bbox": lambda want: want.integers(0, 20, 2, 11, 4).double().sort(-1).values / 20}
 _ACROSS = {"encoder_hidden_states": normal(2, 9, 64)}
 
 INPUTS: dict[str, dict[str, Maker]] = {
@@ -286,6 +287,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "tvp": {"pixel_values": normal(2, 4, 3, 64, 64)},
     "vibevoice_acoustic_tokenizer_decoder": {"hidden_states": normal(2, 64, 5)},
     "vibevoice_acoustic_tokenizer_encoder": {"hidden_states": normal(2, 1, 6400)},
+    "udop": _BOXES,
     "video_llama_3": {"image_merge_sizes": fixed([2, 2])},
     "video_llama_3_vision": {"merge_sizes": fixed([2, 2])},
     "videomae": {"bool_masked_pos": lambda want: (torch.arange(32) % 2 == 0).repeat(2, 1)},
