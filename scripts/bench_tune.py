@@ -1,11 +1,12 @@
 """Samples per second and peak memory while tuning: our loop against the usual one, and against peft's adapters.
 
-    python scripts/bench_tune.py [--rounds 3] [--steps 12] [--bf16] [--compile]
+    python scripts/bench_tune.py [--rounds 3] [--steps 8] [--bf16] [--compile]
 
 A random model of BERT-base's shape, batches of 32, on two length distributions: SST-2's (its quantiles, in tokens of
 BERT's tokenizer) and pairs as long as MNLI's. The usual loop is that of Accelerate's nlp_example: random batches,
-padded to the longest of each. Every measurement is a process of its own, so that its peak of memory is its own; arms
-take turns, because a machine's speed drifts.
+padded to the longest of each. Every measurement is of as many steps as an epoch has, so that every length counts in
+every arm, and is a process of its own, so that its peak of memory is its own; arms take turns, because a machine's
+speed drifts.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ class Clock(Watcher):
         return self.samples / (self.last - self.start)
 
 
-def lengths_of(name: str, samples: int) -> list[int]:
+def lengths_of(name: str, samples: int, seed: int) -> list[int]:
     """Lengths drawn from a distribution's quantiles."""
-    random = np.random.default_rng(1)
+    random = np.random.default_rng(seed)
     quantiles = LENGTHS[name]
     drawn = np.interp(random.random(samples), np.linspace(0, 1, len(quantiles)), quantiles)
     return drawn.round().astype(int).tolist()
@@ -106,7 +107,7 @@ class RandomTexts:
         return {}
 
 
-def measure(arm: str, lengths: str, steps: int, bf16: bool, compiled: bool) -> dict[str, float]:
+def measure(arm: str, lengths: str, steps: int, seed: int, bf16: bool, compiled: bool) -> dict[str, float]:
     """Samples per second over `steps` steps behind two that warm up, and the peak of memory, of one process."""
     import torch
     import transformers
@@ -123,17 +124,17 @@ def measure(arm: str, lengths: str, steps: int, bf16: bool, compiled: bool) -> d
         model, selection = adapters.add(model, train, head=True)
     else:
         selection = select(model, train, head=True)
-    job = RandomTexts(lengths_of(lengths, 50 * BATCH))
+    job = RandomTexts(lengths_of(lengths, steps * BATCH, seed))
     if train == "value":
-        speed = ours(model, selection, job, steps, by_length, bf16, compiled)
+        speed = ours(model, selection, job, steps, seed, by_length, bf16, compiled)
     else:
-        speed = usual(model, job, steps, by_length, bf16, compiled)
+        speed = usual(model, job, steps, seed, by_length, bf16, compiled)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {"samples_per_second": speed, "peak_bytes": float(peak_bytes(device) or 0)}
 
 
 def ours(
-    model: Any, selection: Any, job: RandomTexts, steps: int, by_length: bool, bf16: bool, compiled: bool
+    model: Any, selection: Any, job: RandomTexts, steps: int, seed: int, by_length: bool, bf16: bool, compiled: bool
 ) -> float:
     """Samples per second of `tuning.loop`."""
     from accelerate import Accelerator
@@ -148,6 +149,7 @@ def ours(
             model_name_or_path="random",
             output_dir=Path(folder) / "run",
             max_train_steps=WARM_UP + steps,
+            seed=seed,
             group_by_length=by_length,
             per_device_train_batch_size=BATCH,
         )
@@ -159,7 +161,7 @@ def ours(
     return clock.speed()
 
 
-def usual(model: Any, job: RandomTexts, steps: int, by_length: bool, bf16: bool, compiled: bool) -> float:
+def usual(model: Any, job: RandomTexts, steps: int, seed: int, by_length: bool, bf16: bool, compiled: bool) -> float:
     """Samples per second of the loop of Accelerate's nlp_example; of its batches in our order, if by length."""
     import torch
     from accelerate import Accelerator
@@ -168,8 +170,8 @@ def usual(model: Any, job: RandomTexts, steps: int, by_length: bool, bf16: bool,
 
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", dynamo_backend="inductor" if compiled else None)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    schedule = Schedule(job.lengths, seed=0, per_device=BATCH, by_length=by_length)
-    batches = [[int(row) for row in batch] for batch in schedule.epoch(0)]
+    schedule = Schedule(job.lengths, seed=seed, per_device=BATCH, by_length=by_length)
+    batches = [[int(row) for row in batch] for epoch in range(2) for batch in schedule.epoch(epoch)]
     loader = torch.utils.data.DataLoader(
         range(len(job.lengths)), batch_sampler=batches, collate_fn=lambda rows: job.batch(rows, ())
     )
@@ -181,20 +183,20 @@ def usual(model: Any, job: RandomTexts, steps: int, by_length: bool, bf16: bool,
         accelerator.backward(loss)
         optimiser.step()
         optimiser.zero_grad()
-        clock.step(step, float(loss), len(batch["labels"]), 0)
+        clock.step(step, loss.item(), len(batch["labels"]), 0)
         if step == WARM_UP + steps:
             break
     return clock.speed()
 
 
 def interleaved(lengths: str, rounds: int, steps: int, bf16: bool, compiled: bool) -> dict[str, list[dict[str, float]]]:
-    """All arms in turn, `rounds` times, each time in a process of its own."""
+    """All arms in turn, `rounds` times, each time in a process of its own and on texts of its own."""
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     context = multiprocessing.get_context("spawn")
     for number in range(rounds):
         for arm in ARMS:
             with ProcessPoolExecutor(1, mp_context=context) as pool:
-                found[arm].append(pool.submit(measure, arm, lengths, steps, bf16, compiled).result())
+                found[arm].append(pool.submit(measure, arm, lengths, steps, number, bf16, compiled).result())
             stdout().print(f"[dim]{lengths}, round {number + 1}, {arm}: {found[arm][-1]['samples_per_second']:.1f}[/]")
     return found
 
@@ -202,7 +204,7 @@ def interleaved(lengths: str, rounds: int, steps: int, bf16: bool, compiled: boo
 def report(lengths: str, found: dict[str, list[dict[str, float]]]) -> None:
     """Medians over the rounds, and how they compare with full fine-tuning."""
     made = table("arm", "samples/s", "× all", "peak memory", "× all ", numbers=("samples/s", "× all", "peak memory"))
-    made.title = f"{lengths}: {np.mean(lengths_of(lengths, 10_000)):.0f} tokens a sample"
+    made.title = f"{lengths}: {np.mean(lengths_of(lengths, 10_000, 0)):.0f} tokens a sample"
     speeds = {arm: statistics.median(run["samples_per_second"] for run in runs) for arm, runs in found.items()}
     peaks = {arm: statistics.median(run["peak_bytes"] for run in runs) for arm, runs in found.items()}
     first = next(iter(ARMS))
@@ -218,7 +220,7 @@ def main() -> None:
     """Measure and print; with --json also write every single figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--lengths", choices=list(LENGTHS), action="append")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--compile", action="store_true")

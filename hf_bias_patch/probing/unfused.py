@@ -7,13 +7,15 @@ __all__ = ["EXPERTS", "attention_of"]
 EXPERTS = "eager"
 """The fused ones know no float64."""
 
-_EAGER_IS_NAN: dict[str, str | dict[str, str]] = {
+_NO_EAGER: dict[str, str | dict[str, str]] = {
     "nemotron_asr_streaming": {"": "eager", "encoder_config": "sdpa"},
     "nemotron_asr_streaming_encoder": "sdpa",
+    "qwen2_5_omni_dit": "sdpa",
 }
-"""Types whose eager attention gives nothing but NaN: transformers 5.23 inverts a mask of floats as if of booleans."""
+"""Types without an eager attention, or whose eager attention gives nothing but NaN (transformers 5.23 inverts a mask of
+floats there as if of booleans)."""
 
 
 def attention_of(model_type: str | None) -> str | dict[str, str]:
     """What `attn_implementation` to load a model with."""
-    return _EAGER_IS_NAN.get(model_type or "", "eager")
+    return _NO_EAGER.get(model_type or "", "eager")

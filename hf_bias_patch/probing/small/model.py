@@ -20,7 +20,7 @@ __all__ = ["small_model"]
 
 
 def small_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
-    """A model with all towers of a config, in float64 and eval mode, with attention that a probe can follow and random parameters.
+    """A model with all towers of a config, in float64 and eval mode, random, with attention that a probe can follow.
 
     Args:
         config: see small_config; left as it is.

@@ -83,7 +83,9 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "cvt": {"depth": [1, 2, 3]},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
+    "deepseek_ocr2_sam_vision_model": {"downsample_channels": [64, 64]},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
+    "depth_pro": {"patch_size": 32, "intermediate_hook_ids": [1, 0]},
     "detr": {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]}},
     "diffusion_gemma_text": _EXPERTS | _GLOBAL,
     "donut-swin": {"image_size": [64, 64]},
@@ -108,6 +110,9 @@ FIELDS: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]}
     },
     "esm": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4},
+    "fastspeech2_conformer_with_hifigan": {
+        "vocoder_config": {"model_in_dim": 16, "upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4]}
+    },
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
     "gemma3n_text": _SHARED_CACHE,
     "gemma4_assistant": {
@@ -122,7 +127,19 @@ FIELDS: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granite_speech": {"window_size": 15},
     "granite_speech_plus": {"window_size": 15},
-    "omdet-turbo": {"encoder_in_channels": [128, 256, 512]},
+    "muse_glimmer": {"out_hidden_size": 256},
+    "muse_spark": {"out_hidden_size": 256},
+    "musicflamingo": {"audio_config": {"max_source_positions": 32}},
+    "neucodec": {"quantization_dim": 128},
+    "omdet-turbo": {
+        "encoder_in_channels": [128, 256, 512],
+        "vision_features_channels": [64, 64, 64],
+        "text_config": {"hidden_size": 48},
+        "text_projection_in_dim": 48,
+        "text_projection_out_dim": 48,
+        "class_embed_dim": 48,
+        "apply_layernorm_after_vision_backbone": False,
+    },
     "granite4_vision": {
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[-2, 0], [-1, 1]],
@@ -162,7 +179,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "paddleocr_vl_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
     },
+    "phi4_multimodal_audio": {"ext_pw_out_channel": 64, "depthwise_separable_out_channel": 64},
     "pix2struct_text_model": {"initializer_range": 0.02},
+    "pp_doclayout_v2": {
+        "class_thresholds": [0.5] * 25,
+        "class_order": list(range(25)),
+        "reading_order_config": {"max_2d_position_embeddings": 1024},
+    },
+    "pp_doclayout_v3": {"x4_feat_dim": 16},
     "pp_ocrv5_server_det": {"intraclass_block_config": _INTRA},
     "pp_ocrv6_medium_det": {"intraclass_block_config": _INTRA},
     "pvt": {"num_encoder_blocks": 4, "image_size": 64},
@@ -196,6 +220,10 @@ FIELDS: dict[str, dict[str, Any]] = {
         "backbone_channel_list": [128, 64, 32, 16],
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
     },
+    "sam3_tracker": {
+        "vision_config": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
+        "prompt_encoder_config": {"image_size": 64, "patch_size": 16},
+    },
     "seggpt": {"image_size": [64, 32]},
     "shieldgemma2": {"yes_token_index": 21, "no_token_index": 22},
     "step3p5": {"sliding_window": 8},
@@ -216,6 +244,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "voxtral": {"audio_token_id": 118, "audio_config": {"max_source_positions": 32}},
     "voxtral_encoder": {"intermediate_size": 256},
+    "xcodec2": {"quantization_dim": 128},
     "xmod": {"default_language": "en_XX"},
     "zamba": _ZAMBA,
     "zamba2": _ZAMBA,

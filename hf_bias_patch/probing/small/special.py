@@ -69,6 +69,14 @@ def _one_audio(want: Any) -> torch.Tensor:
     return text
 
 
+def _listened_text(want: Any) -> torch.Tensor:
+    """Texts with a placeholder for each feature of the audio before them, which the audio tower asks to see."""
+    text = want.integers(20, 95, 2, 27)
+    text[:, :16] = want.config.audio_token_id
+    want.made |= {"attention_mask": torch.ones(2, 27, dtype=torch.long), "_placed": True}
+    return text
+
+
 def _clip_of_sound(want: Any) -> torch.Tensor:
     """A spectrogram; where CLAP fuses, the whole one shrunk and three parts of it."""
     return want.normal(2, 4 if want.config.audio_config.enable_fusion else 1, 64, 32)
@@ -125,6 +133,14 @@ _LENGTHS = {"input_features": normal(16, 128), "feature_lens": fixed([64, 64])}
 _BOXES = {"bbox": lambda want: want.integers(0, 20, 2, 11, 4).double().sort(-1).values / 20}
 _ACROSS = {"encoder_hidden_states": normal(2, 9, 64)}
 
+_TILES = {"pixel_values": normal(8, 16, 16, 3), "image_grid_thw": fixed([[1, 2, 2], [1, 2, 2]])}
+_MASKS = {
+    "decoder_queries": normal(2, 5, 64),
+    "backbone_features": lambda want: [want.normal(2, 64, side, side) for side in (16, 8, 4)],
+    "encoder_hidden_states": normal(2, 16, 64),
+    "prompt_features": normal(2, 6, 64),
+}
+
 INPUTS: dict[str, dict[str, Maker]] = {
     "autoformer": _SERIES,
     "blip": {"labels": ids(2, 7)},
@@ -149,7 +165,9 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "timesteps": ids(2, 5),
         "attention_mask": ones(2, 5),
     },
+    "deepseek_ocr2_encoder": {"inputs_embeds": normal(2, 9, 64), "num_patches": lambda want: 5},
     "deepseek_vl_hybrid": {"high_res_pixel_values": normal(2, 3, 32, 32)},
+    "depth_pro": {"pixel_values": normal(2, 3, 128, 128)},
     "dia": {"decoder_input_ids": ids(2, 7, 9)},
     "dia_decoder": {"input_ids": ids(2, 7, 9), "attention_mask": ones(2, 7)} | _ACROSS,
     "dots3_note": {"chunk_sample_lengths": fixed([640, 640])},
@@ -164,9 +182,12 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "gemma4": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
     "gemma4_audio": _MEL,
     "gemma4_vision": _PATCHES | {"pixel_position_ids": _positions(6)},
+    "granite_docling": {"pixel_values": normal(2, 2, 3, 32, 32), "pixel_attention_mask": ones(2, 2, dtype=torch.bool)},
     "idefics": {"pixel_values": normal(2, 1, 3, 32, 32), "image_attention_mask": ones(2, 11, 1)},
     "idefics2_perceiver": {"context": normal(2, 16, 64), "attention_mask": ones(2, 16, dtype=torch.bool)},
     "informer": _SERIES,
+    "inkling2": _TILES,
+    "inkling2_vision": _TILES,
     "inkling_audio": {"audio_input_ids": ids(2, 9, 16)},
     "instructblip": {
         "decoder_input_ids": nothing,
@@ -223,7 +244,9 @@ INPUTS: dict[str, dict[str, Maker]] = {
     },
     "moshi_depth": {"input_ids": ids(2, 2), "attention_mask": nothing, "last_hidden_state": normal(2, 2, 64)},
     "muse_glimmer_assistant": {"noise_embeds": normal(2, 5, 64), "context_hidden_states": normal(2, 9, 64)},
+    "muse_spark": {"input_values": normal(2, 3840)},
     "muse_spark_audio": {"input_values": normal(2, 3840)},
+    "musicflamingo": {"input_ids": _listened_text},
     "musicgen": {"decoder_input_ids": ids(6, 7), "input_values": nothing, "padding_mask": nothing},
     "musicgen_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
     "musicgen_melody": {
@@ -233,6 +256,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "musicgen_melody_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
     "neomme": {"pixel_values": normal(2, 16, 192)},
     "moss_transcribe_diarize": {"padding_mask": ones(2, 64, dtype=torch.bool)},
+    "neucodec": {"input_values": normal(2, 1, 4000)},
     "omdet-turbo": {
         "classes_input_ids": ids(4, 5),
         "classes_attention_mask": ones(4, 5),
@@ -245,7 +269,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "pe_audio_encoder": {"padding_mask": nothing},
     "patchtsmixer": {"past_values": normal(2, 32, 1)},
     "patchtst": {"past_values": normal(2, 32, 1)},
-    "phi4_multimodal_audio": {"hidden_states": normal(2, 64, 80), "mask": ones(2, 2, 2, dtype=torch.bool)},
+    "phi4_multimodal_audio": {"hidden_states": normal(2, 64, 80), "mask": ones(2, 64)},
     "pi0": {
         "action_embeds": normal(2, 5, 64),
         "pixel_values": normal(2, 1, 3, 32, 32),
@@ -256,7 +280,16 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "pix2struct_vision_model": {"flattened_patches": _flattened, "attention_mask": ones(2, 12)},
     "pocket_tts_audio_tokenizer_decoder": {"latents": normal(2, 64, 5)},
     "pop2piano": {"input_ids": nothing, "attention_mask": ones(2, 12), "input_features": normal(2, 12, 64)},
+    "pp_ocrv5_mobile_rec": {"hidden_states": normal(2, 384, 1, 9)},
+    "pp_ocrv5_server_rec": {"hidden_states": normal(2, 128, 1, 9)},
     "qwen2_5_omni_audio_encoder": _LENGTHS,
+    "qwen2_5_omni_dit": {
+        "hidden_states": normal(2, 8, 16),
+        "condition_vector": normal(2, 8, 16),
+        "speaker_embedding": normal(2, 8, 64),
+        "quantized_code": ids(2, 4),
+        "time_step": fixed(0.3),
+    },
     "qwen2_audio": {"input_ids": _one_audio, "attention_mask": ones(2, 11)},
     "qwen3_omni_moe_audio_encoder": _LENGTHS,
     "rag": {"context_input_ids": ids(4, 9), "context_attention_mask": ones(4, 9), "doc_scores": normal(2, 2)},
@@ -266,6 +299,8 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "sam3_detr_encoder": _DETR_ENCODER,
     "sam3_lite_text_detr_decoder": _DETR_DECODER,
     "sam3_lite_text_detr_encoder": _DETR_ENCODER,
+    "sam3_lite_text_mask_decoder": _MASKS,
+    "sam3_mask_decoder": _MASKS,
     "sam3_tracker": _POINTS,
     "sam_hq": _POINTS,
     "seamless_m4t": _SPEECH,
@@ -284,10 +319,12 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "time_series_transformer": _SERIES,
     "timesfm": {"past_values": normal(2, 64), "past_values_padding": zeros(2, 64), "freq": fixed([[0], [1]])},
     "timesfm2_5": {"past_values": normal(2, 64)},
-    "tvp": {"pixel_values": normal(2, 4, 3, 64, 64)},
+    "tvp": {"input_ids": ids(1, 11), "attention_mask": ones(1, 11), "pixel_values": normal(1, 4, 3, 64, 64)},
+    "unlimited_ocr_vision_encoder": {"patch_embeds": normal(2, 32, 4, 4)},
     "vibevoice_acoustic_tokenizer_decoder": {"hidden_states": normal(2, 64, 5)},
     "vibevoice_acoustic_tokenizer_encoder": {"hidden_states": normal(2, 1, 6400)},
     "udop": _BOXES,
+    "vibevoice_asr": {"input_values": normal(2, 1, 6400)},
     "video_llama_3": {"image_merge_sizes": fixed([2, 2])},
     "video_llama_3_vision": {"merge_sizes": fixed([2, 2])},
     "videomae": {"bool_masked_pos": lambda want: (torch.arange(32) % 2 == 0).repeat(2, 1)},
@@ -297,6 +334,14 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "visual_token_type_ids": ones(2, 5),
     },
     "vitmatte": {"pixel_values": normal(2, 4, 64, 64)},
+    "voxtral_realtime": {"input_ids": ids(2, 8), "attention_mask": ones(2, 8)},
+    "voxtral_realtime_text": {"t_cond": normal(1, 64)},
     "xclip_vision_model": {"pixel_values": normal(8, 3, 32, 32)},
+    "xcodec2": {
+        "input_values": normal(2, 1, 2560),
+        "input_features": normal(2, 8, 64),
+        "input_features_mask": ones(2, 8),
+        "padding_mask": nothing,
+    },
 }
 """Makers of arguments, by type and name."""
