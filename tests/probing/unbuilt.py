@@ -15,7 +15,7 @@ UNBUILT = {
 """Types of which no small random model, or no input for it, can be made yet."""
 
 SLOW = {
-    "chameleon", "fastspeech2_conformer", "janus", "mobilevit", "nemo_speechlm",
+    "chameleon", "fastspeech2_conformer", "janus", "mobilevit", "nemo_speechlm", "neucodec", "xcodec2",
     "chmv2", "dac", "deimv2", "donut-swin", "emu3", "florence2", "florence_vision", "funnel", "glm5_next",
     "glm5_next_text", "grounding-dino", "mask2former", "maskformer", "maskformer-swin", "oneformer", "pe_audio",
     "pe_audio_encoder", "pegasus_x", "pocket_tts_audio_tokenizer", "pp_lcnet_v3", "qwen2_5_vl", "qwen3_5",
