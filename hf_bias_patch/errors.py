@@ -3,6 +3,7 @@
     BiasPatchError
     ├── ArgumentError    (TypeError)           a function was given a thing of another kind than it takes
     ├── SourceError      (FileNotFoundError)   the MODEL argument leads nowhere
+    │   └── UnreachableError                   the Hub does not answer now, and may later
     ├── CheckpointError  (ValueError)          a file is damaged, lying or of a kind we do not edit
     ├── FamilyError      (LookupError)         the architecture, or a config value of it, is not known
     ├── RecipeError      (ValueError)          the request is malformed or selects nothing
@@ -33,6 +34,7 @@ __all__ = [
     "TargetError",
     "TaskError",
     "TuneError",
+    "UnreachableError",
     "VerifyError",
 ]
 
@@ -61,6 +63,10 @@ class ArgumentError(BiasPatchError, TypeError):
 
 class SourceError(BiasPatchError, FileNotFoundError):
     """The MODEL argument leads to no checkpoint."""
+
+
+class UnreachableError(SourceError):
+    """The Hub does not answer, or not now: the same request may do later."""
 
 
 class CheckpointError(BiasPatchError, ValueError):

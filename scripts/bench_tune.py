@@ -28,6 +28,8 @@ from hf_bias_patch.cli.console import nbytes, stdout, table
 from hf_bias_patch.tuning.watch import Watcher
 
 BATCH = 32
+WINDOW = 25
+"""Steps measured where batches go by length: few of them would be too much alike to stand for an epoch."""
 WARM_UP = 2
 LENGTHS = {
     # Every 5 % of the tokens of 60,614 sentences.
@@ -68,10 +70,8 @@ class Clock(Watcher):
 
 def lengths_of(name: str, samples: int, seed: int) -> list[int]:
     """Lengths drawn from a distribution's quantiles."""
-    random = np.random.default_rng(seed)
-    quantiles = LENGTHS[name]
-    drawn = np.interp(random.random(samples), np.linspace(0, 1, len(quantiles)), quantiles)
-    return drawn.round().astype(int).tolist()
+    drawn = np.random.default_rng(seed).random(samples)
+    return np.interp(drawn, np.linspace(0, 1, len(LENGTHS[name])), LENGTHS[name]).round().astype(int).tolist()
 
 
 class RandomTexts:
@@ -124,6 +124,7 @@ def measure(arm: str, lengths: str, steps: int, seed: int, bf16: bool, compiled:
         model, selection = adapters.add(model, train, head=True)
     else:
         selection = select(model, train, head=True)
+    steps = WINDOW if by_length else steps
     job = RandomTexts(lengths_of(lengths, steps * BATCH, seed))
     if train == "value":
         speed = ours(model, selection, job, steps, seed, by_length, bf16, compiled)

@@ -14,9 +14,9 @@ import numpy as np
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
-from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["BiasValues", "Inspection", "inspect"]
@@ -54,6 +54,8 @@ class Inspection:
         sites: its attention sites.
         values: (site name, projection) → the bias's numbers; absent biases are not in it.
         parameters, nbytes: of the whole checkpoint.
+        commit: of a model on the Hub, or in its cache; None for any other place.
+        received: bytes that came over the network; 0 for what is on this machine.
     """
 
     model: str
@@ -63,6 +65,8 @@ class Inspection:
     values: Mapping[tuple[str, str], BiasValues]
     parameters: int
     nbytes: int
+    commit: str | None = None
+    received: int = 0
 
     @property
     def bias_parameters(self) -> int:
@@ -88,10 +92,12 @@ class Inspection:
         """Everything as strict JSON values: a norm that is NaN or infinite is None."""
         return {
             "model": self.model,
+            "commit": self.commit,
             "model_type": self.model_type,
             "family": self.family,
             "parameters": self.parameters,
             "bytes": self.nbytes,
+            "bytes_received": self.received,
             "bias_parameters": self.bias_parameters,
             "bias_bytes": self.bias_nbytes,
             "verdicts": self.verdicts(),
@@ -134,7 +140,7 @@ def _number(value: float) -> float | None:
 
 
 def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> Inspection:
-    """Inspect a checkpoint without loading it.
+    """Inspect a checkpoint without loading it; one on the Hub, without downloading it.
 
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
@@ -143,21 +149,23 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> In
     Raises:
         SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.
     """
-    source = resolve(model, revision=revision)
-    checkpoint = open_model(source.path)
+    name, commit, checkpoint = look(model, revision=revision)
     sites = find_sites(checkpoint.config, checkpoint.tensors)
     return Inspection(
-        model=source.name,
+        model=name,
         model_type=checkpoint.config["model_type"],
         family=family_of(checkpoint.config).name,
         sites=sites,
         values=_values(checkpoint, sites),
         parameters=checkpoint.parameters,
         nbytes=checkpoint.nbytes,
+        commit=commit,
+        received=checkpoint.received,
     )
 
 
 def _values(checkpoint: Checkpoint, sites: tuple[Site, ...]) -> dict[tuple[str, str], BiasValues]:
+    checkpoint.prepare(slot.bias for site in sites for slot in site.slots.values() if slot.bias is not None)
     read = cache(lambda name: _bias(checkpoint, name))
     return {
         (site.name, projection): _measure(checkpoint, site, slot, read(slot.bias))

@@ -70,6 +70,12 @@ class Slot:
     verdict: Verdict
     rows: View
 
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The small tensors that a plan may read: the bias, and those of the norm."""
+        norm = (self.norm.weight, self.norm.bias) if self.norm else ()
+        return norm if self.bias is None else (self.bias, *norm)
+
 
 @dataclass(frozen=True)
 class Site:

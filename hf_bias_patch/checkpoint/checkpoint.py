@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, parse_object, read_shar
 from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["Checkpoint", "entry_file", "open_checkpoint", "open_model"]
+__all__ = ["Checkpoint", "entry_file", "entry_name", "open_checkpoint", "open_model"]
 
 MAIN_FILE = "model.safetensors"
 MAIN_INDEX = "model.safetensors.index.json"
@@ -63,6 +63,11 @@ class Checkpoint:
         """Number of stored values, every dtype counted."""
         return sum(info.size for info in self.tensors.values())
 
+    @property
+    def received(self) -> int:
+        """Bytes that came over the network."""
+        return 0
+
     def info(self, name: str) -> TensorInfo:
         """Where a tensor lies.
 
@@ -82,6 +87,9 @@ class Checkpoint:
         """
         self.info(name)
         return self._file_names[name]
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Say which tensors will be read, all of each: what is not on this machine is fetched together."""
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """A tensor's values in their storage dtype and shape: a copy that the caller owns.
@@ -204,7 +212,16 @@ def entry_file(folder: Path) -> str:
     Raises:
         CheckpointError: there is none, or no telling which.
     """
-    names = sorted(entry.name for entry in folder.iterdir())
+    return entry_name(folder, [entry.name for entry in folder.iterdir()])
+
+
+def entry_name(folder: Path, names: Iterable[str]) -> str:
+    """The same of a list of file names; `folder` is named in messages.
+
+    Raises:
+        CheckpointError: as for `entry_file`.
+    """
+    names = sorted(names)
     for name in (MAIN_FILE, MAIN_INDEX):
         if name in names:
             return name

@@ -20,7 +20,7 @@ from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["Header", "TensorInfo", "build_header", "read_header"]
+__all__ = ["Header", "TensorInfo", "build_header", "header_size", "parse_header", "read_header"]
 
 MAX_HEADER = 100_000_000
 """Bytes; the library's own limit, there so that a lying length cannot eat the memory."""
@@ -83,7 +83,20 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         CheckpointError: the file cannot be read, is truncated, or its header lies.
     """
     path = Path(path)
-    raw, file_size = _read_raw(path)
+    return parse_header(path, *_read_raw(path))
+
+
+def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
+    """Check a header that was read.
+
+    Args:
+        path: the file, for messages.
+        raw: its first bytes, up to the end of the JSON.
+        file_size: bytes of the whole file.
+
+    Raises:
+        CheckpointError: the header lies.
+    """
     entries = _parse(path, raw)
     metadata = _metadata(path, entries.pop("__metadata__", None))
     infos = [_tensor(path, name, entry, len(raw)) for name, entry in entries.items()]
@@ -119,16 +132,25 @@ def _read_raw(path: Path) -> tuple[bytes, int]:
         with open_regular(path) as file:
             file_size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
-            if len(prefix) < 8:
-                _refuse(path, f"holds {file_size} bytes, too few for a safetensors header")
-            length = int.from_bytes(prefix, "little")
-            if length > MAX_HEADER:
-                _refuse(path, f"claims a header of {length:,} bytes, over the limit of {MAX_HEADER:,}")
-            if 8 + length > file_size:
-                _refuse(path, f"claims a header of {length:,} bytes, and the file has only {file_size:,}")
-            return prefix + file.read(length), file_size
+            return prefix + file.read(header_size(path, prefix, file_size) - 8), file_size
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read", why=error.strerror or str(error)) from error
+
+
+def header_size(path: Path, prefix: bytes, file_size: int) -> int:
+    """Bytes before the data, as the first 8 bytes of a file claim.
+
+    Raises:
+        CheckpointError: they cannot be true.
+    """
+    if len(prefix) < 8:
+        _refuse(path, f"holds {file_size} bytes, too few for a safetensors header")
+    length = int.from_bytes(prefix[:8], "little")
+    if length > MAX_HEADER:
+        _refuse(path, f"claims a header of {length:,} bytes, over the limit of {MAX_HEADER:,}")
+    if 8 + length > file_size:
+        _refuse(path, f"claims a header of {length:,} bytes, and the file has only {file_size:,}")
+    return 8 + length
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:

@@ -11,7 +11,10 @@ from hf_bias_patch.checkpoint.links import check_link
 from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["INDEX_SUFFIX", "parse_object", "read_shards", "refuse_missing", "shard_names"]
+__all__ = [
+    "INDEX_SUFFIX", "check_agreement", "listed_names", "parse_index", "parse_object", "read_shards", "refuse_missing",
+    "shard_names",
+]  # fmt: skip
 
 INDEX_SUFFIX = ".safetensors.index.json"
 _RESTORE = "Restore it from the model's origin"
@@ -32,7 +35,7 @@ def read_shards(folder: Path, index_name: str) -> tuple[dict[str, Header], dict[
     names = _checked_names(folder, index_path, index)
     refuse_missing(folder, index_name, names)
     files = {name: read_header(folder / name) for name in names}
-    _check_agreement(index_path, index["weight_map"], files)
+    check_agreement(index_path, index, files)
     return files, index
 
 
@@ -79,9 +82,19 @@ def parse_object(path: Path, content: bytes) -> dict[str, Any]:
 def _read_index(path: Path) -> dict[str, Any]:
     try:
         with open_regular(path) as file:
-            index = parse_object(path, file.read())
+            content = file.read()
     except OSError as error:
         _refuse(f"{path} cannot be read", error.strerror or str(error))
+    return parse_index(path, content)
+
+
+def parse_index(path: Path, content: bytes) -> dict[str, Any]:
+    """Parse the content of an index.
+
+    Raises:
+        CheckpointError: it maps no tensors to files; `path` is named.
+    """
+    index = parse_object(path, content)
     weight_map = index.get("weight_map")
     if type(weight_map) is not dict or not all(type(file) is str for file in weight_map.values()):
         _refuse(f"{path} has no weight_map from tensor to file", "", _RESTORE)
@@ -89,22 +102,38 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _checked_names(folder: Path, index_path: Path, index: dict[str, Any]) -> list[str]:
-    names = sorted(set(index["weight_map"].values()))
+    names = listed_names(index_path, index)
     for name in names:
-        _check_inside(folder, index_path, name)
+        check_link(folder, folder / name)
     return names
 
 
-def _check_inside(folder: Path, index_path: Path, name: str) -> None:
+def listed_names(index_path: Path, index: dict[str, Any]) -> list[str]:
+    """The files that an index lists, sorted.
+
+    Raises:
+        CheckpointError: a name leads out of the folder.
+    """
+    names = sorted(set(index["weight_map"].values()))
+    for name in names:
+        _check_inside(index_path, name)
+    return names
+
+
+def _check_inside(index_path: Path, name: str) -> None:
     # Read as a Windows path too: an index travels, and "\\" or "C:" must not begin to matter there.
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in name:
         _refuse(f"{index_path} lists the weight file {name!r}, which is not inside the folder", "", _RESTORE)
-    check_link(folder, folder / name)
 
 
-def _check_agreement(index_path: Path, weight_map: dict[str, str], files: dict[str, Header]) -> None:
-    for tensor, file in weight_map.items():
+def check_agreement(index_path: Path, index: dict[str, Any], files: dict[str, Header]) -> None:
+    """Refuse an index that says otherwise than the files.
+
+    Raises:
+        CheckpointError: a tensor is not where the index puts it, or is in two files.
+    """
+    for tensor, file in index["weight_map"].items():
         if tensor not in files[file].tensors:
             _refuse(
                 f"Tensor {tensor!r} is not in {file}, where {index_path} puts it",

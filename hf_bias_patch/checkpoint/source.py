@@ -9,21 +9,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.hashing import sha256_file
+from hf_bias_patch.checkpoint.hub_errors import GIVE_A_FOLDER, hub_error
 from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import is_stale, weight_names
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
-__all__ = ["Source", "place_name", "resolve", "sha256_of"]
+__all__ = ["HubModel", "Source", "locate", "place_name", "resolve", "sha256_of"]
 
 EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
-_GIVE_A_FOLDER = "Give the path of a local folder, or try `embedded:bert`"
 _SHARDS = "model-*-of-*.safetensors"
 # One of these is there once a tokenizer or feature extractor was fetched too.
 _PREPROCESSING = ("tokenizer.json", "tokenizer_config.json", "vocab.*", "*.model", "preprocessor_config.json")
@@ -46,8 +46,30 @@ class Source:
     known_sha256: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class HubModel:
+    """A Hub id of which this machine has no copy.
+
+    Attributes:
+        name: `owner/name`.
+        revision: branch, tag or commit; None for the main branch.
+    """
+
+    name: str
+    revision: str | None
+
+
 def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> Source:
     """Find a checkpoint. What is on this machine comes first; the Hub is asked only for what is not.
+
+    Args, Raises: as for `locate`.
+    """
+    found = locate(model, revision=revision)
+    return found if isinstance(found, Source) else _local(_from_hub(found.name, found.revision), found.name)
+
+
+def locate(model: str | os.PathLike[str], *, revision: str | None = None) -> Source | HubModel:
+    """Find a checkpoint without asking the Hub: on this machine, in the Hub's cache too, or a Hub id to be asked for.
 
     Args:
         model: a folder, a .safetensors file, `embedded:NAME`, or a Hub id such as `owner/name`, or
@@ -56,7 +78,7 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
 
     Raises:
         ArgumentError: it is no path or Hub id, but say a model in memory.
-        SourceError: it leads nowhere, or the Hub cannot be reached, within seconds.
+        SourceError: it leads nowhere. Of `resolve` also: the Hub cannot be reached, within seconds.
     """
     name = place_name(model)
     path = Path(name)
@@ -69,10 +91,14 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
     hub_id, at, inside = name.partition("@")
     sound = _HUB_ID.fullmatch(hub_id) and (not at or _REVISION.fullmatch(inside))
     if not isinstance(model, str) or not sound or name.endswith(".safetensors"):
-        _refuse(f"{name!r} does not exist, and is no Hub id either", _GIVE_A_FOLDER)
+        _refuse(f"{name!r} does not exist, and is no Hub id either", GIVE_A_FOLDER)
     if at and revision is not None:
         _refuse(f"{name} names the revision {inside}, and {revision} was asked for beside it", "Leave one of them out")
-    return _local(_from_hub(hub_id, inside if at else revision), hub_id)
+    revision = inside if at else revision
+    cached = _cached(hub_id, revision)
+    if cached is not None and _is_complete(cached):
+        return _local(cached, hub_id)
+    return HubModel(hub_id, revision)
 
 
 def place_name(place: str | os.PathLike[str]) -> str:
@@ -118,6 +144,30 @@ def _embedded(name: str) -> Path:
 
 def _from_hub(name: str, revision: str | None) -> Path:
     try:
+        return _download(name, revision)
+    except SourceError:
+        raise
+    except Exception as error:  # each version of the client has its own transport, with its own errors
+        cached = _cached(name, revision)
+        if cached is not None and _has_weights(cached):
+            return cached
+        raise hub_error(name, revision, error) from error
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    try:
+        import huggingface_hub as hub
+
+        # The pattern only keeps a snapshot without, say, ONNX files from counting as incomplete.
+        return Path(
+            hub.snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=["config.json"])
+        )
+    except (ImportError, OSError, ValueError):
+        return None
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
         import huggingface_hub as hub
     except ImportError as error:
         raise SourceError(
@@ -125,28 +175,6 @@ def _from_hub(name: str, revision: str | None) -> Path:
             why="huggingface_hub is not installed",
             remedy="pip install huggingface_hub",
         ) from error
-    cached = _cached(hub, name, revision)
-    if cached is not None and _is_complete(cached):
-        return cached
-    try:
-        return _download(hub, name, revision)
-    except Exception as error:  # each version of the client has its own transport, with its own errors
-        if cached is not None and _has_weights(cached):
-            return cached
-        _refuse_hub(hub, name, revision, error)
-
-
-def _cached(hub: Any, name: str, revision: str | None) -> Path | None:
-    try:
-        # The pattern only keeps a snapshot without, say, ONNX files from counting as incomplete.
-        return Path(
-            hub.snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=["config.json"])
-        )
-    except (OSError, ValueError):
-        return None
-
-
-def _download(hub: Any, name: str, revision: str | None) -> Path:
     info = hub.HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
     files = _wanted([entry.rfilename for entry in info.siblings or ()])
     # By the revision's own name, not the commit: the cache then knows what the name stood for.
@@ -183,24 +211,6 @@ def _has_weights(folder: Path) -> bool:
     except CheckpointError:
         return False
     return all((folder / name).exists() for name in names or pickles[:1]) or (folder / pickles[1]).exists()
-
-
-def _refuse_hub(hub: Any, name: str, revision: str | None, error: Exception) -> NoReturn:
-    errors = hub.errors
-    at = f" at revision {revision}" if revision else ""
-    cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    if isinstance(error, errors.GatedRepoError):
-        what, remedy = f"{name} is gated", "Accept its terms on the Hub and log in with `hf auth login`"
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        what, remedy = f"There is no folder and no public model {name!r}", f"Check the name. {_GIVE_A_FOLDER}"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        what, remedy = f"{name} has no revision {revision!r}", "Check its branches, tags and commits"
-    elif isinstance(error, errors.HFValidationError):
-        what, remedy = f"{name!r} does not exist, and is no Hub id either", _GIVE_A_FOLDER
-    else:
-        what = f"There is no folder {name!r}, and the Hub cannot be reached for the model{at}"
-        remedy = f"Download it where there is a network (`hf download {name}`). {_GIVE_A_FOLDER}"
-    raise SourceError(what, why=cause, remedy=remedy) from error
 
 
 def _refuse(what: str, remedy: str) -> NoReturn:

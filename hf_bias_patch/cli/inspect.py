@@ -44,8 +44,10 @@ def inspect(
         _probe(model, revision, trust_remote_code, as_json, probe, values or plot is not None)
         return
     from hf_bias_patch.attention.inspect import inspect as look
+    from hf_bias_patch.cli.console import stderr
 
-    found = look(model, revision=revision)
+    with stderr().status(f"reading {model}"):
+        found = look(model, revision=revision)
     if plot is not None:
         from hf_bias_patch.attention.plot import draw
 
@@ -96,6 +98,8 @@ def _print(found: Inspection, values: bool) -> None:
     )
     for state, count in found.verdicts().items():
         console.print(f"  [{_COLOURS[state]}]{state:<9}[/] {count:>12,} parameters")
+    if found.received:
+        console.print(f"Read on the Hub, {nbytes(found.received)} of {nbytes(found.nbytes)}; nothing was downloaded.")
 
 
 def _sites(found: Inspection) -> tuple[Table, dict[str, str]]:

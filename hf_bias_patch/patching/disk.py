@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
@@ -19,6 +20,7 @@ from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files, stale_files
+from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.pickled import convert, is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve, sha256_of
 from hf_bias_patch.errors import PlanError
@@ -58,7 +60,7 @@ def plan(
     sites: Sequence[Site] | None = None,
     **fields: Any,
 ) -> Plan:
-    """Resolve a recipe against a checkpoint; writes nothing.
+    """Resolve a recipe against a checkpoint; writes nothing, and downloads no weights of one on the Hub.
 
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
@@ -72,7 +74,9 @@ def plan(
     """
     place_name(model)
     wanted = recipe_asked(recipe, fields)
-    checkpoint = open_model(resolve(model).path)
+    checkpoint = look(model).checkpoint
+    chosen = sites or find_sites(checkpoint.config, checkpoint.tensors)
+    checkpoint.prepare(name for site in chosen for slot in site.slots.values() for name in slot.vectors)
     return plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
 
 

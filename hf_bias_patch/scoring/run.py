@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from hf_bias_patch.scoring.collate import Collator, pad_id
 from hf_bias_patch.scoring.encode import Encoded, encode
 from hf_bias_patch.scoring.forms import Form, form_of, longest_input, require_form, unwrapped
@@ -186,6 +188,8 @@ def score(task: Task, given: Answers, dataset: Dataset, options: Options | None 
         decided = decide(task, list(given.predictions.values()))
         truth = dataset["references" if task.kind == "generation" else "label"][:]
         metrics = compute(task, decided, truth)
+        if task.kind == "classification":
+            metrics["loss"] = _label_loss(list(given.predictions.values()), truth)
     return Scores(
         task=task.name,
         version=task.version,
@@ -197,6 +201,11 @@ def score(task: Task, given: Answers, dataset: Dataset, options: Options | None 
         notes=given.notes,
         predictions=tuple(decided),
     )
+
+
+def _label_loss(logits: list[list[float]], labels: Sequence[int]) -> float:
+    """Mean negative log-likelihood of the right label, in nats: it tells models apart that decide the same."""
+    return float(torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels)))
 
 
 def _likelihood(given: Answers, dataset: Dataset, masked: Masked) -> dict[str, float]:

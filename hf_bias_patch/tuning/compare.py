@@ -150,24 +150,33 @@ def compare(settings: CompareSettings) -> Iterator[Running | Done]:
 
 def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float]) -> Iterator[str | Done]:
     """The names of an arm's runs, each as it begins; at last the arm."""
-    chosen: dict[float, float] = {}
+    scores: dict[float, dict[str, Any]] = {}
     problem = ""
     for rate in rates:
         yield f"rate-{rate:g}"
         try:
-            chosen[rate] = _main(_result(_run(settings, task, arm, f"rate-{rate:g}", rate, 0, validation_share=0.1)))
+            scores[rate] = _result(_run(settings, task, arm, f"rate-{rate:g}", rate, 0, validation_share=0.1))
         except TuneError as error:  # a rate may be too large; the others may do
             problem = str(error)
-    if not chosen:
+    if not scores:
         yield Done(task, arm, problem=problem)
         return
-    sign = 1 if load_task(task).greater_is_better else -1
-    best = max(chosen, key=lambda rate: sign * chosen[rate])
+    best = _best(scores, load_task(task).greater_is_better)
     results = []
     for seed in range(1, settings.seeds + 1):
         yield f"seed-{seed}"
         results.append(_result(_run(settings, task, arm, f"seed-{seed}", best, seed)))
-    yield Done(task, arm, best, chosen, tuple(results))
+    yield Done(task, arm, best, {rate: _main(score) for rate, score in scores.items()}, tuple(results))
+
+
+def _best(scores: Mapping[float, Mapping[str, Any]], greater: bool) -> float:
+    """The rate with the best main metric; of equal ones (none left the majority class, say) that of the least loss."""
+
+    def key(rate: float) -> tuple[float, float]:
+        main = _main(scores[rate])
+        return (main if greater else -main, -scores[rate]["metrics"].get("loss", 0.0))
+
+    return max(scores, key=key)
 
 
 def _run(

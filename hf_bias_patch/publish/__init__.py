@@ -1,0 +1,1 @@
+"""What is shared with others: models on the Hub, many at once."""
