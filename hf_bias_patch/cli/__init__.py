@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import typer
 
+from hf_bias_patch.cli.card import card
 from hf_bias_patch.cli.census import census
 from hf_bias_patch.cli.evaluate import evaluate
 from hf_bias_patch.cli.families import families
@@ -49,7 +50,7 @@ def _options(
     """Options before the command."""
 
 
-for command in (inspect, patch, verify, revert, families, evaluate, census):
+for command in (inspect, patch, verify, revert, families, evaluate, card, census):
     app.command()(command)
 add_late(app, "tune", "Train chosen biases on a task, with Accelerate.")
 add_late(app, "compare", "Train each of several choices with the same data and budget, and compare.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.cli.console import table as empty_table
-from hf_bias_patch.cli.tables import FLAGS
+from hf_bias_patch.patching.summary import FLAGS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,32 +7,23 @@ from typing import TYPE_CHECKING
 
 from hf_bias_patch.cli.console import nbytes
 from hf_bias_patch.cli.console import table as empty_table
+from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hf_bias_patch.patching.plan import Edit, Plan
+    from hf_bias_patch.patching.plan import Plan
 
-__all__ = ["FLAGS", "equal_line", "plan_lines"]
-
-FLAGS = {
-    "logits": "logits",
-    "hidden_states": "hidden states",
-    "attention_weights": "attention weights",
-    "with_dropout": "training with dropout",
-    "lora": "existing LoRA adapters",
-    "kv_cache": "existing KV caches",
-}
-_CARRIES = {"nothing": "cancels in softmax", "output": "output bias", "weight": "own weight", "norm": "norm bias"}
+__all__ = ["equal_line", "plan_lines"]
 
 
 def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     """A plan: its edits by kind, what they touch, what stays equal."""
-    groups = _by_label(plan)
+    groups = by_label(plan)
     columns = {
         "action": list(groups),
-        "goes to": [_CARRIES.get(edits[0].into or "", "") for edits in groups.values()],
-        "sites": [_places(edits) for edits in groups.values()],
+        "goes to": [CARRIES.get(edits[0].into or "", "") for edits in groups.values()],
+        "sites": [places(edits) for edits in groups.values()],
         "amplification": [_range([edit.amplification for edit in edits]) for edits in groups.values()],
         "conditioning": [_range([edit.conditioning for edit in edits]) for edits in groups.values()],
         "rounding loss": [_range([edit.loss for edit in edits]) for edits in groups.values()],
@@ -59,32 +50,6 @@ def equal_line(plan: Plan) -> str:
     same = ", ".join(name for flag, name in FLAGS.items() if flags[flag]) or "nothing"
     other = ", ".join(name for flag, name in FLAGS.items() if not flags[flag])
     return f"Stays equal: [green]{same}[/]." + (f" Not: [yellow]{other}[/]." if other else "")
-
-
-def _by_label(plan: Plan) -> dict[str, list[Edit]]:
-    groups: dict[str, list[Edit]] = {}
-    for edit in plan.edits:
-        groups.setdefault(edit.label, []).append(edit)
-    return groups
-
-
-def _places(edits: list[Edit]) -> str:
-    """Site names, their layers joined: `encoder self 0-5`."""
-    groups: dict[str, list[int]] = {}
-    for edit in edits:
-        stack, layer, kind = edit.site.split(".")
-        groups.setdefault(f"{stack} {kind}", []).append(int(layer))
-    return ", ".join(f"{name} {_runs(layers)}" for name, layers in groups.items())
-
-
-def _runs(numbers: list[int]) -> str:
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _range(values: list[float | None]) -> str:

@@ -233,7 +233,7 @@ def keep_old_files(folder: Path, names: Iterable[str], undo: UndoWriter) -> tupl
     Returns:
         Those of `names` that the folder does not have.
     """
-    side = [f"{SIDE_FOLDER}/{path.name}" for path in (folder / SIDE_FOLDER).glob("*")]
+    side = [path.relative_to(folder).as_posix() for path in (folder / SIDE_FOLDER).rglob("*") if path.is_file()]
     changing = dict.fromkeys([*names, *sorted(side)])
     for name in changing:
         if (folder / name).exists():

@@ -21,6 +21,7 @@ from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
 from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patching.base_card import readme_of_source
 from hf_bias_patch.patching.record import UNDO, source_sha256
 from hf_bias_patch.patching.undo import Undo
 
@@ -122,9 +123,12 @@ def _in_place(checkpoint: Checkpoint, undo: Undo) -> None:
         )
         for name in undo.manifest.tensors
     ]
-    side = {path.relative_to(folder).as_posix(): None for path in (folder / SIDE_FOLDER).glob("*")}
-    replace: dict[str, bytes | None] = {**side, **dict.fromkeys(undo.manifest.created), **undo.files()}
-    edit_in_place(folder, edits, replace)
+    side = {path.relative_to(folder).as_posix(): None for path in (folder / SIDE_FOLDER).rglob("*") if path.is_file()}
+    replace: dict[str, bytes | None] = {**readme_of_source(folder), **side, **dict.fromkeys(undo.manifest.created)}
+    edit_in_place(folder, edits, replace | undo.files())
+    for left in sorted((folder / SIDE_FOLDER).rglob("*"), reverse=True):
+        if left.is_dir() and not any(left.iterdir()):
+            left.rmdir()
     if not any((folder / SIDE_FOLDER).iterdir()):
         (folder / SIDE_FOLDER).rmdir()
 
@@ -166,10 +170,10 @@ def _copy(
     inputs: tuple[Path, ...] | None = None,
 ) -> None:
     weights = {*checkpoint.files, *([checkpoint.index_name] if checkpoint.index_name else [])}
-    files = undo.files()
-    kept = [
-        path for path in companion_files(checkpoint.folder, weights) if path.as_posix() not in undo.manifest.created
-    ]
+    readme = readme_of_source(checkpoint.folder)
+    files = {name: content for name, content in readme.items() if content is not None} | undo.files()
+    made = {*undo.manifest.created, *readme}
+    kept = [path for path in companion_files(checkpoint.folder, weights) if path.as_posix() not in made]
     given = (checkpoint.folder,) if inputs is None else inputs
     with new_folder(out, overwrite=overwrite, inputs=given) as folder:
         for path in kept:

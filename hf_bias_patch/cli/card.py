@@ -1,0 +1,34 @@
+"""`hf-bias-patch card`: a variant's README.md, made from the facts beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["card"]
+
+
+def card(
+    variant: Annotated[Path, typer.Argument(help="A variant's folder.", metavar="VARIANT")],
+    base_model: Annotated[
+        str | None, typer.Option(help="Hub id of the base, where the variant was made from a local copy.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Scores to state, as `evaluate --json` prints them; kept beside the variant."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--print", help="Print the card instead of writing it.")] = False,
+) -> None:
+    """Write a variant's card for the Hub: what was changed, why that is safe, what was measured, how to load it."""
+    from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.publish.card import render, write_card
+    from hf_bias_patch.publish.facts import add_results, read_facts
+
+    if show:
+        typer.echo(render(read_facts(variant), base_model), nl=False)
+        return
+    add_results(variant, results or ())
+    written = write_card(variant, base_model)
+    stdout().print(f"Written: [bold]{written}[/]", soft_wrap=True)

@@ -1,0 +1,36 @@
+"""A variant's README.md: ours once a card was written, and then that of its source is kept aside."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
+from hf_bias_patch.patching.record import PLAN
+
+__all__ = ["BASE_CARD", "CARD", "base_card", "mark_of", "readme_of_source"]
+
+CARD = "README.md"
+BASE_CARD = f"{SIDE_FOLDER}/base_card.md"
+
+
+def mark_of(folder: Path) -> str:
+    """The line by which a card is known as that of this variant: a copy in another variant is that one's base's."""
+    return f"<!-- Made by `hf-bias-patch card` from plan {hashlib.sha256((folder / PLAN).read_bytes()).hexdigest()} -->"
+
+
+def base_card(folder: Path) -> bytes | None:
+    """The README.md of what a variant was made from; None if it had none."""
+    if (folder / BASE_CARD).is_file():
+        return (folder / BASE_CARD).read_bytes()
+    return None if _is_ours(folder) or not (folder / CARD).is_file() else (folder / CARD).read_bytes()
+
+
+def readme_of_source(folder: Path) -> dict[str, bytes | None]:
+    """What a revert puts in the place of a card: README.md → its old content, or None. Empty if no card was written."""
+    return {CARD: base_card(folder)} if _is_ours(folder) else {}
+
+
+def _is_ours(folder: Path) -> bool:
+    card = folder / CARD
+    return (folder / PLAN).is_file() and card.is_file() and mark_of(folder).encode() in card.read_bytes()

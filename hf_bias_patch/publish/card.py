@@ -1,0 +1,205 @@
+"""A variant's card: README.md made from the facts beside it. No figure in it is typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.errors import TargetError
+from hf_bias_patch.evidence.certificate import Certificate, Figure
+from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card
+from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
+from hf_bias_patch.publish.facts import Facts, read_facts
+from hf_bias_patch.publish.metadata import metadata
+
+__all__ = ["render", "write_card"]
+
+_PAPER = """@article{namazifar2023role,
+  title   = {Role of Bias Terms in Dot-Product Attention},
+  author  = {Namazifar, Mahdi and Hazarika, Devamanyu and Hakkani-Tur, Dilek},
+  journal = {arXiv preprint arXiv:2302.08626},
+  year    = {2023}
+}"""
+
+
+def write_card(folder: Path, base_model: str | None = None) -> Path:
+    """Write README.md into a variant's folder; a card of the base that stands there is kept aside first.
+
+    Args:
+        folder: of a variant.
+        base_model: Hub id of the base, where the variant was made from a local copy.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: the folder holds no variant.
+        TargetError: it cannot be written.
+    """
+    text = render(read_facts(folder), base_model)
+    before = base_card(folder)
+    try:
+        if before is not None:
+            replace_file(folder / BASE_CARD, before)
+        replace_file(folder / CARD, text.encode())
+    except OSError as error:
+        raise TargetError(f"{folder / CARD} cannot be written", why=error.strerror or str(error)) from error
+    return folder / CARD
+
+
+def render(facts: Facts, base_model: str | None = None) -> str:
+    """The card as Markdown, front matter first. Needs no network, and is the same for the same facts."""
+    parts = [
+        f"---\n{metadata(facts, base_model)}---",
+        facts.mark,
+        *_opening(facts, base_model),
+        *_changes(facts),
+        *_equal(facts.certificate),
+        *_measured(facts.certificate),
+        *_results(facts),
+        *_use(facts),
+        *_limits(facts),
+        f"## Citation\n\n```bibtex\n{_PAPER}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _opening(facts: Facts, base_model: str | None) -> Iterable[str]:
+    base = _base(facts, base_model)
+    if facts.plan.lossy:
+        yield f"**This model computes something else than {base}, on purpose: needed biases were taken away or replaced.**"
+    yield f"# {facts.name}"
+    gone = dict.fromkeys(edit.slot.projection for edit in facts.plan.edits if edit.removes)
+    without = f" without the {_and(gone)} biases of its attention" if gone else ""
+    yield f"{base}{without}, made by hf_bias_patch."
+    if facts.certificate is None:
+        yield "Nothing was measured: there is no certificate."
+    elif facts.certificate.passed:
+        yield f"It computes what its base computes: {_headline(facts.certificate)}"
+
+
+def _changes(facts: Facts) -> Iterable[str]:
+    yield "## What was changed"
+    rows = []
+    for label, edits in by_label(facts.plan).items():
+        reasons = "; ".join(dict.fromkeys(edit.slot.verdict.reason for edit in edits if edit.slot.verdict.reason))
+        where = CARRIES.get(edits[0].into or "", "nowhere" if edits[0].removes else "stays")
+        rows.append((label, where, places(edits), str(len(edits)), reasons))
+    yield _table(("action", "where the bias went", "sites", "biases", "verdict"), rows)
+    touched = sum(facts.plan.touched.values())
+    yield (
+        f"{len(facts.plan.touched)} of the checkpoint's tensors were touched ({touched:,} bytes), "
+        f"{len(facts.plan.absent)} left the file; all others are those of the base, byte for byte."
+    )
+
+
+def _equal(certificate: Certificate | None) -> Iterable[str]:
+    if certificate is None or not certificate.equal:
+        return
+    yield "## What stays equal"
+    rows = [
+        (
+            FLAGS.get(claim.flag, claim.flag),
+            "yes" if claim.claimed else "no",
+            "not measured" if claim.error is None else f"{claim.error:.1e}",
+        )
+        for claim in certificate.equal
+    ]
+    yield _table(("", "stays equal", "largest relative change, in float64"), rows)
+
+
+def _measured(certificate: Certificate | None) -> Iterable[str]:
+    if certificate is None:
+        return
+    yield "## Certificate"
+    rows = [(f"algebra, float64, {run.where}", *_figure(figure)) for run in certificate.runs for figure in run.algebra]
+    rows += [
+        (f"deployed, {certificate.dtype}, {run.where}", *_figure(figure))
+        for run in certificate.runs
+        for figure in run.deployed
+    ]
+    yield _table(("figure", "output", "error", "noise floor", "bound"), rows)
+    verdict = "It passes" if certificate.passed else f"It does not pass: {'; '.join(certificate.reasons)}"
+    yield (
+        f"{verdict}. {certificate.comparisons:,} numbers were compared; {certificate.tolerance_from}. "
+        "All evidence is in `bias_patch/certificate.json`."
+    )
+
+
+def _results(facts: Facts) -> Iterable[str]:
+    if not facts.results:
+        return
+    yield "## Scores"
+    rows = [
+        (result["task"], str(result.get("rows", "")), name, f"{value:.2f}")
+        for result in facts.results
+        for name, value in result["metrics"].items()
+    ]
+    yield _table(("task", "rows", "metric", "value"), rows)
+
+
+def _use(facts: Facts) -> Iterable[str]:
+    yield "## How to load it"
+    auto = _auto_class(facts.config)
+    trust = ", trust_remote_code=True" if facts.absent else ""
+    if facts.absent:
+        yield "The biases are not in the file, so it brings a small loader (`modeling_bias_patch.py`):"
+    yield (f'```python\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("{facts.name}"{trust})\n```')
+    yield (
+        f"`hf-bias-patch verify {facts.name} --against {facts.source.get('name', 'BASE')}` measures it again, and "
+        f"`hf-bias-patch revert {facts.name} OUT` gives back the base's weights, bit for bit."
+    )
+
+
+def _limits(facts: Facts) -> Iterable[str]:
+    yield "## Limits"
+    lines = ["Equal means: of the same outputs up to rounding, in evaluation. What does not stay equal stands above."]
+    lines += list(facts.certificate.notes) if facts.certificate else []
+    if licence := facts.base_card.get("license"):
+        lines.append(f"The base's licence ({licence}) holds for this model too.")
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _and(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _headline(certificate: Certificate) -> str:
+    figure = certificate.deployed
+    assert figure is not None, "a certificate that passes has compared something"
+    floor = "" if figure.floor is None else f"; the base's own rounding makes {figure.floor:.2g}"
+    return f"in {certificate.dtype} its largest relative error is {figure.error:.2g}{floor}."
+
+
+def _base(facts: Facts, base_model: str | None) -> str:
+    name = base_model or str(facts.source.get("name", "a checkpoint"))
+    revision = facts.source.get("revision")
+    if "/" in name and not name.startswith(("/", ".")):
+        at = f" at commit `{revision[:12]}`" if revision else ""
+        return f"[{name}](https://hf.co/{name}){at}"
+    return f"`{name}`"
+
+
+def _auto_class(config: Any) -> str:
+    named = (config.get("architectures") or [""])[0]
+    heads = {
+        "ForMaskedLM": "AutoModelForMaskedLM",
+        "LMHeadModel": "AutoModelForCausalLM",
+        "ForCausalLM": "AutoModelForCausalLM",
+        "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+        "ForSequenceClassification": "AutoModelForSequenceClassification",
+    }
+    return next((auto for ending, auto in heads.items() if named.endswith(ending)), "AutoModel")
+
+
+def _figure(figure: Figure) -> tuple[str, ...]:
+    floor = "" if figure.floor is None else f"{figure.floor:.2g}"
+    return figure.output, f"{figure.error:.2g}", floor, f"{figure.bound:.2g}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

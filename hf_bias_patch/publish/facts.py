@@ -1,0 +1,124 @@
+"""What a variant's folder says of it: the plan, the certificate, its source, scores, and the card of its base."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_bias_patch.checkpoint.checkpoint import open_model
+from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
+from hf_bias_patch.errors import CheckpointError, TargetError
+from hf_bias_patch.evidence.certificate import Certificate
+from hf_bias_patch.patching.base_card import base_card, mark_of
+from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.record import CERTIFICATE, PLAN, block_of
+
+__all__ = ["RESULTS", "Facts", "add_results", "read_facts"]
+
+RESULTS = f"{SIDE_FOLDER}/results"
+"""Scores of the variant, as `hf-bias-patch evaluate --json` prints them, one file each."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a card states.
+
+    Attributes:
+        name: of the folder.
+        mark: by which its card is known as its own.
+        config: config.json.
+        plan: what was done.
+        certificate: what was measured; None if nothing was.
+        source: `name`, `revision` and `sha256` of what was patched, as config.json has them.
+        parameters: of the variant.
+        base_card: front matter of the base's card; empty if it had none.
+        results: scores.
+    """
+
+    name: str
+    mark: str
+    config: Mapping[str, Any]
+    plan: Plan
+    certificate: Certificate | None
+    source: Mapping[str, Any]
+    parameters: int
+    base_card: Mapping[str, Any]
+    results: tuple[dict[str, Any], ...]
+
+    @property
+    def absent(self) -> bool:
+        """Whether biases left the file, so that the checkpoint needs its own loader."""
+        return bool(self.plan.absent)
+
+
+def read_facts(folder: Path) -> Facts:
+    """Read a variant's facts.
+
+    Raises:
+        CheckpointError: the folder holds no variant, or a file of it is damaged.
+    """
+    checkpoint = open_model(folder)
+    block = block_of(checkpoint.config)
+    if not block or not (folder / PLAN).is_file():
+        raise CheckpointError(
+            f"{folder} is no variant", why=f"It has no {PLAN}", remedy="Make one with `hf-bias-patch patch MODEL OUT`"
+        )
+    certificate = folder / CERTIFICATE
+    return Facts(
+        name=folder.resolve().name,
+        mark=mark_of(folder),
+        config=checkpoint.config,
+        plan=Plan.loads((folder / PLAN).read_bytes(), folder / PLAN),
+        certificate=Certificate.loads(certificate.read_bytes(), certificate) if certificate.is_file() else None,
+        source=block.get("source", {}),
+        parameters=checkpoint.parameters,
+        base_card=_front_matter((base_card(folder) or b"").decode("utf-8", "replace")),
+        results=tuple(_result(path) for path in sorted((folder / RESULTS).glob("*.json"))),
+    )
+
+
+def add_results(folder: Path, paths: Iterable[Path]) -> None:
+    """Keep scores beside a variant, one file a task; those that were there of the same task go.
+
+    Raises:
+        CheckpointError: a file holds no scores, or the folder no variant; nothing is kept.
+        TargetError: they cannot be written.
+    """
+    read_facts(folder)
+    found = [_result(path) for path in paths]
+    try:
+        for result in found:
+            (folder / RESULTS).mkdir(exist_ok=True)
+            name = re.sub(r"[^\w.-]+", "-", result["task"])
+            replace_file(folder / RESULTS / f"{name}.json", (json.dumps(result, indent=2) + "\n").encode())
+    except OSError as error:
+        raise TargetError(f"{folder / RESULTS} cannot be written", why=error.strerror or str(error)) from error
+
+
+def _front_matter(card: str) -> dict[str, Any]:
+    """The YAML between the first two lines of `---`; empty if there is none, or none that is a mapping."""
+    if not card.startswith("---\n"):
+        return {}
+    try:
+        found = yaml.safe_load(card[4:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        metrics = {str(name): float(value) for name, value in found["metrics"].items()}
+        return {**found, "task": str(found["task"]), "metrics": metrics}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"{path} holds no scores", remedy="Write it with `hf-bias-patch evaluate VARIANT --task TASK --json`"
+        ) from None

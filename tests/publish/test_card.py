@@ -1,0 +1,148 @@
+"""A variant's card: held to the facts beside it, and taken back with the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from hf_bias_patch import patch, revert, verify
+from hf_bias_patch.cli import app
+from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.publish.card import write_card
+from hf_bias_patch.publish.facts import add_results, read_facts
+
+Saved = Callable[..., Path]
+Tree = Callable[[Path], dict[str, str]]
+
+BASE_CARD = "---\nlicense: mit\nlanguage: [en]\ntags: [mine]\npipeline_tag: fill-mask\nmodel-index: []\n---\n# Base\n"
+
+
+@pytest.fixture
+def source(saved: Saved, tmp_path: Path) -> Path:
+    """A checkpoint with a card of its own."""
+    shutil.copytree(saved("bert"), tmp_path / "source")
+    (tmp_path / "source" / "README.md").write_text(BASE_CARD)
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def variant(source: Path, tmp_path: Path) -> Path:
+    """Patched, and measured."""
+    patch(source, tmp_path / "variant", fold="key,value")
+    verify(tmp_path / "variant", source)
+    return tmp_path / "variant"
+
+
+def _matter(card: str) -> dict[str, object]:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_every_figure_is_the_certificates(variant: Path) -> None:
+    text = write_card(variant).read_text()
+    certificate = json.loads((variant / "bias_patch" / "certificate.json").read_text())
+    for run in certificate["runs"]:
+        for figure in (*run["algebra"], *run["deployed"]):
+            assert f"| {figure['output']} | {figure['error']:.2g} |" in text and f"{figure['bound']:.2g} |" in text
+    for claim in certificate["equal"]:
+        assert claim["error"] is None or f"{claim['error']:.1e}" in text
+    assert f"{certificate['comparisons']:,} numbers" in text and "It computes what its base computes" in text
+    assert "without the key and value biases" in text and "softmax cancels" in text and "AutoModel" in text
+    assert "Lossy" not in text and "trust_remote_code" not in text
+
+
+def test_a_card_follows_the_certificate(variant: Path) -> None:
+    path = variant / "bias_patch" / "certificate.json"
+    certificate = json.loads(path.read_text())
+    certificate["runs"][0]["deployed"][0]["error"] = 0.75
+    path.write_text(json.dumps(certificate))
+    text = write_card(variant).read_text()
+    assert "It does not pass" in text and "| 0.75 |" in text and "computes what its base computes" not in text
+    path.unlink()
+    assert "there is no certificate" in write_card(variant).read_text()
+
+
+def test_the_front_matter_is_the_hubs(variant: Path) -> None:
+    matter = _matter(write_card(variant, "owner/base").read_text())
+    assert matter["base_model"] == "owner/base" and matter["base_model_relation"] == "finetune"
+    assert (matter["license"], matter["language"], matter["pipeline_tag"]) == ("mit", ["en"], "fill-mask")
+    assert matter["library_name"] == "transformers" and {"hf-bias-patch", "bert", "mine"} <= set(matter["tags"])
+    assert "model-index" not in matter and "metrics" not in matter
+    assert "base_model" not in _matter(write_card(variant).read_text())  # a folder is no Hub id
+
+
+def test_a_card_is_the_same_again_and_keeps_the_bases(variant: Path) -> None:
+    first = write_card(variant).read_bytes()
+    assert (variant / "bias_patch" / "base_card.md").read_text() == BASE_CARD
+    assert write_card(variant).read_bytes() == first
+    assert (variant / "bias_patch" / "base_card.md").read_text() == BASE_CARD
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("had_card", [False, True])
+def test_a_revert_takes_the_card_back(source: Path, tmp_path: Path, tree: Tree, in_place: bool, had_card: bool) -> None:
+    if not had_card:
+        (source / "README.md").unlink()
+    before, variant = tree(source), tmp_path / "variant"
+    patch(source, variant, fold="key")
+    scores = tmp_path / "scores.json"
+    scores.write_text('{"task": "embedded:letters", "metrics": {"perplexity": 3.5}}')
+    add_results(variant, [scores])
+    write_card(variant)
+    revert(variant, None if in_place else tmp_path / "again")
+    assert tree(variant if in_place else tmp_path / "again") == before
+
+
+def test_cards_of_a_chain_are_told_apart(source: Path, tmp_path: Path, tree: Tree) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    patch(source, first, fold="key")
+    write_card(first)
+    before = tree(first)
+    patch(first, second, fold="value")
+    write_card(second)
+    assert (second / "bias_patch" / "base_card.md").read_bytes() == (first / "README.md").read_bytes()
+    assert _matter((second / "README.md").read_text())["license"] == "mit"
+    revert(second)
+    assert tree(second) == before
+    revert(second)
+    assert tree(second) == tree(source)
+
+
+def test_scores_are_stated(variant: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({"task": "sst2", "rows": 872, "metrics": {"accuracy": 79.128, "loss": 0.44}}))
+    add_results(variant, [scores])
+    text = write_card(variant).read_text()
+    assert "| sst2 | 872 | accuracy | 79.13 |" in text and _matter(text)["metrics"] == ["accuracy"]
+    for bad in ('{"task": "x"}', "[]", "no json", '{"task": "x", "metrics": {"a": "b"}}'):
+        scores.write_text(bad)
+        with pytest.raises(CheckpointError, match="holds no scores"):
+            add_results(variant, [scores])
+    assert [path.name for path in (variant / "bias_patch" / "results").iterdir()] == ["sst2.json"]
+
+
+def test_what_is_lossy_says_so_first(source: Path, tmp_path: Path) -> None:
+    patch(source, tmp_path / "variant", drop="value")
+    body = write_card(tmp_path / "variant").read_text().split("-->\n")[1].strip()
+    assert body.startswith("**This model computes something else than")
+
+
+def test_absent_biases_need_the_loader(source: Path, tmp_path: Path) -> None:
+    patch(source, tmp_path / "variant", fold="key,value", storage="absent")
+    text = write_card(tmp_path / "variant").read_text()
+    assert "trust_remote_code=True" in text and "modeling_bias_patch.py" in text
+
+
+def test_on_the_command_line(variant: Path, source: Path) -> None:
+    shown = CliRunner().invoke(app, ["card", str(variant), "--print", "--base-model", "owner/base"])
+    assert shown.exit_code == 0 and (variant / "README.md").read_text() == BASE_CARD
+    done = CliRunner().invoke(app, ["card", str(variant), "--base-model", "owner/base"])
+    assert done.exit_code == 0 and (variant / "README.md").read_text() == shown.output
+    assert isinstance(CliRunner().invoke(app, ["card", str(source)]).exception, CheckpointError)
+    with pytest.raises(CheckpointError, match="is no variant"):
+        read_facts(source)
