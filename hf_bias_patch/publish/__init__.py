@@ -1,1 +1,1 @@
-"""What is shared with others: models on the Hub, many at once."""
+"""What is shared with others: cards of variants, and models on the Hub, many at once."""

@@ -69,7 +69,7 @@ def render(facts: Facts, base_model: str | None = None) -> str:
 def _opening(facts: Facts, base_model: str | None) -> Iterable[str]:
     base = _base(facts, base_model)
     if facts.plan.lossy:
-        yield f"**This model computes something else than {base}, on purpose: needed biases were taken away or replaced.**"
+        yield f"**This model computes something else than {base}, on purpose: needed biases are gone or replaced.**"
     yield f"# {facts.name}"
     gone = dict.fromkeys(edit.slot.projection for edit in facts.plan.edits if edit.removes)
     without = f" without the {_and(gone)} biases of its attention" if gone else ""

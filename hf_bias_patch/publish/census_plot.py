@@ -42,7 +42,8 @@ def draw(entries: Sequence[Entry], path: Path) -> bool:
             if entry.family in families and (norm := _median(entry, verdict)) is not None
         ]
         if points:
-            axes.scatter(*zip(*points, strict=True), color=colour, alpha=0.7, s=24, label=verdict)
+            norms, lines = zip(*points, strict=True)
+            axes.scatter(norms, lines, color=colour, alpha=0.7, s=24, label=verdict)
     axes.set_yticks(range(len(families)), families)
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=1e-3)
