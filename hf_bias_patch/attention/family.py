@@ -28,6 +28,7 @@ __all__ = [
     "Trap",
     "families",
     "family_of",
+    "is_known",
     "model_types",
 ]
 
@@ -265,6 +266,11 @@ def families() -> tuple[Family, ...]:
 def model_types() -> tuple[str, ...]:
     """Every model type with a family, sorted."""
     return tuple(sorted(_families()))
+
+
+def is_known(model_type: object) -> bool:
+    """Whether a model type has a family."""
+    return isinstance(model_type, str) and _find(model_type) is not None
 
 
 def family_of(config: Mapping[str, Any]) -> Family:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_bias_patch.attention.family import Family, Tower, family_of, model_types
+from hf_bias_patch.attention.family import Family, Tower, family_of, is_known
 from hf_bias_patch.attention.likeness import hint
 from hf_bias_patch.attention.places import KINDS, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder
@@ -27,7 +27,7 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
         FamilyError: no family covers the config.
         CheckpointError: the tensors are not those the config describes.
     """
-    if config.get("model_type") and config["model_type"] not in model_types():
+    if config.get("model_type") and not is_known(config["model_type"]):
         _refuse_unknown(config["model_type"], tensors)
     found = tuple(_sites(config, tensors, Scope(), "", Memory()))
     if not found:

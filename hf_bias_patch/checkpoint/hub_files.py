@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hf_bias_patch.checkpoint.hub_errors import hub_error
@@ -52,6 +53,13 @@ class HubFiles:
     sha256: Mapping[str, str]
     received: int = 0
     _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    @cached_property
+    def _headers(self) -> dict[str, str]:
+        """Of every request, the token of who is logged in among them; found out once, for it takes reading files."""
+        from huggingface_hub.utils import build_hf_headers
+
+        return build_hf_headers()
 
     def small(self, name: str) -> bytes:
         """A whole file that is no weight file.
@@ -101,13 +109,13 @@ class HubFiles:
 
     def _stream(self, part: Part, had: int) -> Iterator[bytes]:
         import huggingface_hub as hub
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+        from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff
 
         start, left = part.start + had, part.stop - part.start - had
         if not left:
             return
         url = hub.hf_hub_url(self.model, part.name, revision=self.commit)
-        headers = build_hf_headers() | {"Range": f"bytes={start}-{part.stop - 1}", "Accept-Encoding": "identity"}
+        headers = self._headers | {"Range": f"bytes={start}-{part.stop - 1}", "Accept-Encoding": "identity"}
         with http_stream_backoff("GET", url, headers=headers, timeout=_TIMEOUT, max_retries=3) as response:
             hf_raise_for_status(response)
             whole = response.status_code == 200 and start == 0 and part.stop == self.sizes[part.name]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+from hf_bias_patch import inspect
+from hf_bias_patch.attention import family as family_module
 from hf_bias_patch.attention.family import family_of, model_types
 from hf_bias_patch.attention.layout import ORDERS
 from hf_bias_patch.attention.sites import PROJECTIONS
@@ -97,3 +101,12 @@ def test_an_unhandled_value_is_named_and_a_missing_one_is_the_default() -> None:
 def test_a_model_type_that_is_no_name_is_refused(model_type: object) -> None:
     with pytest.raises(FamilyError, match=re.escape(f"No family covers the model type {model_type!r}")):
         family_of({"model_type": model_type})
+
+
+def test_only_the_files_that_name_the_type_are_parsed(saved: Callable[..., Path]) -> None:
+    """All of them take 0.3 s, which nobody who looks at one checkpoint should wait for."""
+    for cached in (family_module._families, family_module._find, family_module._parse):
+        cached.cache_clear()
+    inspect(saved("gpt2"))
+    assert not family_module._families.cache_info().currsize
+    assert 1 <= family_module._parse.cache_info().currsize < 10

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +17,16 @@ from hf_bias_patch.checkpoint import source as source_module
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import SourceError
+from tests.hub.server import Hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+EXTRAS = {
+    "README.md": "#",
+    "tokenizer.json": "{}",
+    "onnx/model.onnx": "large",
+    "pytorch_model.bin": "large",
+    "tf_model.h5": "large",
+}
 
 
 def test_local_places(make_scene: Any, make_folder: Callable[..., Path]) -> None:
@@ -106,87 +110,25 @@ def test_a_snapshot_of_the_cache_tells_commit_and_hashes(tmp_path: Path) -> None
 # --- the Hub ------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Hub:
-    """Repositories by id, each file name to content; and what was asked for."""
-
-    repos: dict[str, dict[str, bytes]]
-    port: int = 0
-    asked: list[str] = field(default_factory=list)
-
-    def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
-        path = request.path.split("?")[0].lstrip("/")
-        self.asked.append(path)
-        name = "/".join(path.removeprefix("api/models/").split("/")[:2])
-        rest = path.removeprefix("api/models/").removeprefix(name).strip("/").split("/")
-        if name == "owner/gated":
-            self.send(request, 403, b"{}", {"X-Error-Code": "GatedRepo"}, body)
-        elif name not in self.repos:
-            self.send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
-        elif rest[0] in ("revision", "resolve", "tree") and rest[1] not in ("main", COMMIT):
-            self.send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
-        elif rest[0] == "resolve":
-            content = self.repos[name]["/".join(rest[2:])]
-            etag = hashlib.sha256(content).hexdigest() if len(content) > 500 else hashlib.sha1(content).hexdigest()
-            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-            self.send(request, 200, content, headers, body)
-        elif rest[0] == "tree":
-            tree = [
-                {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for file, content in self.repos[name].items()
-            ]
-            self.send(request, 200, json.dumps(tree).encode(), {}, body)
-        else:
-            siblings = [{"rfilename": file} for file in self.repos[name]]
-            info = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
-            self.send(request, 200, json.dumps(info).encode(), {}, body)
-
-    @staticmethod
-    def send(request: BaseHTTPRequestHandler, code: int, content: bytes, headers: dict[str, str], body: bool) -> None:
-        request.send_response(code)
-        for key, value in {**headers, "Content-Length": str(len(content))}.items():
-            request.send_header(key, value)
-        request.end_headers()
-        if body:
-            request.wfile.write(content)
-
-
 @pytest.fixture
 def hub(make_folder: Callable[..., Path]) -> Iterator[Hub]:
-    whole, parts = make_folder("whole"), make_folder("parts", shards=2)
-    extras = {
-        "README.md": b"#",
-        "tokenizer.json": b"{}",
-        "onnx/model.onnx": b"large",
-        "pytorch_model.bin": b"large",
-        "tf_model.h5": b"large",
-    }
-    hub = Hub(
-        {
-            "owner/whole": {**{path.name: path.read_bytes() for path in whole.iterdir()}, **extras},
-            "owner/parts": {**{path.name: path.read_bytes() for path in parts.iterdir()}, **extras},
-            "owner/pickled": {"config.json": b"{}", **extras},
-        }
-    )
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hub.answer(self, True)
-
-        def do_HEAD(self) -> None:
-            hub.answer(self, False)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    hub = Hub()
+    for name, folder in (("whole", make_folder("whole")), ("parts", make_folder("parts", shards=2))):
+        _add_extras(folder)
+        hub.add(f"owner/{name}", folder)
+    pickled = make_folder("pickled")
+    (pickled / "model.safetensors").unlink()
+    _add_extras(pickled)
+    hub.add("owner/pickled", pickled)
+    hub.add("owner/gated", pickled, gated=True)
     yield hub
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    hub.stop()
+
+
+def _add_extras(folder: Path) -> None:
+    (folder / "onnx").mkdir()
+    for name, content in EXTRAS.items():
+        (folder / name).write_text(content)
 
 
 CHILD = """
@@ -208,10 +150,10 @@ for name, revision in json.loads(sys.argv[1]):
 def ask(tmp_path: Path, run_python: Callable[..., list[str]]) -> Callable[..., list[Any]]:
     """Resolve names in a child: huggingface_hub reads where its Hub and its cache are when it is imported."""
 
-    def ask(port: int, *names: str | tuple[str, str], offline: bool = False) -> list[Any]:
+    def ask(url: str, *names: str | tuple[str, str], offline: bool = False) -> list[Any]:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE"))}
         environment |= {
-            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+            "HF_ENDPOINT": url,
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -229,8 +171,8 @@ COMPANIONS = ["README.md", "config.json", "tokenizer.json"]
 
 
 def test_a_hub_id_is_downloaded_once_and_without_the_rest(hub: Hub, ask: Callable[..., list[Any]]) -> None:
-    (whole, _), (parts, _), (pickled, _) = ask(hub.port, "owner/whole", "owner/parts@main", "owner/pickled")
-    assert whole[1] == parts[1] == COMMIT
+    (whole, _), (parts, _), (pickled, _) = ask(hub.url, "owner/whole", "owner/parts@main", "owner/pickled")
+    assert whole[1] == hub.repos["owner/whole"].commits[-1][0] and parts[1] == hub.repos["owner/parts"].commits[-1][0]
     assert whole[3] == [*COMPANIONS[:2], "model.safetensors", COMPANIONS[2]]
     assert [file for file in parts[3] if "safetensors" in file] == [
         "model-00001-of-00002.safetensors",
@@ -238,33 +180,32 @@ def test_a_hub_id_is_downloaded_once_and_without_the_rest(hub: Hub, ask: Callabl
         "model.safetensors.index.json",
     ]
     assert pickled[3] == [COMPANIONS[0], COMPANIONS[1], "pytorch_model.bin", COMPANIONS[2]]
-    assert not any("onnx" in path or path.endswith(".h5") for path in hub.asked)
+    assert not any("onnx" in request.path or request.path.endswith(".h5") for request in hub.requests)
     # The cache is enough from now on: not one more request, and no network needed.
-    count = len(hub.asked)
+    count = len(hub.requests)
     for offline in (False, True):
-        again = ask(hub.port, "owner/whole", "owner/parts", "owner/pickled", offline=offline)
+        again = ask(hub.url, "owner/whole", "owner/parts", "owner/pickled", offline=offline)
         assert [answer[3] for answer, _ in again] == [whole[3], parts[3], pickled[3]]
-    assert len(hub.asked) == count
+    assert len(hub.requests) == count
     opened = open_checkpoint(whole[0])
     assert opened.tensors
-    content = hub.repos["owner/whole"]["model.safetensors"]
-    assert whole[2]["model.safetensors"] == hashlib.sha256(content).hexdigest()
+    assert whole[2] == {"model.safetensors": hub.repos["owner/whole"].commits[-1][1]["model.safetensors"].sha256}
 
 
 def test_half_a_model_in_the_cache_is_completed(hub: Hub, ask: Callable[..., list[Any]], tmp_path: Path) -> None:
     """As AutoModel leaves it: without the tokenizer, which a variant needs. Without a network, it has to do."""
-    ((whole, _),) = ask(hub.port, "owner/whole")
+    ((whole, _),) = ask(hub.url, "owner/whole")
     Path(whole[0], "tokenizer.json").unlink()
     for listing in tmp_path.rglob("trees/*.json"):
         listing.unlink()
-    ((answer, _),) = ask(hub.port, "owner/whole", offline=True)
+    ((answer, _),) = ask(hub.url, "owner/whole", offline=True)
     assert "tokenizer.json" not in answer[3] and "model.safetensors" in answer[3]
-    ((answer, _),) = ask(hub.port, "owner/whole")
+    ((answer, _),) = ask(hub.url, "owner/whole")
     assert answer[3] == whole[3]
 
 
 def test_each_refusal_of_the_hub_has_its_remedy(hub: Hub, ask: Callable[..., list[Any]]) -> None:
-    answers = ask(hub.port, "owner/gone", "owner/gated", ("owner/whole", "v9"))
+    answers = ask(hub.url, "owner/gone", "owner/gated", ("owner/whole", "v9"))
     for (answer, seconds), expected in zip(
         answers, ("Check the name", "hf auth login", "no revision 'v9'"), strict=True
     ):
@@ -276,12 +217,12 @@ def test_no_hub_is_an_error_within_seconds(ask: Callable[..., list[Any]]) -> Non
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
-        port = silent.getsockname()[1]
-        ((hanging, seconds),) = ask(port, "owner/whole")
-        assert hanging[0] == "SourceError" and "cannot be reached" in hanging[1] and seconds < 20
-        ((offline, _),) = ask(port, "owner/whole", offline=True)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        ((hanging, seconds),) = ask(url, "owner/whole")
+        assert hanging[0] == "UnreachableError" and "cannot be reached" in hanging[1] and seconds < 20
+        ((offline, _),) = ask(url, "owner/whole", offline=True)
     started = time.monotonic()
-    ((closed, seconds),) = ask(port, "owner/whole")
+    ((closed, seconds),) = ask(url, "owner/whole")
     assert time.monotonic() - started < 60
     for answer in (closed, offline):
-        assert answer[0] == "SourceError" and "embedded:bert" in answer[1] and "local folder" in answer[1]
+        assert answer[0] == "UnreachableError" and "embedded:bert" in answer[1] and "local folder" in answer[1]

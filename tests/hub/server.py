@@ -30,12 +30,18 @@ class Blob:
     def size(self) -> int:
         return self.path.stat().st_size
 
+    @property
+    def etag(self) -> str:
+        """What the Hub names its content by: sha256 where it is stored by that, else git's sha1, made up here."""
+        return self.sha256 if self.lfs else self.sha256[:40]
+
 
 @dataclass
 class Repo:
     """A model: its commits, the last one on top, each with its files."""
 
     private: bool = False
+    gated: bool = False
     commits: list[tuple[str, dict[str, Blob]]] = field(default_factory=list)
 
     def at(self, revision: str) -> tuple[str, dict[str, Blob]] | None:
@@ -85,14 +91,14 @@ class Hub:
         self._server.shutdown()
         self._server.server_close()
 
-    def add(self, name: str, folder: Path, private: bool = False, known_sha256: dict[str, str] | None = None) -> str:
-        """Commit a folder's files to a model; returns the commit's hash."""
+    def add(self, name: str, folder: Path, known_sha256: dict[str, str] | None = None, **access: bool) -> str:
+        """Commit a folder's files to a model, `private` or `gated` if it is new; returns the commit's hash."""
         files = {
             path.relative_to(folder).as_posix(): _blob(path, (known_sha256 or {}).get(path.name))
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-        repo = self.repos.setdefault(name, Repo(private))
+        repo = self.repos.setdefault(name, Repo(**access))
         commit = hashlib.sha1(f"{name} {len(repo.commits)}".encode()).hexdigest()
         repo.commits.append((commit, files))
         return commit
@@ -156,6 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._models(parse_qs(urlsplit(self.path).query))
         routes: tuple[tuple[str, Callable[..., None]], ...] = (
             (_MODEL + r"(/revision/(?P<revision>.+))?", self._info),
+            (_MODEL + r"/tree/(?P<revision>[^/]+)", self._tree),
             (r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)", self._file),
         )
         for pattern, route in routes:
@@ -164,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
                 repo = self.hub.repos.get(given["id"])
                 if repo is None or (repo.private and not self._allowed()):
                     return self._error(401 if repo is None or repo.private else 404, code="RepoNotFound")
+                if repo.gated:
+                    return self._error(403, code="GatedRepo")
                 at = repo.at(given["revision"] or "main")
                 if at is None:
                     return self._error(404, code="RevisionNotFound")
@@ -188,11 +197,19 @@ class _Handler(BaseHTTPRequestHandler):
         about = {"id": given["id"], "modelId": given["id"], "sha": commit, "siblings": siblings, "tags": []}
         self._send(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
 
+    def _tree(self, given: dict[str, str], commit: str, files: dict[str, Blob], fault: Fault | None) -> None:
+        entries = [
+            {"type": "file", "path": name, "size": blob.size, "oid": blob.sha256[:40]}
+            | ({"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": 130}} if blob.lfs else {})
+            for name, blob in files.items()
+        ]
+        self._send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
+
     def _file(self, given: dict[str, str], commit: str, files: dict[str, Blob], fault: Fault | None) -> None:
         blob = files.get(given["name"])
         if blob is None:
             return self._error(404, code="EntryNotFound")
-        headers = {"ETag": f'"{blob.sha256}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{blob.etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if blob.lfs:
             headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size)}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
