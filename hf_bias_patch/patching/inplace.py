@@ -13,13 +13,15 @@ import numpy as np
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
+from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import place_name, resolve
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.asked import plan_asked, recipe_asked
+from hf_bias_patch.patching.base_card import readme_of_source
 from hf_bias_patch.patching.disk import Patched, changes_nothing, keep_old_files
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
-from hf_bias_patch.patching.record import CERTIFICATE, PLAN, UNDO, patched_config
+from hf_bias_patch.patching.record import PLAN, UNDO, patched_config
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
 
@@ -67,20 +69,25 @@ def patch_in_place(
     if announce is not None:
         announce(plan)
     archive = io.BytesIO()
+    before = _of_the_state_before(checkpoint.folder)
     with UndoWriter(archive) as undo:
         edits = _edits(checkpoint, plan, undo)
-        created = keep_old_files(checkpoint.folder, ["config.json", PLAN], undo)
+        created = keep_old_files(checkpoint.folder, ["config.json", PLAN, *before], undo)
         # The source's sha256 would cost reading the whole checkpoint; checksums of the touched tensors do not.
         undo.finish({}, created)
-    replace: dict[str, bytes | None] = {
+    replace: dict[str, bytes | None] = before | {
         UNDO: archive.getvalue(),
         PLAN: plan.dumps().encode(),
         "config.json": patched_config(checkpoint.config, plan, source, {}, checkpoint.tensors),
     }
-    if (checkpoint.folder / CERTIFICATE).exists():
-        replace[CERTIFICATE] = None  # it speaks of the state before
     edit_in_place(checkpoint.folder, edits, replace)
     return Patched(checkpoint.folder, plan)
+
+
+def _of_the_state_before(folder: Path) -> dict[str, bytes | None]:
+    """Certificate, scores and card of an earlier patch, which the new state is not: name → what takes their place."""
+    side = (path for path in (folder / SIDE_FOLDER).rglob("*") if path.is_file())
+    return dict.fromkeys(path.relative_to(folder).as_posix() for path in side) | readme_of_source(folder)
 
 
 def _edits(checkpoint: Checkpoint, plan: Plan, undo: UndoWriter) -> list[ByteEdit]:

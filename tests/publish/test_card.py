@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from hf_bias_patch import patch, revert, verify
+from hf_bias_patch import patch, patch_in_place, revert, verify
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.publish.card import write_card
@@ -111,6 +111,26 @@ def test_cards_of_a_chain_are_told_apart(source: Path, tmp_path: Path, tree: Tre
     assert tree(second) == before
     revert(second)
     assert tree(second) == tree(source)
+
+
+@pytest.mark.parametrize("had_card", [False, True])
+def test_a_patch_in_place_takes_what_it_makes_untrue(source: Path, tmp_path: Path, tree: Tree, had_card: bool) -> None:
+    if not had_card:
+        (source / "README.md").unlink()
+    variant = tmp_path / "variant"
+    patch(source, variant, fold="key")
+    verify(variant, source)
+    scores = tmp_path / "scores.json"
+    scores.write_text('{"task": "sst2", "metrics": {"accuracy": 3.5}}')
+    add_results(variant, [scores])
+    write_card(variant)
+    before = tree(variant)
+    patch_in_place(variant, fold="value")
+    left = {path.name for path in variant.rglob("*") if path.is_file()}
+    assert not left & {"certificate.json", "sst2.json", "base_card.md"}
+    assert (variant / "README.md").read_text() == BASE_CARD if had_card else "README.md" not in left
+    revert(variant)
+    assert tree(variant) == before
 
 
 def test_scores_are_stated(variant: Path, tmp_path: Path) -> None:
