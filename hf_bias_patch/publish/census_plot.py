@@ -43,7 +43,7 @@ def draw(entries: Sequence[Entry], path: Path) -> bool:
         ]
         if points:
             norms, lines = zip(*points, strict=True)
-            axes.scatter(norms, lines, color=colour, alpha=0.7, s=24, label=verdict)
+            axes.scatter(norms, lines, color=colour, alpha=0.7, s=24, label=verdict, clip_on=False, zorder=3)
     axes.set_yticks(range(len(families)), families)
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=1e-3)
