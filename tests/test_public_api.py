@@ -123,6 +123,7 @@ TREE = {
     "DataError": ValueError,
     "TuneError": RuntimeError,
     "ExtraError": ImportError,
+    "UnreachableError": errors.SourceError,
 }
 
 

@@ -16,6 +16,6 @@ _NO_EAGER: dict[str, str | dict[str, str]] = {
 floats there as if of booleans)."""
 
 
-def attention_of(model_type: str | None) -> str | dict[str, str]:
-    """What `attn_implementation` to load a model with."""
-    return _NO_EAGER.get(model_type or "", "eager")
+def attention_of(model_type: object) -> str | dict[str, str]:
+    """What `attn_implementation` to load a model with; whether that is a model type is found out by who loads it."""
+    return _NO_EAGER.get(model_type, "eager") if isinstance(model_type, str) else "eager"

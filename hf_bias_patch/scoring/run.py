@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hf_bias_patch.scoring.collate import Collator, pad_id
 from hf_bias_patch.scoring.encode import Encoded, encode
 from hf_bias_patch.scoring.forms import Form, form_of, longest_input, require_form, unwrapped
@@ -205,6 +203,8 @@ def score(task: Task, given: Answers, dataset: Dataset, options: Options | None 
 
 def _label_loss(logits: list[list[float]], labels: Sequence[int]) -> float:
     """Mean negative log-likelihood of the right label, in nats: it tells models apart that decide the same."""
+    import torch
+
     return float(torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels)))
 
 
