@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -77,6 +78,19 @@ def test_the_names_of_a_head_decide_the_order(loaded: Loaded, made: Make) -> Non
     finally:
         model.config.id2label = before
     assert label_order(model.config, task) == (None, ())
+
+
+def test_the_loss_of_a_classifier_is_scikit_learns(loaded: Loaded, made: Make) -> None:
+    from sklearn.metrics import log_loss
+
+    model, tokenizer = loaded("classifier", outputs=3)
+    task = made("classification", labels=("a", "b", "c"))
+    dataset = Dataset.from_dict({"text": TEXTS, "label": [place % 3 for place in range(len(TEXTS))]})
+    given = answers(model, tokenizer, task, dataset, Options()).predictions
+    logits = np.array([given[row] for row in range(len(TEXTS))])
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = evaluate(model, tokenizer, task, dataset).metrics["loss"]
+    assert found == pytest.approx(log_loss(dataset["label"][:], shares, labels=[0, 1, 2]), rel=1e-5)
 
 
 def test_a_head_of_another_size_is_refused(loaded: Loaded, made: Make) -> None:

@@ -53,6 +53,20 @@ def test_rates_are_chosen_on_training_data(tmp_path: Path, runs: list[TaskSettin
     assert [run.seed for run in reported] == [1, 2, 1, 2]
 
 
+def test_rates_that_score_the_same_are_told_apart_by_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no rate leaves the majority class."""
+    loss = {1e-4: 0.7, 1e-3: 0.6, 1e-2: 0.9, 1e-1: 0.1}
+
+    def result(wanted: TaskSettings) -> dict[str, Any]:
+        metrics = {"accuracy": 40.0 if wanted.rate == 1e-1 else 50.0, "loss": loss[wanted.rate]}
+        plain = {"trained_without_head": 0, "seconds": 2.0, "peak_bytes": 10, "trained_bytes": 5}
+        return {"metrics": metrics, "main_metric": "accuracy", **plain}
+
+    monkeypatch.setattr(module, "_result", result)
+    asked = settings(tmp_path, arms="none", learning_rates="1e-4,1e-3,1e-2,1e-1")
+    assert [event.rate for event in compare(asked) if isinstance(event, Done)] == [1e-3]
+
+
 def test_arms_differ_in_nothing_else(tmp_path: Path, runs: list[TaskSettings]) -> None:
     list(compare(settings(tmp_path, arms="value,query+value,all")))
     differing = {"train", "output_dir"}
