@@ -15,7 +15,8 @@ UNBUILT = {
 """Types of which no small random model, or no input for it, can be made yet."""
 
 SLOW = {
-    "chameleon", "fastspeech2_conformer", "janus", "mobilevit", "nemo_speechlm", "neucodec", "xcodec2",
+    "chameleon", "conditional_detr", "fastspeech2_conformer", "groupvit", "janus", "janus_vqgan", "mgp-str", "mobilevit",
+    "nemo_speechlm", "neucodec", "omdet-turbo", "pp_doclayout_v4", "seamless_m4t", "superglue", "swin2sr", "vits", "xcodec2",
     "chmv2", "dac", "deimv2", "donut-swin", "emu3", "florence2", "florence_vision", "funnel", "glm5_next",
     "glm5_next_text", "grounding-dino", "mask2former", "maskformer", "maskformer-swin", "oneformer", "pe_audio",
     "pe_audio_encoder", "pegasus_x", "pocket_tts_audio_tokenizer", "pp_lcnet_v3", "qwen2_5_vl", "qwen3_5",
