@@ -128,6 +128,8 @@ def _blob(path: Path, sha256: str | None) -> Blob:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = _PIECE  # head and body in one packet: else each waits 40 ms for the client to acknowledge the head
+    disable_nagle_algorithm = True
     hub: Hub
 
     def do_GET(self) -> None:
