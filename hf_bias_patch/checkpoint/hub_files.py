@@ -134,14 +134,8 @@ def open_hub_files(model: str, revision: str | None = None) -> HubFiles:
     Raises:
         SourceError: there is no such model or revision, it is private or gated, or the Hub cannot be reached.
     """
-    try:
-        import huggingface_hub as hub
-    except ImportError as error:
-        raise SourceError(
-            f"{model} is no local path, and the Hub cannot be asked",
-            why="huggingface_hub is not installed",
-            remedy="pip install huggingface_hub",
-        ) from error
+    import huggingface_hub as hub
+
     try:
         info = hub.HfApi().model_info(model, revision=revision, files_metadata=True, timeout=_TIMEOUT)
     except Exception as error:

@@ -35,22 +35,11 @@ def certificate_lines(certificate: Certificate) -> Iterator[RenderableType]:
         yield f"[dim]Note:[/] {note}"
     yield ""
     if certificate.passed:
-        yield f"[bold green]PASSED[/]: {_headline(certificate)}"
+        yield f"[bold green]PASSED[/]: {certificate.headline}"
         return
     lossy = " (the recipe is lossy, as asked)" if certificate.lossy else ""
     yield f"[bold red]NOT EQUAL[/]{lossy}"
     yield from (f"  {reason}" for reason in certificate.reasons)
-
-
-def _headline(certificate: Certificate) -> str:
-    figure = certificate.deployed
-    assert figure is not None, "a certificate that passes has compared something"
-    if figure.floor is None:
-        return f"the variant's error is {figure.error:.2g}, below {figure.bound:.2g}."
-    return (
-        f"in {certificate.dtype} the variant's error is {figure.error:.2g}; "
-        f"the source's own rounding makes {figure.floor:.2g}."
-    )
 
 
 def _figures(certificate: Certificate) -> Table:

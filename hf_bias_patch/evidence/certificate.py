@@ -240,6 +240,18 @@ class Certificate(_Evidence):
         """The second of the two figures: the deployed error that takes the largest share of its bound."""
         return max((figure for run in self.runs for figure in run.deployed), key=lambda f: f.share, default=None)
 
+    @property
+    def headline(self) -> str:
+        """What a certificate that passes comes to, in a sentence."""
+        figure = self.deployed
+        assert figure is not None, "a certificate that passes has compared something"
+        if figure.floor is None:
+            return f"the variant's error is {figure.error:.2g}, below {figure.bound:.2g}."
+        return (
+            f"in {self.dtype} the variant's error is {figure.error:.2g}; "
+            f"the source's own rounding makes {figure.floor:.2g}."
+        )
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def comparisons(self) -> int:

@@ -77,7 +77,7 @@ def _opening(facts: Facts, base_model: str | None) -> Iterable[str]:
     if facts.certificate is None:
         yield "Nothing was measured: there is no certificate."
     elif facts.certificate.passed:
-        yield f"It computes what its base computes: {_headline(facts.certificate)}"
+        yield f"It computes what its base computes: {facts.certificate.headline}"
 
 
 def _changes(facts: Facts) -> Iterable[str]:
@@ -165,13 +165,6 @@ def _limits(facts: Facts) -> Iterable[str]:
 def _and(names: Iterable[str]) -> str:
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _headline(certificate: Certificate) -> str:
-    figure = certificate.deployed
-    assert figure is not None, "a certificate that passes has compared something"
-    floor = "" if figure.floor is None else f"; the base's own rounding makes {figure.floor:.2g}"
-    return f"in {certificate.dtype} its largest relative error is {figure.error:.2g}{floor}."
 
 
 def _base(facts: Facts, base_model: str | None) -> str:
