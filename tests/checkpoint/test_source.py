@@ -172,7 +172,7 @@ COMPANIONS = ["README.md", "config.json", "tokenizer.json"]
 
 def test_a_hub_id_is_downloaded_once_and_without_the_rest(hub: Hub, ask: Callable[..., list[Any]]) -> None:
     (whole, _), (parts, _), (pickled, _) = ask(hub.url, "owner/whole", "owner/parts@main", "owner/pickled")
-    assert whole[1] == hub.repos["owner/whole"].commits[-1][0] and parts[1] == hub.repos["owner/parts"].commits[-1][0]
+    assert whole[1] == hub.repos["owner/whole"].refs["main"] and parts[1] == hub.repos["owner/parts"].refs["main"]
     assert whole[3] == [*COMPANIONS[:2], "model.safetensors", COMPANIONS[2]]
     assert [file for file in parts[3] if "safetensors" in file] == [
         "model-00001-of-00002.safetensors",
@@ -189,7 +189,7 @@ def test_a_hub_id_is_downloaded_once_and_without_the_rest(hub: Hub, ask: Callabl
     assert len(hub.requests) == count
     opened = open_checkpoint(whole[0])
     assert opened.tensors
-    assert whole[2] == {"model.safetensors": hub.repos["owner/whole"].commits[-1][1]["model.safetensors"].sha256}
+    assert whole[2] == {"model.safetensors": hub.repos["owner/whole"].at("main")[1]["model.safetensors"].sha256}
 
 
 def test_half_a_model_in_the_cache_is_completed(hub: Hub, ask: Callable[..., list[Any]], tmp_path: Path) -> None:

@@ -2,87 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub.state import Blob, Fault, Repo, Request, blob
+from tests.hub.uploads import POSTS, PUTS, entry
+
+__all__ = ["Fault", "Hub"]
 
 _MODEL = r"/api/models/(?P<id>[^/]+/[^/]+)"
 _PIECE = 65_536
 
 
-@dataclass(frozen=True)
-class Blob:
-    """The content of a file: a file on disk (which may be sparse), and what the Hub knows of it."""
-
-    path: Path
-    sha256: str
-    lfs: bool
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size
-
-    @property
-    def etag(self) -> str:
-        """What the Hub names its content by: sha256 where it is stored by that, else git's sha1, made up here."""
-        return self.sha256 if self.lfs else self.sha256[:40]
-
-
-@dataclass
-class Repo:
-    """A model: its commits, the last one on top, each with its files."""
-
-    private: bool = False
-    gated: bool = False
-    commits: list[tuple[str, dict[str, Blob]]] = field(default_factory=list)
-
-    def at(self, revision: str) -> tuple[str, dict[str, Blob]] | None:
-        """Commit and files of a revision."""
-        if revision == "main":
-            return self.commits[-1]
-        return next((commit for commit in self.commits if commit[0] == revision), None)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked, and what was sent."""
-
-    method: str
-    path: str
-    range: str | None
-    status: int
-    sent: int
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What goes wrong, once for each time it stands in the list: a status, a body cut short, or a range ignored."""
-
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    cut_after: int | None = None
-    ignore_range: bool = False
-
-
 class Hub:
-    """The server's state. `url` is its endpoint."""
+    """The server's state. `url` is its endpoint.
+
+    Attributes:
+        tokens: token → user, who may write where the namespace is that name, and read what is private.
+        messages: summary and description of the commits made by upload.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.requests: list[Request] = []
-        self.tokens = {"hf_right"}
+        self.messages: list[tuple[str, str]] = []
+        self.tokens = {"hf_right": "owner", "hf_stranger": "stranger"}
         self._faults: list[tuple[re.Pattern[str], Fault]] = []
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._kept = TemporaryDirectory()
+        self._server = _Server(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -91,40 +48,56 @@ class Hub:
         """Close it."""
         self._server.shutdown()
         self._server.server_close()
+        self._kept.cleanup()
 
     def add(self, name: str, folder: Path, known_sha256: dict[str, str] | None = None, **access: bool) -> str:
         """Commit a folder's files to a model, `private` or `gated` if it is new; returns the commit's hash."""
-        files = {
-            path.relative_to(folder).as_posix(): _blob(path, (known_sha256 or {}).get(path.name))
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        repo = self.repos.setdefault(name, Repo(**access))
-        commit = hashlib.sha1(f"{name} {len(repo.commits)}".encode()).hexdigest()
-        repo.commits.append((commit, files))
-        return commit
+        files = {}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            inside = path.relative_to(folder).as_posix()
+            files[inside] = blob(path, inside, (known_sha256 or {}).get(path.name))
+        return self.repos.setdefault(name, Repo(name, **access)).commit(files)
+
+    def files(self, name: str, revision: str = "main") -> dict[str, bytes]:
+        """What a model holds."""
+        found = self.repos[name].at(revision)
+        assert found is not None
+        return {name: kept.path.read_bytes() for name, kept in found[1].items()}
+
+    def keep(self, content: bytes) -> Path:
+        """Put uploaded bytes on disk."""
+        with self._lock:
+            path = Path(self._kept.name, str(len(list(Path(self._kept.name).iterdir()))))
+            path.write_bytes(content)
+        return path
 
     def fail(self, path: str, *faults: Fault) -> None:
-        """Let the next requests whose path matches go wrong, one for each fault."""
+        """Let the next requests whose method and path match go wrong, one for each fault."""
         self._faults += [(re.compile(path), fault) for fault in faults]
 
-    def fault_of(self, path: str) -> Fault | None:
+    def fault_of(self, request: str) -> Fault | None:
         """The fault that is due, taken off the list."""
         with self._lock:
             for place, (pattern, fault) in enumerate(self._faults):
-                if pattern.search(path):
+                if pattern.search(request):
                     del self._faults[place]
                     return fault
         return None
+
+    @property
+    def faults_left(self) -> int:
+        """Faults that did not happen."""
+        return len(self._faults)
 
     @property
     def sent(self) -> int:
         """Bytes of bodies sent so far."""
         return sum(request.sent for request in self.requests)
 
-
-def _blob(path: Path, sha256: str | None) -> Blob:
-    return Blob(path, sha256 or hashlib.sha256(path.read_bytes()).hexdigest(), path.suffix == ".safetensors")
+    @property
+    def received(self) -> int:
+        """Bytes of bodies received so far."""
+        return sum(request.received for request in self.requests)
 
 
 class _Server(ThreadingHTTPServer):
@@ -133,7 +106,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = _PIECE  # head and body in one packet: else each waits 40 ms for the client to acknowledge the head
     disable_nagle_algorithm = True
@@ -142,82 +115,99 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    def do_HEAD(self) -> None:
-        self._answer()
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def log_message(self, *_: Any) -> None:
         """Nothing: the requests are in `Hub.requests`."""
 
+    @property
+    def user(self) -> str | None:
+        """Who asks."""
+        return self.hub.tokens.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+
+    @property
+    def asks_for_pull(self) -> bool:
+        return "create_pr=1" in urlsplit(self.path).query
+
+    def may_write(self, name: str) -> bool:
+        """Whether the user may write to a model; answers if not."""
+        if self.user is None:
+            self.error(401)
+        elif self.user != name.partition("/")[0]:
+            self.error(403)
+        else:
+            return True
+        return False
+
     def _answer(self) -> None:
         self.path = unquote(self.path)
-        self._sent = 0
-        self._status = 0
-        fault = self.hub.fault_of(self.path)
+        self._sent = self._received = self._status = 0
+        self._body: bytes | None = None
+        fault = self.hub.fault_of(f"{self.command} {self.path}")
+        if fault is not None and fault.first is not None:
+            fault.first()
         try:
             if fault is not None and fault.status is not None:
-                self._error(fault.status, headers=fault.headers)
+                self.error(fault.status, headers=fault.headers)
             else:
                 self._route(fault)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
+            asked = self.headers.get("Range")
             self.hub.requests.append(
-                Request(self.command, self.path, self.headers.get("Range"), self._status, self._sent)
+                Request(self.command, self.path, asked, self._status, self._sent, self._received)
             )
 
     def _route(self, fault: Fault | None) -> None:
         path = urlsplit(self.path).path
+        for pattern, route in {"POST": POSTS, "PUT": PUTS}.get(self.command, ()):
+            if match := re.fullmatch(pattern, path):
+                return route(self, match.groupdict(), fault)
         if path == "/api/models":
             return self._models(parse_qs(urlsplit(self.path).query))
-        routes: tuple[tuple[str, Callable[..., None]], ...] = (
+        routes = (
             (_MODEL + r"(/revision/(?P<revision>.+))?", self._info),
-            (_MODEL + r"/tree/(?P<revision>[^/]+)", self._tree),
-            (r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)", self._file),
+            (_MODEL + r"/tree/(?P<revision>.+)", self._tree),
+            (r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>refs/pr/\d+|[^/]+)/(?P<name>.+)", self._file),
         )
-        for pattern, route in routes:
+        for pattern, read in routes:
             if match := re.fullmatch(pattern, path):
                 given = match.groupdict()
                 repo = self.hub.repos.get(given["id"])
-                if repo is None or (repo.private and not self._allowed()):
-                    return self._error(401 if repo is None or repo.private else 404, code="RepoNotFound")
+                if repo is None or (repo.private and self.user is None):
+                    return self.error(401, code="RepoNotFound")
                 if repo.gated:
-                    return self._error(403, code="GatedRepo")
+                    return self.error(403, code="GatedRepo")
                 at = repo.at(given["revision"] or "main")
                 if at is None:
-                    return self._error(404, code="RevisionNotFound")
-                return route(given, *at, fault)
-        return self._error(404)
-
-    def _allowed(self) -> bool:
-        return self.headers.get("Authorization", "").removeprefix("Bearer ") in self.hub.tokens
+                    return self.error(404, code="RevisionNotFound")
+                return read(given, *at, fault)
+        return self.error(404)
 
     def _models(self, asked: dict[str, list[str]]) -> None:
         author, text = (asked.get(name, [""])[0] for name in ("author", "search"))
         names = [name for name in self.hub.repos if name.startswith(f"{author}/" if author else "") and text in name]
-        listed = [{"id": name, "modelId": name, "tags": []} for name in names[: int(asked.get("limit", ["100"])[0])]]
-        self._send(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
+        listed = names[: int(asked.get("limit", ["100"])[0])]
+        self.send_json([{"id": name, "modelId": name, "tags": []} for name in listed])
 
     def _info(self, given: dict[str, str], commit: str, files: dict[str, Blob], fault: Fault | None) -> None:
         siblings = [
-            {"rfilename": name, "size": blob.size, "blobId": blob.sha256[:40]}
+            {"rfilename": name, "size": blob.size, "blobId": blob.oid}
             | ({"lfs": {"sha256": blob.sha256, "size": blob.size, "pointerSize": 130}} if blob.lfs else {})
             for name, blob in files.items()
         ]
+        private = self.hub.repos[given["id"]].private
         about = {"id": given["id"], "modelId": given["id"], "sha": commit, "siblings": siblings, "tags": []}
-        self._send(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
+        self.send_json(about | {"private": private})
 
     def _tree(self, given: dict[str, str], commit: str, files: dict[str, Blob], fault: Fault | None) -> None:
-        entries = [
-            {"type": "file", "path": name, "size": blob.size, "oid": blob.sha256[:40]}
-            | ({"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": 130}} if blob.lfs else {})
-            for name, blob in files.items()
-        ]
-        self._send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
+        self.send_json([entry(name, blob) for name, blob in files.items()])
 
     def _file(self, given: dict[str, str], commit: str, files: dict[str, Blob], fault: Fault | None) -> None:
         blob = files.get(given["name"])
         if blob is None:
-            return self._error(404, code="EntryNotFound")
+            return self.error(404, code="EntryNotFound")
         headers = {"ETag": f'"{blob.etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if blob.lfs:
             headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size)}
@@ -238,13 +228,36 @@ class _Handler(BaseHTTPRequestHandler):
         cut = fault.cut_after if fault else None
         if cut is not None:
             left = min(left, cut)
+        flip = bool(fault and fault.flip)
         for piece in _pieces(blob.path, start, left):
-            self.wfile.write(piece)
+            self.wfile.write(bytes([piece[0] ^ 1]) + piece[1:] if flip else piece)
             self._sent += len(piece)
         if cut is not None:
-            self.wfile.flush()
-            self.connection.close()
-            self.close_connection = True
+            self._hang_up()
+
+    def body(self, cut_after: int | None = None) -> bytes | None:
+        """What was uploaded; None where the connection was cut in the middle of it."""
+        if self._body is None:
+            length = int(self.headers.get("Content-Length") or 0)
+            self._body = self.rfile.read(length if cut_after is None else min(length, cut_after))
+            self._received = len(self._body)
+        if cut_after is None:
+            return self._body
+        self._hang_up()
+        return None
+
+    def json(self) -> Any:
+        """What was sent, read as JSON."""
+        return json.loads(self.body() or b"null")
+
+    def _hang_up(self) -> None:
+        self.wfile.flush()
+        self.connection.close()
+        self.close_connection = True
+
+    def send_json(self, value: Any, status: int = 200) -> None:
+        """Answer with JSON."""
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self._head(status, len(body), headers)
@@ -260,7 +273,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         self.end_headers()
 
-    def _error(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
+    def error(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
+        """Refuse; what was sent along is read first, for the connection goes on."""
+        self.body()
         about = {"X-Error-Code": code} if code else {}
         body = json.dumps({"error": HTTPStatus(status).phrase}).encode()
         self._send(status, body, {"Content-Type": "application/json"} | about | (headers or {}))
