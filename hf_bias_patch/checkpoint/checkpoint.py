@@ -54,6 +54,11 @@ class Checkpoint:
         return {tensor: file for file, header in self.files.items() for tensor in header.tensors}
 
     @property
+    def weight_names(self) -> set[str]:
+        """Names of its weight files, and of their index if there is one."""
+        return {*self.files, *([self.index_name] if self.index_name else [])}
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors together, without headers."""
         return sum(info.nbytes for info in self.tensors.values())

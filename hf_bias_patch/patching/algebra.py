@@ -6,6 +6,7 @@ x = γ∘z + β with Σz = 0 and, on average, ‖z‖² = width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -46,12 +47,20 @@ def witness(gamma: Vector, beta: Vector) -> Witness | None:
         direction[index] = 1.0 / beta[index]
     else:
         inverse = 1.0 / gamma
-        constant = float(inverse @ beta)
+        constant = _sum(inverse * beta)
         if constant == 0 or not np.isfinite(constant):
             return None
         direction = inverse / constant
     amplification = float(np.sqrt(np.sum(direction**2 * (gamma**2 + beta**2))))
     return Witness(direction, amplification) if np.isfinite(amplification) else None
+
+
+def _sum(terms: Vector) -> float:
+    """Rounded once, and so the same on every machine: others can recompute a weight to the bit."""
+    try:
+        return math.fsum(terms)
+    except (OverflowError, ValueError):  # beyond float64, or infinities of both signs
+        return math.nan
 
 
 @dataclass(frozen=True)

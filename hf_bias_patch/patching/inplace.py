@@ -19,12 +19,13 @@ from hf_bias_patch.checkpoint.source import place_name, resolve
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.base_card import readme_of_source
-from hf_bias_patch.patching.disk import Patched, changes_nothing, keep_old_files
+from hf_bias_patch.patching.disk import Patched, changes_nothing
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import PLAN, UNDO, patched_config
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
+from hf_bias_patch.patching.variant import keep_old_files
 
 __all__ = ["patch_in_place"]
 

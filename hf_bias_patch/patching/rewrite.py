@@ -6,7 +6,7 @@ Everything is float64 until it is rounded once to the tensor's storage dtype.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,12 +95,18 @@ def store(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
 class Rewrite:
     """What a plan's tensors become.
 
+    Args:
+        plan: made for these tensors.
+        tensors: the source.
+        known: new values of vectors that were computed elsewhere before, in the storage dtype: they stand instead of
+            those computed here, for sums may round otherwise on another machine.
+
     Attributes:
         vectors: tensor name → new values, in the storage dtype; all touched tensors but matrices.
         matrices: weight name → updates, for every touched matrix.
     """
 
-    def __init__(self, plan: Plan, tensors: Tensors) -> None:
+    def __init__(self, plan: Plan, tensors: Tensors, known: Mapping[str, np.ndarray] | None = None) -> None:
         self._tensors = tensors
         self._values: dict[str, np.ndarray] = {}
         edits = [edit for edit in plan.edits if edit.changes]
@@ -112,12 +118,14 @@ class Rewrite:
                 self._value_to_output(edit, biases[id(edit)])
             elif edit.into == "norm" and edit.output is not None:
                 self._compensate(edit, shifts[id(edit)])
+        for edit in edits:
+            self._remove(edit)
+        for name, values in (known or {}).items():
+            self._values[name] = values.astype(np.float64)
         self.matrices: dict[str, list[Outer]] = {}
         for edit in edits:
             if edit.into == "weight":
                 self._into_weight(edit, biases[id(edit)])
-        for edit in edits:
-            self._remove(edit)
         self.vectors = {name: store(name, values, self._dtype(name)) for name, values in self._values.items()}
 
     def blocks(self, weight: str) -> Iterator[Block]:

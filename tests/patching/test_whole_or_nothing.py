@@ -15,7 +15,7 @@ import pytest
 import hf_bias_patch
 from hf_bias_patch.checkpoint.inplace import recover
 from hf_bias_patch.errors import TargetError
-from hf_bias_patch.patching import disk, undo
+from hf_bias_patch.patching import undo, variant
 from hf_bias_patch.patching.rewrite import Rewrite
 
 Saved = Callable[..., Path]
@@ -51,8 +51,8 @@ class TestInterrupted:
     @pytest.mark.parametrize(
         ("place", "name"),
         [
-            (disk, "_small_files"),
-            (disk, "keep_old_files"),
+            (variant, "_small_files"),
+            (variant, "keep_old_files"),
             (undo.UndoWriter, "finish"),
             (undo.UndoWriter, "vector"),
             (Rewrite, "blocks"),
