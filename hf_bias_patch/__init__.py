@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.loading import load
     from hf_bias_patch.patching.memory import Applied
     from hf_bias_patch.patching.plan import Plan
+    from hf_bias_patch.patching.pulling import pull
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
@@ -48,6 +49,7 @@ __all__ = [
     "patch_in_place",
     "plan",
     "probe",
+    "pull",
     "revert",
     "tune",
     "verify",
@@ -72,6 +74,7 @@ _HOMES = {
     "patch_in_place": "patching.inplace",
     "plan": "patching.disk",
     "probe": "probing.inspect",
+    "pull": "patching.pulling",
     "revert": "patching.revert",
     "tune": "tuning.run",
     "verify": "evidence.run",

@@ -16,6 +16,7 @@ from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, parse_object, read_shards
 from hf_bias_patch.checkpoint.regular import open_regular
+from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Checkpoint", "entry_file", "entry_name", "open_checkpoint", "open_model"]
@@ -217,7 +218,18 @@ def entry_file(folder: Path) -> str:
     Raises:
         CheckpointError: there is none, or no telling which.
     """
+    if is_patch_only(folder):
+        refuse_patch_only(folder)
     return entry_name(folder, [entry.name for entry in folder.iterdir()])
+
+
+def refuse_patch_only(folder: Path) -> NoReturn:
+    """Of a variant that was published without its weights."""
+    _refuse(
+        f"{folder} holds a patch alone, and no weights",
+        "They are made of its base's",
+        f"Make the variant with `hf-bias-patch pull {folder} OUT`, or look at its base",
+    )
 
 
 def entry_name(folder: Path, names: Iterable[str]) -> str:

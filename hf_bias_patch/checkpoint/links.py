@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["check_link", "hub_repo", "hub_sha256"]
+__all__ = ["check_link", "forget", "hub_repo", "hub_sha256"]
 
 
 def hub_repo(folder: Path) -> tuple[Path, str] | None:
@@ -40,6 +40,13 @@ def hub_sha256(folder: Path) -> dict[str, str]:
             if blob.parent == blobs and len(blob.name) == 64 and not set(blob.name) - set("0123456789abcdef"):
                 hashes[path.relative_to(folder.resolve()).as_posix()] = blob.name
     return hashes
+
+
+def forget(path: Path) -> None:
+    """Remove a file from the Hub's cache, so that it is downloaded again; does nothing to any other file."""
+    if path.is_symlink() and hub_repo(path.parent) is not None:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink()
 
 
 def check_link(folder: Path, path: Path) -> None:

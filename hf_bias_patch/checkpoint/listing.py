@@ -11,12 +11,10 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.checkpoint import entry_file
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, shard_names
 from hf_bias_patch.checkpoint.links import check_link
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["SIDE_FOLDER", "companion_files", "is_stale", "stale_files", "weight_names"]
-
-SIDE_FOLDER = "bias_patch"
-"""Holds a variant's plan, undo values and certificate. The caller looks after it; no list here has it."""
+__all__ = ["companion_files", "is_stale", "stale_files", "weight_names"]
 
 # The same weights once more, in a form we do not rewrite; stale wherever they lie.
 _EXPORTS = (

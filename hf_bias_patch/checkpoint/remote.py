@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, entry_name
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, entry_name, refuse_patch_only
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, header_size, parse_header
 from hf_bias_patch.checkpoint.hub_files import HubFiles, Part, open_hub_files
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, check_agreement, listed_names, parse_index, parse_object
+from hf_bias_patch.checkpoint.side import PATCH
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["RemoteCheckpoint", "open_remote"]
@@ -88,6 +89,8 @@ def open_remote(model: str, revision: str | None = None) -> RemoteCheckpoint:
             else "It says which architecture this is",
             remedy="Give the model it belongs to",
         )
+    if PATCH in hub.sizes:
+        refuse_patch_only(folder)
     config_bytes = hub.small("config.json")
     config = parse_object(folder / "config.json", config_bytes)
     name = entry_name(folder, (name for name in hub.sizes if "/" not in name))

@@ -16,6 +16,7 @@ from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_errors import GIVE_A_FOLDER, hub_error
 from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import is_stale, weight_names
+from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
 __all__ = ["HubModel", "Source", "locate", "place_name", "resolve", "sha256_of"]
@@ -149,7 +150,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise
     except Exception as error:  # each version of the client has its own transport, with its own errors
         cached = _cached(name, revision)
-        if cached is not None and _has_weights(cached):
+        if cached is not None and (_has_weights(cached) or is_patch_only(cached)):
             return cached
         raise hub_error(name, revision, error) from error
 

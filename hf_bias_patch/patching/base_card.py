@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.patching.record import PLAN
 
 __all__ = ["BASE_CARD", "CARD", "base_card", "mark_of", "readme_of_source"]

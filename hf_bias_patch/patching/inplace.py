@@ -14,7 +14,7 @@ import numpy as np
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
-from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
+from hf_bias_patch.checkpoint.side import side_files
 from hf_bias_patch.checkpoint.source import place_name, resolve
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.asked import plan_asked, recipe_asked
@@ -88,8 +88,7 @@ def patch_in_place(
 
 def _of_the_state_before(folder: Path) -> dict[str, bytes | None]:
     """Certificate, scores and card of an earlier patch, which the new state is not: name → what takes their place."""
-    side = (path for path in (folder / SIDE_FOLDER).rglob("*") if path.is_file())
-    return dict.fromkeys(path.relative_to(folder).as_posix() for path in side) | readme_of_source(folder)
+    return dict.fromkeys(path.as_posix() for path in side_files(folder)) | readme_of_source(folder)
 
 
 def _edits(checkpoint: Checkpoint, plan: Plan, undo: UndoWriter) -> list[ByteEdit]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
+from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patching.patch_only import read_patch
+from hf_bias_patch.patching.rebuild import fetch_base, rebuild
 from hf_bias_patch.patching.record import BLOCK, block_of
 
 if TYPE_CHECKING:
@@ -20,6 +26,9 @@ __all__ = ["load"]
 def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) -> PreTrainedModel:
     """Load a variant, or any other checkpoint, as a transformers model.
 
+    A variant that was published without its weights is made of its base first, in the Hub's cache, for as long as
+    loading takes; `pull` makes a folder that stays.
+
     Args:
         path: a folder, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
         auto_class: a transformers Auto class, such as `AutoModelForMaskedLM`, or a model class; by default the
@@ -30,12 +39,31 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
         The model in evaluation mode. Biases that are absent from a variant are no parameters of it.
 
     Raises:
-        SourceError, CheckpointError: the path leads nowhere, or config.json names no class that can be loaded.
+        SourceError, CheckpointError: the path leads nowhere, or config.json names no class that can be loaded; or as
+            for `pull`.
     """
+    source = resolve(path)
+    if source.path.is_dir() and is_patch_only(source.path):
+        with _rebuilt(source.path) as variant:
+            return _load(variant, auto_class, kwargs)
+    return _load(source.path if source.path.is_dir() else source.path.parent, auto_class, kwargs)
+
+
+@contextmanager
+def _rebuilt(patch: Path) -> Iterator[Path]:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)  # on the disk that the base is on
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".bias_patch-", dir=cache) as place:
+        variant = Path(place, "variant")
+        rebuild(patch, fetch_base(read_patch(patch)), variant)
+        yield variant
+
+
+def _load(folder: Path, auto_class: Any, kwargs: dict[str, Any]) -> PreTrainedModel:
     import transformers
 
-    source = resolve(path)
-    folder = source.path if source.path.is_dir() else source.path.parent
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code", False))
     stock = _class_of(auto_class, config, folder)
     absent = set(block_of({BLOCK: getattr(config, BLOCK, None)}).get("absent", ()))
@@ -44,7 +72,7 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
         from hf_bias_patch.patching.absent import without_biases
 
         stock = without_biases(stock)
-    loaded = stock.from_pretrained(folder, **kwargs)
+    loaded: PreTrainedModel = stock.from_pretrained(folder, **kwargs)
     return loaded
 
 

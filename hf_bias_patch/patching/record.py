@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan

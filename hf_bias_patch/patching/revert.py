@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
@@ -18,14 +19,15 @@ from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.guards import refuse_place
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
-from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files
+from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.side import side_files
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import readme_of_source
 from hf_bias_patch.patching.record import UNDO, source_sha256
 from hf_bias_patch.patching.undo import Undo
 
-__all__ = ["Reverted", "revert"]
+__all__ = ["Reverted", "restored_sha256", "revert"]
 
 Progress = Callable[[int], None]
 
@@ -123,14 +125,12 @@ def _in_place(checkpoint: Checkpoint, undo: Undo) -> None:
         )
         for name in undo.manifest.tensors
     ]
-    side = {path.relative_to(folder).as_posix(): None for path in (folder / SIDE_FOLDER).rglob("*") if path.is_file()}
-    replace: dict[str, bytes | None] = {**readme_of_source(folder), **side, **dict.fromkeys(undo.manifest.created)}
+    side = [path.as_posix() for path in side_files(folder)]
+    replace: dict[str, bytes | None] = readme_of_source(folder) | dict.fromkeys([*side, *undo.manifest.created])
     edit_in_place(folder, edits, replace | undo.files())
-    for left in sorted((folder / SIDE_FOLDER).rglob("*"), reverse=True):
-        if left.is_dir() and not any(left.iterdir()):
-            left.rmdir()
-    if not any((folder / SIDE_FOLDER).iterdir()):
-        (folder / SIDE_FOLDER).rmdir()
+    for left in sorted({parent for name in side for parent in Path(name).parents if parent.name}, reverse=True):
+        if (folder / left).is_dir() and not any((folder / left).iterdir()):
+            (folder / left).rmdir()
 
 
 def _check(checkpoint: Checkpoint, undo: Undo, file: str) -> None:
@@ -138,18 +138,29 @@ def _check(checkpoint: Checkpoint, undo: Undo, file: str) -> None:
 
     The whole file's checksum counts where the source's is known, else those of the restored tensors alone.
     """
-    header = checkpoint.files[file]
-    expected = undo.manifest.sha256.get(file)
-    digest = hashlib.sha256(header.raw)
-    for info in sorted(header.tensors.values(), key=lambda info: info.start):
-        if info.name in undo.manifest.tensors:
-            for piece in undo.restored(info.name, checkpoint):
-                digest.update(piece)
-        elif expected is not None:
-            for piece in read_range(checkpoint.folder / file, info.start, info.nbytes):
-                digest.update(piece)
-    if expected is not None:
-        _check_sha256(file, digest.hexdigest(), expected)
+    if file in undo.manifest.sha256:
+        return _check_sha256(file, restored_sha256(checkpoint, undo, file), undo.manifest.sha256[file])
+    for name in checkpoint.files[file].tensors:
+        if name in undo.manifest.tensors:
+            for _ in undo.restored(name, checkpoint):
+                pass
+
+
+def restored_sha256(checkpoint: Checkpoint, undo: Undo, file: str) -> str:
+    """The sha256 that a weight file would have once a patch were taken back.
+
+    Raises:
+        CheckpointError: a tensor changed since it was patched, or the undo file is damaged.
+    """
+    digest = hashlib.sha256()
+    for segment in _segments(checkpoint, undo, file):
+        if isinstance(segment, Keep):
+            pieces: Iterable[Any] = read_range(checkpoint.folder / file, segment.start, segment.stop - segment.start)
+        else:
+            pieces = [segment.data] if isinstance(segment.data, (bytes, bytearray, memoryview)) else segment.data
+        for piece in pieces:
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _check_sha256(file: str, found: str, expected: str) -> None:

@@ -14,7 +14,8 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
-from hf_bias_patch.checkpoint.listing import SIDE_FOLDER, companion_files
+from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, loader_text, patched_config
@@ -80,8 +81,7 @@ def keep_old_files(folder: Path, names: Iterable[str], undo: UndoWriter) -> tupl
     Returns:
         Those of `names` that the folder does not have.
     """
-    side = [path.relative_to(folder).as_posix() for path in (folder / SIDE_FOLDER).rglob("*") if path.is_file()]
-    changing = dict.fromkeys([*names, *sorted(side)])
+    changing = dict.fromkeys([*names, *(path.as_posix() for path in side_files(folder))])
     for name in changing:
         if (folder / name).exists():
             undo.file(name, (folder / name).read_bytes())

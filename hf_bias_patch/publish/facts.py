@@ -13,7 +13,7 @@ import yaml
 
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.durable import replace_file
-from hf_bias_patch.checkpoint.listing import SIDE_FOLDER
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.patching.base_card import base_card, mark_of

@@ -115,7 +115,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
 
     def log_message(self, *_: Any) -> None:
         """Nothing: the requests are in `Hub.requests`."""
@@ -155,9 +162,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             asked = self.headers.get("Range")
-            self.hub.requests.append(
-                Request(self.command, self.path, asked, self._status, self._sent, self._received)
-            )
+            self.hub.requests.append(Request(self.command, self.path, asked, self._status, self._sent, self._received))
 
     def _route(self, fault: Fault | None) -> None:
         path = urlsplit(self.path).path

@@ -132,7 +132,9 @@ def commit(http: Handler, given: dict[str, str], fault: Fault | None) -> None:
     ref = f"refs/pr/{pulls + 1}" if http.asks_for_pull else given["revision"]
     made = repo.commit(files, ref)
     pull = {"pullRequestUrl": f"{http.hub.url}/{repo.name}/discussions/{pulls + 1}"} if http.asks_for_pull else {}
-    http.send_json({"success": True, "commitOid": made, "commitUrl": f"{http.hub.url}/{repo.name}/commit/{made}"} | pull)
+    http.send_json(
+        {"success": True, "commitOid": made, "commitUrl": f"{http.hub.url}/{repo.name}/commit/{made}"} | pull
+    )
 
 
 def _writable(http: Handler, given: dict[str, str]) -> tuple[str, dict[str, Blob]] | None:

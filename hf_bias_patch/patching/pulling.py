@@ -1,0 +1,82 @@
+"""Fetches a variant from the Hub as a folder, whole or made of its base, and checks what came."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from hf_bias_patch.checkpoint.arrived import arrived_sha256
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.side import is_patch_only, side_files
+from hf_bias_patch.checkpoint.source import Source, place_name, resolve
+from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patching.patch_only import read_patch
+from hf_bias_patch.patching.rebuild import fetch_base, rebuild
+from hf_bias_patch.patching.record import is_patched
+
+__all__ = ["pull"]
+
+
+def pull(
+    variant: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Make a folder of a published variant.
+
+    Args:
+        variant: a Hub id (`owner/name@REVISION`), or a folder that was fetched from there.
+        out: the folder to make; appears whole or not at all.
+        base: what a patch alone is applied to; by default the base that it names, fetched at the commit it names.
+        overwrite: whether an existing `out` may be replaced.
+        progress: called with the number of bytes written since the last call.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SourceError: variant or base lead nowhere, or the Hub cannot be reached.
+        CheckpointError: it is no variant; a file is damaged; the base is not what was patched; or the outcome is not
+            what was published.
+        TargetError: `out` cannot be written.
+    """
+    source = resolve(variant)
+    out = Path(place_name(out))
+    if source.path.is_dir() and is_patch_only(source.path):
+        rebuild(
+            source.path,
+            resolve(base) if base is not None else fetch_base(read_patch(source.path)),
+            out,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        return out
+    checkpoint = open_model(source.path)
+    if not is_patched(checkpoint.config):
+        raise CheckpointError(
+            f"{source.name} is no variant", remedy=f"Fetch other models with `hf download {source.name}`"
+        )
+    _copy(source, checkpoint, out, overwrite, progress)
+    return out
+
+
+def _copy(
+    source: Source, checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable[[int], None] | None
+) -> None:
+    for name in checkpoint.files:
+        arrived_sha256(source, name)
+    weights = [Path(name) for name in sorted(checkpoint.weight_names)]
+    rest = [*companion_files(checkpoint.folder, checkpoint.weight_names), *side_files(checkpoint.folder)]
+    with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder]) as folder:
+        for path in (*weights, *rest):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint.folder / path, folder / path)
+            if progress is not None:
+                progress((folder / path).stat().st_size)

@@ -1,0 +1,110 @@
+"""Makes a variant of its base and a patch alone, and proves by sha256 that it is the one that was published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hf_bias_patch.checkpoint.arrived import arrived_sha256
+from hf_bias_patch.checkpoint.checkpoint import open_model
+from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.hashing import sha256_file
+from hf_bias_patch.checkpoint.hub_files import open_hub_files
+from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.side import PATCH, side_files
+from hf_bias_patch.checkpoint.source import HubModel, Source, locate, resolve
+from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patching.asked import plan_asked
+from hf_bias_patch.patching.disk import readable
+from hf_bias_patch.patching.patch_only import VALUES, PatchOnly, read_patch
+from hf_bias_patch.patching.variant import fill_variant
+
+__all__ = ["fetch_base", "rebuild"]
+
+_NOT_THE_VARIANTS = (PATCH, VALUES, ".gitattributes")
+
+
+def fetch_base(patch: PatchOnly) -> Source:
+    """The base at the commit that was patched, downloaded where it is not on this machine.
+
+    Raises:
+        CheckpointError: it is another one now; nothing was downloaded then.
+        SourceError: it is gone, or the Hub cannot be reached.
+    """
+    found = locate(patch.base, revision=patch.revision)
+    if isinstance(found, HubModel):
+        there = open_hub_files(patch.base, patch.revision).sha256
+        _compare(patch.base, {name: there[name] for name in patch.base_sha256 if name in there}, patch)
+    return resolve(patch.base, revision=patch.revision)
+
+
+def rebuild(
+    folder: Path,
+    base: Source,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Make the variant.
+
+    Args:
+        folder: with a patch alone (see `patch_only`).
+        base: what it was made for.
+        out: the folder to make; appears whole or not at all.
+        overwrite: whether an existing `out` may be replaced.
+        progress: called with the number of bytes written since the last call.
+
+    Raises:
+        CheckpointError: the base is another one or damaged, the patch is damaged, or the result is not the variant
+            that was published.
+        PlanError: the plan is not one for this base.
+        TargetError: `out` cannot be written.
+    """
+    patch = read_patch(folder)
+    _check_base(patch, base)
+    with readable(base, out) as (source, _):
+        checkpoint = open_model(source.path)
+        plan = plan_asked(checkpoint.config, checkpoint, patch.plan, patch.plan.recipe)
+        origin = {} if source is base else patch.base_sha256
+        source = replace(source, known_sha256={} if origin else dict(patch.base_sha256))
+        with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder, base.path, folder]) as made:
+            fill_variant(made, source, checkpoint, plan, origin=origin, known=patch.values, progress=progress)
+            for name in _given(folder):
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, made / name)
+            _check_result(patch, made)
+
+
+def _given(folder: Path) -> list[Path]:
+    """The variant's own files: config, card, evidence. All else is the base's."""
+    found = [*companion_files(folder, ()), *side_files(folder)]
+    return [path for path in found if path.as_posix() not in _NOT_THE_VARIANTS]
+
+
+def _check_base(patch: PatchOnly, base: Source) -> None:
+    _compare(base.name, {name: arrived_sha256(base, name) for name in patch.base_sha256}, patch)
+
+
+def _compare(base: str, found: Mapping[str, str], patch: PatchOnly) -> None:
+    for name, sha256 in found.items():
+        if sha256 != patch.base_sha256[name]:
+            raise CheckpointError(
+                f"{name} of {base} is not what was patched: its sha256 is {sha256}, and the patch is for "
+                f"{patch.base_sha256[name]}",
+                why="Another base would become another model, which nobody measured",
+                remedy=f"Get {patch.base} at commit {patch.revision}",
+            )
+
+
+def _check_result(patch: PatchOnly, made: Path) -> None:
+    for name, expected in patch.variant_sha256.items():
+        found = sha256_file(made / name) if (made / name).is_file() else "missing"
+        if found != expected:
+            raise CheckpointError(
+                f"{name} does not come out as it was published: its sha256 is {found} instead of {expected}",
+                why="The patch is damaged, or this version of the package computes it otherwise",
+                remedy="Fetch it again, or use the version that made it (`version` in its config.json)",
+            )
