@@ -178,6 +178,8 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
     info = hub.HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
     files = _wanted([entry.rfilename for entry in info.siblings or ()])
+    if not files:
+        raise SourceError(f"{name} holds no files", remedy="Check the name and the revision")
     # By the revision's own name, not the commit: the cache then knows what the name stood for.
     return Path(hub.snapshot_download(name, revision=revision, allow_patterns=[glob.escape(file) for file in files]))
 

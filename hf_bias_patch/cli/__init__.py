@@ -20,6 +20,8 @@ from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
 from hf_bias_patch.cli.late import add_late
 from hf_bias_patch.cli.patch import patch
+from hf_bias_patch.cli.pull import pull
+from hf_bias_patch.cli.push import push
 from hf_bias_patch.cli.revert import revert
 from hf_bias_patch.cli.verify import verify
 from hf_bias_patch.errors import BiasPatchError
@@ -50,7 +52,7 @@ def _options(
     """Options before the command."""
 
 
-for command in (inspect, patch, verify, revert, families, evaluate, card, census):
+for command in (inspect, patch, verify, revert, families, evaluate, card, push, pull, census):
     app.command()(command)
 add_late(app, "tune", "Train chosen biases on a task, with Accelerate.")
 add_late(app, "compare", "Train each of several choices with the same data and budget, and compare.")

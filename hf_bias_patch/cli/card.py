@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,11 @@ __all__ = ["card"]
 def card(
     variant: Annotated[Path, typer.Argument(help="A variant's folder.", metavar="VARIANT")],
     base_model: Annotated[
-        str | None, typer.Option(help="Hub id of the base, where the variant was made from a local copy.")
+        str | None,
+        typer.Option(
+            help="Hub id of the base, as owner/name or owner/name@COMMIT, where the variant was made from a local "
+            "copy; kept beside the variant."
+        ),
     ] = None,
     results: Annotated[
         list[Path] | None,
@@ -23,12 +28,15 @@ def card(
 ) -> None:
     """Write a variant's card for the Hub: what was changed, why that is safe, what was measured, how to load it."""
     from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.publish.base import parse_base
     from hf_bias_patch.publish.card import render, write_card
     from hf_bias_patch.publish.facts import add_results, read_facts
 
+    base = parse_base(base_model) if base_model else None
     if show:
-        typer.echo(render(read_facts(variant), base_model), nl=False)
+        facts = read_facts(variant)
+        typer.echo(render(replace(facts, base=base) if base else facts), nl=False)
         return
     add_results(variant, results or ())
-    written = write_card(variant, base_model)
+    written = write_card(variant, base)
     stdout().print(f"Written: [bold]{written}[/]", soft_wrap=True)

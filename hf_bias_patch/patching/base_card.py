@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.patching.record import PLAN
 
-__all__ = ["BASE_CARD", "CARD", "base_card", "mark_of", "readme_of_source"]
+__all__ = ["BASE_CARD", "CARD", "base_card", "is_own_card", "mark_of", "readme_of_source"]
 
 CARD = "README.md"
 BASE_CARD = f"{SIDE_FOLDER}/base_card.md"
@@ -23,14 +23,15 @@ def base_card(folder: Path) -> bytes | None:
     """The README.md of what a variant was made from; None if it had none."""
     if (folder / BASE_CARD).is_file():
         return (folder / BASE_CARD).read_bytes()
-    return None if _is_ours(folder) or not (folder / CARD).is_file() else (folder / CARD).read_bytes()
+    return None if is_own_card(folder) or not (folder / CARD).is_file() else (folder / CARD).read_bytes()
 
 
 def readme_of_source(folder: Path) -> dict[str, bytes | None]:
     """What a revert puts in the place of a card: README.md → its old content, or None. Empty if no card was written."""
-    return {CARD: base_card(folder)} if _is_ours(folder) else {}
+    return {CARD: base_card(folder)} if is_own_card(folder) else {}
 
 
-def _is_ours(folder: Path) -> bool:
+def is_own_card(folder: Path) -> bool:
+    """Whether the README.md there is the card of this variant."""
     card = folder / CARD
     return (folder / PLAN).is_file() and card.is_file() and mark_of(folder).encode() in card.read_bytes()

@@ -11,8 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint, open_model
-from hf_bias_patch.checkpoint.hashing import sha256_file
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.side import PATCH, SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError
@@ -56,15 +55,16 @@ class PatchOnly:
     values: Mapping[str, np.ndarray]
 
 
-def extract(folder: Path, base: str, revision: str) -> dict[str, bytes]:
+def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, str]) -> dict[str, bytes]:
     """The files that stand for a variant's weights.
 
     Reads the variant through: everything that the plan does not touch must still be the base's, byte for byte, or the
     patch would make something else of it.
 
     Args:
-        folder: of a variant.
+        variant: a variant, with its undo file beside it.
         base, revision: Hub id and commit of its base.
+        sha256: of the variant's weight files.
 
     Returns:
         Name in the folder → content.
@@ -72,8 +72,8 @@ def extract(folder: Path, base: str, revision: str) -> dict[str, bytes]:
     Raises:
         CheckpointError: it is no variant, changed since it was patched, or was edited in place.
     """
-    checkpoint = open_model(folder)
-    if not source_sha256(checkpoint.config):
+    folder = variant.folder
+    if not source_sha256(variant.config):
         raise CheckpointError(
             f"{folder} cannot be published as a patch alone",
             why="It was edited in place, and the sha256 of what it was made from is not known",
@@ -81,7 +81,7 @@ def extract(folder: Path, base: str, revision: str) -> dict[str, bytes]:
         )
     with Undo(folder / UNDO) as undo:
         for file, expected in undo.manifest.sha256.items():
-            if restored_sha256(checkpoint, undo, file) != expected:
+            if restored_sha256(variant, undo, file) != expected:
                 raise CheckpointError(
                     f"{folder} cannot be published as a patch alone: {file} holds more than the plan's edits",
                     why="Tensors that the patch did not touch changed since",
@@ -93,12 +93,12 @@ def extract(folder: Path, base: str, revision: str) -> dict[str, bytes]:
     manifest = _Manifest(
         base=base,
         revision=revision,
-        base_sha256=source_sha256(checkpoint.config),
-        variant_sha256={file: sha256_file(folder / file) for file in checkpoint.files},
+        base_sha256=source_sha256(variant.config),
+        variant_sha256=dict(sha256),
     )
     return {
         PATCH: (json.dumps(manifest.model_dump(), indent=1) + "\n").encode(),
-        VALUES: _written(checkpoint, vectors),
+        VALUES: _written(variant, vectors),
     }
 
 

@@ -12,7 +12,7 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.listing import companion_files
 from hf_bias_patch.checkpoint.side import is_patch_only, side_files
-from hf_bias_patch.checkpoint.source import Source, place_name, resolve
+from hf_bias_patch.checkpoint.source import place_name, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.patch_only import read_patch
 from hf_bias_patch.patching.rebuild import fetch_base, rebuild
@@ -27,6 +27,7 @@ def pull(
     *,
     base: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    announce: Callable[[int], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Make a folder of a published variant.
@@ -36,6 +37,7 @@ def pull(
         out: the folder to make; appears whole or not at all.
         base: what a patch alone is applied to; by default the base that it names, fetched at the commit it names.
         overwrite: whether an existing `out` may be replaced.
+        announce: called with the number of bytes to write, before anything is written.
         progress: called with the number of bytes written since the last call.
 
     Returns:
@@ -55,6 +57,7 @@ def pull(
             resolve(base) if base is not None else fetch_base(read_patch(source.path)),
             out,
             overwrite=overwrite,
+            announce=announce,
             progress=progress,
         )
         return out
@@ -63,20 +66,20 @@ def pull(
         raise CheckpointError(
             f"{source.name} is no variant", remedy=f"Fetch other models with `hf download {source.name}`"
         )
-    _copy(source, checkpoint, out, overwrite, progress)
+    for name in checkpoint.files:
+        arrived_sha256(source, name)
+    if announce is not None:
+        announce(sum((checkpoint.folder / name).stat().st_size for name in checkpoint.files))
+    _copy(checkpoint, out, overwrite, progress)
     return out
 
 
-def _copy(
-    source: Source, checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable[[int], None] | None
-) -> None:
-    for name in checkpoint.files:
-        arrived_sha256(source, name)
+def _copy(checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable[[int], None] | None) -> None:
     weights = [Path(name) for name in sorted(checkpoint.weight_names)]
     rest = [*companion_files(checkpoint.folder, checkpoint.weight_names), *side_files(checkpoint.folder)]
     with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder]) as folder:
         for path in (*weights, *rest):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkpoint.folder / path, folder / path)
-            if progress is not None:
+            if progress is not None and path.as_posix() in checkpoint.files:
                 progress((folder / path).stat().st_size)

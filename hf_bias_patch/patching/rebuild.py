@@ -46,6 +46,7 @@ def rebuild(
     out: Path,
     *,
     overwrite: bool = False,
+    announce: Callable[[int], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Make the variant.
@@ -55,6 +56,7 @@ def rebuild(
         base: what it was made for.
         out: the folder to make; appears whole or not at all.
         overwrite: whether an existing `out` may be replaced.
+        announce: called with the number of bytes to write, before anything is written.
         progress: called with the number of bytes written since the last call.
 
     Raises:
@@ -69,6 +71,8 @@ def rebuild(
         checkpoint = open_model(source.path)
         plan = plan_asked(checkpoint.config, checkpoint, patch.plan, patch.plan.recipe)
         origin = {} if source is base else patch.base_sha256
+        if announce is not None:
+            announce(plan.nbytes)
         source = replace(source, known_sha256={} if origin else dict(patch.base_sha256))
         with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder, base.path, folder]) as made:
             fill_variant(made, source, checkpoint, plan, origin=origin, known=patch.values, progress=progress)

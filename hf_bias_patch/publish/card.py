@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.checkpoint.side import EVAL_RESULTS
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate, Figure
 from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
+from hf_bias_patch.publish.base import BASE, Base, dump_base
+from hf_bias_patch.publish.eval_results import eval_results
 from hf_bias_patch.publish.facts import Facts, read_facts
 from hf_bias_patch.publish.metadata import metadata
+from hf_bias_patch.publish.norms import NORMS, dump_norms
+from hf_bias_patch.publish.norms_plot import FIGURE, draw_norms
 
-__all__ = ["render", "write_card"]
+__all__ = ["LOSSY", "card_files", "render", "write_card"]
 
 _PAPER = """@article{namazifar2023role,
   title   = {Role of Bias Terms in Dot-Product Attention},
@@ -24,37 +30,56 @@ _PAPER = """@article{namazifar2023role,
 }"""
 
 
-def write_card(folder: Path, base_model: str | None = None) -> Path:
-    """Write README.md into a variant's folder; a card of the base that stands there is kept aside first.
+LOSSY = "This model computes something else than its base, on purpose: needed biases are gone or replaced."
+"""What a card says first of such a variant."""
+
+
+def write_card(folder: Path, base: Base | None = None) -> Path:
+    """Write README.md into a variant's folder, with its figure; a card of the base that stands there is kept aside.
 
     Args:
         folder: of a variant.
-        base_model: Hub id of the base, where the variant was made from a local copy.
+        base: where the variant does not know its Hub id.
 
     Returns:
         The file.
 
     Raises:
         CheckpointError: the folder holds no variant.
+        ExtraError: matplotlib is missing.
         TargetError: it cannot be written.
     """
-    text = render(read_facts(folder), base_model)
-    before = base_card(folder)
+    facts = read_facts(folder)
+    files = card_files(folder, replace(facts, base=base) if base else facts)
     try:
-        if before is not None:
-            replace_file(folder / BASE_CARD, before)
-        replace_file(folder / CARD, text.encode())
+        for name, content in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            replace_file(folder / name, content)
+        for name in {EVAL_RESULTS, NORMS, FIGURE} - set(files):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise TargetError(f"{folder / CARD} cannot be written", why=error.strerror or str(error)) from error
     return folder / CARD
 
 
-def render(facts: Facts, base_model: str | None = None) -> str:
+def card_files(folder: Path, facts: Facts) -> dict[str, bytes]:
+    """A card and what belongs to it, the card last: name in the folder → content."""
+    files = {BASE: dump_base(facts.base)} if facts.base.on_hub else {}
+    if (before := base_card(folder)) is not None:
+        files[BASE_CARD] = before
+    if facts.norms:
+        files |= {NORMS: dump_norms(facts.norms), FIGURE: draw_norms(facts.norms)}
+    if (scores := eval_results(facts)) is not None:
+        files[EVAL_RESULTS] = scores
+    return files | {CARD: render(facts).encode()}
+
+
+def render(facts: Facts) -> str:
     """The card as Markdown, front matter first. Needs no network, and is the same for the same facts."""
     parts = [
-        f"---\n{metadata(facts, base_model)}---",
+        f"---\n{metadata(facts)}---",
         facts.mark,
-        *_opening(facts, base_model),
+        *_opening(facts),
         *_changes(facts),
         *_equal(facts.certificate),
         *_measured(facts.certificate),
@@ -66,10 +91,10 @@ def render(facts: Facts, base_model: str | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _opening(facts: Facts, base_model: str | None) -> Iterable[str]:
-    base = _base(facts, base_model)
-    if facts.plan.lossy:
-        yield f"**This model computes something else than {base}, on purpose: needed biases are gone or replaced.**"
+def _opening(facts: Facts) -> Iterable[str]:
+    base = _base(facts.base)
+    if facts.lossy:
+        yield f"**{LOSSY}**"
     yield f"# {facts.name}"
     gone = dict.fromkeys(edit.slot.projection for edit in facts.plan.edits if edit.removes)
     without = f" without the {_and(gone)} biases of its attention" if gone else ""
@@ -93,6 +118,8 @@ def _changes(facts: Facts) -> Iterable[str]:
         f"{len(facts.plan.touched)} of the checkpoint's tensors were touched ({touched:,} bytes), "
         f"{len(facts.plan.absent)} left the file; all others are those of the base, byte for byte."
     )
+    if facts.norms:
+        yield f"![Norm of each attention bias, by projection and site, in the base and in this variant]({FIGURE})"
 
 
 def _equal(certificate: Certificate | None) -> Iterable[str]:
@@ -143,12 +170,20 @@ def _results(facts: Facts) -> Iterable[str]:
 def _use(facts: Facts) -> Iterable[str]:
     yield "## How to load it"
     auto = _auto_class(facts.config)
+    if facts.patch_only:
+        yield "The weights are not here, but what makes them of the base's, which is fetched and checked by sha256:"
+        yield (
+            f"```python\nimport hf_bias_patch\nfrom transformers import {auto}\n\n"
+            f'model = hf_bias_patch.load("{facts.name}", {auto})\n```'
+        )
+        yield f"`hf-bias-patch pull {facts.name} OUT` makes a folder of it, which loads without this package."
+        return
     trust = ", trust_remote_code=True" if facts.absent else ""
     if facts.absent:
         yield "The biases are not in the file, so it brings a small loader (`modeling_bias_patch.py`):"
-    yield (f'```python\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("{facts.name}"{trust})\n```')
+    yield f'```python\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("{facts.name}"{trust})\n```'
     yield (
-        f"`hf-bias-patch verify {facts.name} --against {facts.source.get('name', 'BASE')}` measures it again, and "
+        f"`hf-bias-patch verify {facts.name} --against {facts.base.name}` measures it again, and "
         f"`hf-bias-patch revert {facts.name} OUT` gives back the base's weights, bit for bit."
     )
 
@@ -167,13 +202,11 @@ def _and(names: Iterable[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _base(facts: Facts, base_model: str | None) -> str:
-    name = base_model or str(facts.source.get("name", "a checkpoint"))
-    revision = facts.source.get("revision")
-    if "/" in name and not name.startswith(("/", ".")):
-        at = f" at commit `{revision[:12]}`" if revision else ""
-        return f"[{name}](https://hf.co/{name}){at}"
-    return f"`{name}`"
+def _base(base: Base) -> str:
+    if not base.on_hub:
+        return f"`{base.name}`"
+    at = f" at commit `{base.revision[:12]}`" if base.revision else ""
+    return f"[{base.name}](https://hf.co/{base.name}){at}"
 
 
 def _auto_class(config: Any) -> str:

@@ -1,24 +1,27 @@
-"""What a variant's folder says of it: the plan, the certificate, its source, scores, and the card of its base."""
+"""What a variant's folder says of it: the plan, the certificate, its base, norms, scores, and the card of its base."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.patching.base_card import base_card, mark_of
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.record import CERTIFICATE, PLAN, block_of
+from hf_bias_patch.patching.record import CERTIFICATE, PLAN, UNDO, block_of
+from hf_bias_patch.publish.base import Base, base_of
+from hf_bias_patch.publish.norms import NORMS, Norm, measure_norms, read_norms
 
 __all__ = ["RESULTS", "Facts", "add_results", "read_facts"]
 
@@ -31,15 +34,16 @@ class Facts:
     """Everything that a card states.
 
     Attributes:
-        name: of the folder.
+        name: of the folder, or on the Hub.
         mark: by which its card is known as its own.
         config: config.json.
         plan: what was done.
         certificate: what was measured; None if nothing was.
-        source: `name`, `revision` and `sha256` of what was patched, as config.json has them.
-        parameters: of the variant.
+        base: what was patched.
+        norms: of its biases; empty where they are not known.
         base_card: front matter of the base's card; empty if it had none.
         results: scores.
+        patch_only: whether the card is for a repository without the weights.
     """
 
     name: str
@@ -47,41 +51,58 @@ class Facts:
     config: Mapping[str, Any]
     plan: Plan
     certificate: Certificate | None
-    source: Mapping[str, Any]
-    parameters: int
+    base: Base
+    norms: tuple[Norm, ...]
     base_card: Mapping[str, Any]
     results: tuple[dict[str, Any], ...]
+    patch_only: bool = False
 
     @property
     def absent(self) -> bool:
         """Whether biases left the file, so that the checkpoint needs its own loader."""
         return bool(self.plan.absent)
 
+    @property
+    def lossy(self) -> bool:
+        """Whether it computes something else on purpose, by this patch or an earlier one."""
+        return self.plan.lossy or bool(block_of(self.config).get("lossy"))
+
 
 def read_facts(folder: Path) -> Facts:
-    """Read a variant's facts.
+    """Read a variant's facts. Its weights need not be there.
 
     Raises:
         CheckpointError: the folder holds no variant, or a file of it is damaged.
     """
-    checkpoint = open_model(folder)
-    block = block_of(checkpoint.config)
-    if not block or not (folder / PLAN).is_file():
+    if not (folder / PLAN).is_file() or not (folder / "config.json").is_file():
+        missing = PLAN if (folder / "config.json").is_file() else "config.json"
         raise CheckpointError(
-            f"{folder} is no variant", why=f"It has no {PLAN}", remedy="Make one with `hf-bias-patch patch MODEL OUT`"
+            f"{folder} is no variant",
+            why=f"It has no {missing}",
+            remedy="Make one with `hf-bias-patch patch MODEL OUT`",
         )
+    config = parse_object(folder / "config.json", (folder / "config.json").read_bytes())
+    plan = Plan.loads((folder / PLAN).read_bytes(), folder / PLAN)
     certificate = folder / CERTIFICATE
     return Facts(
         name=folder.resolve().name,
         mark=mark_of(folder),
-        config=checkpoint.config,
-        plan=Plan.loads((folder / PLAN).read_bytes(), folder / PLAN),
+        config=config,
+        plan=plan,
         certificate=Certificate.loads(certificate.read_bytes(), certificate) if certificate.is_file() else None,
-        source=block.get("source", {}),
-        parameters=checkpoint.parameters,
+        base=base_of(folder, config),
+        norms=_norms(folder, plan),
         base_card=_front_matter((base_card(folder) or b"").decode("utf-8", "replace")),
         results=tuple(_result(path) for path in sorted((folder / RESULTS).glob("*.json"))),
     )
+
+
+def _norms(folder: Path, plan: Plan) -> tuple[Norm, ...]:
+    """Measured where the old values are at hand, else as they were measured before."""
+    if (folder / UNDO).is_file():
+        with suppress(CheckpointError):  # it was trained on since, so that the old values cannot be had
+            return measure_norms(folder, plan)
+    return read_norms(folder / NORMS) if (folder / NORMS).is_file() else ()
 
 
 def add_results(folder: Path, paths: Iterable[Path]) -> None:

@@ -243,13 +243,25 @@ class Handler(BaseHTTPRequestHandler):
     def body(self, cut_after: int | None = None) -> bytes | None:
         """What was uploaded; None where the connection was cut in the middle of it."""
         if self._body is None:
-            length = int(self.headers.get("Content-Length") or 0)
-            self._body = self.rfile.read(length if cut_after is None else min(length, cut_after))
+            self._body = b""
+            for piece in self._pieces_sent():
+                self._body += piece
+                if cut_after is not None and len(self._body) >= cut_after:
+                    break
             self._received = len(self._body)
         if cut_after is None:
             return self._body
         self._hang_up()
         return None
+
+    def _pieces_sent(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     def json(self) -> Any:
         """What was sent, read as JSON."""
@@ -265,6 +277,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.body()  # what was sent along is read in any case, for the connection goes on
         self._head(status, len(body), headers)
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -279,8 +292,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def error(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
-        """Refuse; what was sent along is read first, for the connection goes on."""
-        self.body()
+        """Refuse."""
         about = {"X-Error-Code": code} if code else {}
         body = json.dumps({"error": HTTPStatus(status).phrase}).encode()
         self._send(status, body, {"Content-Type": "application/json"} | about | (headers or {}))

@@ -1,0 +1,108 @@
+"""Which files of a variant are published, and what stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hf_bias_patch.checkpoint.checkpoint import open_model
+from hf_bias_patch.checkpoint.hashing import sha256_file
+from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.side import side_files
+from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patching.base_card import CARD, is_own_card
+from hf_bias_patch.patching.patch_only import extract
+from hf_bias_patch.patching.record import UNDO
+from hf_bias_patch.publish.card import LOSSY, card_files, render
+from hf_bias_patch.publish.facts import Facts, read_facts
+from hf_bias_patch.publish.listing import Content, Remote
+
+__all__ = ["patch_contents", "whole_contents"]
+
+
+def whole_contents(folder: Path, facts: Facts) -> dict[str, Content]:
+    """A variant as it lies there, and its card. Nothing is written.
+
+    Args:
+        folder: of a variant.
+        facts: of it, under its name on the Hub.
+
+    Raises:
+        CheckpointError: a variant that is not lossy has no certificate, or one that does not pass; or the certificate
+            is of other weights; or somebody took out of a lossy variant's card that it is one.
+        ExtraError: the card's figure cannot be drawn.
+    """
+    checkpoint = open_model(folder)
+    sha256 = {file: sha256_file(folder / file) for file in checkpoint.files}
+    _refuse_unproven(folder, facts, sha256)
+    weights = checkpoint.weight_names
+    paths = [*map(Path, sorted(weights)), *companion_files(folder, weights), *side_files(folder)]
+    found = {path.as_posix(): Content(folder / path, sha256.get(path.as_posix(), "")) for path in paths}
+    return found | {name: Content(content) for name, content in _card(folder, facts).items()}
+
+
+def patch_contents(folder: Path, facts: Facts, there: Remote) -> dict[str, Content]:
+    """What is needed to make a variant of its base: all that is not the base's, and of the weights the new vectors.
+
+    Args:
+        folder: of a variant.
+        facts: of it, under its name on the Hub, with a base that is on the Hub.
+        there: the base's files.
+
+    Raises:
+        CheckpointError: as for `whole_contents` and `extract`.
+        ExtraError: the card's figure cannot be drawn.
+    """
+    whole = whole_contents(folder, facts)
+    checkpoint = open_model(folder)
+    sha256 = {file: whole[file].sha256 for file in checkpoint.files}
+    patch = extract(checkpoint, facts.base.name, there.commit, sha256)
+    own = {
+        path: content
+        for path, content in whole.items()
+        if path not in checkpoint.weight_names | {UNDO}
+        and not (path in there.files and content.is_same(there.files[path]))
+    }
+    return own | {path: Content(content) for path, content in patch.items()}
+
+
+def _refuse_unproven(folder: Path, facts: Facts, sha256: Mapping[str, str]) -> None:
+    """A certificate must be of these weights; and unless the variant is lossy, there must be one, and pass."""
+    verify = f"Measure it: `hf-bias-patch verify {folder} --against {facts.base.name}`"
+    certificate = facts.certificate
+    if certificate is not None:
+        for name, found in sha256.items():
+            if (measured := certificate.variant.sha256.get(name)) != found:
+                raise CheckpointError(
+                    f"{folder} is not published: its certificate is of another {name}",
+                    why=f"The file's sha256 is {found}, and {measured} was measured",
+                    remedy=verify,
+                )
+    if facts.lossy:
+        return
+    if certificate is None:
+        raise CheckpointError(f"{folder} is not published: it has no certificate", remedy=verify)
+    if not certificate.passed:
+        raise CheckpointError(
+            f"{folder} is not published: its certificate does not pass",
+            why="; ".join(certificate.reasons),
+            remedy="Leave out the edits that fail",
+        )
+
+
+def _card(folder: Path, facts: Facts) -> dict[str, bytes]:
+    """The card as it should stand there, and its files: made anew, unless somebody wrote into it."""
+    files = card_files(folder, facts)
+    if not is_own_card(folder):
+        return files
+    written = (folder / CARD).read_text("utf-8")
+    title = next((line[2:] for line in written.splitlines() if line.startswith("# ")), "")
+    if written == render(replace(read_facts(folder), name=title)):
+        return files
+    if facts.lossy and LOSSY not in written:
+        raise CheckpointError(
+            f"{folder / CARD} does not say that this is another model than its base",
+            remedy="Write it anew with `hf-bias-patch card`",
+        )
+    return files | {CARD: written.encode()}

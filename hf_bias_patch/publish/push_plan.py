@@ -1,0 +1,229 @@
+"""Decides what a push will do, file by file; publishes nothing, and writes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from hf_bias_patch.checkpoint.hub_errors import hub_error
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.source import place_name
+from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError, TargetError
+from hf_bias_patch.patching.record import source_sha256
+from hf_bias_patch.publish.base import Base, parse_base
+from hf_bias_patch.publish.contents import patch_contents, whole_contents
+from hf_bias_patch.publish.facts import Facts, read_facts
+from hf_bias_patch.publish.listing import Content, Remote, RemoteFile, look_at
+from hf_bias_patch.publish.push_errors import push_error
+
+__all__ = ["File", "Push", "plan_push"]
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a push.
+
+    Attributes:
+        name: in the repository.
+        content: what it will hold.
+        how: `upload`; `copy`, on the server, from the base; or `same`, for it is there.
+    """
+
+    name: str
+    content: Content
+    how: Literal["upload", "copy", "same"]
+
+
+@dataclass(frozen=True)
+class Push:
+    """What a push will do.
+
+    Attributes:
+        name: `owner/name`.
+        revision: the branch.
+        create_pr: whether it becomes a pull request.
+        private: whether a new repository is made private.
+        there: what stands there now; None if the repository is to be made.
+        new_branch: whether the branch is to be made.
+        base: where copies come from.
+        files: in the order of their names.
+        deleted: files of an earlier push that would contradict these.
+        summary, description: of the commit.
+    """
+
+    name: str
+    revision: str
+    create_pr: bool
+    private: bool
+    there: Remote | None
+    new_branch: bool
+    base: Base
+    files: tuple[File, ...]
+    deleted: tuple[str, ...]
+    summary: str
+    description: str
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.deleted) or any(file.how != "same" for file in self.files)
+
+    def nbytes(self, how: str) -> int:
+        """Bytes of the files that are, say, to `upload`."""
+        return sum(file.content.size for file in self.files if file.how == how)
+
+
+def plan_push(
+    variant: str | os.PathLike[str],
+    name: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    patch_only: bool = False,
+    allow_lossy: bool = False,
+    base_model: str | None = None,
+    commit_message: str | None = None,
+) -> Push:
+    """Compare a variant with what the Hub has.
+
+    Args:
+        variant: a folder.
+        name: `owner/name`.
+        private: make a new repository private.
+        revision: the branch; main if None.
+        create_pr: propose the change as a pull request.
+        patch_only: publish what makes the weights of the base's, not the weights.
+        allow_lossy: publish a variant that computes something else on purpose.
+        base_model: Hub id of the base, `owner/name` or `owner/name@REVISION`, where the variant does not know it.
+        commit_message: instead of one that says what was done.
+
+    Raises:
+        ArgumentError: `variant` is no path, or a name no Hub id.
+        CheckpointError: it is no variant, is not proven, or the base is not what was patched.
+        SourceError: a base that is needed cannot be looked at.
+        TargetError: the Hub refuses, or the push would put a variant in the place of its base, weights in the place
+            of nothing, or public what should be private.
+    """
+    folder = Path(place_name(variant))
+    if not _NAME.fullmatch(name):
+        raise ArgumentError(f"{name!r} is no name of a model on the Hub", remedy="Write owner/name")
+    facts = read_facts(folder)
+    if facts.lossy and not allow_lossy:
+        raise CheckpointError(
+            f"{folder} is not published: it computes something else than its base, on purpose",
+            remedy="If that is meant, pass --allow-lossy: the card says so in its first line",
+        )
+    base = parse_base(base_model) if base_model else facts.base
+    theirs = _look_at_base(base, facts, needed=patch_only or base_model is not None)
+    if theirs is not None:
+        base = replace(base, revision=theirs.commit)
+    branch = revision or "main"
+    if name == base.name and branch == "main" and not create_pr:
+        raise TargetError(
+            f"{name} is the base itself", why="Its users would get another model", remedy="Propose it with --create-pr"
+        )
+    there, new_branch = _look_at_target(name, branch, create_pr)
+    if private and there is not None and not there.private:
+        raise TargetError(
+            f"{name} exists and is public, and --private was asked for", remedy="Make it private on the Hub first"
+        )
+    facts = replace(facts, name=name, base=base, patch_only=patch_only)
+    if patch_only:
+        assert theirs is not None, "a base that is needed was found"
+        _refuse_over_weights(name, there)
+        contents = patch_contents(folder, facts, theirs)
+    else:
+        contents = whole_contents(folder, facts)
+    known = there.files if there else {}
+    done = ", ".join(dict.fromkeys(edit.label for edit in facts.plan.edits)) or "nothing"
+    return Push(
+        name=name,
+        revision=branch,
+        create_pr=create_pr,
+        private=private,
+        there=there,
+        new_branch=new_branch,
+        base=base,
+        files=tuple(_file(path, contents[path], known, theirs) for path in sorted(contents)),
+        deleted=tuple(sorted(path for path in known if path not in contents and _contradicts(path))),
+        summary=commit_message or f"hf_bias_patch: {done}",
+        description=facts.certificate.headline if facts.certificate and facts.certificate.passed else "",
+    )
+
+
+def _file(name: str, content: Content, known: Mapping[str, RemoteFile], base: Remote | None) -> File:
+    there = known.get(name)
+    if there is not None and content.is_same(there):
+        return File(name, content, "same")
+    theirs = base.files.get(name) if base else None
+    if theirs is not None and theirs.copyable and content.is_same(theirs):
+        return File(name, content, "copy")
+    return File(name, content, "upload")
+
+
+def _contradicts(path: str) -> bool:
+    """Whether a file left there would be loaded instead of, or told beside, what is pushed."""
+    return path.startswith(f"{SIDE_FOLDER}/") or any(fnmatch(path, pattern) for pattern in _WEIGHTS)
+
+
+def _refuse_over_weights(name: str, there: Remote | None) -> None:
+    weights = [path for path in (there.files if there else ()) if any(fnmatch(path, pattern) for pattern in _WEIGHTS)]
+    if weights:
+        raise TargetError(
+            f"{name} holds weights ({weights[0]}), and a patch alone would stand beside them",
+            remedy="Push to another repository, or the whole variant to this one",
+        )
+
+
+def _look_at_base(base: Base, facts: Facts, needed: bool) -> Remote | None:
+    """The base's files on the Hub, where copies can come from; None where it is not there, or not what was patched."""
+    if not base.on_hub:
+        if not needed:
+            return None
+        raise SourceError(
+            f"The Hub id of the base is not known ({base.name})",
+            why="A patch alone is applied to it, by whoever fetches it",
+            remedy="Name it with --base-model owner/name",
+        )
+    try:
+        theirs = look_at(base.name, base.revision)
+    except Exception as error:
+        if needed:
+            raise hub_error(base.name, base.revision, error) from error
+        return None
+    for name, sha256 in source_sha256(facts.config).items():
+        found = theirs.files[name].sha256 if name in theirs.files else "missing"
+        if found != sha256:
+            raise CheckpointError(
+                f"{name} of {base.name} is not what was patched: its sha256 is {found}, and {sha256} was patched",
+                remedy="Name the base, and its commit, with --base-model owner/name@COMMIT",
+            )
+    return theirs
+
+
+def _look_at_target(name: str, branch: str, create_pr: bool) -> tuple[Remote | None, bool]:
+    """What stands there, and whether the branch is to be made."""
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return look_at(name, branch), False
+    except RepositoryNotFoundError:
+        return None, branch != "main"
+    except RevisionNotFoundError as error:
+        if create_pr:
+            raise push_error(name, error) from error
+    except Exception as error:
+        raise push_error(name, error) from error
+    try:
+        return look_at(name, "main"), True
+    except Exception as error:
+        raise push_error(name, error) from error
