@@ -26,7 +26,7 @@ def save_model(loop: Loop, tokenizer: Any, folder: RunFolder) -> dict[str, Any]:
     """
     accelerator = loop.accelerator
     tensors = trained_tensors(accelerator, loop.model, loop.names)
-    bare = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False)
+    bare = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     state = accelerator.get_state_dict(loop.model) if accelerator.distributed_type.name == "FSDP" else None
     if not accelerator.is_main_process:
         return {}

@@ -111,6 +111,8 @@ class Loop:
         return Outcome(ended, self.progress, self.metrics)
 
     def _train(self, stop: StopSignal) -> str:
+        if self._patience_is_over():  # resumed after it was: one more step would be one too many
+            return "early"
         self.model.train()
         micro_batches = self._micro_batches(self.progress.step)
         while self.progress.step < self.steps:
@@ -224,7 +226,8 @@ class Loop:
         if self.progress.best is None or not self.names:
             return
         if self.progress.best_step != self.progress.step:
-            load_tensors(self.accelerator.unwrap_model(self.model), self.folder.best)
+            bare = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            load_tensors(bare, self.folder.best)
 
     def _patience_is_over(self) -> bool:
         patience = self.settings.early_stopping_patience

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "keep_only", "load_state", "load_tensors", "save_state", "save_tensors", "trained_tensors"]
 
 _PROGRESS = "progress.json"
+_COMPILED = "_orig_mod."
 
 
 @dataclass
@@ -114,8 +115,9 @@ def load_state(accelerator: Accelerator, folder: Path) -> Progress:
 
 def trained_tensors(accelerator: Accelerator, model: Any, names: Collection[str]) -> dict[str, torch.Tensor]:
     """Copies of the named tensors. Called by all processes."""
-    state = accelerator.get_state_dict(model)
-    return {name: value.detach().cpu().clone() for name, value in (state or {}).items() if name in names}
+    # `torch.compile` puts a wrapper around the model, and its name before every tensor's.
+    state = {name.removeprefix(_COMPILED): value for name, value in (accelerator.get_state_dict(model) or {}).items()}
+    return {name: value.detach().cpu().clone() for name, value in state.items() if name in names}
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -89,11 +89,18 @@ def alone() -> None:
 
 
 def made_loop(
-    model: Any, settings: Settings, job: Any = None, watcher: Watcher | None = None, head: bool = True
+    model: Any,
+    settings: Settings,
+    job: Any = None,
+    watcher: Watcher | None = None,
+    head: bool = True,
+    compiler: str | None = None,
 ) -> Loop:
-    """A loop over a tiny model, its dropout seeded."""
+    """A loop over a tiny model, its dropout seeded; `compiler` is a backend of torch.compile."""
     alone()
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=settings.gradient_accumulation_steps)
+    accelerator = Accelerator(
+        cpu=True, gradient_accumulation_steps=settings.gradient_accumulation_steps, dynamo_backend=compiler
+    )
     folder: RunFolder = open_folder(
         settings.output_dir, settings.plain(), resume=settings.resume, overwrite=settings.overwrite
     )

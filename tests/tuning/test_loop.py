@@ -194,6 +194,27 @@ def test_early_stopping_and_the_best_state(tmp_path: Path) -> None:
     assert any(not torch.equal(at_best[name], at_end[name]) for name in now), "vacuous"
 
 
+def test_compiled_the_best_state_is_kept_all_the_same(tmp_path: Path) -> None:
+    """A compiled model's tensors have longer names."""
+    from safetensors.torch import load_file
+
+    model = classifier()
+    settings = settings_for(tmp_path / "run", eval_steps=2, max_train_steps=4)
+    loop = made_loop(model, settings, job=_Scripted([0.7, 0.6]), compiler="eager")
+    loop.run()
+    best = load_file(tmp_path / "run" / "best.safetensors")
+    assert set(best) == {tensor.live for tensor in loop.selection.trained}
+    now = values(model)
+    assert all(torch.equal(now[name], best[name]) for name in best)
+
+
+def test_resumed_after_an_early_end_nothing_more_is_trained(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "run", eval_steps=2, early_stopping_patience=1, num_train_epochs=9)
+    first = trained(classifier(), settings, job=_Scripted([0.7, 0.6]))
+    again = trained(classifier(), settings.model_copy(update={"resume": True}), job=_Scripted([]))
+    assert first.ended == again.ended == "early" and again.progress.step == first.progress.step == 4
+
+
 def test_states_hold_only_what_trains(tmp_path: Path) -> None:
     from safetensors import safe_open
 
