@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.collate import Collator, pad_id
 from hf_bias_patch.scoring.encode import Encoded, encode
 from hf_bias_patch.scoring.forms import Form, form_of, longest_input, require_form, unwrapped
@@ -212,6 +214,8 @@ def _likelihood(given: Answers, dataset: Dataset, masked: Masked) -> dict[str, f
     """Losses in nats a token, and their exponentials; named after what was measured."""
     nll = sum(total for total, _ in given.predictions.values())
     tokens = sum(count for _, count in given.predictions.values())
+    if math.isnan(nll):
+        raise TaskError("The model gives out NaN", why="There is no perplexity of that")
     loss, per_token = nll / max(tokens, 1), perplexity(nll, max(tokens, 1))
     if given.form == "masked":
         name = "pseudo_perplexity" if masked == EACH else "masked_perplexity"

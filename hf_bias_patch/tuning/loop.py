@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hf_bias_patch.errors import TuneError
+from hf_bias_patch.errors import TaskError, TuneError
 from hf_bias_patch.tuning.batches import MicroBatch, Schedule
 from hf_bias_patch.tuning.folder import RunFolder
 from hf_bias_patch.tuning.job import Batch, Job
@@ -203,7 +203,10 @@ class Loop:
     def _evaluate(self) -> None:
         job, progress = self.job, self.progress
         self.model.eval()
-        metrics = dict(job.evaluate(self.model))
+        try:
+            metrics = dict(job.evaluate(self.model))
+        except TaskError as error:  # the model gives out NaN; said before a state of it is saved over a good one
+            raise self._lost(f"The evaluation at step {progress.step} of {self.steps} failed", str(error)) from error
         self.model.train()
         value = metrics[job.main]
         best = progress.best is None or (value > progress.best if job.greater_is_better else value < progress.best)
@@ -234,14 +237,17 @@ class Loop:
         return patience is not None and self.progress.since_best >= patience
 
     def _refuse_nan(self, loss: float) -> None:
-        if math.isfinite(loss):
-            return
+        if not math.isfinite(loss):
+            raise self._lost(
+                f"The loss is {loss} at step {self.progress.step + 1} of {self.steps}", "Nothing good comes after."
+            )
+
+    def _lost(self, what: str, why: str) -> TuneError:
+        """An error that says what is left."""
         state = self.folder.state
         kept = f"The state before it is in {state}" if state.exists() else "No state was saved before it"
-        raise TuneError(
-            f"The loss is {loss} at step {self.progress.step + 1} of {self.steps}",
-            why=f"Nothing good comes after. {kept}",
-            remedy="Begin anew with a smaller --learning_rate, or without mixed precision",
+        return TuneError(
+            what, why=f"{why} {kept}", remedy="Begin anew with a smaller --learning_rate, or without mixed precision"
         )
 
     def _trained(self) -> list[torch.nn.Parameter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hf_bias_patch.scoring.collate import Collator
 from hf_bias_patch.scoring.encode import encode
 from hf_bias_patch.scoring.labels import decide, label_order
 from hf_bias_patch.scoring.predict import gather, predict_classes
-from hf_bias_patch.scoring.run import Options, answers, batches_by_length, evaluate
+from hf_bias_patch.scoring.run import Options, answers, batches_by_length, evaluate, score
 from hf_bias_patch.scoring.tasks import Decode, Task
 
 Loaded = Callable[..., tuple[Any, Any]]
@@ -103,6 +104,15 @@ def test_nan_is_no_answer(made: Make) -> None:
     with pytest.raises(TaskError, match="gives out NaN"):
         decide(made("classification"), [[0.0, 1.0], [float("nan"), 1.0]])
     assert decide(made("classification"), [[0.5, 0.5], [0.0, 1.0]]) == [0, 1]
+
+
+def test_nan_is_no_perplexity(loaded: Loaded, made: Make) -> None:
+    """It would be less than no other, and so the best state of a run for ever."""
+    model, tokenizer = loaded("causal")
+    task, dataset = made("language_modelling"), Dataset.from_dict({"text": ["Anna has red boots ."]})
+    given = answers(model, tokenizer, task, dataset, Options())
+    with pytest.raises(TaskError, match="gives out NaN"):
+        score(task, replace(given, predictions={0: (float("nan"), 3)}), dataset)
 
 
 def test_batches_by_length() -> None:

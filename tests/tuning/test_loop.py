@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hf_bias_patch.errors import TargetError, TuneError
+from hf_bias_patch.errors import TargetError, TaskError, TuneError
 from tests.tuning.jobs import Losses, RandomJob, classifier, made_loop, settings_for, trained, values
 
 
@@ -165,6 +166,18 @@ def test_nan_stops_and_keeps_the_last_state(tmp_path: Path) -> None:
     assert progress["step"] == 6
     resumed = trained(classifier(), settings.model_copy(update={"resume": True}))
     assert resumed.progress.step == 18
+
+
+def test_nan_in_an_evaluation_names_the_step_and_keeps_the_last_state(tmp_path: Path) -> None:
+    class Breaking(RandomJob):
+        def evaluate(self, model: Any) -> Mapping[str, float]:
+            if self.scores:
+                raise TaskError("The model gives out NaN on toy")
+            return super().evaluate(model)
+
+    with pytest.raises(TuneError, match=r"evaluation at step 12 of 18 failed.*NaN on toy.*The state before it is in"):
+        trained(classifier(), settings_for(tmp_path / "run", num_train_epochs=3), job=Breaking())
+    assert json.loads((tmp_path / "run" / "state" / "progress.json").read_text())["step"] == 6
 
 
 class _Scripted(RandomJob):
