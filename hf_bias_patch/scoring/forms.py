@@ -7,7 +7,16 @@ from typing import Any, Literal
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.measures import Kind
 
-__all__ = ["AUTO_CLASSES", "Form", "form_of", "form_of_class", "longest_input", "require_form", "unwrapped"]
+__all__ = [
+    "AUTO_CLASSES",
+    "Form",
+    "form_of",
+    "form_of_class",
+    "input_limit",
+    "longest_input",
+    "require_form",
+    "unwrapped",
+]
 
 Form = Literal["classifier", "masked", "causal", "seq2seq"]
 
@@ -107,3 +116,9 @@ def longest_input(tokenizer: Any, config: Any) -> int:
             limits.append(positions - (config.pad_token_id + 1 if shifted else 0))
             break
     return int(min((limit for limit in limits if limit < _ENDLESS), default=1024))
+
+
+def input_limit(tokenizer: Any, config: Any, asked: int | None) -> int:
+    """Tokens that an input may have: as many as asked for, and no more than the model takes."""
+    longest = longest_input(tokenizer, config)
+    return longest if asked is None else min(asked, longest)

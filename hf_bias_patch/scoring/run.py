@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.collate import Collator, pad_id
 from hf_bias_patch.scoring.encode import Encoded, encode
-from hf_bias_patch.scoring.forms import Form, form_of, longest_input, require_form, unwrapped
+from hf_bias_patch.scoring.forms import Form, form_of, input_limit, require_form, unwrapped
 from hf_bias_patch.scoring.labels import decide, label_order
 from hf_bias_patch.scoring.metrics import compute, perplexity
 from hf_bias_patch.scoring.predict import Predictions, gather, likelihoods, predict_classes, predict_texts
@@ -31,7 +31,7 @@ class Options:
     Attributes:
         batch_tokens: tokens in a batch, padding included; of a generating model, tokens of the input times beams.
             Changes scores by rounding only.
-        max_length: tokens an input may have; what the model takes if None.
+        max_length: tokens an input may have; what the model takes if None, and never more.
         stride: tokens that each window after the first scores (causal language modelling); half a window if None.
         masked: share of the tokens a masked language model is scored on, or `each`, one at a time.
         decode: beam search and length settings; the task's if None.
@@ -134,7 +134,7 @@ def prepare(model: Any, tokenizer: Any, task: Task, dataset: Dataset, options: O
         dataset,
         tokenizer,
         task,
-        options.max_length or longest_input(tokenizer, inner.config),
+        input_limit(tokenizer, inner.config, options.max_length),
         form=require_form(task.kind, form_of(model), type(inner).__name__),
         max_target_length=(options.decode or task.decode).max_new_tokens,
         stride=options.stride,
@@ -161,6 +161,7 @@ def answers(
     batches = _batches(encoded.dataset, Collator(pad, "left" if left else "right"), budget, accelerator)
     notes: tuple[str, ...] = ()
     if task.kind == "generation":
+        decode, notes = _that_fits(decode, unwrapped(model).config, form)
         found = predict_texts(model, batches, tokenizer, decode, prompted=left)
     elif task.kind == "language_modelling":
         found = likelihoods(model, batches, shifted=form == "causal")
@@ -172,6 +173,20 @@ def answers(
         found = predict_classes(model, batches, task, order)
     found = gather(found, accelerator, len(encoded.dataset))
     return Answers(found, encoded, form, notes, time.perf_counter() - started)
+
+
+def _that_fits(decode: Decode, config: Any, form: Form) -> tuple[Decode, tuple[str, ...]]:
+    """Settings of answers no longer than a decoder has positions, and a note where that changes them.
+
+    A decoder-only model's answers are left out of the room for its input (`encode`); of an encoder-decoder they have
+    positions of their own, if it has a limited number at all.
+    """
+    places = getattr(config, "max_position_embeddings", None)
+    if form != "seq2seq" or not isinstance(places, int) or decode.max_new_tokens <= places:
+        return decode, ()
+    shorter = {"max_new_tokens": places, "min_new_tokens": min(decode.min_new_tokens, places)}
+    note = f"Answers end at {places} tokens, not {decode.max_new_tokens}: the decoder has no more positions."
+    return decode.model_copy(update=shorter), (note,)
 
 
 def score(task: Task, given: Answers, dataset: Dataset, options: Options | None = None) -> Scores:

@@ -56,7 +56,10 @@ class Settings(BaseModel):
     validation_file: Path | None = Field(None, description="Your own validation data.")
     max_train_samples: Positive | None = Field(None, description="Train on so many samples, drawn by the seed.")
     max_eval_samples: Positive | None = Field(None, description="Evaluate on the first so many samples.")
-    max_length: Positive | None = Field(None, description="Tokens of a text at most; by default what the model takes.")
+    # Of fewer than 4 a tokenizer's own are all that is left of a pair, or more than that.
+    max_length: Annotated[int, Field(ge=4)] | None = Field(
+        None, description="Tokens of a text at most; by default what the model takes."
+    )
 
     seed: Annotated[int, Field(ge=0)] = Field(42, description="Of new parameters, data order and dropout.")
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(

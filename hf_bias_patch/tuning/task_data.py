@@ -12,7 +12,7 @@ from hf_bias_patch.evidence.models import folder_of, load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.encode import Encoded, encode
-from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, longest_input, require_form
+from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, input_limit, require_form
 from hf_bias_patch.scoring.tasks import Task, load_task
 from hf_bias_patch.tuning.kinds import GenerationSettings, TaskSettings
 
@@ -64,9 +64,9 @@ def task_data(settings: TaskSettings) -> TaskData:
         raise TaskError(f"{source.name} has no tokenizer", remedy="Put its tokenizer files beside the weights")
     task = _task(settings)
     form = _form(task, config, source.name)
-    length = min(settings.max_length or longest_input(tokenizer, config), longest_input(tokenizer, config))
+    length = input_limit(tokenizer, config, settings.max_length)
     train, validation = _splits(settings, task)
-    targets = getattr(settings, "max_target_length", None) or min(128, length // 2)
+    targets = min(getattr(settings, "max_target_length", None) or min(128, length // 2), length)
     encoded = encode(train, tokenizer, task, length, form=form, training=True, max_target_length=targets)
     return TaskData(
         task,

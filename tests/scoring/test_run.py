@@ -197,3 +197,18 @@ def test_scores_as_json(loaded: Loaded, made: Make) -> None:
     plain = json.loads(json.dumps(found.plain()))
     assert plain["truncated"] == 1 and plain["metrics"]["accuracy"] == found.main and "predictions" not in plain
     assert plain["task"] == "toy" and plain["version"] == 1 and plain["rows"] == 2
+
+
+def test_no_input_is_longer_than_the_model_takes(loaded: Loaded, made: Make) -> None:
+    model, tokenizer = loaded("classifier")
+    dataset = Dataset.from_dict({"text": ["boots " * 400, "lamps"], "label": [0, 1]})
+    scores = evaluate(model, tokenizer, made("classification"), dataset, Options(max_length=4096))
+    assert scores.truncated == 1
+
+
+def test_no_answer_is_longer_than_the_decoder_has_positions(loaded: Loaded, made: Make) -> None:
+    model, tokenizer = loaded("seq2seq")
+    task = made("generation", decode={"num_beams": 1, "max_new_tokens": 300, "min_new_tokens": 200})
+    dataset = Dataset.from_dict({"source": ["Anna has red boots ."], "references": [["boots"]]})
+    scores = evaluate(model, tokenizer, task, dataset)
+    assert scores.notes == ("Answers end at 128 tokens, not 300: the decoder has no more positions.",)

@@ -154,6 +154,16 @@ def test_long_texts_are_counted(tmp_path: Path) -> None:
     assert any("are longer than 6 tokens" in line for line in said.lines)
 
 
+def test_lengths_above_what_the_model_takes_are_cut_to_it(tmp_path: Path) -> None:
+    rows = [{"source": f"boots {number}", "target": "red boots " * (200 if number else 1)} for number in range(4)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    said = Said()
+    given = {"model_name_or_path": "embedded:bart", "train_file": file, "num_beams": 1, "max_new_tokens": 2}
+    run(GenerationSettings, tmp_path / "run", said, **given, max_length=5000, max_target_length=5000)
+    assert any("3 targets were longer" in line for line in said.lines)
+
+
 def test_a_refused_run_loses_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     glue(out)
@@ -179,6 +189,7 @@ def test_a_refused_run_loses_nothing(tmp_path: Path) -> None:
         ({"train": "none", "train_head": False}, TuneError, "Nothing would train"),
         ({"train_file": "nowhere.csv"}, RecipeError, "nowhere.csv does not exist"),
         ({"learning_rate": 0}, RecipeError, "learning_rate: 0 is not above 0"),
+        ({"max_length": 2}, RecipeError, "max_length: 2 is below 4"),
         ({"learning_rat": 1}, RecipeError, "no field `learning_rat`"),
         ({"mixed_precision": "fp16"}, TuneError, "fp16 needs a GPU"),
     ],
