@@ -84,7 +84,8 @@ def _references(row: Row, label: str, where: str) -> list[str]:
 def _label(task: Task, value: Any, where: str) -> int:
     """The number of a label, from its name or its number; the name first, for a name may look like a number."""
     names, said = [name.lower() for name in task.labels], str(value).strip().lower()
-    number = names.index(said) if said in names else _whole(value)
+    known = value is not None and said in names  # nothing is not the label `none`
+    number = names.index(said) if known else _whole(value)
     if number == HIDDEN:
         raise DataError(
             f"{where} holds the label -1",
@@ -92,8 +93,8 @@ def _label(task: Task, value: Any, where: str) -> int:
             remedy="Take the validation split, or write predictions (--predict)",
         )
     if number is None or not 0 <= number < len(task.labels):
-        known = ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
-        raise DataError(f"{where} holds {value!r}, which is no label of {task.name}", remedy=f"Labels are {known}")
+        labels = ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
+        raise DataError(f"{where} holds {value!r}, which is no label of {task.name}", remedy=f"Labels are {labels}")
     return number
 
 

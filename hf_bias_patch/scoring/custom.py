@@ -129,7 +129,7 @@ def _fraction(value: Any) -> bool:
 
 
 def _label_names(values: list[Any], label: str, path: Path) -> list[str]:
-    names = {str(value) for value in values if value is not None}
+    names = {str(value).strip() for value in values if value is not None}
     if not 2 <= len(names) <= _MOST:
         shown = ", ".join(islice(sorted(names), 3))
         raise DataError(

@@ -37,6 +37,18 @@ def test_labels_by_name(write: Write) -> None:
         load_split(task, "test")
 
 
+def test_blanks_around_labels_are_no_part_of_them(write: Write) -> None:
+    task = custom_task({"train": write("a.csv", "text,label\nx, spam\ny,ham \nz,spam\n")})
+    assert task.labels == ("ham", "spam") and load_split(task, "train")["label"][:] == [1, 0, 1]
+
+
+def test_nothing_is_not_the_label_none(write: Write) -> None:
+    rows = '{"text": "x", "label": "none"}\n{"text": "y", "label": "some"}\n{"text": "z", "label": null}\n'
+    task = custom_task({"train": write("a.jsonl", rows)})
+    with pytest.raises(DataError, match="row 3, column 'label' holds None"):
+        load_split(task, "train")
+
+
 def test_labels_by_number_in_the_order_of_numbers(write: Write) -> None:
     lines = "".join(f'{{"a": "x", "b": "y", "label": {i}}}\n' for i in (10, 2, 0))
     task = custom_task({"train": write("a.jsonl", lines)})
