@@ -27,7 +27,9 @@ class TaskSettings(Settings):
     )
     label_column: str | None = Field(None, description="Of your own data: the column of the label or the target.")
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="Validate on this share of the training data, which is then not trained on."
+        None,
+        description="Validate on this share of the training data, which is then not trained on; of a running text, "
+        "its end.",
     )
     validation_split: str = Field("validation", description="The split that chooses the best state.")
 
@@ -37,9 +39,19 @@ class TaskSettings(Settings):
             raise ValueError("validation_share takes from the training data, and a validation_file is given beside it")
         if self.task_name is None and self.train_file is None:
             raise ValueError("neither task_name nor train_file is given: there is nothing to train on")
+        if self.early_stopping_patience is not None and self.validates_on_nothing:
+            raise ValueError(
+                "early_stopping_patience counts evaluations, and nothing is given to validate on: "
+                "give validation_file or validation_share"
+            )
         if self.task_name is not None and (self.text_column or self.label_column):
             raise ValueError(f"text_column and label_column are for your own data, and {self.task_name} names its own")
         return self
+
+    @property
+    def validates_on_nothing(self) -> bool:
+        """Whether only training data is given: the user's own file, without a second one and without a share."""
+        return self.train_file is not None and self.validation_file is None and self.validation_share is None
 
 
 class GlueSettings(TaskSettings):

@@ -54,7 +54,9 @@ class Settings(BaseModel):
 
     train_file: Path | None = Field(None, description="Your own training data: jsonl, csv, tsv, parquet or txt.")
     validation_file: Path | None = Field(None, description="Your own validation data.")
-    max_train_samples: Positive | None = Field(None, description="Train on so many samples, drawn by the seed.")
+    max_train_samples: Positive | None = Field(
+        None, description="Train on so many samples, drawn by the seed; of a running text, its first lines."
+    )
     max_eval_samples: Positive | None = Field(None, description="Evaluate on the first so many samples.")
     # Of fewer than 4 a tokenizer's own are all that is left of a pair, or more than that.
     max_length: Annotated[int, Field(ge=4)] | None = Field(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import resolve
-from hf_bias_patch.errors import RecipeError, TaskError
+from hf_bias_patch.errors import DataError, RecipeError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import load_split
@@ -112,15 +113,27 @@ def _form(task: Task, config: Any, name: str) -> Form:
 
 def _splits(settings: TaskSettings, task: Task) -> tuple[Dataset, Dataset | None]:
     train = load_split(task, "train", _given(settings.train_file, "train"))
+    mixed = not task.joined  # the lines of a running text stay in their order, or it would be none
     if settings.max_train_samples and settings.max_train_samples < len(train):
-        train = train.shuffle(seed=settings.seed).select(range(settings.max_train_samples))
+        train = (train.shuffle(seed=settings.seed) if mixed else train).select(range(settings.max_train_samples))
     if settings.validation_share is not None:
-        parts = train.train_test_split(test_size=settings.validation_share, seed=settings.seed)
-        return parts["train"], parts["test"]
-    if settings.train_file is not None and settings.validation_file is None:
+        return _shared(train, settings.validation_share, mixed, settings)
+    if settings.validates_on_nothing:
         return train, None
     name = settings.validation_split
     return train, load_split(task, name, _given(settings.validation_file, name), limit=settings.max_eval_samples)
+
+
+def _shared(train: Dataset, share: float, mixed: bool, settings: TaskSettings) -> tuple[Dataset, Dataset]:
+    """What is left to train on, and the share to validate on: drawn by the seed, or the end of a running text."""
+    if math.ceil(share * len(train)) >= len(train):
+        raise DataError(
+            f"There are {len(train)} training samples, and a validation_share of {share} leaves none of them",
+            remedy="Give more training data, a smaller share, or a --validation_file",
+        )
+    parts = train.train_test_split(test_size=share, seed=settings.seed, shuffle=mixed)
+    asked = min(settings.max_eval_samples or len(parts["test"]), len(parts["test"]))
+    return parts["train"], parts["test"].select(range(asked))
 
 
 def _given(path: Path | None, split: str) -> dict[str, str | Path] | None:

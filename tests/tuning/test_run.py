@@ -147,6 +147,33 @@ def test_own_data(tmp_path: Path) -> None:
     assert "accuracy" in again.metrics and again.plain["samples"] == 12
 
 
+def test_a_running_text_keeps_its_order(tmp_path: Path) -> None:
+    """Lines that are mixed are no text, and their perplexity is none."""
+    from hf_bias_patch.tuning.task_data import task_data
+
+    file = tmp_path / "a.txt"
+    file.write_text("".join(f"line {number}\n" for number in range(40)))
+    given = {"model_name_or_path": "embedded:gpt2", "output_dir": tmp_path / "run", "train_file": file}
+    data = task_data(make_settings(LanguageSettings, **given, validation_share=0.25, max_train_samples=20))
+    assert data.validation is not None and data.validation["text"][:] == [f"line {n}\n" for n in range(15, 20)]
+    read = "".join(data.tokenizer.decode(ids) for ids in data.train.dataset["input_ids"])
+    assert read == "".join(f"line {n}\n" for n in range(15))
+
+
+def test_a_share_to_validate_on(tmp_path: Path) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_text("sentence\tlabel\n" + "fine\t1\n" * 12)
+    given = {"task_name": "sst2", "train_file": file, "validation_share": 0.5}
+    said = Said()
+    run(GlueSettings, tmp_path / "run", said, model_name_or_path="embedded:bert", **given, max_eval_samples=2)
+    assert "sst2: 6 training samples, 2 to validate on" in said.lines
+    file.write_text("sentence\tlabel\nfine\t1\n")
+    with pytest.raises(DataError, match="1 training samples, and a validation_share"):
+        glue(tmp_path / "one", **given)
+    with pytest.raises(RecipeError, match="nothing is given to validate on"):
+        glue(tmp_path / "none", task_name="sst2", train_file=file, early_stopping_patience=2)
+
+
 def test_long_texts_are_counted(tmp_path: Path) -> None:
     said = Said()
     given = {"model_name_or_path": "embedded:bert", "task_name": "embedded:opinion"}
