@@ -98,9 +98,12 @@ def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overw
 
     Raises:
         TargetError: there is a run of other settings; or one of the same, and neither `resume` nor `overwrite`; or
-            the folder holds something else.
+            the folder holds something else, or cannot be written to.
     """
     known = _settings_in(path)
+    there = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
+    if not os.access(there, os.W_OK):
+        raise TargetError(f"{there} cannot be written to", remedy="Name another --output_dir")
     if known is None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise TargetError(
@@ -113,11 +116,14 @@ def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overw
 def open_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
     """Make a run folder, or open that of an earlier run of the same settings. Arguments and errors: `check_folder`."""
     check_folder(path, settings, resume=resume, overwrite=overwrite)
-    if overwrite and path.exists():
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path)
-    folder.write(_SETTINGS, settings)
+    try:
+        if overwrite and path.exists():
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        folder.write(_SETTINGS, settings)
+    except OSError as error:
+        raise TargetError(f"{path} cannot be made or written to: {error}", remedy="Name another --output_dir") from None
     return folder
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.errors import TuneError
+from hf_bias_patch.errors import ExtraError, TuneError
 from hf_bias_patch.scoring.run import Options
 from hf_bias_patch.scoring.run import prepare as encode_asked
 from hf_bias_patch.tuning.ending import save_model
@@ -131,21 +131,38 @@ def _accelerator(settings: TaskSettings) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
-    made = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        dynamo_backend="inductor" if settings.torch_compile else None,
-        log_with=list(settings.report_to) or None,
-        project_config=ProjectConfiguration(project_dir=str(settings.output_dir)),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    _need_trackers(settings.report_to)
+    try:
+        made = Accelerator(
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            dynamo_backend="inductor" if settings.torch_compile else None,
+            log_with=list(settings.report_to) or None,
+            project_config=ProjectConfiguration(project_dir=str(settings.output_dir)),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except ValueError as error:  # such as a precision that this device, or the run before in this process, has not
+        raise TuneError("Accelerate cannot start so", why=str(error)) from error
     if settings.mixed_precision == "fp16" and made.device.type == "cpu":
-        raise TuneError("fp16 needs a GPU", remedy="Use --mixed_precision bf16, or none")
+        raise TuneError("fp16 needs a GPU", remedy="Use --mixed_precision bf16, or no")
     plugin = made.state.deepspeed_plugin
     if plugin is not None:
         # DeepSpeed reads it off a data loader that Accelerate prepares; this loop deals out its own batches.
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = settings.per_device_train_batch_size
     return made
+
+
+def _need_trackers(names: Sequence[str]) -> None:
+    """Accelerate drops a tracker that is not installed without a word, and what it should have kept with it."""
+    from accelerate.tracking import get_available_trackers
+
+    there = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
+    if missing := [name for name in names if name not in there]:
+        raise ExtraError(
+            f"The tracker {missing[0]} is not installed",
+            why="Nothing would be tracked",
+            remedy=f"pip install {missing[0]}, or leave it out of --report_to",
+        )
 
 
 def _folder(accelerator: Accelerator, settings: TaskSettings) -> RunFolder:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import hf_bias_patch
 from hf_bias_patch.assets import folder
-from hf_bias_patch.errors import DataError, RecipeError, TargetError, TaskError, TuneError
+from hf_bias_patch.errors import DataError, ExtraError, RecipeError, TargetError, TaskError, TuneError
 from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
 from hf_bias_patch.tuning.run import Result, tune
 from hf_bias_patch.tuning.settings import make_settings
@@ -21,6 +21,7 @@ from hf_bias_patch.tuning.watch import Watcher
 from tests.tuning.jobs import alone
 
 _SHORT = {"max_train_samples": 24, "max_eval_samples": 10, "num_train_epochs": 1, "per_device_train_batch_size": 8}
+_OPINION = {"model_name_or_path": "embedded:bert", "task_name": "embedded:opinion"}
 
 
 class Said(Watcher):
@@ -39,7 +40,7 @@ def run(kind: Any, out: Path, watcher: Watcher | None = None, **fields: Any) -> 
 
 
 def glue(out: Path, **fields: Any) -> Result:
-    return run(GlueSettings, out, **{"model_name_or_path": "embedded:bert", "task_name": "embedded:opinion", **fields})
+    return run(GlueSettings, out, **{**_OPINION, **fields})
 
 
 def moved(out: Path, name: str) -> set[str]:
@@ -219,6 +220,8 @@ def test_a_refused_run_loses_nothing(tmp_path: Path) -> None:
         ({"max_length": 2}, RecipeError, "max_length: 2 is below 4"),
         ({"learning_rat": 1}, RecipeError, "no field `learning_rat`"),
         ({"mixed_precision": "fp16"}, TuneError, "fp16 needs a GPU"),
+        ({"output_dir": "/dev/null/run"}, TargetError, "Name another --output_dir"),
+        ({"output_dir": "/proc/nowhere/run"}, TargetError, "Name another --output_dir"),
     ],
 )
 def test_bad_input(tmp_path: Path, fields: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -250,3 +253,17 @@ def test_trackers(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     glue(tmp_path / "run", report_to="tensorboard")
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+
+
+def test_a_tracker_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
+    with pytest.raises(ExtraError, match="wandb is not installed"):
+        glue(tmp_path / "run", report_to="tensorboard,wandb")
+
+
+def test_what_accelerate_does_not_take(tmp_path: Path) -> None:
+    """One process has one precision."""
+    glue(tmp_path / "run")
+    with pytest.raises(TuneError, match="AcceleratorState has already been initialized"):
+        tune(make_settings(GlueSettings, **_OPINION, output_dir=tmp_path / "again", mixed_precision="bf16"))
+    alone()
