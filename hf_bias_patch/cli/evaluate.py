@@ -78,6 +78,7 @@ def evaluate(
     )
     options = Options(batch_tokens, max_length, stride, _masked(masked), decode)
     splits = [split] if split else [*asked.submission] if predict and asked.submission else ["validation"]
+    _refuse_predicting(asked, splits, file, predict)
     # All data first: it costs seconds and may be refused, where a large model takes minutes to load.
     datasets = {name: _load(asked, name, file, limit, predict) for name in splits}
     found = _answer(model, asked, datasets, options, predict, device, dtype)
@@ -89,10 +90,26 @@ def evaluate(
         _print(model, asked, name, scores, written, len(datasets[name]))
 
 
+def _refuse_predicting(task: Task, splits: list[str], file: Path | None, predict: Path | None) -> None:
+    """Refuse files of predictions that would hold nothing, or the same rows under two names."""
+    from hf_bias_patch.errors import TaskError
+
+    if predict is None:
+        return
+    if task.kind == "language_modelling":
+        raise TaskError(f"{task.name} has no predictions to write", why="A language model only weighs its text")
+    if len(splits) > 1 and file is not None and file.is_file():
+        raise TaskError(
+            f"{file} is one file, and {task.name} has predictions of {' and '.join(splits)}",
+            remedy=f"Say which it is: --split {splits[0]}; or give a folder with a file of each",
+        )
+
+
 def _load(task: Task, split: str, file: Path | None, limit: int | None, predict: Path | None) -> Dataset:
     from hf_bias_patch.scoring.data import load_split
+    from hf_bias_patch.scoring.submission import is_submitted
 
-    hidden = predict is not None and split in task.submission  # the server knows the labels, and nobody else
+    hidden = predict is not None and is_submitted(task, split)
     return load_split(task, split, file, limit, labels=not hidden)
 
 
@@ -166,7 +183,6 @@ def _plain(scores: Scores | None, split: str, written: Path | None) -> dict[str,
 
 def _print(model: str, task: Task, split: str, scores: Scores | None, written: Path | None, rows: int) -> None:
     from hf_bias_patch.cli.console import stdout, table
-    from hf_bias_patch.scoring.measures import MEASURES
 
     if scores is None:
         stdout().print(
@@ -176,10 +192,21 @@ def _print(model: str, task: Task, split: str, scores: Scores | None, written: P
         stdout().print(f"{model} on {task.name} (version {task.version}), {split}: {rows:,} rows\n", markup=False)
         shown = table("metric", "value", "what", numbers=("value",))
         for name, value in scores.metrics.items():
-            what = MEASURES[name].what if name in MEASURES else "mean of the metrics"
+            what = _what(name, task)
             shown.add_row(f"[bold]{name}[/]" if name == scores.main_metric else name, f"{value:.4g}", what)
         stdout().print(shown)
         for note in scores.notes:
             stdout().print(f"Note: {note}", markup=False)
     if written is not None:
         stdout().print(f"Predictions written: {written}", markup=False, soft_wrap=True)
+
+
+def _what(metric: str, task: Task) -> str:
+    """A score in words."""
+    from hf_bias_patch.scoring.measures import MEAN, MEASURES
+
+    if metric == MEAN:
+        return "mean of the metrics"
+    if task.kind == "classification" and metric == "loss":
+        return "mean negative log-likelihood of the right label, in nats"
+    return MEASURES[metric].what

@@ -10,12 +10,22 @@ from typing import Any
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.scoring.tasks import Task
 
-__all__ = ["file_name", "write_predictions"]
+__all__ = ["file_name", "is_submitted", "write_predictions"]
 
 
 def file_name(task: Task, split: str) -> str:
     """What the GLUE server wants the file to be called; else `TASK.SPLIT.jsonl`."""
-    return task.submission.get(split) or f"{task.name.replace(':', '-')}.{split}.jsonl"
+    return _server_file(task, split) or f"{task.name.replace(':', '-')}.{split}.jsonl"
+
+
+def is_submitted(task: Task, split: str) -> bool:
+    """Whether the GLUE server takes predictions of this split: it knows the labels, and nobody else."""
+    return _server_file(task, split) is not None
+
+
+def _server_file(task: Task, split: str) -> str | None:
+    """By the split's own name, or by what it is another name of: MNLI's `test` is its `test_matched`."""
+    return task.submission.get(split) or task.submission.get(task.splits.get(split, split))
 
 
 def write_predictions(task: Task, split: str, predictions: Sequence[Any], folder: str | Path) -> Path:
@@ -34,7 +44,7 @@ def write_predictions(task: Task, split: str, predictions: Sequence[Any], folder
         TargetError: it cannot be written.
     """
     path = Path(folder) / file_name(task, split)
-    if split in task.submission:
+    if is_submitted(task, split):
         rows = [f"{i}\t{_shown(task, prediction)}" for i, prediction in enumerate(predictions)]
         text = "\n".join(["index\tprediction", *rows]) + "\n"
     else:

@@ -42,6 +42,7 @@ def test_scores_as_table_and_as_json(run: Run, classifier: Any, tmp_path: Path) 
     command = ("evaluate", classifier(2), "--task", "sst2", "--file", tmp_path)
     code, out, err = run(*command)
     assert code == 0 and "accuracy" in out and "sst2 (version 1), validation: 3 rows" in out
+    assert "log-likelihood of the right label" in out and "of a token" not in out
     assert "1 texts are longer than 128 tokens (up to 202) and were cut" in err
     code, out, _ = run(*command, "--json")
     found = json.loads(out)
@@ -60,6 +61,20 @@ def test_files_for_the_glue_server(run: Run, classifier: Any, tmp_path: Path) ->
         header, *lines = (out_folder / name).read_text().splitlines()
         assert header == "index\tprediction" and [line.split("\t")[0] for line in lines] == ["0", "1", "2"]
         assert {line.split("\t")[1] for line in lines} <= {"entailment", "neutral", "contradiction"}
+
+
+def test_one_file_is_not_two_splits(run: Run, classifier: Any, tmp_path: Path) -> None:
+    file = tmp_path / "test.jsonl"
+    file.write_text(json.dumps({"premise": "a", "hypothesis": "b", "label": -1}) + "\n")
+    command = ("evaluate", classifier(3), "--task", "mnli", "--file", file, "--predict", tmp_path / "out")
+    code, _, err = run(*command)
+    assert code == 2 and "--split test_matched" in " ".join(err.split()) and not (tmp_path / "out").exists()
+    code, out, _ = run(*command, "--split", "test")
+    assert (
+        code == 0
+        and "labels are hidden" in out
+        and [path.name for path in (tmp_path / "out").iterdir()] == ["MNLI-m.tsv"]
+    )
 
 
 def test_hidden_labels_cannot_be_scored(run: Run, classifier: Any, tmp_path: Path) -> None:
@@ -94,6 +109,10 @@ REFUSED = {
     "no split": (("embedded:bert", "--task", "embedded:opinion", "--split", "dev"), "Its splits are: train"),
     "no Hub": (("embedded:bert", "--task", "sst2"), "local file of sst2"),
     "no model": (("embedded:bertt", "--task", "embedded:opinion"), "embedded:bert"),
+    "no predictions": (
+        ("embedded:gpt2", "--task", "embedded:letters", "--predict", "nowhere"),
+        "has no predictions to write",
+    ),
     "no length": (
         ("embedded:bart", "--task", "embedded:summary", "--max-new-tokens", "3", "--min-new-tokens", "5"),
         "min_new_tokens 5 is above max_new_tokens 3",
