@@ -57,7 +57,12 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
         typer.echo(json.dumps([asdict(row) for row in table], indent=2))
         return
     stdout().print(_table(table))
-    stdout().print(f"Written: [bold]{settings.output_dir}[/] (compare.csv, compare.png, a run folder for each run)")
+    drawn = "compare.png, " if (settings.output_dir / "compare.png").exists() else ""
+    stdout().print(f"Written: [bold]{settings.output_dir}[/] (compare.csv, {drawn}a run folder for each run)")
+    if not drawn:
+        stdout().print(
+            "Without a plot: pip install 'hf_bias_patch[plot]', and the same command draws it.", markup=False
+        )
 
 
 def _write_csv(settings: CompareSettings, table: Sequence[Row]) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from hf_bias_patch.errors import TuneError
+from hf_bias_patch.errors import RecipeError, TuneError
 from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.tuning.arms import ARMS, grid_of
@@ -28,12 +28,16 @@ from hf_bias_patch.tuning.settings import Positive, make_settings
 __all__ = ["CompareSettings", "Done", "Running", "compare"]
 
 _AT_THE_END = 10**9
+_BROKEN = (TuneError, RecipeError)
+"""What ends one arm and not the comparison: a loss that is no number, an adapter or a bias the model cannot have."""
 _PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tuning.run"]
 
 
 def _arms(value: Any) -> tuple[str, ...]:
     """`value,query+value` as (`value`, `query,value`)."""
-    return tuple(",".join(projections_of(name)) or name for name in as_names(value))
+    if not (names := as_names(value)):
+        raise ValueError("no arm is named")
+    return tuple(",".join(projections_of(name)) or name for name in names)
 
 
 def _files(value: Any) -> Any:
@@ -129,12 +133,15 @@ def compare(settings: CompareSettings) -> Iterator[Running | Done]:
     """Run every arm on every task; what is there already is read, not run.
 
     Yields:
-        What begins, and each arm on a task when it is done. An arm that a model cannot have (BEFT on GPT-2) is done
-        with a problem.
+        What begins, and each arm on a task when it is done. An arm that a model cannot have (BEFT on GPT-2, a bias
+        it has not), or one of whose reported runs broke, is done with a problem.
 
     Raises:
         TaskError, DataError, TargetError, and what the checkpoint raises: nothing can be run.
+        RecipeError: a file that is named does not exist.
     """
+    for task in settings.task_name:  # all, before hours are spent on the first
+        _run(settings, task, settings.arms[0], "seed-1", 1.0, 1)
     arms = {arm: settings.learning_rates or grid_of(arm) for arm in settings.arms}
     total = len(settings.task_name) * sum(len(rates) + settings.seeds for rates in arms.values())
     number = 0
@@ -156,7 +163,7 @@ def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float])
         yield f"rate-{rate:g}"
         try:
             scores[rate] = _result(_run(settings, task, arm, f"rate-{rate:g}", rate, 0, validation_share=0.1))
-        except TuneError as error:  # a rate may be too large; the others may do
+        except _BROKEN as error:  # a rate may be too large; the others may do
             problem = str(error)
     if not scores:
         yield Done(task, arm, problem=problem)
@@ -165,8 +172,13 @@ def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float])
     results = []
     for seed in range(1, settings.seeds + 1):
         yield f"seed-{seed}"
-        results.append(_result(_run(settings, task, arm, f"seed-{seed}", best, seed)))
-    yield Done(task, arm, best, {rate: _main(score) for rate, score in scores.items()}, tuple(results))
+        try:
+            results.append(_result(_run(settings, task, arm, f"seed-{seed}", best, seed)))
+        except _BROKEN as error:  # the arms after it are run all the same; a mean without it would flatter
+            problem = f"seed-{seed}: {error}"
+    chosen = {rate: _main(score) for rate, score in scores.items()}
+    broken = len(results) < settings.seeds
+    yield Done(task, arm, best, chosen, problem=problem) if broken else Done(task, arm, best, chosen, tuple(results))
 
 
 def _best(scores: Mapping[float, Mapping[str, Any]], greater: bool) -> float:

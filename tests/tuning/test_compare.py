@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hf_bias_patch.errors import RecipeError
+from hf_bias_patch.errors import RecipeError, TaskError, TuneError
 from hf_bias_patch.tuning import compare as module
 from hf_bias_patch.tuning.compare import CompareSettings, Done, Running, compare
 from hf_bias_patch.tuning.kinds import TaskSettings
@@ -105,10 +105,35 @@ def test_an_arm_that_cannot_be(tmp_path: Path) -> None:
     assert rows([done])[0].mean is None
 
 
+def test_a_reported_run_that_breaks_ends_its_arm_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def result(wanted: TaskSettings) -> dict[str, Any]:
+        if wanted.train == "key":
+            raise RecipeError("train: the model has no key bias")
+        if wanted.train == "value" and wanted.seed == 2:
+            raise TuneError("The loss is nan at step 3 of 9")
+        plain = {"trained_without_head": 256, "seconds": 2.0, "peak_bytes": 10, "trained_bytes": 5}
+        return {"metrics": {"accuracy": 60.0}, "main_metric": "accuracy", **plain}
+
+    monkeypatch.setattr(module, "_result", result)
+    done = [event for event in compare(settings(tmp_path, arms="key,value,none")) if isinstance(event, Done)]
+    assert [(arm.arm, len(arm.results)) for arm in done] == [("key", 0), ("value", 0), ("none", 2)]
+    assert "no key bias" in done[0].problem and done[1].problem.startswith("seed-2: The loss is nan")
+    assert rows(done)[1].problem == done[1].problem
+
+
+def test_all_tasks_are_looked_at_before_the_first_is_run(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    with pytest.raises(TaskError, match="no task 'opinoin'"):
+        list(compare(settings(tmp_path, task_name="embedded:opinion,opinoin")))
+    with pytest.raises(RecipeError, match=r"nowhere\.tsv does not exist"):
+        list(compare(settings(tmp_path, task_name="embedded:opinion,sst2", files="sst2:train=nowhere.tsv")))
+    assert not runs
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"arms": "values"}, "'values' is not known"),
+        ({"arms": ""}, "no arm is named"),
         ({"learning_rates": "0"}, "no learning rate"),
         ({"files": "sst2=x"}, "no TASK:SPLIT=PATH"),
         ({"task_name": ""}, "no task is named"),
