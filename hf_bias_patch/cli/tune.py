@@ -12,14 +12,12 @@ import typer
 from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.cli.settings import ANY_DASHES, options_of
 from hf_bias_patch.tuning.kinds import KINDS
+from hf_bias_patch.tuning.stopping import TERMINATED
 
 if TYPE_CHECKING:
     from hf_bias_patch.tuning.run import Result
 
-__all__ = ["TERMINATED", "command", "run_script"]
-
-TERMINATED = 143
-"""Exit code of a run that SIGTERM stopped, after it saved its state: 128 and the signal's number, as shells have it."""
+__all__ = ["command", "run_script"]
 
 _HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar and no table of what trains.")]

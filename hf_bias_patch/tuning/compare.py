@@ -7,9 +7,7 @@ OUT/TASK/ARM/seed-1/       a run that is reported: trained on all of it, scored 
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from hf_bias_patch.errors import RecipeError, TuneError
 from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.tasks import load_task
+from hf_bias_patch.tuning.apart import run_apart
 from hf_bias_patch.tuning.arms import ARMS, grid_of
 from hf_bias_patch.tuning.folder import check_folder
 from hf_bias_patch.tuning.kinds import KINDS, TaskSettings
@@ -30,7 +29,6 @@ __all__ = ["CompareSettings", "Done", "Running", "compare"]
 _AT_THE_END = 10**9
 _BROKEN = (TuneError, RecipeError)
 """What ends one arm and not the comparison: a loss that is no number, an adapter or a bias the model cannot have."""
-_PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tuning.run"]
 
 
 def _arms(value: Any) -> tuple[str, ...]:
@@ -226,18 +224,8 @@ def _result(settings: TaskSettings) -> dict[str, Any]:
     check_folder(settings.output_dir, settings.plain(), resume=True, overwrite=False)
     path = settings.output_dir / "results.json"
     if not path.exists():
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        context.set_forkserver_preload(_PRELOAD)
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            pool.submit(_tune, settings.model_copy(update={"resume": True})).result()
+        run_apart(settings.model_copy(update={"resume": True}))
     return json.loads(path.read_text("utf-8"))
-
-
-def _tune(settings: TaskSettings) -> None:
-    from hf_bias_patch.tuning.run import tune
-
-    tune(settings)
 
 
 def _main(result: Mapping[str, Any]) -> float:

@@ -7,7 +7,10 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["StopSignal"]
+__all__ = ["TERMINATED", "StopSignal"]
+
+TERMINATED = 143
+"""Exit code of what SIGTERM stopped, after it saved its state: 128 and the signal's number, as shells have it."""
 
 
 class StopSignal:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hf_bias_patch.errors import RecipeError, TaskError, TuneError
+from hf_bias_patch.tuning import apart
 from hf_bias_patch.tuning import compare as module
 from hf_bias_patch.tuning.compare import CompareSettings, Done, Running, compare
 from hf_bias_patch.tuning.kinds import TaskSettings
@@ -163,3 +169,30 @@ def test_plot(tmp_path: Path, runs: list[TaskSettings]) -> None:
     plot(table, tmp_path / "plot.svg")
     text = (tmp_path / "plot.svg").read_text()
     assert text.count("<use") > 4
+
+
+def test_sigterm_ends_the_run_with_the_comparison(tmp_path: Path) -> None:
+    """Nothing is left that trains on, or waits; the same command goes on."""
+    arguments = ["--model", "embedded:bert", "--task", "embedded:opinion", "--arms", "none", "--seeds", "1"]
+    command = [sys.executable, "-m", "hf_bias_patch", "compare", *arguments, "--output_dir", str(tmp_path)]
+    process = subprocess.Popen([*command, "--num_train_epochs", "1000"], stderr=subprocess.PIPE)
+    run = tmp_path / "embedded-opinion" / "none" / "rate-0.001"
+    try:
+        while not (run / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        # To the end of its error output: the run shares that, so that it has ended too.
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert (run / "state" / "progress.json").exists() and not (run / "results.json").exists()
+
+
+def test_a_run_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "_tune", os._exit)  # ends at once, for it does not take what it is given
+    wanted = settings(tmp_path, arms="none")
+    monkeypatch.setattr(apart.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    with pytest.raises(TuneError, match=r"was killed \(exit code 1\).*memory"):
+        apart.run_apart(module._run(wanted, "embedded:opinion", "none", "seed-1", 1e-3, 1))

@@ -1,0 +1,73 @@
+"""A training run in a process of its own, which ends when this one does."""
+
+from __future__ import annotations
+
+import multiprocessing
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+from hf_bias_patch.errors import TuneError
+from hf_bias_patch.tuning.kinds import TaskSettings
+from hf_bias_patch.tuning.stopping import TERMINATED, StopSignal
+
+__all__ = ["run_apart"]
+
+_PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tuning.run"]
+_LOOK = 0.2  # seconds between looks at whether this process shall stop
+
+
+def run_apart(settings: TaskSettings) -> None:
+    """Run `tune`; its results are in the run folder.
+
+    SIGTERM and an interrupt are handed on: else the run would go on by itself, and meet its successor in its folder.
+
+    Raises:
+        TuneError: the process was killed.
+        SystemExit: SIGTERM; the run saved its state.
+        Exception: what `tune` raises.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(_PRELOAD)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_tune, args=(settings, sender))
+    with StopSignal() as stop:
+        process.start()
+        sender.close()
+        try:
+            while process.is_alive() and not stop.asked:
+                process.join(_LOOK)
+        finally:
+            process.terminate()  # nothing, where it has ended
+            process.join()
+    if stop.asked:
+        raise SystemExit(TERMINATED)
+    _raise_what_came(receiver, process.exitcode, settings)
+
+
+def _raise_what_came(receiver: Connection, code: int | None, settings: TaskSettings) -> None:
+    try:
+        error = receiver.recv()
+    except EOFError:
+        raise TuneError(
+            f"The run {settings.output_dir} was killed (exit code {code})",
+            why="Too little memory may be the cause",
+            remedy="Run the same command again: it goes on from the last state",
+        ) from None
+    if error is not None:
+        raise error
+
+
+def _tune(settings: TaskSettings, sender: Connection) -> None:
+    from hf_bias_patch.tuning.run import tune
+
+    error = None
+    try:
+        tune(settings)
+    except KeyboardInterrupt:  # the other process says so
+        return
+    except Exception as caught:
+        error = caught
+    with suppress(BrokenPipeError):  # where all processes are stopped at once, nobody hears any more
+        sender.send(error)
