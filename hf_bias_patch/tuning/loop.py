@@ -117,8 +117,9 @@ class Loop:
         micro_batches = self._micro_batches(self.progress.step)
         while self.progress.step < self.steps:
             start = time.monotonic()
-            self._step([next(micro_batches) for _ in range(self.settings.gradient_accumulation_steps)])
+            done = self._step([next(micro_batches) for _ in range(self.settings.gradient_accumulation_steps)])
             self.progress.seconds += time.monotonic() - start
+            self._tell(*done)
             stopped = self._any(stop.asked)
             due = self._due(self.settings.eval_steps)
             if due and not stopped and self.job.validates:
@@ -135,8 +136,8 @@ class Loop:
         step = self.progress.step
         return step == self.steps or step % (every or self.schedule.steps_per_epoch) == 0
 
-    def _step(self, runs: list[_Run]) -> None:
-        """One optimiser step over what each process holds of it.
+    def _step(self, runs: list[_Run]) -> tuple[float, int, int]:
+        """One optimiser step over what each process holds of it: its loss, samples and tokens.
 
         The loss is a sum over samples or tokens; it is divided by how many there are in the whole step, over all
         micro-batches and processes, so that the gradient does not depend on how they are dealt out.
@@ -164,7 +165,7 @@ class Loop:
         self.progress.step += 1
         self.progress.samples += int(samples)
         self.progress.tokens += int(tokens)
-        self._tell(mean, int(samples), int(tokens))
+        return mean, int(samples), int(tokens)
 
     def _micro_batches(self, first: int) -> Iterator[_Run]:
         """What this process runs from step `first` on."""

@@ -74,6 +74,8 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
     _seed(settings.seed)
     prepared = prepare(settings, data.auto_class, **data.config)
     job = _job(settings, data, prepared.model, accelerator)
+    if job.asked is not None and job.asked.truncated and accelerator.is_main_process:
+        watcher.say(f"Validation data: {job.asked}")
     folder = _folder(accelerator, settings)  # only now: whatever is refused before loses nothing
     if accelerator.is_main_process:
         folder.write("trained.json", prepared.selection.plain())

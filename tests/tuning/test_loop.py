@@ -32,6 +32,12 @@ def test_only_what_was_named_moves(tmp_path: Path, name: str) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before.keys() - live if name in after)
 
 
+def test_samples_a_second_are_those_of_the_time_they_took(tmp_path: Path) -> None:
+    trained(classifier(), settings_for(tmp_path / "run"))
+    speeds = [line["samples_per_second"] for line in lines(tmp_path / "run") if "loss" in line]
+    assert len(speeds) == 12 and max(speeds) < 1e6  # the first step's took no time at all
+
+
 def test_it_learns(tmp_path: Path) -> None:
     heard = Losses()
     settings = settings_for(tmp_path / "run", train="all", num_train_epochs=15)
