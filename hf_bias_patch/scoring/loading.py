@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_bias_patch.checkpoint.source import resolve
-from hf_bias_patch.errors import SourceError, TaskError
+from hf_bias_patch.checkpoint.source import Source, resolve
+from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import form_of_class, require_form
 from hf_bias_patch.scoring.measures import Kind
 
-__all__ = ["load_scorable"]
+__all__ = ["load_config", "load_scorable"]
+
+
+def load_config(source: Source) -> Any:
+    """The checkpoint's config, as transformers has it.
+
+    Raises:
+        CheckpointError: there is none, or none that transformers itself can use.
+    """
+    import transformers
+
+    folder = folder_of(source)
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each way of being wrong has its own
+        raise CheckpointError(
+            f"{source.name} has no config that transformers can use",
+            why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            remedy="Take a checkpoint with a config.json of a model type that transformers has; code that comes with "
+            "one is never run here",
+        ) from error
 
 
 def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: str = "float32") -> tuple[Any, Any]:
@@ -29,20 +49,18 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
 
     Raises:
         SourceError: MODEL leads nowhere, or has no tokenizer.
+        CheckpointError: its config is missing, damaged, or of no model type that transformers has.
         TaskError: it has no head for the task, or the head's values are not in its files.
     """
     need("torch")
     import torch
-    import transformers
 
     source = resolve(model)
+    config = load_config(source)
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
     with quiet():
-        config = transformers.AutoConfig.from_pretrained(
-            folder_of(source), local_files_only=True, trust_remote_code=False
-        )
         require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
         loaded: Any = load(folder_of(source), dtype=getattr(torch, dtype), output_loading_info=True)
     found, report = loaded

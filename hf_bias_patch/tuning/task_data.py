@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import DataError, RecipeError, TaskError
-from hf_bias_patch.evidence.models import folder_of, load_tokenizer
+from hf_bias_patch.evidence.models import load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.encode import Encoded, encode
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, input_limit, require_form
+from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task, load_task
 from hf_bias_patch.tuning.kinds import GenerationSettings, TaskSettings
 
@@ -55,11 +56,12 @@ def task_data(settings: TaskSettings) -> TaskData:
         TaskError, DataError: the task or its data cannot be had, or the model cannot answer it.
         RecipeError: the command is for tasks of another kind.
         SourceError: the model leads nowhere.
+        CheckpointError: its config is missing or damaged.
     """
     import transformers
 
     source = resolve(settings.model_name_or_path)
-    config = transformers.AutoConfig.from_pretrained(folder_of(source), trust_remote_code=False)
+    config = load_config(source)
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise TaskError(f"{source.name} has no tokenizer", remedy="Put its tokenizer files beside the weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 import hf_bias_patch
 from hf_bias_patch.assets import folder
-from hf_bias_patch.errors import DataError, ExtraError, RecipeError, TargetError, TaskError, TuneError
+from hf_bias_patch.errors import CheckpointError, DataError, ExtraError, RecipeError, TargetError, TaskError, TuneError
 from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
 from hf_bias_patch.tuning.run import Result, tune
 from hf_bias_patch.tuning.settings import make_settings
@@ -229,6 +230,23 @@ def test_bad_input(tmp_path: Path, fields: dict[str, Any], error: type[Exception
     with pytest.raises(error, match=message):
         glue(tmp_path / "run", **fields)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "config", [None, "{", '{"model_type": "nosuch"}', '{"model_type": "nosuch", "auto_map": {"AutoConfig": "x.Y"}}']
+)
+def test_a_config_that_transformers_cannot_use(tmp_path: Path, config: str | None) -> None:
+    from hf_bias_patch.scoring.loading import load_scorable
+
+    model = tmp_path / "model"
+    shutil.copytree(folder("bert"), model)
+    (model / "config.json").unlink()
+    if config is not None:
+        (model / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match="no config that transformers can use"):
+        glue(tmp_path / "run", model_name_or_path=str(model))
+    with pytest.raises(CheckpointError, match="no config that transformers can use"):
+        load_scorable(str(model), "classification")
 
 
 def test_a_head_that_does_not_fit(tmp_path: Path) -> None:
