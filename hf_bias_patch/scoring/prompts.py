@@ -37,6 +37,12 @@ def generation_rows(
         TaskError: no room is left for the source, or a decoder-only model has no end token.
     """
     room = max_length if form == "seq2seq" else max_length - max_target_length
+    if room < 1:
+        raise TaskError(
+            f"Answers of {max_target_length} tokens leave no room for a source",
+            why=f"A decoder-only model has {max_length} tokens for both",
+            remedy="Ask for shorter answers, or allow longer inputs",
+        )
     prompt = _Prompt(tokenizer, task.prompt if form == "causal" else "{source}", room, form)
     rows: dict[str, list[Any]] = {"input_ids": [], "row": [], "length": []}
     if training:

@@ -159,3 +159,10 @@ def test_a_tokenizer_without_padding_pads_with_its_end(loaded: Loaded) -> None:
     Tokenizer.eos_token_id = None  # type: ignore[assignment]
     with pytest.raises(TaskError, match="neither a padding nor an end token"):
         pad_id(Tokenizer())
+
+
+def test_answers_that_leave_no_room_for_a_source(loaded: Loaded, made: Make) -> None:
+    _, tokenizer = loaded("causal")
+    dataset = Dataset.from_dict({"source": ["Anna"], "references": [["Ben"]]})
+    with pytest.raises(TaskError, match=r"Answers of 500 tokens leave no room.* has 128 tokens for both"):
+        encode(dataset, tokenizer, made("generation"), 128, form="causal", max_target_length=500)
