@@ -35,6 +35,7 @@ PUBLIC = [
     "patch_in_place",
     "plan",
     "probe",
+    "pull",
     "revert",
     "tune",
     "verify",

@@ -35,7 +35,8 @@ def push(planned: Push) -> Pushed:
 
     Raises:
         TargetError: nobody is logged in, the Hub refuses or breaks off, or somebody pushed since it was planned.
-            Nothing is published then; a repository or branch that was made for it may be there, empty.
+            Nothing is published then, unless it was only the Hub's last answer that did not arrive; a repository or
+            branch that was made for it may be there, empty.
     """
     from huggingface_hub import HfApi, get_token
 

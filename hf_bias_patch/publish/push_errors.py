@@ -37,7 +37,9 @@ def push_error(name: str, error: Exception) -> TargetError:
     if status is not None:
         return TargetError(f"The Hub answered {status} for {name}", why)
     return TargetError(
-        f"The connection to the Hub broke while pushing to {name}", why, "Push again; what arrived is kept"
+        f"The connection to the Hub broke while pushing to {name}",
+        f"All of it was published, or nothing: all files come with one commit. {said}",
+        "Push again: what arrived is kept, and what is there is not sent twice",
     )
 
 

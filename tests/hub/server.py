@@ -84,6 +84,10 @@ class Hub:
                     return fault
         return None
 
+    def mend(self) -> None:
+        """Forget the faults that did not happen yet."""
+        self._faults.clear()
+
     @property
     def faults_left(self) -> int:
         """Faults that did not happen."""
@@ -238,7 +242,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes([piece[0] ^ 1]) + piece[1:] if flip else piece)
             self._sent += len(piece)
         if cut is not None:
-            self._hang_up()
+            self.hang_up()
 
     def body(self, cut_after: int | None = None) -> bytes | None:
         """What was uploaded; None where the connection was cut in the middle of it."""
@@ -251,7 +255,7 @@ class Handler(BaseHTTPRequestHandler):
             self._received = len(self._body)
         if cut_after is None:
             return self._body
-        self._hang_up()
+        self.hang_up()
         return None
 
     def _pieces_sent(self) -> Iterator[bytes]:
@@ -267,7 +271,8 @@ class Handler(BaseHTTPRequestHandler):
         """What was sent, read as JSON."""
         return json.loads(self.body() or b"null")
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Cut the connection."""
         self.wfile.flush()
         self.connection.close()
         self.close_connection = True

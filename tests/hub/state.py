@@ -92,6 +92,7 @@ class Fault:
         status, headers: the answer, instead of the right one.
         cut_after: bytes of a body after which the connection is cut: of the answer, or of an upload.
         ignore_range: the whole file is sent.
+        unanswered: a commit is made, and the connection cut before that is said.
         flip: a bit of the answer's body is wrong.
         first: is called before the request is answered; what somebody else does in this moment.
     """
@@ -100,5 +101,6 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     ignore_range: bool = False
+    unanswered: bool = False
     flip: bool = False
     first: Callable[[], object] | None = None

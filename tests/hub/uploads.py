@@ -110,9 +110,12 @@ def commit(http: Handler, given: dict[str, str], fault: Fault | None) -> None:
     found = _writable(http, given)
     if found is None:
         return
+    body = http.body(fault.cut_after if fault else None)
+    if body is None:
+        return
     repo = http.hub.repos[given["id"]]
     parent, files = found[0], dict(found[1])
-    for line in http.body().decode().splitlines():
+    for line in body.decode().splitlines():
         item = json.loads(line)
         value = item["value"]
         if item["key"] == "header":
@@ -131,6 +134,8 @@ def commit(http: Handler, given: dict[str, str], fault: Fault | None) -> None:
     pulls = sum(ref.startswith("refs/pr/") for ref in repo.refs)
     ref = f"refs/pr/{pulls + 1}" if http.asks_for_pull else given["revision"]
     made = repo.commit(files, ref)
+    if fault and fault.unanswered:
+        return http.hang_up()
     pull = {"pullRequestUrl": f"{http.hub.url}/{repo.name}/discussions/{pulls + 1}"} if http.asks_for_pull else {}
     http.send_json(
         {"success": True, "commitOid": made, "commitUrl": f"{http.hub.url}/{repo.name}/commit/{made}"} | pull

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from hf_bias_patch import patch, patch_in_place, revert, verify
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.publish.base import Base
 from hf_bias_patch.publish.card import write_card
 from hf_bias_patch.publish.facts import add_results, read_facts
 
@@ -68,12 +69,13 @@ def test_a_card_follows_the_certificate(variant: Path) -> None:
 
 
 def test_the_front_matter_is_the_hubs(variant: Path) -> None:
-    matter = _matter(write_card(variant, "owner/base").read_text())
+    assert "base_model" not in _matter(write_card(variant).read_text())  # a folder is no Hub id
+    matter = _matter(write_card(variant, Base("owner/base")).read_text())
     assert matter["base_model"] == "owner/base" and matter["base_model_relation"] == "finetune"
     assert (matter["license"], matter["language"], matter["pipeline_tag"]) == ("mit", ["en"], "fill-mask")
     assert matter["library_name"] == "transformers" and {"hf-bias-patch", "bert", "mine"} <= set(matter["tags"])
     assert "model-index" not in matter and "metrics" not in matter
-    assert "base_model" not in _matter(write_card(variant).read_text())  # a folder is no Hub id
+    assert _matter(write_card(variant).read_text())["base_model"] == "owner/base"  # it was kept
 
 
 def test_a_card_is_the_same_again_and_keeps_the_bases(variant: Path) -> None:
