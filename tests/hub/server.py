@@ -50,9 +50,14 @@ class Hub:
         self._server.server_close()
         self._kept.cleanup()
 
-    def add(self, name: str, folder: Path, known_sha256: dict[str, str] | None = None, **access: bool) -> str:
-        """Commit a folder's files to a model, `private` or `gated` if it is new; returns the commit's hash."""
-        files = {}
+    def add(
+        self, name: str, folder: Path, known_sha256: dict[str, str] | None = None, *, keep: bool = False, **access: bool
+    ) -> str:
+        """Commit a folder's files to a model, `private` or `gated` if it is new; returns the commit's hash.
+
+        All that was there goes, unless it is to `keep`.
+        """
+        files = self.repos[name].commits[self.repos[name].refs["main"]].copy() if keep else {}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             inside = path.relative_to(folder).as_posix()
             files[inside] = blob(path, inside, (known_sha256 or {}).get(path.name))

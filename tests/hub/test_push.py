@@ -318,7 +318,7 @@ class TestFaults:
 
     def test_a_commit_of_which_nobody_was_told(self, hub: Hub, variant: Path) -> None:
         hub.fail("/commit/", Fault(unanswered=True))
-        with pytest.raises(TargetError, match="broke.*All of it was published, or nothing"):
+        with pytest.raises(TargetError, match=r"broke.*All of it was published, or nothing"):
             _push(variant)
         before = len(_writes(hub))
         assert _push(variant).commit == hub.repos[NAME].refs["main"] and len(_writes(hub)) == before
