@@ -21,10 +21,11 @@ def arrived_sha256(source: Source, name: str) -> str:
         CheckpointError: it cannot be read; or it lies in the Hub's cache and is not what the Hub said it was. It is
             removed from there then.
     """
-    path = (source.path if source.path.is_dir() else source.path.parent) / name
+    folder = source.path if source.path.is_dir() else source.path.parent
+    path = folder / name
     found, said = sha256_file(path), source.known_sha256.get(name)
     if said not in (None, found):
-        forget(path)
+        forget(folder, path)
         raise CheckpointError(
             f"{name} of {source.name} is damaged: its sha256 is {found}, and the Hub's is {said}",
             why="It did not arrive whole, or the disk is at fault; it was removed from the cache",

@@ -42,9 +42,9 @@ def hub_sha256(folder: Path) -> dict[str, str]:
     return hashes
 
 
-def forget(path: Path) -> None:
-    """Remove a file from the Hub's cache, so that it is downloaded again; does nothing to any other file."""
-    if path.is_symlink() and hub_repo(path.parent) is not None:
+def forget(folder: Path, path: Path) -> None:
+    """Remove a file in a folder of the Hub's cache, so that it is downloaded again; leaves any other folder alone."""
+    if path.is_symlink() and hub_repo(folder) is not None:
         path.resolve().unlink(missing_ok=True)
         path.unlink()
 

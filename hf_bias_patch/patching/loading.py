@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.side import is_patch_only
-from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.patch_only import read_patch
 from hf_bias_patch.patching.rebuild import fetch_base, rebuild
@@ -44,20 +44,20 @@ def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) ->
     """
     source = resolve(path)
     if source.path.is_dir() and is_patch_only(source.path):
-        with _rebuilt(source.path) as variant:
+        with _rebuilt(source) as variant:
             return _load(variant, auto_class, kwargs)
     return _load(source.path if source.path.is_dir() else source.path.parent, auto_class, kwargs)
 
 
 @contextmanager
-def _rebuilt(patch: Path) -> Iterator[Path]:
+def _rebuilt(published: Source) -> Iterator[Path]:
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)  # on the disk that the base is on
     cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".bias_patch-", dir=cache) as place:
         variant = Path(place, "variant")
-        rebuild(patch, fetch_base(read_patch(patch)), variant)
+        rebuild(published, fetch_base(read_patch(published.path)), variant)
         yield variant
 
 

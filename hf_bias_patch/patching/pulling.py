@@ -53,7 +53,7 @@ def pull(
     out = Path(place_name(out))
     if source.path.is_dir() and is_patch_only(source.path):
         rebuild(
-            source.path,
+            source,
             resolve(base) if base is not None else fetch_base(read_patch(source.path)),
             out,
             overwrite=overwrite,

@@ -41,7 +41,7 @@ def fetch_base(patch: PatchOnly) -> Source:
 
 
 def rebuild(
-    folder: Path,
+    published: Source,
     base: Source,
     out: Path,
     *,
@@ -52,7 +52,7 @@ def rebuild(
     """Make the variant.
 
     Args:
-        folder: with a patch alone (see `patch_only`).
+        published: a folder with a patch alone (see `patch_only`).
         base: what it was made for.
         out: the folder to make; appears whole or not at all.
         overwrite: whether an existing `out` may be replaced.
@@ -65,6 +65,8 @@ def rebuild(
         PlanError: the plan is not one for this base.
         TargetError: `out` cannot be written.
     """
+    folder = published.path
+    arrived_sha256(published, VALUES)
     patch = read_patch(folder)
     _check_base(patch, base)
     with readable(base, out) as (source, _):

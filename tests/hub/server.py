@@ -242,9 +242,9 @@ class Handler(BaseHTTPRequestHandler):
         cut = fault.cut_after if fault else None
         if cut is not None:
             left = min(left, cut)
-        flip = bool(fault and fault.flip)
+        wrong = fault.flip_at % left if fault and fault.flip_at is not None else None
         for piece in _pieces(blob.path, start, left):
-            self.wfile.write(bytes([piece[0] ^ 1]) + piece[1:] if flip else piece)
+            self.wfile.write(_flipped(piece, None if wrong is None else wrong - self._sent))
             self._sent += len(piece)
         if cut is not None:
             self.hang_up()
@@ -314,3 +314,9 @@ def _pieces(path: Path, start: int, length: int) -> Iterator[bytes]:
         while length > 0 and (piece := file.read(min(_PIECE, length))):
             length -= len(piece)
             yield piece
+
+
+def _flipped(piece: bytes, place: int | None) -> bytes:
+    if place is None or not 0 <= place < len(piece):
+        return piece
+    return piece[:place] + bytes([piece[place] ^ 1]) + piece[place + 1 :]

@@ -93,7 +93,7 @@ class Fault:
         cut_after: bytes of a body after which the connection is cut: of the answer, or of an upload.
         ignore_range: the whole file is sent.
         unanswered: a commit is made, and the connection cut before that is said.
-        flip: a bit of the answer's body is wrong.
+        flip_at: a bit of this byte of the answer's body is wrong; negative numbers count from its end.
         first: is called before the request is answered; what somebody else does in this moment.
     """
 
@@ -102,5 +102,5 @@ class Fault:
     cut_after: int | None = None
     ignore_range: bool = False
     unanswered: bool = False
-    flip: bool = False
+    flip_at: int | None = None
     first: Callable[[], object] | None = None
