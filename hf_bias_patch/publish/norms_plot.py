@@ -53,7 +53,7 @@ def _draw(panel: Axes, norms: Sequence[Norm], sites: Sequence[str]) -> None:
     panel.plot(at, before, "o", markerfacecolor="white", color="tab:gray", markersize=5, label="base", clip_on=False)
     panel.plot(at, after, "o", color="tab:blue", markersize=4, label="variant", clip_on=False)
     panel.set_xlim(-0.6, len(sites) - 0.4)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.08 * max(*before, *after, 1e-12))
     panel.grid(axis="y", alpha=0.3)
     middles, names, start = [], [], 0
     for name, group in groupby(sites, _kind):
