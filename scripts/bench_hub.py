@@ -1,9 +1,10 @@
-"""Time and bytes of looking at a checkpoint on the Hub, against a server on this machine.
+"""Time and bytes of looking at a checkpoint on the Hub, and of publishing a patch alone, against a local server.
 
     python scripts/bench_hub.py [--repeats 3] [--json FILE]
 
-The checkpoint is made up: 80 layers, 8192 wide, 30 shards, BF16, over 100 GB nominal. Its weights are holes of sparse
-files; the biases hold numbers. Each measurement is a process of its own, its start included.
+The large checkpoint is made up: 80 layers, 8192 wide, 30 shards, BF16, over 100 GB nominal. Its weights are holes of
+sparse files; the biases hold numbers. What is published are variants of a BERT-base of random weights, measured before.
+Each measurement is a process of its own, its start included. Measuring the variants takes minutes.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from tests.hub.server import Hub
 
 LAYERS, WIDTH, KV, INNER, VOCABULARY, SHARDS = 80, 8192, 1024, 29_568, 152_064, 30
 NAME = "owner/large"
+BASE = "owner/base"
 BARS = {"bytes": 8_000_000, "seconds": 2.0}
+PUSHED_BAR = 200_000
 COMMANDS = {"inspect": ("inspect", NAME), "patch --dry-run": ("patch", NAME, "--drop", "query", "--dry-run")}
+FOLDS = ("key", "key,value", "key,value,query")
 CONFIG = {
     "model_type": "qwen2",
     "architectures": ["Qwen2ForCausalLM"],
@@ -87,14 +91,46 @@ def make(folder: Path) -> int:
 
 
 def run(hub: Hub, home: Path, *arguments: str) -> dict[str, float]:
-    """Seconds of a process, and bytes that the server sent it."""
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    """Seconds of a process, and bytes of bodies that the server sent it and received."""
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_right",
+    }
     environment.pop("HF_HUB_OFFLINE", None)
-    before, start = hub.sent, time.perf_counter()
+    sent, received, start = hub.sent, hub.received, time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "hf_bias_patch", *arguments], env=environment, check=True, capture_output=True
     )
-    return {"seconds": time.perf_counter() - start, "bytes": float(hub.sent - before)}
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "bytes": float(hub.sent - sent), "received": float(hub.received - received)}
+
+
+def publish(hub: Hub, place: Path) -> dict[str, dict[str, float]]:
+    """Patch, push the patch alone, pull; one measurement a fold."""
+    from torch.nn.init import normal_
+    from transformers import BertConfig, BertModel
+
+    base = BertModel(BertConfig())
+    for name, parameter in base.named_parameters():
+        if name.endswith("bias"):
+            normal_(parameter, std=0.1)
+    base.save_pretrained(place / "base")
+    hub.add(BASE, place / "base")
+    found = {}
+    for fold in FOLDS:
+        name = f"owner/{fold.replace(',', '-')}"
+        run(hub, place / "home", "patch", BASE, str(place / name), "--fold", fold)
+        pushed = run(hub, place / "home", "push", str(place / name), name, "--patch-only")
+        pulled = run(hub, place / "home", "pull", name, str(place / "pulled"), "--overwrite")
+        found[fold] = {
+            "received": pushed["received"],
+            "files": float(sum(map(len, hub.files(name).values()))),
+            "push": pushed["seconds"],
+            "pull": pulled["seconds"],
+        }
+    return found
 
 
 def main() -> None:
@@ -113,10 +149,12 @@ def main() -> None:
         for _ in range(asked.repeats):
             for name, arguments in COMMANDS.items():
                 found[name].append(run(hub, home, *arguments))
+        published = publish(hub, Path(place))
         hub.stop()
     report(found, total)
+    report_published(published)
     if asked.json:
-        asked.json.write_text(json.dumps({"nominal_bytes": total, "runs": found}, indent=2))
+        asked.json.write_text(json.dumps({"nominal_bytes": total, "runs": found, "published": published}, indent=2))
 
 
 def report(found: dict[str, list[dict[str, float]]], total: int) -> None:
@@ -127,6 +165,19 @@ def report(found: dict[str, list[dict[str, float]]], total: int) -> None:
         seconds, sent = (statistics.median(run[key] for run in runs) for key in ("seconds", "bytes"))
         met = seconds < BARS["seconds"] and sent < BARS["bytes"]
         made.add_row(name, f"{seconds:.2f}", f"{sent:,.0f}", "met" if met else "missed")
+    stdout().print(made)
+
+
+def report_published(found: dict[str, dict[str, float]]) -> None:
+    """What each fold takes as a patch alone."""
+    columns = ("fold", "bytes of files", "bytes sent", "bar", "push, seconds", "pull, seconds")
+    made: Any = table(*columns, numbers=(*columns[1:3], *columns[4:]))
+    made.title = "A BERT-base variant without its weights"
+    for fold, one in found.items():
+        met = "met" if max(one["received"], one["files"]) < PUSHED_BAR else "missed"
+        made.add_row(
+            fold, f"{one['files']:,.0f}", f"{one['received']:,.0f}", met, f"{one['push']:.1f}", f"{one['pull']:.1f}"
+        )
     stdout().print(made)
 
 
