@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.hub_files import open_hub_files
+from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.listing import companion_files
 from hf_bias_patch.checkpoint.side import is_patch_only, side_files
-from hf_bias_patch.checkpoint.source import place_name, resolve
+from hf_bias_patch.checkpoint.source import Source, locate, place_name, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.patch_only import read_patch
 from hf_bias_patch.patching.rebuild import fetch_base, rebuild
@@ -49,7 +52,7 @@ def pull(
             what was published.
         TargetError: `out` cannot be written.
     """
-    source = resolve(variant)
+    source = _find(variant)
     out = Path(place_name(out))
     if source.path.is_dir() and is_patch_only(source.path):
         rebuild(
@@ -62,16 +65,28 @@ def pull(
         )
         return out
     checkpoint = open_model(source.path)
-    if not is_patched(checkpoint.config):
-        raise CheckpointError(
-            f"{source.name} is no variant", remedy=f"Fetch other models with `hf download {source.name}`"
-        )
+    _refuse_others(source.name, checkpoint.config)
     for name in checkpoint.files:
         arrived_sha256(source, name)
     if announce is not None:
         announce(sum((checkpoint.folder / name).stat().st_size for name in checkpoint.files))
     _copy(checkpoint, out, overwrite, progress)
     return out
+
+
+def _find(variant: str | os.PathLike[str]) -> Source:
+    """Download it, unless its config says that it is no variant."""
+    found = locate(variant)
+    if isinstance(found, Source):
+        return found
+    config = open_hub_files(found.name, found.revision).small("config.json")
+    _refuse_others(found.name, parse_object(Path(found.name, "config.json"), config))
+    return resolve(variant)
+
+
+def _refuse_others(name: str, config: Mapping[str, Any]) -> None:
+    if not is_patched(config):
+        raise CheckpointError(f"{name} is no variant", remedy=f"Fetch other models with `hf download {name}`")
 
 
 def _copy(checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable[[int], None] | None) -> None:

@@ -259,8 +259,10 @@ class TestWhatCannot:
             _push(tmp_path / "edited", base_model=BASE)
 
     def test_be_pulled(self, hub: Hub, saved: Saved, variant: Path, tmp_path: Path) -> None:
+        _forget(hub, tmp_path)
         with pytest.raises(CheckpointError, match="is no variant"):
             pull(BASE, tmp_path / "made")
+        assert not any(".safetensors" in request.path for request in hub.requests)
         with pytest.raises(SourceError, match="no public model"):
             pull("owner/none", tmp_path / "made")
         _push(variant)
