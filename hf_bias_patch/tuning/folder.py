@@ -103,11 +103,11 @@ def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overw
     known = _settings_in(path)
     there = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
     if not os.access(there, os.W_OK):
-        raise TargetError(f"{there} cannot be written to", remedy="Name another --output_dir")
+        raise TargetError(f"{there} cannot be written to", remedy="Name another folder")
     if known is None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise TargetError(
-                f"{path} is there, and holds no run", why="Nothing in it is touched", remedy="Name another --output_dir"
+                f"{path} is there, and holds no run", why="Nothing in it is touched", remedy="Name another folder"
             )
     elif not overwrite:
         _refuse_other(path, known, settings, resume)
@@ -123,7 +123,7 @@ def open_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwr
         path.mkdir(parents=True, exist_ok=True)
         folder.write(_SETTINGS, settings)
     except OSError as error:
-        raise TargetError(f"{path} cannot be made or written to: {error}", remedy="Name another --output_dir") from None
+        raise TargetError(f"{path} cannot be made or written to: {error}", remedy="Name another folder") from None
     return folder
 
 
@@ -147,7 +147,7 @@ def _settings_in(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise TargetError(f"{path / _SETTINGS} cannot be read: {error}", remedy="Name another --output_dir") from None
+        raise TargetError(f"{path / _SETTINGS} cannot be read: {error}", remedy="Name another folder") from None
 
 
 def _refuse_other(path: Path, known: Mapping[str, Any], settings: Mapping[str, Any], resume: bool) -> None:
@@ -158,7 +158,7 @@ def _refuse_other(path: Path, known: Mapping[str, Any], settings: Mapping[str, A
         raise TargetError(
             f"{path} holds a run of other settings: {first} was {known.get(first)!r}, now {plain.get(first)!r}{more}",
             why="Nothing in it is touched",
-            remedy="Name another --output_dir, or add --overwrite",
+            remedy="Name another folder, or add --overwrite",
         )
     if not resume:
         raise TargetError(

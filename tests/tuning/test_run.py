@@ -222,8 +222,8 @@ def test_a_refused_run_loses_nothing(tmp_path: Path) -> None:
         ({"max_length": 2}, RecipeError, "max_length: 2 is below 4"),
         ({"learning_rat": 1}, RecipeError, "no field `learning_rat`"),
         ({"mixed_precision": "fp16"}, TuneError, "fp16 needs a GPU"),
-        ({"output_dir": "/dev/null/run"}, TargetError, "Name another --output_dir"),
-        ({"output_dir": "/proc/nowhere/run"}, TargetError, "Name another --output_dir"),
+        ({"output_dir": "/dev/null/run"}, TargetError, "Name another folder"),
+        ({"output_dir": "/proc/nowhere/run"}, TargetError, "Name another folder"),
     ],
 )
 def test_bad_input(tmp_path: Path, fields: dict[str, Any], error: type[Exception], message: str) -> None:

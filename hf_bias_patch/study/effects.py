@@ -1,0 +1,115 @@
+"""How far a model's outputs are from those of the same model unchanged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.study.inputs import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Effect", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of one batch.
+
+    Attributes:
+        states: last hidden states (of the decoder, where there is one) where they are counted, shape (tokens, width).
+        log_probs: logarithms of the probabilities of the next or hidden token at the same places, shape
+            (tokens, vocabulary); None without a language modelling head.
+        losses: negative log-likelihood of the right token in nats, shape (asked,); None without a head.
+    """
+
+    states: torch.Tensor
+    log_probs: torch.Tensor | None
+    losses: torch.Tensor | None
+
+
+def run(model: Any, batch: Batch) -> Outputs:
+    """Run a model on a batch, without gradients."""
+    import torch
+
+    with torch.inference_mode():
+        found = model(**batch.inputs, output_hidden_states=True)
+        states = found.get("last_hidden_state")
+        if states is None:
+            states = (found.get("decoder_hidden_states") or found["hidden_states"])[-1]
+        states, logits = states[batch.counted], found.get("logits")
+        if logits is None or batch.labels is None:
+            return Outputs(states, None, None)
+        log_probs = logits[batch.counted].float().log_softmax(-1)
+        labels = batch.labels[batch.counted]
+        asked = labels >= 0
+        return Outputs(states, log_probs, -log_probs[asked].gather(-1, labels[asked, None])[:, 0])
+
+
+@dataclass
+class Effect:
+    """Of one change, summed over batches.
+
+    The sums are taken in float64, whatever dtype the model runs in.
+    """
+
+    tokens: int = 0
+    asked: int = 0
+    _largest: float = 0.0
+    _sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, base: Outputs, changed: Outputs) -> None:
+        """Count one more batch: what came out without the change, and with it."""
+        import torch
+
+        one, two = base.states.double(), changed.states.double()
+        apart = two - one
+        self.tokens += len(one)
+        self._largest = max(self._largest, float(apart.abs().max()))
+        self._sum("distance", apart.norm(dim=-1))
+        self._sum("square", apart.square())
+        self._sum("base square", one.square())
+        self._sum("cosine", torch.cosine_similarity(one, two, dim=-1))
+        if base.log_probs is None or changed.log_probs is None:
+            return
+        assert base.losses is not None and changed.losses is not None
+        # The sum over a vocabulary in float32 would have an error of its own size.
+        divergence = torch.nn.functional.kl_div(
+            changed.log_probs.double(), base.log_probs.double(), reduction="none", log_target=True
+        )
+        self._sum("divergence", divergence.sum(-1))
+        self._sum("agreed", (base.log_probs.argmax(-1) == changed.log_probs.argmax(-1)).double())
+        self.asked += len(base.losses)
+        self._sum("base loss", base.losses.double())
+        self._sum("loss", changed.losses.double())
+
+    def figures(self) -> dict[str, float]:
+        """What was measured.
+
+        `largest`, `distance`: of the last states, the largest change of a number, and the mean Euclidean one of a
+        token. `relative`: norm of all changes over norm of all states. `cosine`: mean over tokens. `kl`: mean
+        divergence of the changed from the unchanged distribution, KL(unchanged ‖ changed), in nats. `agreement`: share
+        of tokens with the same first choice. `loss_change`: in nats a token; `perplexity` is with the change.
+        """
+        sums, tokens = self._sums, max(1, self.tokens)
+        found = {
+            "largest": self._largest,
+            "distance": sums.get("distance", 0.0) / tokens,
+            "relative": math.sqrt(sums.get("square", 0.0) / (sums.get("base square", 0.0) or 1.0)),
+            "cosine": sums.get("cosine", 0.0) / tokens,
+        }
+        if "divergence" not in sums:
+            return found
+        loss, before = (sums[name] / max(1, self.asked) for name in ("loss", "base loss"))
+        return found | {
+            "kl": sums["divergence"] / tokens,
+            "agreement": sums["agreed"] / tokens,
+            "loss": loss,
+            "loss_change": loss - before,
+            "perplexity": math.exp(min(loss, 700.0)),
+        }
+
+    def _sum(self, name: str, values: torch.Tensor) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + float(values.sum())

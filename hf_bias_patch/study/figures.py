@@ -1,0 +1,128 @@
+"""Draws a study: what each change does, where it matters, and how much can go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_bias_patch.errors import ExtraError
+from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.run import Row, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["write_figures"]
+
+COLOURS = {"query": "tab:orange", "key": "tab:green", "value": "tab:blue"}
+_ENDINGS = ("png", "svg")
+_RELATIVE = "change of the last states / their norm"
+
+
+def write_figures(found: Study, folder: Path) -> list[str]:
+    """Write each figure as PNG and SVG; returns the names of the files.
+
+    Raises:
+        ExtraError: matplotlib is missing.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise ExtraError("Figures need matplotlib", remedy="pip install 'hf_bias_patch[study]'") from None
+    names = []
+    with mpl.rc_context({"svg.hashsalt": "study"}):
+        for name, figure in _figures(found):
+            for ending in _ENDINGS:
+                figure.savefig(folder / f"{name}.{ending}", dpi=130, metadata={"Date": None} if ending == "svg" else {})
+                names.append(f"{name}.{ending}")
+    return names
+
+
+def _figures(found: Study) -> Iterator[tuple[str, Figure]]:
+    stages = {row.stage for row in found.rows}
+    if "whole" in stages:
+        yield "perturbation", _perturbation(found)
+    if "layer" in stages:
+        yield "layers", _layers(found)
+    if "removal" in stages and found.measure == "loss_change":
+        yield "removal", _removal(found)
+
+
+def _of(found: Study, stage: str) -> list[Row]:
+    return [row for row in found.rows if row.stage == stage]
+
+
+def _places(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.place for row in rows))
+
+
+def _perturbation(found: Study) -> Figure:
+    from matplotlib.figure import Figure
+
+    rows = _of(found, "whole")
+    places, fills = _places(rows), list(dict.fromkeys(row.fill for row in rows))
+    figure = Figure(figsize=(3.4 * len(places) + 1.8, 1.5 + 0.32 * len(fills)), layout="constrained")
+    panels = figure.subplots(1, len(places), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, place in zip(panels, places, strict=True):
+        for projection in STUDIED:
+            mine = [row for row in rows if row.place == place and row.projection == projection]
+            changes = [max(row.figures["relative"], 1e-18) for row in mine]
+            lines = [fills.index(row.fill) for row in mine]
+            panel.plot(changes, lines, "o", color=COLOURS[projection], label=projection, alpha=0.85)
+        if found.floor["relative"]:
+            panel.axvline(found.floor["relative"], color="tab:gray", linestyle="--", label="noise floor")
+        panel.set_xscale("log")
+        panel.set_title(place)
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(fills)), fills)
+    panels[0].invert_yaxis()
+    figure.supxlabel(_RELATIVE, fontsize="medium")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize="small")
+    return figure
+
+
+def _layers(found: Study) -> Figure:
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    rows = _of(found, "layer")
+    places = _places(rows)
+    figure = Figure(figsize=(7, 0.9 + 1.35 * len(places)), layout="constrained")
+    panels = figure.subplots(len(places), 1, squeeze=False)[:, 0]
+    seen = [row.figures["relative"] for row in rows if row.figures["relative"] > 0]
+    norm = LogNorm(min(seen), max(max(seen), 2 * min(seen))) if seen else None
+    for panel, place in zip(panels, places, strict=True):
+        mine = [row for row in rows if row.place == place]
+        shown: list[str] = [name for name in STUDIED if any(row.projection == name for row in mine)]
+        layers = sorted({row.layer for row in mine if row.layer is not None})
+        grid = np.full((len(shown), len(layers)), np.nan)
+        for row in mine:
+            grid[shown.index(row.projection), layers.index(row.layer or 0)] = row.figures["relative"] or np.nan
+        image = panel.imshow(grid, norm=norm, aspect="auto", cmap="viridis")
+        panel.set_yticks(range(len(shown)), shown)
+        panel.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+        panel.set_title(f"{place}: one layer's bias set to zero", fontsize="medium")
+    panels[-1].set_xlabel("layer")
+    figure.colorbar(image, ax=panels, label=_RELATIVE.replace(" / ", "\n/ "))
+    return figure
+
+
+def _removal(found: Study) -> Figure:
+    from matplotlib.figure import Figure
+
+    rows = _of(found, "removal")
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    numbers, changes = [row.numbers for row in rows], [row.figures["loss_change"] for row in rows]
+    axes.plot([0, *numbers], [0.0, *changes], "o-", color="tab:blue", markersize=4)
+    bound = found.settings.loss_bound
+    axes.axhline(bound, color="tab:red", linestyle="--", label=f"bound: {bound} nats")
+    axes.axhline(0, color="tab:gray", linewidth=0.6)
+    axes.set_xlabel("bias numbers set to zero, in the order of least effect")
+    axes.set_ylabel("change of the loss (nats a token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

@@ -1,0 +1,142 @@
+"""Texts as batches of tensors, each with what its loss is taken of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.errors import DataError
+from hf_bias_patch.scoring.collate import IGNORED, pad_id
+from hf_bias_patch.scoring.forms import Form, longest_input
+from hf_bias_patch.scoring.run import batches_by_length
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Batch", "Inputs", "make_inputs"]
+
+_MASKED = 0.15
+"""Share of the tokens that a masked language model is asked for, as in BERT's training."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some texts of nearly equal length.
+
+    Attributes:
+        inputs: what the model is called with: `input_ids` and `attention_mask`, int64, shape (texts, tokens); for an
+            encoder-decoder also `decoder_input_ids`.
+        counted: bool, shape (texts, tokens): where the model's last states are compared (not in padding).
+        labels: int64, shape (texts, tokens): the right token at each place, -100 where none is asked for; None for a
+            model without a language modelling head.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    counted: torch.Tensor
+    labels: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All of them.
+
+    Attributes:
+        rows: token ids of each text.
+        truncated: texts that were longer than the model takes, and were cut.
+        longest: tokens that it takes.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    truncated: int
+    longest: int
+    _form: Form | None
+    _pad: int
+    _mask: int | None
+    _start: int | None
+    _seed: int
+
+    def batches(self, tokens: int, device: str) -> Iterator[Batch]:
+        """In batches by length, the longest first; what is masked depends on the text and the seed alone.
+
+        Args:
+            tokens: in a batch, padding included.
+            device: of torch.
+        """
+        import torch
+
+        for members in batches_by_length([len(row) for row in self.rows], tokens):
+            width = max(len(self.rows[member]) for member in members)
+            ids = torch.full((len(members), width), self._pad)
+            there = torch.zeros(len(members), width, dtype=torch.bool)
+            for line, member in enumerate(members):
+                ids[line, : len(self.rows[member])] = torch.tensor(self.rows[member])
+                there[line, : len(self.rows[member])] = True
+            batch = self._batch(ids, there, members)
+            yield Batch(
+                {name: values.to(device) for name, values in batch.inputs.items()},
+                batch.counted.to(device),
+                None if batch.labels is None else batch.labels.to(device),
+            )
+
+    def _batch(self, ids: torch.Tensor, there: torch.Tensor, members: Sequence[int]) -> Batch:
+        inputs = {"input_ids": ids, "attention_mask": there.long()}
+        if self._form == "masked":
+            asked = self._asked(there, members)
+            labels = ids.masked_fill(~asked, IGNORED)
+            return Batch(inputs | {"input_ids": ids.masked_fill(asked, int(self._mask or 0))}, there, labels)
+        labels = ids.masked_fill(~there, IGNORED)
+        if self._form == "seq2seq":  # it is asked to say what it read, as a denoising model was trained to
+            shifted = ids.roll(1, 1)
+            shifted[:, 0] = int(self._start or 0)
+            return Batch(inputs | {"decoder_input_ids": shifted}, there, labels)
+        if self._form == "causal":
+            import torch
+
+            following = torch.full_like(labels, IGNORED)
+            following[:, :-1] = labels[:, 1:]
+            return Batch(inputs, there, following)
+        return Batch(inputs, there, None)
+
+    def _asked(self, there: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
+        import torch
+
+        asked = torch.zeros_like(there)
+        for line, member in enumerate(members):
+            random = torch.Generator().manual_seed(self._seed * 1_000_003 + member)
+            inner = torch.arange(1, max(2, int(there[line].sum()) - 1))  # not the tokens that frame a text
+            count = max(1, round(_MASKED * len(inner)))
+            asked[line, inner[torch.randperm(len(inner), generator=random)[:count]]] = True
+        return asked & there
+
+
+def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | None, seed: int) -> Inputs:
+    """Tokenise texts for a model; those that it cannot take whole are cut, and counted.
+
+    Args:
+        texts: one or more.
+        tokenizer, model: that belong together.
+        form: of the model; None without a head that is known here.
+        seed: of what is masked.
+
+    Raises:
+        DataError: there is no text, or none with two tokens.
+        TaskError: the tokenizer has no token to pad with.
+    """
+    longest = longest_input(tokenizer, model.config)
+    whole = [tokenizer(text, verbose=False)["input_ids"] for text in texts]
+    rows = tuple(tuple(row[:longest]) for row in whole if len(row) > 1)
+    if not rows:
+        raise DataError("There is no text to study the model on", remedy="Give texts of two words or more, one a line")
+    if form == "masked" and tokenizer.mask_token_id is None:
+        form = None  # without a token to hide words behind, states and logits are compared, and no loss
+    return Inputs(
+        rows,
+        sum(len(row) > longest for row in whole),
+        longest,
+        form,
+        pad_id(tokenizer),
+        tokenizer.mask_token_id,
+        getattr(model.config, "decoder_start_token_id", None),
+        seed,
+    )

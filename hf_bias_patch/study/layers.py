@@ -1,0 +1,84 @@
+"""Runs only what comes behind a change: layers before it give out again what they gave out before.
+
+An arm that changes layer 8 needs layers 0 to 7 as they were. They are computed once for a batch, together with what all
+arms are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.attention.sites import Site
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+__all__ = ["Layers"]
+
+
+class Layers:
+    """A model's layers, in the order in which it runs them, and what each gave out on the batch at hand.
+
+    A layer that runs more than once in a pass (ALBERT's) is never skipped, nor is any when a site's layer is not found.
+    """
+
+    def __init__(self, model: PreTrainedModel, sites: Iterable[Site]) -> None:
+        self._of_site = {site.name: _layer_of(model, site) for site in sites}
+        self._modules = {name: model.get_submodule(name) for name in self._of_site.values() if name is not None}
+        self._outputs: dict[str, list[Any]] = {}
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keep what each layer gives out in the pass that runs inside the block."""
+        self._outputs = {}
+        with ExitStack() as hooks:
+            for name, module in self._modules.items():
+                handle = module.register_forward_hook(self._keep(name))
+                hooks.callback(handle.remove)
+            yield
+
+    def before(self, sites: Iterable[str]) -> list[str]:
+        """Layers, by module name, that ran once and before each of these sites."""
+        order = list(self._outputs)
+        named = [self._of_site[site] for site in sites]
+        if not order or any(name not in self._outputs for name in named):
+            return []
+        first = min(order.index(str(name)) for name in named)
+        return order[:first] if all(len(found) == 1 for found in self._outputs.values()) else []
+
+    @contextmanager
+    def skipped(self, names: Iterable[str]) -> Iterator[None]:
+        """Layers that give out, without computing, what they gave out in the recorded pass."""
+        with ExitStack() as instead:
+            for name in names:
+                own = vars(self._modules[name])
+                before = {"forward": own["forward"]} if "forward" in own else {}  # Accelerate puts one there
+                instead.callback(own.update, before)
+                instead.callback(own.pop, "forward")
+                own["forward"] = _giving(self._outputs[name][0])
+            yield
+
+    def _keep(self, name: str) -> Any:
+        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            self._outputs.setdefault(name, []).append(output)
+
+        return hook
+
+
+def _giving(output: Any) -> Any:
+    return lambda *args, **kwargs: output
+
+
+def _layer_of(model: PreTrainedModel, site: Site) -> str | None:
+    """Name of the module that is the site's layer: the entry of a list of modules that its parameters are named by."""
+    import torch
+
+    parameter = next(slot.bias or slot.weight for slot in site.slots.values())
+    parts = (parameter or "").split(".")
+    for place, part in enumerate(parts[:-1]):
+        if part.isdigit() and isinstance(model.get_submodule(".".join(parts[:place])), torch.nn.ModuleList):
+            return ".".join(parts[: place + 1])
+    return None

@@ -1,0 +1,96 @@
+"""What a study says in plain words, made from its numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hf_bias_patch.study.run import Row, Study
+
+__all__ = ["NOISE", "summary"]
+
+NOISE = 8.0
+"""Times the noise floor up to which a change may be rounding: each arm rounds anew, and so does the floor's run."""
+
+
+def summary(found: Study) -> list[str]:
+    """Sentences: what the key bias does, which of the query and value bias does more, and what can go."""
+    return [*_keys(found), *_order(found), *_removal(found), *_limits(found)]
+
+
+def _keys(found: Study) -> Iterator[str]:
+    for place in dict.fromkeys(row.place for row in found.rows if row.stage == "whole"):
+        rows = [row for row in found.rows if row.stage == "whole" and row.place == place and row.projection == "key"]
+        if not rows:
+            continue
+        worst = max(rows, key=lambda row: row.figures["relative"])
+        change, floor = worst.figures["relative"], found.floor["relative"]
+        named = f"The key bias of {place} attention"
+        if change <= NOISE * floor:
+            yield (
+                f"{named} does nothing: whatever stands in its place ({len(rows)} ways were tried), the last states "
+                f"change by at most {change:.1e} of their norm; rounding alone makes {floor:.1e}. The paper says so."
+            )
+        else:
+            verdict = f"the verdict of the table is “{worst.verdict}”" if worst.verdict else "its sites differ"
+            yield (
+                f"{named} matters: {worst.fill} in its place change the last states by {change:.2g} of their norm, "
+                f"where rounding alone makes {floor:.1e} ({verdict}). The paper's claim is for attention whose scores "
+                "are plain products of queries and keys."
+            )
+
+
+def _order(found: Study) -> Iterator[str]:
+    for place in dict.fromkeys(row.place for row in found.rows if row.stage == "whole"):
+        query, value = (_dropped(found, place, name) for name in ("query", "value"))
+        if query is None or value is None:
+            continue
+        by_states = value.figures["relative"] / (query.figures["relative"] or 1e-30)
+        more = "more" if by_states > 1 else "less"
+        agrees = "as" if by_states > 1 else "against what"
+        text = (
+            f"In {place} attention the value bias moves the last states {more} than the query bias, {agrees} the paper "
+            f"says: dropped everywhere, they change by {value.figures['relative']:.2g} and "
+            f"{query.figures['relative']:.2g} of their norm"
+        )
+        if "loss_change" in value.figures:
+            text += (
+                f", and the loss by {value.figures['loss_change']:+.2g} and {query.figures['loss_change']:+.2g} nats a "
+                "token"
+            )
+        yield text + "."
+
+
+def _removal(found: Study) -> Iterator[str]:
+    rows = [row for row in found.rows if row.stage == "removal"]
+    if not rows or found.measure != "loss_change":
+        return
+    bound = found.settings.loss_bound
+    passing = [row for row in rows if row.figures["loss_change"] <= bound]
+    total = rows[-1].numbers
+    if not passing:
+        yield f"Already the first {rows[0].numbers:,} of {total:,} bias numbers cost more than {bound} nats a token."
+        return
+    most = max(passing, key=lambda row: row.numbers)
+    yield (
+        f"{most.numbers:,} of {total:,} query, key and value bias numbers can be set to zero, in the order of least "
+        f"effect, for a change of the loss of {most.figures['loss_change']:+.2g} nats a token (bound: {bound})."
+    )
+
+
+def _limits(found: Study) -> Iterator[str]:
+    if found.truncated:
+        yield f"{found.truncated} of {found.texts} texts were longer than the model takes, and were cut."
+    if found.left_out:
+        yield f"{len(found.left_out)} arms were left out, for lack of time: the first is “{found.left_out[0]}”."
+    yield from found.notes
+
+
+def _dropped(found: Study, place: str, projection: str) -> Row | None:
+    return next(
+        (
+            row
+            for row in found.rows
+            if (row.stage, row.place, row.projection, row.fill) == ("whole", place, projection, "zeros")
+        ),
+        None,
+    )

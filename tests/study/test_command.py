@@ -1,0 +1,141 @@
+"""`study` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from hf_bias_patch import patch
+from hf_bias_patch.cli import app
+from hf_bias_patch.errors import ArgumentError, BiasPatchError, PlanError, SourceError, TargetError
+from hf_bias_patch.study.perturb import Bench
+
+FILES = {
+    "results.json", "results.csv", "results.parquet", "arms.jsonl", "settings.json", "environment.json",
+    *(f"{name}.{ending}" for name in ("perturbation", "layers", "removal") for ending in ("png", "svg")),
+}  # fmt: skip
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["study", *map(str, arguments)])
+
+
+def _ok(*arguments: object) -> str:
+    done = _run(*arguments)
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "results.json").read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A study of the embedded GPT-2, and what it printed."""
+    out = tmp_path_factory.mktemp("study") / "out"
+    return out, _ok("embedded:gpt2", "--out", out, "--count", 4)
+
+
+def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
+    out, printed = done
+    assert "The key bias of decoder self attention does nothing" in printed
+    assert "value bias moves the last states" in printed and "can be set to zero" in printed
+    assert {path.name for path in out.iterdir()} == FILES and "noise floor" in printed
+    found = json.loads((out / "results.json").read_text())
+    assert found["texts"] == 4 and found["tokens"] > 100 and found["environment"]["packages"]["torch"]
+    assert found["settings"]["texts"] == "embedded" and not found["left_out"]
+    rows = found["rows"]
+    keys = [row for row in rows if row["projection"] == "key"]
+    assert keys and all(row["figures"]["relative"] < 8 * found["floor"]["relative"] for row in keys)
+    assert {row["verdict"] for row in keys} == {"redundant"}
+    stages = [row["stage"] for row in rows]
+    assert list(dict.fromkeys(stages)) == ["whole", "layer", "removal"]
+    assert [row["numbers"] for row in rows if row["stage"] == "whole"][:3] == [256, 256, 256]
+    table = pq.read_table(out / "results.parquet")
+    assert table.num_rows == len(rows) and {"relative", "loss_change", "layer", "verdict"} <= set(table.column_names)
+    assert len((out / "results.csv").read_text().splitlines()) == len(rows) + 1
+
+
+def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: Path) -> None:
+    whole, _ = done
+    shutil.copytree(whole, tmp_path / "again")
+    lines = (whole / "arms.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "again" / "arms.jsonl").write_text("".join(lines[:20]) + lines[20][:30])
+    printed = _ok("embedded:gpt2", "--out", tmp_path / "again", "--count", 4, "--resume")
+    assert _rows(tmp_path / "again") == _rows(whole) and "does nothing" in printed
+    measured = Bench.measure
+    Bench.measure = lambda *_: pytest.fail("all of it was measured")  # type: ignore[method-assign,assignment]
+    try:
+        _ok("embedded:gpt2", "--out", tmp_path / "again", "--count", 4, "--resume")
+    finally:
+        Bench.measure = measured  # type: ignore[method-assign]
+
+
+def test_a_folder_is_not_written_over(done: tuple[Path, str], tmp_path: Path) -> None:
+    whole, _ = done
+    for arguments, says in (
+        (("--count", 4), "holds a run of these settings already"),
+        (("--count", 5, "--resume"), "count was 4, now 5"),
+    ):
+        failed = _run("embedded:gpt2", "--out", whole, *arguments)
+        assert isinstance(failed.exception, TargetError) and says in str(failed.exception)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    assert isinstance(_run("embedded:gpt2", "--out", tmp_path / "mine").exception, TargetError)
+
+
+def test_a_budget_leaves_out_what_tells_least(tmp_path: Path) -> None:
+    printed = _ok("embedded:bert", "--out", tmp_path / "out", "--count", 2, "--budget", "0s")
+    assert "arms were left out, for lack of time: the first is “encoder self, query, zeros”" in printed
+    assert not _rows(tmp_path / "out")
+    printed = _ok("embedded:bert", "--out", tmp_path / "out", "--count", 2, "--resume", "--budget", "1h", "--heads")
+    assert {row["stage"] for row in _rows(tmp_path / "out")} == {"whole", "layer", "removal", "head"}
+    assert "left out" not in printed
+
+
+def test_own_texts_are_cut_and_counted(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a short text\n" + "word " * 3000 + "\n")
+    printed = _ok("embedded:bert", "--out", tmp_path / "out", "--texts", texts)
+    assert "1 of 2 texts were longer than the model takes, and were cut" in printed
+    assert "word word" not in (tmp_path / "out" / "results.json").read_text()
+
+
+def _without_biases(tmp_path: Path) -> Path:
+    patch("embedded:bert", tmp_path / "absent", fold="key,value,query", storage="absent")
+    return tmp_path / "absent"
+
+
+def _without_tokenizer(tmp_path: Path) -> Path:
+    shutil.copytree(folder("bert"), tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    return tmp_path / "bare"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (_without_biases, PlanError, "has no query, key or value biases"),
+        (_without_tokenizer, SourceError, "has no tokenizer"),
+        (lambda _: "nowhere/at/all", SourceError, "does not exist"),
+    ],
+)
+def test_what_cannot_be_studied(
+    tmp_path: Path, make: Callable[[Path], object], error: type[BiasPatchError], says: str
+) -> None:
+    failed = _run(make(tmp_path), "--out", tmp_path / "out")
+    assert isinstance(failed.exception, error) and says in str(failed.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--budget", "soon"), ("--dtype", "int4")])
+def test_options_that_mean_nothing(tmp_path: Path, option: str, value: str) -> None:
+    failed = _run("embedded:bert", "--out", tmp_path / "out", option, value)
+    assert isinstance(failed.exception, ArgumentError) and failed.exception.remedy
