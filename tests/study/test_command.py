@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hf_bias_patch import patch
+from hf_bias_patch.assets import folder
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, PlanError, SourceError, TargetError
 from hf_bias_patch.study.perturb import Bench

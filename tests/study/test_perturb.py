@@ -119,10 +119,9 @@ def test_layers_before_a_change_do_not_run(name: str) -> None:
     bench = _bench(name)
     last = list(bench.biases.sites)[-1]
     bench.measure([Arm("layer", "", "value", "zeros", (Target(last, "value"),))])
-    first = next(iter(bench.biases.sites))
-    inner = next(bench.model.get_submodule(str(bench._layers._of_site[first])).children())
+    inner = next(bench.model.get_submodule(bench._layers.before([last])[-1]).children())
     ran: list[str] = []
-    inner.register_forward_hook(lambda *_: ran.append(first))
+    inner.register_forward_hook(lambda *_: ran.append(last))
     batches = len(list(bench.inputs.batches(48, "cpu")))
     bench.measure([Arm("layer", "", "value", "zeros", (Target(last, "value"),))])
     assert len(ran) == batches, "once, for what the arm is compared with"
