@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "SiteMaker", "chance_to_skip"]
 
+# Checkpoints converted from TensorFlow call γ and β by their names; transformers renames them when it loads.
+_NORM_WEIGHTS, _NORM_BIASES = ("weight", "gamma"), ("bias", "beta")
 _FROM_THE_CALLER = "it reads hidden states that the caller passes in"
 
 
@@ -152,12 +154,16 @@ class SiteMaker:
             return self.finder.final_norm("encoder"), self.finder.may_skip("encoder")
         return module, skipped
 
+    def _may_not_run(self) -> bool:
+        """Whether the checkpoint has nothing that gives cross-attention what it reads."""
+        modules = self._memory()[0].split("|")
+        return not self.memory.none and not any(parameter(name, _NORM_WEIGHTS, self.tensors) for name in modules)
+
     def _layer_norm(self, module: str, residual: bool, dropout: bool) -> tuple[Norm | None, str]:
         modules = module.split("|")
         module = next((name for name in modules if parameter(name, KINDS, self.tensors)), modules[-1])
-        # Checkpoints converted from TensorFlow call γ and β by their names; transformers renames them when it loads.
-        weight = parameter(module, ("weight", "gamma"), self.tensors)
-        bias = parameter(module, ("bias", "beta"), self.tensors)
+        weight = parameter(module, _NORM_WEIGHTS, self.tensors)
+        bias = parameter(module, _NORM_BIASES, self.tensors)
         if weight is None or bias is None:
             return None, f"the checkpoint has no layer norm {module} with weight and bias"
         return Norm(weight, bias, residual, dropout), ""
@@ -233,7 +239,7 @@ class SiteMaker:
         no_shift = "only a query bias goes there" if projection != "query" else ""
         if not self.attention.shift or self.traps:
             no_shift = no_shift or "whether others could make up for it is not known"
-        if self.attention.kind == "cross" and self.attention.post_norm and not (self.memory.none or self._memory()[0]):
+        if self.attention.kind == "cross" and self.attention.post_norm and self._may_not_run():
             no_shift = no_shift or "without hidden states from the caller it does not run, and cannot make up for it"
         return Evidence(
             bias=bias is not None,

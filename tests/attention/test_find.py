@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import PreTrainedModel
 
 from hf_bias_patch.attention.find import find_sites
@@ -194,6 +195,19 @@ def test_residual_and_dropout_behind_a_norm(name: str) -> None:
         assert site.slots["output"].norm is None
     assert checked >= 9
     assert any(site.slots["query"].norm.dropout for site in find_sites(*sample(name))) == (name in POST_NORM)
+
+
+@pytest.mark.parametrize(
+    ("head", "offered"), [("BartForConditionalGeneration", True), ("BartForCausalLM", False)], ids=["both", "decoder"]
+)
+def test_a_norm_takes_no_query_that_cross_attention_may_not_make_up_for(head: str, offered: bool) -> None:
+    """A decoder saved without its encoder may run without hidden states: its cross-attention is left out then."""
+    found = {site.name: site for site in find_sites(*headed("bart", getattr(transformers, head)))}
+    for layer in range(3):
+        verdict = found[f"decoder.{layer}.cross"].slots["query"].verdict
+        assert ("norm" in verdict.destinations) == offered and "weight" in verdict.destinations
+        assert offered or "without hidden states from the caller" in verdict.folds["norm"]
+        assert "norm" in found[f"decoder.{layer}.self"].slots["query"].verdict.destinations
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
