@@ -118,7 +118,8 @@ def _memory(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Fa
     tower = family.towers[family.memory]
     part = _part(config, tower)
     encoder = family_of(part or {})
-    if encoder.towers or len(encoder.stacks) != 1:
+    has_decoder = len(encoder.stacks) != 1 and any(name.endswith("decoder") for name in encoder.stacks)
+    if encoder.towers or has_decoder:
         what = (
             f"itself a {encoder.name} model"
             if encoder.towers

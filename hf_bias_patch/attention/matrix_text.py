@@ -42,7 +42,8 @@ def overview(entries: Iterable[Entry], model_types: Sequence[str]) -> str:
         cells = tuple(_short(entry.cells.get(name), name) for name in PROJECTIONS)
         for name in entry.model_types:
             if name in sites:
-                sites[name].setdefault(cells, []).append(entry.kind)
+                what = entry.stack if entry.kind == "self" else entry.kind
+                sites[name].setdefault(cells, []).append(what)
     rows: dict[tuple[str, ...], list[str]] = {}
     for name, found in sites.items():
         for number, (cells, kinds) in enumerate(found.items()):

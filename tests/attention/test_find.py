@@ -364,6 +364,18 @@ def test_a_pair_with_a_part_that_has_no_family_is_refused() -> None:
         find_sites({key: value for key, value in config.items() if key != "decoder"}, tensors)
 
 
+def test_an_encoder_of_several_stacks_may_be_half_of_a_pair() -> None:
+    """Longformer's maps for global tokens are a stack beside its layers, and no decoder."""
+    small = {"vocab_size": 48, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1}
+    encoder = transformers.LongformerConfig(**small, attention_window=[4])
+    decoder = transformers.BertConfig(**small, is_decoder=True, add_cross_attention=True)
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    with torch.device("meta"):
+        model = transformers.EncoderDecoderModel(config)
+    names = [site.name for site in find_sites(config.to_dict(), tensors_of(model))]
+    assert names == ["encoder-encoder.0.self", "encoder-global.0.self", "decoder.0.self", "decoder.0.cross"]
+
+
 def test_a_pair_whose_decoder_was_tied_away_says_so() -> None:
     """tie_encoder_decoder leaves the decoder's tensors out of the file."""
     config, tensors = sample("bert+bert")

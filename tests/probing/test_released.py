@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.attention.condition import may_hold
+from hf_bias_patch.probing.small import classes
 from hf_bias_patch.probing.typed import check_type
 
 DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True, "position_buckets": 8}
@@ -40,3 +41,22 @@ def test_a_missing_key_may_be_what_it_must_not() -> None:
     unless = {"kernel": {"not": [0, "missing"]}}
     assert may_hold(unless, {"kernel": 3}) and not may_hold(unless, {"kernel": 0}) and not may_hold(unless, {})
     assert may_hold({"kernel": {"not": [0]}}, {}), "nothing is known of it"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "head", "agreed"),
+    [
+        # The first token is global; of the last layer only what it gets is read.
+        ("longformer", "LongformerForSequenceClassification", 11),
+        ("perceiver", "PerceiverForSequenceClassification", 12),  # a decoder in its decoder
+        ("blip", "BlipModel", 12),
+        ("bart", "BartForCausalLM", 6),
+    ],
+)
+def test_the_table_holds_for_another_class(
+    model_type: str, head: str, agreed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(classes.CLASSES, model_type, head)
+    monkeypatch.setattr(classes, "_chosen", {})
+    checked = check_type(model_type)
+    assert checked.agreed == agreed and {item.kind for item in checked.differences} <= {"unseen"}, checked.differences
