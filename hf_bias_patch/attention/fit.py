@@ -40,6 +40,8 @@ def _check_heads(site: Site, key: str) -> None:
         return
     if query.view.size % site.heads:
         _refuse(f"config.json: `{key}` is {site.heads}, which does not divide the {query.view.size} of {_name(query)}")
+    if "output" not in value.verdict.destinations:
+        return  # nothing hangs on the heads; the query's map may make a gate too, and its size tells nothing of theirs
     for slot in (site.slots["key"], value):
         # Several query heads may share one of key and value: then there are fewer, of the same size.
         heads = site.kv_heads

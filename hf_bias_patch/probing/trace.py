@@ -238,6 +238,8 @@ class Trace(TorchDispatchMode):
         self._attention(a, b, left, right, out)
 
     def _map(self, left: Tensor, a: Tag | None, weight: Tensor, out: Tensor, added: Any) -> None:
+        if not out.numel():  # of no tokens at all: nothing is seen of it
+            return
         codes = self._output_codes(weight, out)
         rows = codes
         bias = self._get(added) if isinstance(added, Tensor) else None

@@ -12,7 +12,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import hf_bias_patch
+from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.probing.small import small_config, small_model
 
 Saved = Callable[..., Path]
 BERT = "bert.encoder.layer.1.attention."
@@ -80,6 +83,16 @@ def test_sizes_that_do_not_fit(
             attempt()
         assert "sizes do not fit together" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_query_map_that_makes_a_gate_too_tells_nothing_of_heads() -> None:
+    """Qwen3-Next with one head for all keys: 4 query heads of 16 with a gate each, 128 rows, and a key head of 16."""
+    config = small_config("qwen3_next", num_key_value_heads=1, attention_bias=True)
+    model = small_model(config)
+    sites = find_sites(config.to_dict(), ModelTensors(model).tensors)
+    sizes = [(site.slots["query"].view.size, site.slots["key"].view.size) for site in sites]
+    heads, size = config.num_attention_heads, config.head_dim
+    assert sizes and set(sizes) == {(2 * heads * size, size)}
 
 
 def test_fewer_heads_that_divide_are_another_model_and_no_error(saved: Saved, tmp_path: Path) -> None:
