@@ -27,7 +27,8 @@ class Reads:
 
     Attributes:
         names: all names that are read: attributes, variables, and strings (of `getattr`).
-        strings, numbers: name → constants that it is compared with, and keys of a table that it picks from.
+        strings, numbers: name → constants that it is compared with, and keys of a table that it picks from; of a bound,
+            the next number too.
         members: name → strings looked for in it.
         tested: names asked whether they are true, or compared with zero.
         kinds: name → names in its annotation.
@@ -192,6 +193,9 @@ class _Reader(ast.NodeVisitor):
         self.reads.strings[name] |= {value for value in constants if isinstance(value, str)}
         if isinstance(how, (ast.Eq, ast.NotEq, ast.In, ast.NotIn)):
             self.reads.numbers[name] |= {value for value in constants if type(value) is int}
+        elif isinstance(how, (ast.Gt, ast.GtE, ast.Lt, ast.LtE)):  # on both sides of the bound
+            bounds = {value for value in constants if type(value) is int and value > 0}
+            self.reads.numbers[name] |= bounds | {bound + 1 for bound in bounds}
         if any(type(value) is int and value == 0 for value in constants):
             self.reads.tested.add(name)
 

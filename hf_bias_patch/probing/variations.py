@@ -14,15 +14,16 @@ from hf_bias_patch.probing.reads import Reads, read
 __all__ = ["Change", "pairs", "variations"]
 
 _SKIPPED = re.compile(
-    r"_.*|(use_mems|tie|output|return|initializer|init|problem|torch|tf|gradient|keys_to|auto|apply_spec|summary"
+    r"(?!auxiliary_loss$)(_.*|(use_mems|tie|output|return|initializer|init|problem|torch|tf|gradient|keys_to|auto|apply_spec|summary"
     r"|mamba|ssm|moe|label|freeze|classifier|ctc|loss|mask_(time|feature)|experts_impl|auxiliary|codebook)_.*"
     r"|.*_?(dropout|dropout_prob|p?drop|layerdrop|token_ids?|token_index|idx|id|loss|loss_coef|init|eps|epsilon|act|router"
     r"|activation|initializer|(mim|mlm|itm|text|image|mask|dice|class|contrastive)_weight|vocab.*|multiplier|kernels)"
     r"|use_cache|architectures|id2label|label2id|pruned_heads|dtype|model_type|transformers_version|name_or_path|is_encoder_decoder"
     r"|chunk_size_feed_forward|num_labels|attn_implementation|distribution_output|num_denoising|eval_size|norm_topk_prob"
-    r"|rope_(parameters|scaling)|is_training|onnx_export|model_parallel_size|speaking_speed|num_return_sequences|num_beams"
+    r"|rope_(parameters|scaling)|is_training|onnx_export|model_parallel_size|speaking_speed|num_return_sequences|num_beams)"
 )
-"""Keys that no attention reads, or that leave what evaluation computes as it is."""
+"""Keys that no attention reads, or that leave what evaluation computes as it is. An auxiliary loss does not: DETR puts
+a norm between its layers for it."""
 _SIZE = re.compile(
     r"(.*_)?(hidden_size|head_dim|dim_head|intermediate_size|mlp_dim|input_size|embed_dim|attention_heads|layers|d_model"
     r"|n_inner|ffn_.*|d_head|rank|output_size|projection_dim|codebook_dim|max_.*|n_group|topk_group|experts.*|patch_size)"

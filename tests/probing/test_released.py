@@ -21,12 +21,27 @@ DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_at
         ("deberta-v2", DEBERTA | {"pos_att_type": ["c2p"], "share_att_key": False}, 6),
         ("deberta-v2", DEBERTA | {"conv_kernel_size": 3}, 6),
         ("wav2vec2-conformer", {"position_embeddings_type": "rotary"}, 4),
+        ("bloom", {"slow_but_exact": True, "pretraining_tp": 2}, 6),
+        ("bloom", {"slow_but_exact": True}, 6),
+        ("detr", {"auxiliary_loss": True}, 15),
         ("t5gemma", {"encoder.attn_logit_softcapping": None, "decoder.attn_logit_softcapping": None}, 18),
         ("higgs_audio_v2", {"attention_bias": False, "mlp_bias": True}, 0),  # a map that is given no tokens
         # Its cross-attention runs only where the caller passes hidden states in.
         ("bert", {"is_decoder": True, "add_cross_attention": True}, 6),
     ],
-    ids=["deberta-v3", "p2c", "c2p", "deberta-v2-xlarge", "rope", "uncapped", "no-tokens", "decoder"],
+    ids=[
+        "deberta-v3",
+        "p2c",
+        "c2p",
+        "deberta-v2-xlarge",
+        "rope",
+        "slices",
+        "whole",
+        "auxiliary",
+        "uncapped",
+        "no-tokens",
+        "decoder",
+    ],
 )
 def test_the_table_holds(model_type: str, changes: dict[str, Any], agreed: int) -> None:
     checked = check_type(model_type, changes=changes)

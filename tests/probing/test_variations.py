@@ -73,6 +73,7 @@ def test_a_number_becomes_none_or_zero_where_that_is_asked_for() -> None:
     assert of("float", "if config.cap and config.x: pass") == of("float", "config.cap > 0") == [0]
     assert of("float", "2.0 * config.cap") == []
     assert values("kind", 1, "config.kind == 2 or config.kind in (1, 3)") == [2, 3]
+    assert values("ranks", 1, "config.ranks > 1") == [2] and values("ranks", 2, "config.ranks <= 1") == [1], "a bound"
     assert values("hidden_size", 64, "if config.hidden_size: pass") == [], "a size"
 
 
@@ -105,7 +106,15 @@ def test_a_kind_of_layer_comes_in_front_and_throughout() -> None:
 
 
 def test_what_attention_never_reads_stays() -> None:
-    for key in ("use_cache", "attention_dropout", "pad_token_id", "layer_norm_eps", "tie_word_embeddings"):
+    assert values("auxiliary_loss", False, "if config.auxiliary_loss: pass") == [True], "it does, in DETR"
+    for key in (
+        "use_cache",
+        "guided_attention_loss",
+        "attention_dropout",
+        "pad_token_id",
+        "layer_norm_eps",
+        "tie_word_embeddings",
+    ):
         assert values(key, True, f"if config.{key}: pass") == []
 
 
