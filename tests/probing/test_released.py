@@ -21,6 +21,7 @@ DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_at
         ("deberta-v2", DEBERTA | {"pos_att_type": ["c2p"], "share_att_key": False}, 6),
         ("deberta-v2", DEBERTA | {"conv_kernel_size": 3}, 6),
         ("wav2vec2-conformer", {"position_embeddings_type": "rotary"}, 4),
+        ("wav2vec2-bert", {"position_embeddings_type": "rotary", "add_adapter": True}, 7),
         ("bloom", {"slow_but_exact": True, "pretraining_tp": 2}, 6),
         ("bloom", {"slow_but_exact": True}, 6),
         ("detr", {"auxiliary_loss": True}, 15),
