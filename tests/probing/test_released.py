@@ -36,6 +36,7 @@ DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_at
         "c2p",
         "deberta-v2-xlarge",
         "rope",
+        "adapter",
         "slices",
         "whole",
         "auxiliary",
