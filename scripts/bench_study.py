@@ -2,10 +2,10 @@
 
     python scripts/bench_study.py [--texts 64] [--threads 2] [--json FILE]
 
-The model has BERT-base's shape, random weights, and random biases; texts are random ids, as many as 20 to 100 words make.
-Arms: each projection of each layer set to zero (36), and of all layers at once (3). The plain way takes texts in batches
-of 32 as they come, padded to the longest, and compares with the outputs of the unchanged model, which it computes once.
-Both ways take turns, arm by arm group, for the speed of a machine drifts.
+The model has BERT-base's shape, random weights and random biases; texts are random ids, as many as 20 to 100 words
+make. Arms: each projection of each layer set to zero (36), and of all layers at once (3). The plain way takes texts in
+batches of 32 as they come, padded to the longest, and compares with the outputs of the unchanged model, computed once.
+Both take turns, twelve arms at a time, for the speed of a machine drifts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_bias_patch.cli.console import stdout, table
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as place:
         save_model(Path(place))
         found = measure(Path(place), make_texts(asked.texts))
