@@ -39,7 +39,7 @@ def study(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
     device: Annotated[str | None, typer.Option(help="Of torch.", show_default="a GPU if there is one")] = None,
     seed: Annotated[int, typer.Option(help="Of random values, and of what is masked.", min=0)] = 0,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens in a batch.", min=16)] = 2048,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens in a batch.", min=16)] = 1024,
 ) -> None:
     """Change each attention bias in several ways, and measure what becomes of states, choices and loss."""
     from hf_bias_patch.cli.console import stderr, stdout

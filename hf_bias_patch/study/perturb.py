@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.study.arms import Arm
@@ -34,7 +34,7 @@ class Bench:
     model: PreTrainedModel
     inputs: Inputs
     seed: int = 0
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     skips: bool = True
     notes: list[str] = field(default_factory=list)
 
@@ -66,7 +66,7 @@ class Bench:
         effects = [Effect() for _ in arms]
         batches = list(self._batches())
         if self.skips and not self._checked:
-            self._check(batches[-1])
+            self._check()
         for batch in batches:
             with self._layers.recorded():
                 base = run(self.model, batch)
@@ -77,11 +77,13 @@ class Bench:
                 step()
         return effects
 
-    def _check(self, batch: Batch) -> None:
-        """Whether a pass that skips gives the very same, from each layer on."""
+    def _check(self) -> None:
+        """Whether a pass that skips gives the very same, from each layer on; tried on the shortest text."""
         import torch
 
         self._checked = True
+        shortest = replace(self.inputs, rows=(min(self.inputs.rows, key=len),))
+        batch: Batch = next(shortest.batches(self.batch_tokens, str(self.model.device)))
         with self._layers.recorded():
             base = run(self.model, batch).states
         for site in self.biases.sites:

@@ -26,7 +26,7 @@ __all__ = ["DTYPES", "Row", "Settings", "Study", "study"]
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 
-_AT_ONCE = 12
+_AT_ONCE = 24
 """Arms that are measured in one pass over the texts: what is interrupted costs no more than these."""
 
 Step = Callable[[int, int, str], None]
@@ -56,7 +56,7 @@ class Settings:
     dtype: str = "float32"
     device: str = "cpu"
     seed: int = 0
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     loss_bound: float = 0.01
     budget: float | None = None
 

@@ -84,7 +84,7 @@ def test_figures_are_those_of_the_plain_way(name: str) -> None:
         assert found["distance"] == pytest.approx(float(apart.norm(dim=-1).mean()), rel=1e-9)
         cosine = (first * second).sum(-1) / first.norm(dim=-1) / second.norm(dim=-1)
         assert found["cosine"] == pytest.approx(float(cosine.mean()), rel=1e-9)
-        assert found["kl"] == pytest.approx(float(torch.cat(divergences).mean()), rel=1e-6, abs=1e-12)
+        assert found["kl"] == pytest.approx(float(torch.cat(divergences).mean()), rel=1e-4, abs=1e-7)
         assert found["loss_change"] == pytest.approx(float((both[1] - both[0]).mean()), rel=1e-6, abs=1e-12)
         assert found["perplexity"] == pytest.approx(math.exp(float(both[1].mean())), rel=1e-9)
         assert 0 <= found["agreement"] <= 1
