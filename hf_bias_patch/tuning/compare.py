@@ -199,7 +199,8 @@ def _run(
         kind,
         model_name_or_path=settings.model_name_or_path,
         task_name=task,
-        output_dir=settings.output_dir / task.replace(":", "-") / arm.replace(",", "+") / name,
+        # A YAML file's own name: behind its whole path the runs would lie beside it, or nowhere.
+        output_dir=settings.output_dir / Path(task).name.replace(":", "-") / arm.replace(",", "+") / name,
         train=arm,
         train_redundant=True,  # the key's arm is there to show that it does nothing
         seed=seed,

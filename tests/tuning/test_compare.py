@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.errors import RecipeError, TaskError, TuneError
+from hf_bias_patch.scoring.tasks import dump_task, load_task
 from hf_bias_patch.tuning import apart
 from hf_bias_patch.tuning import compare as module
 from hf_bias_patch.tuning.compare import CompareSettings, Done, Running, compare
@@ -159,6 +160,15 @@ def test_files_of_tasks(tmp_path: Path, runs: list[TaskSettings]) -> None:
     reported = {run.validation_file for run in runs if run.validation_share is None}
     assert reported == {tmp_path / "b.tsv"}
     assert {run.validation_file for run in runs if run.validation_share} == {None}
+
+
+def test_the_runs_of_a_task_in_a_file_lie_in_the_output_folder(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    file = tmp_path / "tasks" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(dump_task(load_task("embedded:opinion")), "utf-8")
+    list(compare(settings(tmp_path / "out", task_name=str(file), arms="value", seeds=1)))
+    assert {run.output_dir.parent for run in runs} == {tmp_path / "out" / "mine.yaml" / "value"}
+    assert {run.task_name for run in runs} == {str(file)}
 
 
 def test_plot(tmp_path: Path, runs: list[TaskSettings]) -> None:
