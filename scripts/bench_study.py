@@ -54,10 +54,8 @@ def make_texts(count: int) -> Inputs:
 
 def plain_batches(inputs: Inputs) -> list[Batch]:
     """In the order in which they come."""
-    return [
-        next(Inputs(inputs.rows[at : at + BATCH], 0, 512, "masked", 0, MASK, None, 0).batches(10**9, "cpu"))
-        for at in range(0, len(inputs.rows), BATCH)
-    ]
+    count = len(inputs.rows)
+    return [inputs.batch(range(at, min(at + BATCH, count)), "cpu") for at in range(0, count, BATCH)]
 
 
 def plainly(folder: Path, arm: Arm, batches: list[Batch], base: list[Outputs], names: dict[Any, str]) -> Effect:

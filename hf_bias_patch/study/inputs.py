@@ -63,23 +63,27 @@ class Inputs:
             tokens: in a batch, padding included.
             device: of torch.
         """
+        for members in batches_by_length([len(row) for row in self.rows], tokens):
+            yield self.batch(members, device)
+
+    def batch(self, members: Sequence[int], device: str) -> Batch:
+        """Some texts, by their numbers, padded to the longest."""
         import torch
 
-        for members in batches_by_length([len(row) for row in self.rows], tokens):
-            width = max(len(self.rows[member]) for member in members)
-            ids = torch.full((len(members), width), self._pad)
-            there = torch.zeros(len(members), width, dtype=torch.bool)
-            for line, member in enumerate(members):
-                ids[line, : len(self.rows[member])] = torch.tensor(self.rows[member])
-                there[line, : len(self.rows[member])] = True
-            batch = self._batch(ids, there, members)
-            yield Batch(
-                {name: values.to(device) for name, values in batch.inputs.items()},
-                batch.counted.to(device),
-                None if batch.labels is None else batch.labels.to(device),
-            )
+        width = max(len(self.rows[member]) for member in members)
+        ids = torch.full((len(members), width), self._pad)
+        there = torch.zeros(len(members), width, dtype=torch.bool)
+        for line, member in enumerate(members):
+            ids[line, : len(self.rows[member])] = torch.tensor(self.rows[member])
+            there[line, : len(self.rows[member])] = True
+        made = self._laid_out(ids, there, members)
+        return Batch(
+            {name: values.to(device) for name, values in made.inputs.items()},
+            made.counted.to(device),
+            None if made.labels is None else made.labels.to(device),
+        )
 
-    def _batch(self, ids: torch.Tensor, there: torch.Tensor, members: Sequence[int]) -> Batch:
+    def _laid_out(self, ids: torch.Tensor, there: torch.Tensor, members: Sequence[int]) -> Batch:
         inputs = {"input_ids": ids, "attention_mask": there.long()}
         if self._form == "masked":
             asked = self._asked(there, members)
