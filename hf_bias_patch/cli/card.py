@@ -24,6 +24,7 @@ def card(
         list[Path] | None,
         typer.Option(help="Scores to state, as `evaluate --json` prints them; kept beside the variant."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that somebody wrote into.")] = False,
     show: Annotated[bool, typer.Option("--print", help="Print the card instead of writing it.")] = False,
 ) -> None:
     """Write a variant's card for the Hub: what was changed, why that is safe, what was measured, how to load it."""
@@ -38,5 +39,5 @@ def card(
         typer.echo(render(replace(facts, base=base) if base else facts), nl=False)
         return
     add_results(variant, results or ())
-    written = write_card(variant, base)
+    written = write_card(variant, base, overwrite=overwrite)
     stdout().print(f"Written: [bold]{written}[/]", soft_wrap=True)

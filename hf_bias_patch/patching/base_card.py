@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.patching.record import PLAN
 
-__all__ = ["BASE_CARD", "CARD", "base_card", "is_own_card", "mark_of", "readme_of_source"]
+__all__ = ["BASE_CARD", "CARD", "base_card", "is_as_made", "is_own_card", "mark_of", "readme_of_source", "sealed"]
 
 CARD = "README.md"
 BASE_CARD = f"{SIDE_FOLDER}/base_card.md"
@@ -35,3 +35,15 @@ def is_own_card(folder: Path) -> bool:
     """Whether the README.md there is the card of this variant."""
     card = folder / CARD
     return (folder / PLAN).is_file() and card.is_file() and mark_of(folder).encode() in card.read_bytes()
+
+
+def sealed(text: str) -> str:
+    """A card with a last line by which it is known whether somebody wrote into it since."""
+    return f"{text}\n<!-- As it was made, sha256 of the above: {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_as_made(folder: Path) -> bool:
+    """Whether nobody wrote into the card of this variant, so that it can be made anew from facts that changed."""
+    card = (folder / CARD).read_bytes().decode("utf-8", "replace") if is_own_card(folder) else ""
+    text = card.rstrip("\n").rpartition("\n")[0]
+    return bool(text) and card == sealed(text)

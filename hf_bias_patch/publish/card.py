@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.checkpoint.links import hub_repo
 from hf_bias_patch.checkpoint.side import EVAL_RESULTS
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate, Figure
-from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card
+from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card, is_as_made, is_own_card, sealed
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
 from hf_bias_patch.publish.base import BASE, Base, dump_base
 from hf_bias_patch.publish.eval_results import eval_results
@@ -34,12 +36,13 @@ LOSSY = "This model computes something else than its base, on purpose: needed bi
 """What a card says first of such a variant."""
 
 
-def write_card(folder: Path, base: Base | None = None) -> Path:
+def write_card(folder: Path, base: Base | None = None, *, overwrite: bool = False) -> Path:
     """Write README.md into a variant's folder, with its figure; a card of the base that stands there is kept aside.
 
     Args:
         folder: of a variant.
         base: where the variant does not know its Hub id.
+        overwrite: whether a card that somebody wrote into may be replaced.
 
     Returns:
         The file.
@@ -47,9 +50,11 @@ def write_card(folder: Path, base: Base | None = None) -> Path:
     Raises:
         CheckpointError: the folder holds no variant.
         ExtraError: matplotlib is missing.
-        TargetError: it cannot be written.
+        TargetError: it cannot be written, or somebody wrote into the one that is there, or the folder belongs to the
+            Hub's cache.
     """
     facts = read_facts(folder)
+    _refuse_replacing(folder, overwrite)
     files = card_files(folder, replace(facts, base=base) if base else facts)
     try:
         for name, content in files.items():
@@ -60,6 +65,20 @@ def write_card(folder: Path, base: Base | None = None) -> Path:
     except OSError as error:
         raise TargetError(f"{folder / CARD} cannot be written", why=error.strerror or str(error)) from error
     return folder / CARD
+
+
+def _refuse_replacing(folder: Path, overwrite: bool) -> None:
+    if hub_repo(folder) is not None:
+        raise TargetError(
+            f"{folder} gets no card",
+            why="It belongs to the Hub's cache, which other programs rely on",
+            remedy="Make a folder of it with `hf-bias-patch pull NAME OUT`",
+        )
+    if not overwrite and is_own_card(folder) and not is_as_made(folder):
+        raise TargetError(
+            f"Somebody wrote into {folder / CARD}, which would be lost",
+            remedy="Pass --overwrite, or look at the new one with --print",
+        )
 
 
 def card_files(folder: Path, facts: Facts) -> dict[str, bytes]:
@@ -88,7 +107,7 @@ def render(facts: Facts) -> str:
         *_limits(facts),
         f"## Citation\n\n```bibtex\n{_PAPER}\n```",
     ]
-    return "\n\n".join(parts) + "\n"
+    return sealed("\n\n".join(parts) + "\n")
 
 
 def _opening(facts: Facts) -> Iterable[str]:
@@ -148,9 +167,9 @@ def _measured(certificate: Certificate | None) -> Iterable[str]:
         for figure in run.deployed
     ]
     yield _table(("figure", "output", "error", "noise floor", "bound"), rows)
-    verdict = "It passes" if certificate.passed else f"It does not pass: {'; '.join(certificate.reasons)}"
+    verdict = "It passes." if certificate.passed else f"It does not pass: {' '.join(certificate.reasons)}"
     yield (
-        f"{verdict}. {certificate.comparisons:,} numbers were compared; {certificate.tolerance_from}. "
+        f"{verdict} {certificate.comparisons:,} numbers were compared; {certificate.tolerance_from}. "
         "All evidence is in `bias_patch/certificate.json`."
     )
 
@@ -171,7 +190,7 @@ def _use(facts: Facts) -> Iterable[str]:
     yield "## How to load it"
     auto = _auto_class(facts.config)
     if facts.patch_only:
-        yield "The weights are not here, but what makes them of the base's, which is fetched and checked by sha256:"
+        yield "On the Hub it has no weights, but what makes them of the base's, which is fetched and checked by sha256:"
         yield (
             f"```python\nimport hf_bias_patch\nfrom transformers import {auto}\n\n"
             f'model = hf_bias_patch.load("{facts.name}", {auto})\n```'
@@ -192,9 +211,18 @@ def _limits(facts: Facts) -> Iterable[str]:
     yield "## Limits"
     lines = ["Equal means: of the same outputs up to rounding, in evaluation. What does not stay equal stands above."]
     lines += list(facts.certificate.notes) if facts.certificate else []
-    if licence := facts.base_card.get("license"):
+    if licence := _licence(facts.base_card):
         lines.append(f"The base's licence ({licence}) holds for this model too.")
     yield "\n".join(f"- {line}" for line in lines)
+
+
+def _licence(matter: Mapping[str, Any]) -> str:
+    """`mit`, or the name that stands behind `other`."""
+    found = matter.get("license") or ()
+    names = [found] if isinstance(found, str) else list(found)
+    if names == ["other"] and isinstance(name := matter.get("license_name"), str):
+        return f"other: {name}"
+    return ", ".join(names)
 
 
 def _and(names: Iterable[str]) -> str:
@@ -205,7 +233,8 @@ def _and(names: Iterable[str]) -> str:
 def _base(base: Base) -> str:
     if not base.on_hub:
         return f"`{base.name}`"
-    at = f" at commit `{base.revision[:12]}`" if base.revision else ""
+    is_commit = re.fullmatch("[0-9a-f]{40}", base.revision or "")
+    at = f" at commit `{base.revision[:12]}`" if is_commit else f" at `{base.revision}`" if base.revision else ""
     return f"[{base.name}](https://hf.co/{base.name}){at}"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import open_model
@@ -11,14 +11,17 @@ from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.listing import companion_files
 from hf_bias_patch.checkpoint.side import side_files
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patching.base_card import CARD, is_own_card
+from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.patching.patch_only import extract
 from hf_bias_patch.patching.record import UNDO
-from hf_bias_patch.publish.card import LOSSY, card_files, render
-from hf_bias_patch.publish.facts import Facts, read_facts
+from hf_bias_patch.publish.card import LOSSY, card_files
+from hf_bias_patch.publish.facts import Facts
 from hf_bias_patch.publish.listing import Content, Remote
 
 __all__ = ["patch_contents", "whole_contents"]
+
+
+_LICENCE = re.compile(r"(licen[cs]e|notice|copying)[^/]*$", re.IGNORECASE)
 
 
 def whole_contents(folder: Path, facts: Facts) -> dict[str, Content]:
@@ -45,6 +48,8 @@ def whole_contents(folder: Path, facts: Facts) -> dict[str, Content]:
 def patch_contents(folder: Path, facts: Facts, there: Remote) -> dict[str, Content]:
     """What is needed to make a variant of its base: all that is not the base's, and of the weights the new vectors.
 
+    The base's licence comes along: the card names it, and may link to it.
+
     Args:
         folder: of a variant.
         facts: of it, under its name on the Hub, with a base that is on the Hub.
@@ -62,7 +67,7 @@ def patch_contents(folder: Path, facts: Facts, there: Remote) -> dict[str, Conte
         path: content
         for path, content in whole.items()
         if path not in checkpoint.weight_names | {UNDO}
-        and not (path in there.files and content.is_same(there.files[path]))
+        and not (path in there.files and content.is_same(there.files[path]) and not _LICENCE.match(path))
     }
     return own | {path: Content(content) for path, content in patch.items()}
 
@@ -94,15 +99,12 @@ def _refuse_unproven(folder: Path, facts: Facts, sha256: Mapping[str, str]) -> N
 def _card(folder: Path, facts: Facts) -> dict[str, bytes]:
     """The card as it should stand there, and its files: made anew, unless somebody wrote into it."""
     files = card_files(folder, facts)
-    if not is_own_card(folder):
+    if not is_own_card(folder) or is_as_made(folder):
         return files
     written = (folder / CARD).read_text("utf-8")
-    title = next((line[2:] for line in written.splitlines() if line.startswith("# ")), "")
-    if written == render(replace(read_facts(folder), name=title)):
-        return files
     if facts.lossy and LOSSY not in written:
         raise CheckpointError(
             f"{folder / CARD} does not say that this is another model than its base",
-            remedy="Write it anew with `hf-bias-patch card`",
+            remedy="Write it anew with `hf-bias-patch card --overwrite`",
         )
     return files | {CARD: written.encode()}

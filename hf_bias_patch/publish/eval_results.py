@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import yaml
@@ -25,7 +26,7 @@ def eval_results(facts: Facts) -> bytes | None:
 def _entry(result: dict[str, Any]) -> EvalResultEntry | None:
     hub = _data_of(result["task"])
     metric = result.get("main_metric")
-    if hub is None or metric not in result["metrics"]:
+    if hub is None or metric is None or not math.isfinite(result["metrics"].get(metric, math.nan)):
         return None
     split, rows = result.get("split", "validation"), result.get("rows")
     return EvalResultEntry(

@@ -29,6 +29,10 @@ RESULTS = f"{SIDE_FOLDER}/results"
 """Scores of the variant, as `hf-bias-patch evaluate --json` prints them, one file each."""
 
 
+_MATTER = re.compile(r"\ufeff?\s*---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|$)", re.DOTALL)
+"""Front matter, with the ends of lines that Windows writes as well."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything that a card states.
@@ -117,28 +121,55 @@ def add_results(folder: Path, paths: Iterable[Path]) -> None:
     try:
         for result in found:
             (folder / RESULTS).mkdir(exist_ok=True)
-            name = re.sub(r"[^\w.-]+", "-", result["task"])
+            name = re.sub(r"[^\w.-]+", "-", result["task"])[:60].lstrip(".") or "task"
             replace_file(folder / RESULTS / f"{name}.json", (json.dumps(result, indent=2) + "\n").encode())
     except OSError as error:
         raise TargetError(f"{folder / RESULTS} cannot be written", why=error.strerror or str(error)) from error
 
 
 def _front_matter(card: str) -> dict[str, Any]:
-    """The YAML between the first two lines of `---`; empty if there is none, or none that is a mapping."""
-    if not card.startswith("---\n"):
-        return {}
+    """The YAML between the first two lines of `---`; empty if there is none, or none that is a mapping.
+
+    Every value is text, or a list of texts; others are left out. So the language `no` stays what it is for the Hub, and
+    for PyYAML is not: Norwegian.
+    """
+    matter = _MATTER.match(card)
     try:
-        found = yaml.safe_load(card[4:].partition("\n---")[0])
+        found = yaml.load(matter[1], yaml.BaseLoader) if matter else None
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    texts = {
+        name: [text for text in value if text and isinstance(text, str)] if isinstance(value, list) else value
+        for name, value in found.items()
+    }
+    return {str(name): value for name, value in texts.items() if value and isinstance(value, str | list)}
+
+
+def _line(text: Any) -> str:
+    """A name in one line.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError
+    return " ".join(text.split())
 
 
 def _result(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-        metrics = {str(name): float(value) for name, value in found["metrics"].items()}
-        return {**found, "task": str(found["task"]), "metrics": metrics}
+        metrics = {_line(name): float(value) for name, value in found["metrics"].items()}
+        result = {**found, "task": _line(found["task"]), "metrics": metrics}
+        if (
+            not metrics
+            or not isinstance(found.get("main_metric", ""), str)
+            or not isinstance(found.get("rows", 0), int)
+        ):
+            raise ValueError
+        return result
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(
             f"{path} holds no scores", remedy="Write it with `hf-bias-patch evaluate VARIANT --task TASK --json`"

@@ -24,11 +24,11 @@ def metadata(facts: Facts) -> str:
         known |= {"base_model": facts.base.name, "base_model_relation": "finetune"}
     tags = [*dict.fromkeys(["hf-bias-patch", "attention-bias", str(facts.config["model_type"]), *_tags(facts)])]
     metrics = sorted({name for result in facts.results for name in result["metrics"] if name != "loss"})
-    library = str(facts.base_card.get("library_name") or "transformers")
+    library = facts.base_card.get("library_name", "transformers")
     data = ModelCardData(library_name=library, tags=tags, metrics=metrics or None, **known)
     return data.to_yaml().strip() + "\n"
 
 
 def _tags(facts: Facts) -> list[str]:
-    found = facts.base_card.get("tags") or []
-    return [tag for tag in found if isinstance(tag, str)] if isinstance(found, list) else []
+    found = facts.base_card.get("tags", ())
+    return [found] if isinstance(found, str) else list(found)

@@ -110,7 +110,7 @@ def test_it_loads_like_any_other(hub: Hub, variant: Path, tmp_path: Path) -> Non
 def test_the_card_says_how(hub: Hub, variant: Path) -> None:
     _push(variant)
     card = hub.files(THIN)["README.md"].decode()
-    assert f'hf_bias_patch.load("{THIN}", ' in card and "The weights are not here" in card
+    assert f'hf_bias_patch.load("{THIN}", ' in card and "On the Hub it has no weights" in card
     assert "from_pretrained" not in card
 
 

@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 from hf_bias_patch import patch, verify
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, CheckpointError, TargetError
+from hf_bias_patch.patching.pulling import pull
 from hf_bias_patch.publish.card import LOSSY, write_card
 from hf_bias_patch.publish.push import Pushed, push
 from hf_bias_patch.publish.push_plan import plan_push
@@ -243,6 +244,18 @@ class TestProof:
         card.write_text(card.read_text() + "\nBy hand.\n")
         _push(variant)
         assert hub.files(NAME)["README.md"] == card.read_bytes()
+
+    def test_a_card_that_facts_overtook_is_made_anew(self, hub: Hub, saved: Saved, tmp_path: Path) -> None:
+        """Written before anything was measured, or for a repository without the weights."""
+        hub.add(BASE, saved("bert"))
+        patch(BASE, tmp_path / "late", fold="key")
+        write_card(tmp_path / "late")
+        verify(tmp_path / "late", BASE)
+        _push(tmp_path / "late", patch_only=True)
+        assert "It computes what its base computes" in hub.files(NAME)["README.md"].decode()
+        pull(NAME, tmp_path / "pulled")
+        _push(tmp_path / "pulled", "owner/whole")
+        assert "it has no weights" not in hub.files("owner/whole")["README.md"].decode()
 
     def test_what_is_no_variant(self, hub: Hub, saved: Saved) -> None:
         with _refused(hub, "is no variant"):

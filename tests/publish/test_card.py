@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from hf_bias_patch import patch, patch_in_place, revert, verify
 from hf_bias_patch.cli import app
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.publish.base import Base
 from hf_bias_patch.publish.card import write_card
 from hf_bias_patch.publish.facts import add_results, read_facts
@@ -168,3 +168,73 @@ def test_on_the_command_line(variant: Path, source: Path) -> None:
     assert isinstance(CliRunner().invoke(app, ["card", str(source)]).exception, CheckpointError)
     with pytest.raises(CheckpointError, match="is no variant"):
         read_facts(source)
+
+
+def test_what_somebody_wrote_into_a_card_is_not_lost(variant: Path) -> None:
+    card = write_card(variant)
+    card.write_text(card.read_text() + "By hand.\n")
+    with pytest.raises(TargetError, match="Somebody wrote into"):
+        write_card(variant)
+    assert "By hand." not in write_card(variant, overwrite=True).read_text()
+
+
+def test_the_hubs_cache_gets_no_card(variant: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "models--owner--variant"
+    (repo / "blobs").mkdir(parents=True)
+    snapshot = shutil.copytree(variant, repo / "snapshots" / ("0" * 40))
+    before = (snapshot / "README.md").read_bytes()
+    with pytest.raises(TargetError, match="belongs to the Hub's cache"):
+        write_card(snapshot)
+    assert (snapshot / "README.md").read_bytes() == before
+
+
+def test_a_base_at_a_branch_is_no_commit(variant: Path) -> None:
+    assert "(https://hf.co/owner/base) at `main` without" in write_card(variant, Base("owner/base", "main")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("matter", "stated"),
+    [
+        ("---\r\nlicense: mit\r\nlanguage:\r\n- en\r\n---\r\n# x\r\n", {"license": "mit", "language": ["en"]}),
+        ("\ufeff---\nlicense: mit\n---\n", {"license": "mit"}),
+        ("\n--- \nlicense: mit\n---  \n", {"license": "mit"}),
+        ("---\nlicense: mit\n---", {"license": "mit"}),
+        ("---\nlicense: mit\nlanguage: no\n---\n", {"license": "mit", "language": "no"}),
+        ("---\nlanguage: [en, no]\ndatasets: [2024-01-01, {a: b}]\n---\n", {"language": ["en", "no"]}),
+        ("---\nlicense: {a: b}\nlanguage: []\npipeline_tag:\nlicense_name: ''\n---\n", {}),
+        ("---\nlicense: [mit\n---\n", {}),
+        ("---\n- license\n---\n", {}),
+        ("---\n---\n", {}),
+        ("", {}),
+    ],
+)
+def test_front_matter_of_any_base_is_read_as_the_hub_reads_it(
+    variant: Path, matter: str, stated: dict[str, object]
+) -> None:
+    (variant / "README.md").write_bytes(matter.encode())
+    found = _matter(write_card(variant).read_text())
+    assert {name: found[name] for name in ("license", "language", "pipeline_tag") if name in found} == stated
+
+
+def test_a_licence_by_another_name_is_named(variant: Path) -> None:
+    (variant / "README.md").write_text("---\nlicense: other\nlicense_name: llama9\nlicense_link: LICENSE\n---\n")
+    text = write_card(variant).read_text()
+    assert "(other: llama9) holds" in text and _matter(text)["license_link"] == "LICENSE"
+
+
+def test_scores_with_odd_names_and_values(variant: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({"task": f"../a|b\nc{'x' * 300}", "metrics": {"m\nn": 1.0}}))
+    add_results(variant, [scores])
+    assert "| ../a\\|b cxx" in write_card(variant).read_text()
+    kept = [path.name for path in (variant / "bias_patch" / "results").iterdir()]
+    assert len(kept) == 1 and not kept[0].startswith(".")
+    scores.write_text('{"task": "sst2", "main_metric": "accuracy", "metrics": {"accuracy": NaN}}')
+    add_results(variant, [scores])
+    write_card(variant)
+    assert not (variant / ".eval_results").exists()
+    sst2 = {"task": "sst2", "metrics": {"accuracy": 1.0}}
+    for bad in ({"metrics": {}}, {"rows": "many"}, {"main_metric": ["accuracy"]}, {"task": " "}, {"task": None}):
+        scores.write_text(json.dumps(sst2 | bad))
+        with pytest.raises(CheckpointError, match="holds no scores"):
+            add_results(variant, [scores])
