@@ -233,8 +233,9 @@ def _and(names: Iterable[str]) -> str:
 def _base(base: Base) -> str:
     if not base.on_hub:
         return f"`{base.name}`"
-    is_commit = re.fullmatch("[0-9a-f]{40}", base.revision or "")
-    at = f" at commit `{base.revision[:12]}`" if is_commit else f" at `{base.revision}`" if base.revision else ""
+    at = f" at `{base.revision}`" if base.revision else ""
+    if base.revision and re.fullmatch("[0-9a-f]{40}", base.revision):
+        at = f" at commit `{base.revision[:12]}`"
     return f"[{base.name}](https://hf.co/{base.name}){at}"
 
 
