@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -23,7 +22,6 @@ from hf_bias_patch.publish.push_errors import push_error
 
 __all__ = ["File", "Push", "plan_push"]
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
@@ -114,7 +112,7 @@ def plan_push(
             of nothing, or public what should be private.
     """
     folder = Path(place_name(variant))
-    if not _NAME.fullmatch(name):
+    if not Base(name).on_hub:
         raise ArgumentError(f"{name!r} is no name of a model on the Hub", remedy="Write owner/name")
     facts = read_facts(folder)
     if facts.lossy and not allow_lossy:
