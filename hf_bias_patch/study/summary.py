@@ -11,6 +11,9 @@ __all__ = ["NOISE", "summary"]
 NOISE = 8.0
 """Times the noise floor up to which a change may be rounding: each arm rounds anew, and so does the floor's run."""
 
+ALIKE = 1.25
+"""Ratio of two changes up to which they are called alike."""
+
 
 def summary(found: Study) -> list[str]:
     """Sentences: what the key bias does, which of the query and value bias does more, and what can go."""
@@ -44,13 +47,16 @@ def _order(found: Study) -> Iterator[str]:
         query, value = (_dropped(found, place, name) for name in ("query", "value"))
         if query is None or value is None:
             continue
-        by_states = value.figures["relative"] / (query.figures["relative"] or 1e-30)
-        more = "more" if by_states > 1 else "less"
-        agrees = "as" if by_states > 1 else "against what"
+        times = value.figures["relative"] / (query.figures["relative"] or 1e-30)
+        much, agrees = "about as much as", "where the paper says more"
+        if times > ALIKE:
+            much, agrees = "more than", "as the paper says"
+        elif times < 1 / ALIKE:
+            much, agrees = "less than", "against what the paper says"
         text = (
-            f"In {place} attention the value bias moves the last states {more} than the query bias, {agrees} the paper "
-            f"says: dropped everywhere, they change by {value.figures['relative']:.2g} and "
-            f"{query.figures['relative']:.2g} of their norm"
+            f"In {place} attention the value bias moves the last states {much} the query bias, {agrees}: without it, and "
+            f"without the other, they change by {value.figures['relative']:.2g} and {query.figures['relative']:.2g} of "
+            "their norm"
         )
         if "loss_change" in value.figures:
             text += (
