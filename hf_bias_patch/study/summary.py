@@ -54,9 +54,9 @@ def _order(found: Study) -> Iterator[str]:
         elif times < 1 / ALIKE:
             much, agrees = "less than", "against what the paper says"
         text = (
-            f"In {place} attention the value bias moves the last states {much} the query bias, {agrees}: without it, and "
-            f"without the other, they change by {value.figures['relative']:.2g} and {query.figures['relative']:.2g} of "
-            "their norm"
+            f"In {place} attention the value bias moves the last states {much} the query bias, {agrees}: without it, "
+            f"and without the other, they change by {value.figures['relative']:.2g} and "
+            f"{query.figures['relative']:.2g} of their norm"
         )
         if "loss_change" in value.figures:
             text += (
