@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NoReturn
 
+from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_errors import GIVE_A_FOLDER, hub_error
@@ -63,10 +64,15 @@ class HubModel:
 def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> Source:
     """Find a checkpoint. What is on this machine comes first; the Hub is asked only for what is not.
 
-    Args, Raises: as for `locate`.
+    Args, Raises: as for `locate`; and CheckpointError if a download is not what the Hub says it is.
     """
     found = locate(model, revision=revision)
-    return found if isinstance(found, Source) else _local(_from_hub(found.name, found.revision), found.name)
+    if isinstance(found, Source):
+        return found
+    source = _local(_from_hub(found.name, found.revision), found.name)
+    for name, said in source.known_sha256.items():  # once, as it arrives; what is in the cache later is believed
+        arrived_sha256(source.path, name, said, source.name)
+    return source
 
 
 def locate(model: str | os.PathLike[str], *, revision: str | None = None) -> Source | HubModel:
@@ -85,7 +91,7 @@ def locate(model: str | os.PathLike[str], *, revision: str | None = None) -> Sou
     path = Path(name)
     if name.startswith(EMBEDDED):
         return Source(_embedded(name), name)
-    if name and path.exists():
+    if name and _exists(path):
         if revision is not None:
             _refuse(f"{name} is a local path and has no revisions", "Leave the revision out")
         return _local(path, name)
@@ -132,6 +138,13 @@ def _local(path: Path, name: str) -> Source:
     folder = path if path.is_dir() else path.parent
     found = hub_repo(folder)
     return Source(path, name, found[1] if found else None, hub_sha256(folder))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for any file
+        return False
 
 
 def _embedded(name: str) -> Path:

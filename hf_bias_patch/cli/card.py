@@ -28,7 +28,7 @@ def card(
     show: Annotated[bool, typer.Option("--print", help="Print the card instead of writing it.")] = False,
 ) -> None:
     """Write a variant's card for the Hub: what was changed, why that is safe, what was measured, how to load it."""
-    from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.cli.console import stdout, strong
     from hf_bias_patch.publish.base import parse_base
     from hf_bias_patch.publish.card import render, write_card
     from hf_bias_patch.publish.facts import add_results, read_facts
@@ -40,4 +40,4 @@ def card(
         return
     add_results(variant, results or ())
     written = write_card(variant, base, overwrite=overwrite)
-    stdout().print(f"Written: [bold]{written}[/]", soft_wrap=True)
+    stdout().print(f"Written: {strong(written)}", soft_wrap=True)

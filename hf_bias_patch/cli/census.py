@@ -32,8 +32,9 @@ def census(
     as_json: AsJson = False,
 ) -> None:
     """Inspect many models on the Hub: which have redundant key biases, how large, by family. Downloads none."""
-    from hf_bias_patch.publish.census_table import by_family
+    from hf_bias_patch.publish.census_table import by_family, require_parquet
 
+    require_parquet()  # before hundreds of models are asked
     entries = _ask(_names(ids, author, search, limit), out, jobs)
     _write(entries, out)
     families = by_family(entries)
@@ -85,7 +86,7 @@ def _write(entries: Sequence[Entry], out: Path) -> None:
 
 
 def _print(entries: Sequence[Entry], families: Sequence[FamilyCount], out: Path) -> None:
-    from hf_bias_patch.cli.console import nbytes, stdout
+    from hf_bias_patch.cli.console import nbytes, stdout, strong
 
     console = stdout()
     console.print(_table(families))
@@ -99,7 +100,8 @@ def _print(entries: Sequence[Entry], families: Sequence[FamilyCount], out: Path)
         console.print(f"{len(problems)} models tell nothing:")
     for entry in problems:
         console.print(f"  {entry.model}: {entry.problem}", markup=False, highlight=False)
-    console.print(f"Written: [bold]{out}[/] (models.jsonl, census.parquet, census.png)", soft_wrap=True)
+    written = [name for name in ("models.jsonl", "census.parquet", "census.png") if (out / name).is_file()]
+    console.print(f"Written: {strong(out)} ({', '.join(written)})", soft_wrap=True)
 
 
 def _table(families: Sequence[FamilyCount]) -> Table:

@@ -32,7 +32,7 @@ def command() -> Any:
 
 def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
     """Train each arm on each task with the same data and budget, and compare scores, time, memory and size."""
-    from hf_bias_patch.cli.console import stderr, stdout
+    from hf_bias_patch.cli.console import stderr, stdout, strong
     from hf_bias_patch.scoring.extra import need
     from hf_bias_patch.tuning.compare import Done, compare
     from hf_bias_patch.tuning.settings import make_settings
@@ -58,7 +58,7 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
         return
     stdout().print(_table(table))
     drawn = "compare.png, " if (settings.output_dir / "compare.png").exists() else ""
-    stdout().print(f"Written: [bold]{settings.output_dir}[/] (compare.csv, {drawn}a run folder for each run)")
+    stdout().print(f"Written: {strong(settings.output_dir)} (compare.csv, {drawn}a run folder for each run)")
     if not drawn:
         stdout().print(
             "Without a plot: pip install 'hf_bias_patch[plot]', and the same command draws it.", markup=False

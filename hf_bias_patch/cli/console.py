@@ -8,6 +8,7 @@ from functools import cache
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["ByteBar", "nbytes", "stderr", "stdout", "table"]
+__all__ = ["ByteBar", "nbytes", "stderr", "stdout", "strong", "table"]
 
 _PIPED_WIDTH = 160  # a pipe has no width; tables for a file or a pager must not be squeezed into 80 columns
 
@@ -76,6 +77,11 @@ class ByteBar:
         """Count bytes done."""
         if self._task is not None:
             self._progress.advance(self._task, count)
+
+
+def strong(text: object) -> str:
+    """Markup for a path or name that stands out, whatever brackets it has."""
+    return f"[bold]{escape(str(text))}[/]"
 
 
 def nbytes(count: int) -> str:

@@ -60,12 +60,11 @@ def inspect(
 
 
 def _say_where(picture: Path, as_json: bool) -> None:
-    from rich.markup import escape
 
-    from hf_bias_patch.cli.console import stderr, stdout
+    from hf_bias_patch.cli.console import stderr, stdout, strong
 
     console = stderr() if as_json else stdout()  # what reads JSON from stdout wants nothing else there
-    console.print(f"Picture written: [bold]{escape(str(picture))}[/]", soft_wrap=True)
+    console.print(f"Picture written: {strong(picture)}", soft_wrap=True)
 
 
 def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked: bool, drawn: bool) -> None:
@@ -80,10 +79,10 @@ def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked
 
 
 def _print(found: Inspection, values: bool) -> None:
-    from hf_bias_patch.cli.console import nbytes, stdout
+    from hf_bias_patch.cli.console import nbytes, stdout, strong
 
     console = stdout()
-    console.print(f"[bold]{found.model}[/]: {found.model_type}, {len(found.sites)} attention sites\n")
+    console.print(f"{strong(found.model)}: {found.model_type}, {len(found.sites)} attention sites\n")
     table, notes = _sites(found)
     console.print(table)
     for reason, mark in notes.items():

@@ -179,12 +179,12 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 
 
 def _show_done(done: Patched) -> None:
-    from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.cli.console import stdout, strong
 
     if done.unchanged:
         stdout().print(f"{done.path} is already so: nothing to do, nothing written.")
         return
-    stdout().print(f"Written: [bold]{done.path}[/]")
+    stdout().print(f"Written: {strong(done.path)}")
     if done.left_behind:
         names = ", ".join(map(str, done.left_behind))
         stdout().print(f"Left behind, because they hold the unpatched weights: {names}")

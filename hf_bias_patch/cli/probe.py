@@ -68,11 +68,11 @@ def trusted_sites(model: str, verify: bool) -> tuple[Site, ...]:
 
 
 def _print(found: Probed) -> None:
-    from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.cli.console import stdout, strong
 
     console = stdout()
     table = f"compared with the family {found.family}" if found.family else "no family to compare with"
-    console.print(f"[bold]{found.model}[/]: {found.model_type}, probed in float64 on 2 random inputs, {table}\n")
+    console.print(f"{strong(found.model)}: {found.model_type}, probed in float64 on 2 random inputs, {table}\n")
     if found.no_family:
         console.print(found.no_family, markup=False)
     if not found.rows:

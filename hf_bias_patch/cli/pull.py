@@ -24,9 +24,9 @@ def pull(
     overwrite: Overwrite = False,
 ) -> None:
     """Fetch a published variant and check it; one without weights is made of its base, bit for bit."""
-    from hf_bias_patch.cli.console import ByteBar, stdout
+    from hf_bias_patch.cli.console import ByteBar, stdout, strong
     from hf_bias_patch.patching.pulling import pull as fetch
 
     with ByteBar("writing") as bar:
         made = fetch(variant, out, base=base, overwrite=overwrite, announce=bar.start, progress=bar.advance)
-    stdout().print(f"Written: [bold]{made}[/]", soft_wrap=True)
+    stdout().print(f"Written: {strong(made)}", soft_wrap=True)

@@ -65,7 +65,7 @@ def push(
         result = _plain(planned) | ({"commit": done.commit, "url": done.url} if done else {})
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
-    from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.cli.console import stdout, strong
 
     if done is None:
         stdout().print("Nothing was sent: this was a dry run.")
@@ -73,7 +73,7 @@ def push(
     if not done.copied:
         stdout().print("The Hub does not copy from the base, so those files were uploaded too.")
     said = "Published" if planned.changes else "All of it is there already"
-    stdout().print(f"{said}: [bold]{done.url}[/]", soft_wrap=True)
+    stdout().print(f"{said}: {strong(done.url)}", soft_wrap=True)
 
 
 def _show(planned: Push) -> None:

@@ -23,14 +23,14 @@ def revert(
     overwrite: Overwrite = False,
 ) -> None:
     """Restore what a variant was made from, or take back an edit in place that was interrupted."""
-    from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.cli.console import stdout, strong
     from hf_bias_patch.patching.revert import revert as restore
 
     done = restore(variant, out, overwrite=overwrite)
     if done.recovered:
         stdout().print(f"{done.path}: an interrupted edit in place was taken back; every byte is as before it.")
         return
-    stdout().print(f"Restored [bold]{done.path}[/]: {done.tensors} tensors; {_checked(done)}.")
+    stdout().print(f"Restored {strong(done.path)}: {done.tensors} tensors; {_checked(done)}.")
 
 
 def _checked(done: Reverted) -> str:

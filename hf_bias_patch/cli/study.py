@@ -42,7 +42,7 @@ def study(
     batch_tokens: Annotated[int, typer.Option(help="Tokens in a batch.", min=16)] = 1024,
 ) -> None:
     """Change each attention bias in several ways, and measure what becomes of states, choices and loss."""
-    from hf_bias_patch.cli.console import stderr, stdout
+    from hf_bias_patch.cli.console import stderr, stdout, strong
     from hf_bias_patch.scoring.extra import need
     from hf_bias_patch.study.results import write_results
     from hf_bias_patch.study.run import DTYPES, Settings
@@ -75,7 +75,7 @@ def study(
     stdout().print(_table(found))
     for line in summary(found):
         stdout().print(line, markup=False)
-    stdout().print(f"Written: [bold]{out}[/] ({', '.join(written)})")
+    stdout().print(f"Written: {strong(out)} ({', '.join(written)})")
 
 
 def _figures(found: Study, out: Path) -> list[str]:

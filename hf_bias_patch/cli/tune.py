@@ -80,7 +80,7 @@ def _run(name: str, fields: Mapping[str, Any], as_json: bool, quiet: bool) -> No
 
 
 def _show(result: Result) -> None:
-    from hf_bias_patch.cli.console import stdout, table
+    from hf_bias_patch.cli.console import stdout, strong, table
 
     if result.ended == "terminated":
         stdout().print(f"Stopped at step {result.plain['step']}, and saved. Go on with --resume.")
@@ -93,4 +93,4 @@ def _show(result: Result) -> None:
         for name, value in result.metrics.items():
             rows.add_row(f"[bold]{name}[/]" if name == result.main else name, f"{value:,.2f}")
         stdout().print(rows)
-    stdout().print(f"Written: [bold]{result.folder}[/] (results.json; model/ loads with stock transformers)")
+    stdout().print(f"Written: {strong(result.folder)} (results.json; model/ loads with stock transformers)")

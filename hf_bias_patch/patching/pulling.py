@@ -67,7 +67,7 @@ def pull(
     checkpoint = open_model(source.path)
     _refuse_others(source.name, checkpoint.config)
     for name in checkpoint.files:
-        arrived_sha256(source, name)
+        arrived_sha256(checkpoint.folder, name, source.known_sha256.get(name), source.name)
     if announce is not None:
         announce(sum((checkpoint.folder / name).stat().st_size for name in checkpoint.files))
     _copy(checkpoint, out, overwrite, progress)

@@ -66,7 +66,7 @@ def rebuild(
         TargetError: `out` cannot be written.
     """
     folder = published.path
-    arrived_sha256(published, VALUES)
+    arrived_sha256(folder, VALUES, published.known_sha256.get(VALUES), published.name)
     patch = read_patch(folder)
     _check_base(patch, base)
     with readable(base, out) as (source, _):
@@ -91,7 +91,10 @@ def _given(folder: Path) -> list[Path]:
 
 
 def _check_base(patch: PatchOnly, base: Source) -> None:
-    _compare(base.name, {name: arrived_sha256(base, name) for name in patch.base_sha256}, patch)
+    place = base.path if base.path.is_dir() else base.path.parent
+    said = base.known_sha256
+    found = {name: arrived_sha256(place, name, said.get(name), base.name) for name in patch.base_sha256}
+    _compare(base.name, found, patch)
 
 
 def _compare(base: str, found: Mapping[str, str], patch: PatchOnly) -> None:

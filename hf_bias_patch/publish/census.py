@@ -155,6 +155,8 @@ def _entry(name: str) -> Entry:
         found = inspect(name)
     except BiasPatchError as error:
         return Entry(name, problem=" ".join(str(error).split()), passes=isinstance(error, UnreachableError))
+    except Exception as error:  # one of many: what nobody foresaw must not end them all
+        return Entry(name, problem=" ".join(f"{type(error).__name__}: {error}".split()))
     return Entry(
         name,
         found.commit or "",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.publish.census import Entry
 
-__all__ = ["FamilyCount", "by_family", "write_parquet"]
+__all__ = ["FamilyCount", "by_family", "require_parquet", "write_parquet"]
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,26 @@ def by_family(entries: Sequence[Entry]) -> list[FamilyCount]:
     return sorted(made, key=lambda count: (-count.removable, count.family))
 
 
+def require_parquet() -> None:
+    """Whether parquet can be written at all.
+
+    Raises:
+        TargetError: pyarrow is not installed.
+    """
+    if find_spec("pyarrow") is None:
+        raise TargetError("A census is written with pyarrow", remedy="pip install 'hf_bias_patch[hub]'")
+
+
 def write_parquet(entries: Sequence[Entry], path: Path) -> None:
     """A row for each bias: model, commit, model_type, family, and the fields of `Entry.biases`.
 
     Raises:
         TargetError: pyarrow is not installed, or the file cannot be written.
     """
-    try:
-        import pyarrow as arrow
-        from pyarrow import parquet
-    except ImportError:
-        raise TargetError("A census is written with pyarrow", remedy="pip install 'hf_bias_patch[hub]'") from None
+    require_parquet()
+    import pyarrow as arrow
+    from pyarrow import parquet
+
     text, number = arrow.string(), arrow.int64()
     schema = arrow.schema(
         [(name, text) for name in ("model", "commit", "model_type", "family", "site", "projection", "verdict")]

@@ -80,6 +80,12 @@ def read_facts(folder: Path) -> Facts:
     """
     if not (folder / PLAN).is_file() or not (folder / "config.json").is_file():
         missing = PLAN if (folder / "config.json").is_file() else "config.json"
+        if missing == PLAN and block_of(parse_object(folder / "config.json", (folder / "config.json").read_bytes())):
+            raise CheckpointError(
+                f"{folder} was saved anew since it was patched, and its plan and certificate did not come along",
+                why="What was trained computes something else than the base, which no certificate can speak of",
+                remedy="Publish the variant as it was patched, or this folder as any model: `hf upload`",
+            )
         raise CheckpointError(
             f"{folder} is no variant",
             why=f"It has no {missing}",

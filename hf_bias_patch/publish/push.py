@@ -61,7 +61,7 @@ def _prepare(api: Any, planned: Push) -> str | None:
     """Make repository and branch where they are not there; returns the commit to build on."""
     parent = planned.there.commit if planned.there else None
     if planned.there is None:
-        api.create_repo(planned.name, private=planned.private, exist_ok=True)
+        api.create_repo(planned.name, private=planned.private)
         parent = str(api.model_info(planned.name).sha)
     if planned.new_branch:
         api.create_branch(planned.name, branch=planned.revision, exist_ok=True)

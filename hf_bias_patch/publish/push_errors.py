@@ -26,6 +26,8 @@ def push_error(name: str, error: Exception) -> TargetError:
         )
     if status == 404:
         return TargetError(f"There is no {name}, or no such revision of it", why, "Check the names")
+    if status == 409:
+        return TargetError(f"Somebody made {name} in this moment", why, "Look at what it is, and push again")
     if status == 412:
         return TargetError(
             f"Somebody pushed to {name} in this moment", why, "Look at what they changed, and push again"

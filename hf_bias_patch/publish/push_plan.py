@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from hf_bias_patch.checkpoint.hub_errors import hub_error
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.side import EVAL_RESULTS, SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError, TargetError
-from hf_bias_patch.patching.record import source_sha256
+from hf_bias_patch.patching.record import LOADER, source_sha256
 from hf_bias_patch.publish.base import Base, parse_base
 from hf_bias_patch.publish.contents import patch_contents, whole_contents
 from hf_bias_patch.publish.facts import Facts, read_facts
 from hf_bias_patch.publish.listing import Content, Remote, RemoteFile, look_at
-from hf_bias_patch.publish.push_errors import push_error
 
 __all__ = ["File", "Push", "plan_push"]
 
@@ -125,7 +124,7 @@ def plan_push(
     if theirs is not None:
         base = replace(base, revision=theirs.commit)
     branch = revision or "main"
-    if name == base.name and branch == "main" and not create_pr:
+    if name.lower() == base.name.lower() and branch == "main" and not create_pr:
         raise TargetError(
             f"{name} is the base itself", why="Its users would get another model", remedy="Propose it with --create-pr"
         )
@@ -170,7 +169,11 @@ def _file(name: str, content: Content, known: Mapping[str, RemoteFile], base: Re
 
 def _contradicts(path: str) -> bool:
     """Whether a file left there would be loaded instead of, or told beside, what is pushed."""
-    return path.startswith(f"{SIDE_FOLDER}/") or any(fnmatch(path, pattern) for pattern in _WEIGHTS)
+    return (
+        path in (EVAL_RESULTS, LOADER)
+        or path.startswith(f"{SIDE_FOLDER}/")
+        or any(fnmatch(path, pattern) for pattern in _WEIGHTS)
+    )
 
 
 def _refuse_over_weights(name: str, there: Remote | None) -> None:
@@ -218,10 +221,18 @@ def _look_at_target(name: str, branch: str, create_pr: bool) -> tuple[Remote | N
         return None, branch != "main"
     except RevisionNotFoundError as error:
         if create_pr:
-            raise push_error(name, error) from error
+            raise _unseen(name, error) from error
     except Exception as error:
-        raise push_error(name, error) from error
+        raise _unseen(name, error) from error
     try:
         return look_at(name, "main"), True
     except Exception as error:
-        raise push_error(name, error) from error
+        raise _unseen(name, error) from error
+
+
+def _unseen(name: str, error: Exception) -> TargetError:
+    return TargetError(
+        f"What stands at {name} on the Hub cannot be seen; nothing was sent",
+        why=hub_error(name, None, error).why,
+        remedy="Check the network, the name and the revision, and that you are logged in (`hf auth whoami`)",
+    )

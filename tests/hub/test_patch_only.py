@@ -271,3 +271,14 @@ class TestWhatCannot:
         with pytest.raises(TargetError):
             pull(THIN, tmp_path / "made")
         assert (tmp_path / "made" / "mine").exists()
+
+
+def test_the_bases_licence_comes_along(hub: Hub, saved: Saved, tmp_path: Path) -> None:
+    """The card may link to it; other files of the base stay where they are."""
+    shutil.copytree(saved("bert"), tmp_path / "base")
+    for name in ("LICENSE", "notes.txt"):
+        (tmp_path / "base" / name).write_text(name)
+    variant = _variant(hub, tmp_path / "base", tmp_path / "variant", fold="key")
+    _push(variant)
+    assert hub.files(THIN)["LICENSE"] == b"LICENSE" and "notes.txt" not in hub.files(THIN)
+    assert (pull(THIN, tmp_path / "made") / "notes.txt").exists()

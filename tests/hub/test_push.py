@@ -158,6 +158,16 @@ class TestWhole:
         _push(variant)
         assert "model.safetensors" not in hub.files(NAME) and "mine.txt" in hub.files(NAME)
 
+    def test_what_an_earlier_push_said_goes_too(self, hub: Hub, variant: Path, tmp_path: Path) -> None:
+        """Scores of another variant, and the loader of one whose biases were absent."""
+        _push(variant)
+        stale = (".eval_results/hf_bias_patch.yaml", "modeling_bias_patch.py")
+        for name in stale:
+            (tmp_path / "stale" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "stale" / name).write_text("old")
+        hub.add(NAME, tmp_path / "stale", keep=True)
+        assert plan_push(variant, NAME).deleted == stale
+
 
 class TestPlaces:
     def test_a_pull_request_comes_from_anybody(self, hub: Hub, variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +345,18 @@ class TestFaults:
             _push(variant)
         before = len(_writes(hub))
         assert _push(variant).commit == hub.repos[NAME].refs["main"] and len(_writes(hub)) == before
+
+    def test_somebody_makes_the_repository_in_between(self, hub: Hub, saved: Saved, variant: Path) -> None:
+        hub.fail("repos/create", Fault(first=lambda: hub.add(NAME, saved("gpt2"))))
+        with pytest.raises(TargetError, match="Somebody made"):
+            _push(variant)
+        assert not any(name.startswith("bias_patch/") for name in hub.files(NAME))
+
+    def test_a_hub_that_does_not_answer_is_no_broken_push(self, hub: Hub, variant: Path) -> None:
+        _push(variant)
+        hub.fail(f"/api/models/{NAME}", *[Fault(status=500)] * 20)
+        with pytest.raises(TargetError, match="cannot be seen; nothing was sent"):
+            plan_push(variant, NAME, base_model=None)
 
     def test_a_stranger_and_nobody(self, hub: Hub, variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for token, says in (("hf_stranger", "may not write"), ("hf_wrong", "Log in"), (None, "Nobody is logged in")):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_bias_patch import inspect, plan
+from hf_bias_patch import inspect, patch, plan
 from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.errors import CheckpointError, SourceError
 from tests.hub.server import Fault, Hub
@@ -133,8 +133,23 @@ def test_a_connection_that_is_always_cut_is_given_up(hub: Hub, saved: Saved, mon
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     hub.add(NAME, saved("bert"))
     hub.fail(WEIGHTS, *[Fault(cut_after=0)] * 40)
-    with pytest.raises(SourceError, match=r"cannot be reached|ended early"):
+    with pytest.raises(SourceError, match=r"cannot be reached|ended early") as caught:
         inspect(NAME)
+    assert "generator" not in str(caught.value)
+
+
+def test_a_download_that_arrives_damaged_is_refused_and_forgotten(hub: Hub, saved: Saved, tmp_path: Path) -> None:
+    hub.add(NAME, saved("bert"))
+    hub.fail(f"GET .*{WEIGHTS}", Fault(flip_at=-1))
+    with pytest.raises(CheckpointError, match="damaged"):
+        patch(NAME, tmp_path / "out", fold="key")
+    assert hub.faults_left == 0 and not (tmp_path / "out").exists()
+    patch(NAME, tmp_path / "out", fold="key")
+
+
+def test_a_name_too_long_for_a_file_is_no_name(hub: Hub) -> None:
+    with pytest.raises(SourceError):
+        inspect(f"owner/{'x' * 300}")
 
 
 def test_what_is_no_checkpoint(hub: Hub, tmp_path: Path, saved: Saved) -> None:
