@@ -121,19 +121,17 @@ class HubFiles:
             whole = response.status_code == 200 and start == 0 and part.stop == self.sizes[part.name]
             if not whole:
                 _check_range(self.model, part, start, response)
-            pieces, broke = response.iter_bytes(), None
-            while left > 0 and broke is None:
-                try:
-                    piece = next(pieces, b"")
-                except Exception as error:  # raised below: inside, the client would take it for its own to try again
-                    broke = error
-                    break
-                if len(piece) > left:
-                    raise SourceError(f"The Hub sent more of {part.name} of {self.model} than was asked for")
-                if not piece:
-                    break
-                left -= len(piece)
-                yield piece
+            broke: Exception | None = None
+            try:
+                for piece in response.iter_bytes():
+                    if len(piece) > left:
+                        raise SourceError(f"The Hub sent more of {part.name} of {self.model} than was asked for")
+                    left -= len(piece)
+                    yield piece
+            except SourceError:
+                raise
+            except Exception as error:  # raised below: in here the client would take it for one to try again itself
+                broke = error
         if broke is not None:
             raise broke
 

@@ -124,15 +124,8 @@ def plan_push(
     if theirs is not None:
         base = replace(base, revision=theirs.commit)
     branch = revision or "main"
-    if name.lower() == base.name.lower() and branch == "main" and not create_pr:
-        raise TargetError(
-            f"{name} is the base itself", why="Its users would get another model", remedy="Propose it with --create-pr"
-        )
-    there, new_branch = _look_at_target(name, branch, create_pr)
-    if private and there is not None and not there.private:
-        raise TargetError(
-            f"{name} exists and is public, and --private was asked for", remedy="Make it private on the Hub first"
-        )
+    _refuse_the_base(name, branch, create_pr, base)
+    there, new_branch = _look_at_target(name, branch, create_pr, private)
     facts = replace(facts, name=name, base=base, patch_only=patch_only)
     if patch_only:
         assert theirs is not None, "a base that is needed was found"
@@ -176,6 +169,13 @@ def _contradicts(path: str) -> bool:
     )
 
 
+def _refuse_the_base(name: str, branch: str, create_pr: bool, base: Base) -> None:
+    if name.lower() == base.name.lower() and branch == "main" and not create_pr:
+        raise TargetError(
+            f"{name} is the base itself", why="Its users would get another model", remedy="Propose it with --create-pr"
+        )
+
+
 def _refuse_over_weights(name: str, there: Remote | None) -> None:
     weights = [path for path in (there.files if there else ()) if any(fnmatch(path, pattern) for pattern in _WEIGHTS)]
     if weights:
@@ -211,8 +211,17 @@ def _look_at_base(base: Base, facts: Facts, needed: bool) -> Remote | None:
     return theirs
 
 
-def _look_at_target(name: str, branch: str, create_pr: bool) -> tuple[Remote | None, bool]:
-    """What stands there, and whether the branch is to be made."""
+def _look_at_target(name: str, branch: str, create_pr: bool, private: bool) -> tuple[Remote | None, bool]:
+    """What stands there, and whether the branch is to be made; refuses what is public, where that is not meant."""
+    there, new_branch = _seen(name, branch, create_pr)
+    if private and there is not None and not there.private:
+        raise TargetError(
+            f"{name} exists and is public, and --private was asked for", remedy="Make it private on the Hub first"
+        )
+    return there, new_branch
+
+
+def _seen(name: str, branch: str, create_pr: bool) -> tuple[Remote | None, bool]:
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:

@@ -239,7 +239,9 @@ class TestWhatCannot:
         patch(saved("bert"), tmp_path / "local", fold="key")
         verify(tmp_path / "local", saved("bert"))
         _push(tmp_path / "local", base_model=f"{BASE}@{commit}")
-        pull(THIN, tmp_path / "made")
+        made = pull(THIN, tmp_path / "made") / "model.safetensors"
+        assert made.read_bytes() == (tmp_path / "local" / "model.safetensors").read_bytes()
+        assert json.loads(hub.files(THIN)[PATCH])["revision"] == commit
 
     def test_hold_what_was_trained_since(self, hub: Hub, variant: Path) -> None:
         values = load_file(variant / "model.safetensors")
