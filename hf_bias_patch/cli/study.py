@@ -14,7 +14,7 @@ from hf_bias_patch.errors import ArgumentError, ExtraError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hf_bias_patch.study.run import Study
+    from hf_bias_patch.study.found import Study
 
 __all__ = ["study"]
 
@@ -45,8 +45,8 @@ def study(
     from hf_bias_patch.cli.console import stderr, stdout, strong
     from hf_bias_patch.scoring.extra import need
     from hf_bias_patch.study.results import write_results
-    from hf_bias_patch.study.run import DTYPES, Settings
     from hf_bias_patch.study.run import study as measure
+    from hf_bias_patch.study.settings import DTYPES, Settings
     from hf_bias_patch.study.summary import summary
 
     if dtype not in DTYPES:

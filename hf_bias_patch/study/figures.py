@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_bias_patch.errors import ExtraError
 from hf_bias_patch.study.arms import STUDIED
-from hf_bias_patch.study.run import Row, Study
+from hf_bias_patch.study.found import Row, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,17 +1,22 @@
-"""A study's results as files: JSON with all of its provenance, CSV, and parquet."""
+"""A study's results as files: JSON with all of its provenance, CSV and parquet of each experiment; and back."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
-from hf_bias_patch.errors import ExtraError
-from hf_bias_patch.study.run import Study
+from hf_bias_patch.errors import ExtraError, SourceError
+from hf_bias_patch.study.found import Drift, Fold, Lesson, Row, Score, Step, Study
+from hf_bias_patch.study.settings import Settings
 
-__all__ = ["write_results"]
+__all__ = ["read_results", "write_results"]
+
+_RECORDS = {"rows": Row, "folds": Fold, "steps": Step, "lessons": Lesson, "drifts": Drift, "scores": Score}
 
 
 def write_results(found: Study, folder: Path) -> list[str]:
@@ -20,21 +25,52 @@ def write_results(found: Study, folder: Path) -> list[str]:
     Raises:
         ExtraError: pyarrow is missing, for parquet; the other files are there then.
     """
-    records = [row.plain() for row in found.rows]
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(records)
-    (folder / "results.csv").write_text(text.getvalue(), "utf-8", newline="")
     environment = json.loads((folder / "environment.json").read_text("utf-8"))
     settings = {**asdict(found.settings), **found.settings.identity()}  # texts by their hash
     whole = {**asdict(found), "settings": settings, "environment": environment}
     (folder / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    tables = found.records()
+    for name, records in tables.items():
+        (folder / f"{name}.csv").write_text(_csv(records), "utf-8", newline="")
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise ExtraError("results.parquet needs pyarrow", remedy="pip install 'hf_bias_patch[study]'") from None
-    pq.write_table(pa.Table.from_pylist(records), folder / "results.parquet")
-    return ["results.json", "results.csv", "results.parquet"]
+        raise ExtraError("Parquet needs pyarrow", remedy="pip install 'hf_bias_patch[study]'") from None
+    for name, records in tables.items():
+        pq.write_table(pa.Table.from_pylist(records), folder / f"{name}.parquet")
+    return ["results.json", *(f"{name}.{ending}" for name in tables for ending in ("csv", "parquet"))]
+
+
+def read_results(folder: Path) -> Study:
+    """A study as `write_results` wrote it; in place of its texts their hash.
+
+    Raises:
+        SourceError: there is no whole study in the folder.
+    """
+    path = folder / "results.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        settings = {**found["settings"], "texts": (found["settings"]["texts"],)}
+        lists = {name: tuple(kind(**row) for row in found[name]) for name, kind in _RECORDS.items()}
+        known = {field.name: found[field.name] for field in fields(Study)}
+        words = {name: tuple(found[name]) for name in ("left_out", "notes")}
+        return Study(**known | lists | words | {"settings": Settings(**settings)})
+    except FileNotFoundError:
+        raise SourceError(
+            f"{folder} holds no study: there is no results.json in it",
+            remedy="`hf-bias-patch study MODEL --out DIR` makes one",
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"{path} is not of a study, or of another version: {type(error).__name__}: {error}",
+            remedy="Make the study again, with --overwrite",
+        ) from None
+
+
+def _csv(records: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for record in records for name in record)))
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()

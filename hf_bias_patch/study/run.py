@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,114 +16,19 @@ from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import form_of_class
 from hf_bias_patch.study.arms import Arm, Target, head_arms, layer_arms, removal_arms, whole_arms
 from hf_bias_patch.study.fills import FILLS
+from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.inputs import make_inputs
 from hf_bias_patch.study.perturb import Bench
+from hf_bias_patch.study.settings import DTYPES, Settings
 from hf_bias_patch.study.texts import embedded_texts
 from hf_bias_patch.tuning.folder import RunFolder, environment, open_folder
 
-__all__ = ["DTYPES", "Row", "Settings", "Study", "study"]
-
-DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
+__all__ = ["study"]
 
 _AT_ONCE = 24
 """Arms that are measured in one pass over the texts: what is interrupted costs no more than these."""
 
 Step = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is asked for.
-
-    Attributes:
-        model: a folder, `embedded:NAME` or a Hub id.
-        texts: what it runs on; embedded ones if empty.
-        count: of embedded texts.
-        heads: whether query and value biases are also tried head by head.
-        dtype: a key of `DTYPES`.
-        device: of torch.
-        seed: of random values and of what is masked.
-        batch_tokens: in a batch.
-        loss_bound: nats a token: how much loss a removal may cost.
-        budget: seconds after which no more arms are begun; None for all of them.
-    """
-
-    model: str
-    texts: tuple[str, ...] = ()
-    count: int = 64
-    heads: bool = False
-    dtype: str = "float32"
-    device: str = "cpu"
-    seed: int = 0
-    batch_tokens: int = 1024
-    loss_bound: float = 0.01
-    budget: float | None = None
-
-    def identity(self) -> dict[str, Any]:
-        """What each arm's figures depend on, the texts by a hash; the rest only says which arms there are."""
-        digest = hashlib.sha256("\n".join(self.texts).encode()).hexdigest() if self.texts else "embedded"
-        kept = {name: value for name, value in asdict(self).items() if name not in ("heads", "loss_bound", "budget")}
-        return {**kept, "texts": digest}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One arm, and what came of it.
-
-    Attributes:
-        stage, place, projection, fill, layer, head: of the arm.
-        numbers: how many bias numbers it changed.
-        verdict: of the bias, where all of them have the same.
-        figures: see `effects.Effect.figures`.
-    """
-
-    name: str
-    stage: str
-    place: str
-    projection: str
-    fill: str
-    layer: int | None
-    head: int | None
-    numbers: int
-    verdict: str
-    figures: Mapping[str, float]
-
-    def plain(self) -> dict[str, Any]:
-        """As one flat record."""
-        found = asdict(self)
-        return {**found, **found.pop("figures")}
-
-
-@dataclass(frozen=True)
-class Study:
-    """What was found.
-
-    Attributes:
-        settings: what was asked for.
-        model_type: of the model.
-        commit: of the model on the Hub, where it came from there.
-        floor: figures of rounding alone: the model against itself in float64.
-        rows: the arms, in the order in which they were measured.
-        left_out: names of arms for which the budget did not suffice.
-        texts, tokens, truncated: what it ran on, and how many texts were cut.
-        notes: what a reader should know.
-    """
-
-    settings: Settings
-    model_type: str
-    commit: str | None
-    floor: Mapping[str, float]
-    rows: tuple[Row, ...]
-    left_out: tuple[str, ...]
-    texts: int
-    tokens: int
-    truncated: int
-    notes: tuple[str, ...]
-
-    @property
-    def measure(self) -> str:
-        """The figure by which arms are put in order: the change of the loss, where there is one."""
-        return "loss_change" if "loss_change" in self.floor else "relative"
 
 
 def study(

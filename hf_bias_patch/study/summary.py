@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hf_bias_patch.study.run import Row, Study
+from hf_bias_patch.study.found import Row, Study
 
 __all__ = ["NOISE", "summary"]
 

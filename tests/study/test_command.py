@@ -19,7 +19,7 @@ from hf_bias_patch.errors import ArgumentError, BiasPatchError, PlanError, Sourc
 from hf_bias_patch.study.perturb import Bench
 
 FILES = {
-    "results.json", "results.csv", "results.parquet", "arms.jsonl", "settings.json", "environment.json",
+    "results.json", "perturbation.csv", "perturbation.parquet", "arms.jsonl", "settings.json", "environment.json",
     *(f"{name}.{ending}" for name in ("perturbation", "layers", "removal") for ending in ("png", "svg")),
 }  # fmt: skip
 
@@ -60,9 +60,9 @@ def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
     stages = [row["stage"] for row in rows]
     assert list(dict.fromkeys(stages)) == ["whole", "layer", "removal"]
     assert [row["numbers"] for row in rows if row["stage"] == "whole"][:3] == [256, 256, 256]
-    table = pq.read_table(out / "results.parquet")
+    table = pq.read_table(out / "perturbation.parquet")
     assert table.num_rows == len(rows) and {"relative", "loss_change", "layer", "verdict"} <= set(table.column_names)
-    assert len((out / "results.csv").read_text().splitlines()) == len(rows) + 1
+    assert len((out / "perturbation.csv").read_text().splitlines()) == len(rows) + 1
 
 
 def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from hf_bias_patch.study.run import Row, Settings, Study
+from hf_bias_patch.study.found import Row, Study
+from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.summary import summary
 
 FLOOR = 1e-7
