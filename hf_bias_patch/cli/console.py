@@ -12,15 +12,17 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Table
 
-__all__ = ["ByteBar", "nbytes", "stderr", "stdout", "strong", "table"]
+__all__ = ["ByteBar", "CountBar", "nbytes", "stderr", "stdout", "strong", "table"]
 
 _PIPED_WIDTH = 160  # a pipe has no width; tables for a file or a pager must not be squeezed into 80 columns
 
@@ -77,6 +79,30 @@ class ByteBar:
         """Count bytes done."""
         if self._task is not None:
             self._progress.advance(self._task, count)
+
+
+class CountBar:
+    """A progress bar of measurements; in a log, where none can be drawn, a line when something else begins."""
+
+    def __init__(self, label: str) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=stderr(), transient=True)
+        self._task = self._progress.add_task(escape(label), total=None)
+        self._label = ""
+
+    def __enter__(self) -> CountBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, done: float, known: int, label: str) -> None:
+        """Say how many are done, of how many, and what is running."""
+        self._progress.update(self._task, completed=done, total=known, description=escape(label))
+        if label != self._label and not stderr().is_terminal:
+            stderr().print(f"{done:.0f} of {known}: {label}", markup=False)
+        self._label = label
 
 
 def strong(text: object) -> str:

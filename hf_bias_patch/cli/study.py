@@ -42,7 +42,7 @@ def study(
     batch_tokens: Annotated[int, typer.Option(help="Tokens in a batch.", min=16)] = 1024,
 ) -> None:
     """Change each attention bias in several ways, and measure what becomes of states, choices and loss."""
-    from hf_bias_patch.cli.console import stderr, stdout, strong
+    from hf_bias_patch.cli.console import CountBar, stdout, strong
     from hf_bias_patch.scoring.extra import need
     from hf_bias_patch.study.results import write_results
     from hf_bias_patch.study.run import study as measure
@@ -64,12 +64,8 @@ def study(
         loss_bound=loss_bound,
         budget=None if budget is None else _seconds(budget),
     )
-    with stderr().status(f"loading {model}") as status:
-
-        def step(done: int, known: int, name: str) -> None:
-            status.update(f"{done} of {known} arms of this stage and before; {name}")
-
-        found = measure(settings, out, resume=resume, overwrite=overwrite, step=step)
+    with CountBar(f"loading {model}") as bar:
+        found = measure(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
     written = write_results(found, out)
     written += _figures(found, out)
     stdout().print(_table(found))

@@ -12,7 +12,7 @@ from hf_bias_patch.study.inputs import Batch
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Effect", "Outputs", "run"]
+__all__ = ["Effect", "Outputs", "outputs", "run"]
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,23 @@ def run(model: Any, batch: Batch) -> Outputs:
     import torch
 
     with torch.inference_mode():
-        found = model(**batch.inputs, output_hidden_states=True)
-        states = found.get("last_hidden_state")
-        if states is None:
-            states = (found.get("decoder_hidden_states") or found["hidden_states"])[-1]
-        states, logits = states[batch.counted], found.get("logits")
-        if logits is None or batch.labels is None:
-            return Outputs(states, None, None)
-        log_probs = logits[batch.counted].float().log_softmax(-1)
-        labels = batch.labels[batch.counted]
-        asked = labels >= 0
-        return Outputs(states, log_probs, -log_probs[asked].gather(-1, labels[asked, None])[:, 0])
+        return outputs(model, batch)
+
+
+def outputs(model: Any, batch: Batch) -> Outputs:
+    """Run a model on a batch."""
+    found = model(**batch.inputs, output_hidden_states=True)
+    states = found.get("last_hidden_state")
+    if states is None:
+        states = (found.get("decoder_hidden_states") or found["hidden_states"])[-1]
+    states, logits = states[batch.counted], found.get("logits")
+    if logits is None or batch.labels is None:
+        return Outputs(states, None, None)
+    logits = logits[batch.counted]
+    log_probs = (logits if logits.dtype.itemsize > 4 else logits.float()).log_softmax(-1)
+    labels = batch.labels[batch.counted]
+    asked = labels >= 0
+    return Outputs(states, log_probs, -log_probs[asked].gather(-1, labels[asked, None])[:, 0])
 
 
 @dataclass
@@ -108,6 +114,7 @@ class Effect:
         found = {
             "largest": self._largest,
             "distance": sums.get("distance", 0.0) / tokens,
+            "root_square": math.sqrt(sums.get("square", 0.0) / tokens),
             "relative": math.sqrt(sums.get("square", 0.0) / (sums.get("base square", 0.0) or 1.0)),
             "cosine": sums.get("cosine", 0.0) / tokens,
         }

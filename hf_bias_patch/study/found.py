@@ -68,7 +68,7 @@ class Step:
         gradient: norm of the gradient of the loss, in nats a token; 0 for random signs.
         change: norm of the change of a token's last states, the root of the mean square over tokens, per unit of
             learning rate.
-        loss_change: in nats a token, per unit of learning rate; below 0 is better.
+        loss_change: in nats a token, per unit of learning rate; below 0 is better. None for a model without a loss.
     """
 
     place: str
@@ -77,26 +77,28 @@ class Step:
     direction: str
     gradient: float
     change: float
-    loss_change: float
+    loss_change: float | None
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Held-out loss while one projection's biases train and nothing else.
+    """Losses while one projection's biases train and nothing else.
 
     Attributes:
         trained: `query`, `key` or `value`; of all sites.
         numbers: that train.
         learning_rate: of AdamW, constant.
         step: steps done.
+        fitted: loss on the texts that it trains on, in nats a token.
         loss: on held-out texts, in nats a token.
-        relative: change of the last states on them since step 0, over their norm.
+        relative: change of the last states on held-out texts since step 0, over their norm.
     """
 
     trained: str
     numbers: int
     learning_rate: float
     step: int
+    fitted: float
     loss: float
     relative: float
 

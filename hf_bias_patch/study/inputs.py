@@ -56,6 +56,11 @@ class Inputs:
     _start: int | None
     _seed: int
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the model is asked for tokens."""
+        return self._form is not None
+
     def batches(self, tokens: int, device: str) -> Iterator[Batch]:
         """In batches by length, the longest first; what is masked depends on the text and the seed alone.
 

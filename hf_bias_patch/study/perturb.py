@@ -15,7 +15,10 @@ from hf_bias_patch.study.swap import Biases
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "Tell"]
+
+Tell = Callable[[float], None]
+"""Is told how much of a measurement is done, from 0 to 1."""
 
 
 @dataclass
@@ -43,9 +46,14 @@ class Bench:
         self._layers = Layers(self.model, self.biases.sites.values())
         self._checked = False
 
-    def measure(self, arms: Sequence[Arm], step: Callable[[], None] = lambda: None) -> list[dict[str, float]]:
-        """The effects of some arms, in their order; `step` is called after each arm of each batch."""
-        effects = self._halving(lambda: self._effects(arms, step))
+    @property
+    def has_loss(self) -> bool:
+        """Whether the model has a language modelling head, and so a loss."""
+        return self.inputs.has_labels
+
+    def measure(self, arms: Sequence[Arm], tell: Tell = lambda _: None) -> list[dict[str, float]]:
+        """The effects of some arms, in their order."""
+        effects = self.halving(lambda: self._effects(arms, tell))
         return [effect.figures() for effect in effects]
 
     def floor(self) -> dict[str, float]:
@@ -60,21 +68,21 @@ class Bench:
                 effect.add(run(double, batch), run(self.model, batch))
             return effect
 
-        return self._halving(measured).figures()
+        return self.halving(measured).figures()
 
-    def _effects(self, arms: Sequence[Arm], step: Callable[[], None]) -> list[Effect]:
+    def _effects(self, arms: Sequence[Arm], tell: Tell) -> list[Effect]:
         effects = [Effect() for _ in arms]
         batches = list(self._batches())
         if self.skips and not self._checked:
             self._check()
-        for batch in batches:
+        for number, batch in enumerate(batches):
             with self._layers.recorded():
                 base = run(self.model, batch)
             for arm, effect in zip(arms, effects, strict=True):
                 before = self._layers.before(arm.sites) if self.skips else []
                 with self.biases.swapped(arm, self.seed), self._layers.skipped(before):
                     effect.add(base, run(self.model, batch))
-                step()
+            tell((number + 1) / len(batches))
         return effects
 
     def _check(self) -> None:
@@ -96,7 +104,7 @@ class Bench:
     def _batches(self) -> Any:
         return self.inputs.batches(self.batch_tokens, str(self.model.device))
 
-    def _halving(self, measured: Callable[[], Any]) -> Any:
+    def halving(self, measured: Callable[[], Any]) -> Any:
         """Try again with half of the tokens in a batch, for as long as memory does not suffice."""
         while True:
             try:

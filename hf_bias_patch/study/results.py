@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.errors import ExtraError, SourceError
-from hf_bias_patch.study.found import Drift, Fold, Lesson, Row, Score, Step, Study
+from hf_bias_patch.study.found import Study
+from hf_bias_patch.study.kept import KINDS
 from hf_bias_patch.study.settings import Settings
 
 __all__ = ["read_results", "write_results"]
-
-_RECORDS = {"rows": Row, "folds": Fold, "steps": Step, "lessons": Lesson, "drifts": Drift, "scores": Score}
 
 
 def write_results(found: Study, folder: Path) -> list[str]:
@@ -52,7 +51,7 @@ def read_results(folder: Path) -> Study:
     try:
         found = json.loads(path.read_text("utf-8"))
         settings = {**found["settings"], "texts": (found["settings"]["texts"],)}
-        lists = {name: tuple(kind(**row) for row in found[name]) for name, kind in _RECORDS.items()}
+        lists = {name: tuple(kind(**row) for row in found[name]) for name, kind in KINDS.items()}
         known = {field.name: found[field.name] for field in fields(Study)}
         words = {name: tuple(found[name]) for name in ("left_out", "notes")}
         return Study(**known | lists | words | {"settings": Settings(**settings)})

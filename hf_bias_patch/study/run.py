@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import PlanError, SourceError
 from hf_bias_patch.evidence.models import load_model, load_tokenizer
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import form_of_class
-from hf_bias_patch.study.arms import Arm, Target, head_arms, layer_arms, removal_arms, whole_arms
-from hf_bias_patch.study.fills import FILLS
-from hf_bias_patch.study.found import Row, Study
+from hf_bias_patch.study.found import Study
+from hf_bias_patch.study.groups import groups_of
 from hf_bias_patch.study.inputs import make_inputs
+from hf_bias_patch.study.kept import KINDS, Kept
 from hf_bias_patch.study.perturb import Bench
 from hf_bias_patch.study.settings import DTYPES, Settings
+from hf_bias_patch.study.stages import Stage, stages
+from hf_bias_patch.study.team import Team
 from hf_bias_patch.study.texts import embedded_texts
-from hf_bias_patch.tuning.folder import RunFolder, environment, open_folder
+from hf_bias_patch.tuning.folder import check_folder, environment, open_folder
 
-__all__ = ["study"]
+__all__ = ["Progress", "study"]
 
-_AT_ONCE = 24
-"""Arms that are measured in one pass over the texts: what is interrupted costs no more than these."""
-
-Step = Callable[[int, int, str], None]
+Progress = Callable[[float, int, str], None]
+"""Is told how many measurements are done (a part of one, too), how many there are, and what is running."""
 
 
 def study(
-    settings: Settings, out: Path, *, resume: bool = False, overwrite: bool = False, step: Step = lambda *_: None
+    settings: Settings,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> Study:
-    """Measure what each attention bias does.
+    """Measure what each attention bias does; on as many processes as Accelerate was started with.
 
     Args:
         settings: what is asked for.
-        out: the folder; each arm is kept there as soon as it is measured (`arms.jsonl`).
+        out: the folder; each measurement is kept there as soon as it is made (`measured.jsonl`).
         resume: go on with a study of the same settings.
         overwrite: begin anew where there is one.
-        step: called with arms done, arms known of, and what is running.
+        progress: is told how far it is.
 
     Raises:
         SourceError: the model leads nowhere, or has no tokenizer.
@@ -51,83 +53,67 @@ def study(
     """
     need("torch")
     started = time.monotonic()
-    source = resolve(settings.model)
-    bench = _bench(source, settings)
-    folder = open_folder(out, settings.identity(), resume=resume, overwrite=overwrite)
-    folder.write("environment.json", environment(settings.device, 1, settings.dtype))
-    kept = _Kept(folder)
+    identity = settings.identity()
+    check_folder(out, identity, resume=resume, overwrite=overwrite)  # before minutes of loading
+    source, team = resolve(settings.model), Team(settings.device)
+    bench = _bench(source, settings, team)
+    if team.leads:
+        folder = open_folder(out, identity, resume=resume, overwrite=overwrite)
+        folder.write("environment.json", environment(settings.device, team.size, settings.dtype))
+    team.wait()  # for the folder; and then for all to have read it
+    kept = Kept(out / "measured.jsonl", writes=team.leads)
+    team.wait()
     if kept.floor is None:
-        kept.add_floor(bench.floor())
-    left_out: list[str] = []
-    for arms in _stages(bench, kept, settings):
-        todo = [arm for arm in arms if arm.name not in kept.rows]
-        for start in range(0, len(todo), _AT_ONCE):
-            if settings.budget is not None and time.monotonic() - started > settings.budget:
-                left_out += [arm.name for arm in todo[start:]]
-                break
-            some = todo[start : start + _AT_ONCE]
-            step(len(kept.rows), len(kept.rows) + len(todo) - start, some[0].name)
-            for arm, figures in zip(some, bench.measure(some), strict=True):
-                kept.add(_row(bench, arm, figures))
+        kept.add_floor(team.agreed(bench.floor() if team.leads else None))
+    deadline = None if settings.budget is None else started + settings.budget
+    left_out = _measure(stages(bench, settings), kept, team, deadline, progress)
     assert kept.floor is not None
     return Study(
         settings,
         str(bench.model.config.model_type),
         source.revision,
         kept.floor,
-        tuple(kept.rows.values()),
-        tuple(left_out),
-        len(bench.inputs.rows),
-        sum(map(len, bench.inputs.rows)),
-        bench.inputs.truncated,
-        tuple(bench.notes),
+        left_out=tuple(left_out),
+        texts=len(bench.inputs.rows),
+        tokens=sum(map(len, bench.inputs.rows)),
+        truncated=bench.inputs.truncated,
+        notes=tuple(bench.notes),
+        **{kind: kept.all(kind) for kind in KINDS},
     )
 
 
-class _Kept:
-    """What was measured so far, in a file that grows by a line an arm."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._path = folder.path / "arms.jsonl"
-        self.rows: dict[str, Row] = {}
-        self.floor: dict[str, float] | None = None
-        lines = self._path.read_text("utf-8").splitlines(keepends=True) if self._path.exists() else []
-        whole = [line for line in lines if line.endswith("}\n")]  # the last one may have been cut
-        for line in whole:
-            found = json.loads(line)
-            if found["name"]:
-                self.rows[found["name"]] = Row(**found)
-            else:
-                self.floor = found["figures"]
-        if len(whole) < len(lines):
-            self._path.write_text("".join(whole), "utf-8")
-
-    def add(self, row: Row) -> None:
-        self.rows[row.name] = row
-        self._append(asdict(row))
-
-    def add_floor(self, figures: dict[str, float]) -> None:
-        self.floor = figures
-        self._append({"name": "", "figures": figures})
-
-    def _append(self, value: Any) -> None:
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(value) + "\n")
+def _measure(found: Sequence[Stage], kept: Kept, team: Team, deadline: float | None, progress: Progress) -> list[str]:
+    """Make and keep all measurements that are not there; the names of those that there was no time for."""
+    left_out: list[str] = []
+    known = sum(stage.size for stage in found)
+    for stage in found:
+        todo = [(name, item) for name, item in stage.items(kept) if name not in kept]
+        at_once = stage.at_once * team.size
+        for start in range(0, len(todo), at_once):
+            if team.agreed(deadline is not None and time.monotonic() > deadline):
+                left_out += [name for name, _ in todo[start:]]
+                break
+            some, done = todo[start : start + at_once], len(kept)
+            mine = [item for _, item in team.mine(some)]
+            made = stage.measure(mine, lambda share: progress(done + share * len(some), known, stage.title))  # noqa: B023
+            for (name, _), records in zip(some, team.all(made), strict=True):
+                kept.add(name, stage.kind, records)
+            progress(len(kept), known, stage.title)
+    return left_out
 
 
-def _bench(source: Source, settings: Settings) -> Bench:
+def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     loaded = load_model(source, DTYPES[settings.dtype], "sdpa")
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="A study runs on texts")
-    model = loaded.model.to(settings.device)
+    model = loaded.model.to(team.device(settings.device))
     form = form_of_class(type(model).__name__)
     texts = settings.texts or embedded_texts(settings.count)
     inputs = make_inputs(texts, tokenizer, model, form if not loaded.report else None, settings.seed)
     bench = Bench(model, inputs, settings.seed, settings.batch_tokens)
-    if loaded.report:
-        bench.notes.append(f"States only, no loss: the checkpoint lacks parts of its head ({loaded.report[0]}).")
-    if not any(whole_arms(list(bench.biases.sites.values()), ["zeros"])):
+    bench.notes += _without_loss(bench, loaded.report)
+    if not groups_of(bench.biases.sites.values()):
         raise PlanError(
             f"{source.name} has no query, key or value biases",
             why="There is nothing to take away",
@@ -136,31 +122,9 @@ def _bench(source: Source, settings: Settings) -> Bench:
     return bench
 
 
-def _stages(bench: Bench, kept: _Kept, settings: Settings) -> Iterator[list[Arm]]:
-    """All arms in groups, those that tell most first; an order that depends on results is made when they are there."""
-    sites = list(bench.biases.sites.values())
-    yield list(whole_arms(sites, FILLS))
-    layers = list(layer_arms(sites))
-    yield layers
-    if all(arm.name in kept.rows for arm in layers):
-        yield list(removal_arms(_by_effect(layers, kept)))
-    if settings.heads:
-        yield list(head_arms(sites, ("value", "query")))
-
-
-def _by_effect(arms: Sequence[Arm], kept: _Kept) -> list[Target]:
-    """What single removals changed, least first."""
-
-    def effect(arm: Arm) -> float:
-        figures = kept.rows[arm.name].figures
-        return abs(figures["loss_change"]) if "loss_change" in figures else figures["relative"]
-
-    return [arm.targets[0] for arm in sorted(arms, key=effect)]
-
-
-def _row(bench: Bench, arm: Arm, figures: dict[str, float]) -> Row:
-    slots = [bench.biases.sites[target.site].slots[target.projection] for target in arm.targets]
-    verdicts = {slot.verdict.state for slot in slots}
-    numbers = sum(bench.biases.numbers(target) for target in arm.targets)
-    verdict = verdicts.pop() if len(verdicts) == 1 else ""
-    return Row(arm.name, arm.stage, arm.place, arm.projection, arm.fill, arm.layer, arm.head, numbers, verdict, figures)
+def _without_loss(bench: Bench, report: Sequence[str]) -> list[str]:
+    """What a model without a loss cannot show, and why it has none."""
+    if bench.has_loss:
+        return []
+    why = f"the checkpoint lacks parts of its head ({report[0]})" if report else "it has no language modelling head"
+    return [f"States only, and no loss: {why}. So nothing was trained on the texts, and no gradient was taken."]

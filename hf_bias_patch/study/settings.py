@@ -28,6 +28,7 @@ class Settings:
         device: of torch.
         seed: of random values and of what is masked.
         batch_tokens: in a batch.
+        train_steps: of the experiments that train in memory (`lessons`, `drift`); 0 leaves them out.
         loss_bound: nats a token: how much loss a removal may cost.
         budget: seconds after which no more measurements are begun; None for all of them.
         tasks: names or YAML files of the tasks that a removal is scored on.
@@ -46,6 +47,7 @@ class Settings:
     device: str = "cpu"
     seed: int = 0
     batch_tokens: int = 1024
+    train_steps: int = 40
     loss_bound: float = 0.01
     budget: float | None = None
     tasks: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from hf_bias_patch.study.arms import Arm, Target, heads_of
 from hf_bias_patch.study.fills import filled
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 __all__ = ["Biases"]
@@ -42,17 +43,49 @@ class Biases:
         size = self.sites[target.site].slots[target.projection].view.size
         return size if target.head is None else size // heads_of(self.sites[target.site], target.projection)
 
+    def parameters(self, targets: Iterable[Target]) -> list[torch.nn.Parameter]:
+        """The parameters that targets lie in, each once."""
+        return [self._tensors.parameters[name] for name in dict.fromkeys(map(self._name, targets))]
+
+    def values(self, targets: Iterable[Target]) -> dict[Target, np.ndarray]:
+        """What whole biases hold, float64."""
+        return {target: self._taken(self._tensors.read(self._name(target)), target) for target in targets}
+
+    def gradients(self, targets: Iterable[Target]) -> dict[Target, np.ndarray]:
+        """The gradients of whole biases as they were last computed, float64; zeros where there is none."""
+        found = {}
+        for target in targets:
+            parameter = self._tensors.parameters[self._name(target)]
+            given = parameter.grad
+            whole = np.zeros(parameter.shape) if given is None else given.double().cpu().numpy()
+            found[target] = self._taken(whole, target)
+        return found
+
     @contextmanager
     def swapped(self, arm: Arm, seed: int) -> Iterator[None]:
         """Change what the arm changes, for as long as the block runs."""
+        with self._changed(arm.targets, lambda target, values: self._filled(target, values, arm.fill, seed)):
+            yield
+
+    @contextmanager
+    def moved(self, by: Mapping[Target, np.ndarray]) -> Iterator[None]:
+        """Add something to whole biases, for as long as the block runs."""
+        with self._changed(by, lambda target, values: values + by[target]):
+            yield
+
+    @contextmanager
+    def _changed(
+        self, targets: Iterable[Target], new_values: Callable[[Target, np.ndarray], np.ndarray]
+    ) -> Iterator[None]:
         new: dict[str, np.ndarray] = {}
         old: dict[str, np.ndarray] = {}
-        for target in arm.targets:
-            name = self._name(target)
+        for target in targets:
+            name, view = self._name(target), self.sites[target.site].slots[target.projection].view
             if name not in old:
                 old[name] = self._tensors.read(name)
                 new[name] = old[name].copy()
-            self._change(new[name], target, arm.fill, seed)
+            made = new_values(target, self._taken(new[name], target))
+            view.put(new[name], made.astype(new[name].dtype))
         try:
             for name, values in new.items():
                 self._tensors.write(name, values)
@@ -66,13 +99,14 @@ class Biases:
         assert name is not None, "arms are made of biases that are there"
         return name
 
-    def _change(self, vector: np.ndarray, target: Target, fill: str, seed: int) -> None:
-        site = self.sites[target.site]
-        view, heads = site.slots[target.projection].view, heads_of(site, target.projection)
-        values = view.take(vector).astype(np.float64)
+    def _taken(self, vector: np.ndarray, target: Target) -> np.ndarray:
+        return self.sites[target.site].slots[target.projection].view.take(vector).astype(np.float64)
+
+    def _filled(self, target: Target, values: np.ndarray, fill: str, seed: int) -> np.ndarray:
+        heads = heads_of(self.sites[target.site], target.projection)
         made = filled(fill, values, heads, seed, f"{target.site}.{target.projection}")
-        if target.head is not None:
-            of_head = slice(target.head * values.size // heads, (target.head + 1) * values.size // heads)
-            values[of_head] = made[of_head]
-            made = values
-        view.put(vector, made.astype(vector.dtype))
+        if target.head is None:
+            return made
+        of_head = slice(target.head * values.size // heads, (target.head + 1) * values.size // heads)
+        values[of_head] = made[of_head]
+        return values

@@ -1,0 +1,157 @@
+"""All that a study measures, in the order in which it tells most."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.study.arms import Arm, Target, head_arms, layer_arms, removal_arms, whole_arms
+from hf_bias_patch.study.drift import PRECISIONS, drift
+from hf_bias_patch.study.fills import FILLS
+from hf_bias_patch.study.folds import fold
+from hf_bias_patch.study.found import Drift, Fold, Lesson, Row, Step
+from hf_bias_patch.study.groups import Group, groups_of
+from hf_bias_patch.study.kept import Kept
+from hf_bias_patch.study.lessons import lesson
+from hf_bias_patch.study.perturb import Bench, Tell
+from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.steps import Steps
+
+__all__ = ["Stage", "stages"]
+
+_AT_ONCE = 24
+"""Arms that are measured in one pass over the texts: what is interrupted costs no more than these."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Measurements of one kind.
+
+    Attributes:
+        title: for people.
+        kind: of their records: a key of `kept.KINDS`.
+        size: how many there are.
+        items: names, and what `measure` takes; they may depend on what was measured before.
+        measure: takes some items, and gives the records of each.
+        at_once: how many are best measured together.
+    """
+
+    title: str
+    kind: str
+    size: int
+    items: Callable[[Kept], Sequence[tuple[str, Any]]]
+    measure: Callable[[Sequence[Any], Tell], list[list[Any]]]
+    at_once: int = 1
+
+
+def stages(bench: Bench, settings: Settings) -> list[Stage]:
+    """The experiments on a model in memory, those that tell most first."""
+    sites = list(bench.biases.sites.values())
+    groups, layers = groups_of(sites), list(layer_arms(sites))
+    found = [
+        _arms(bench, "all layers at once", list(whole_arms(sites, FILLS))),
+        _folds(bench, groups),
+        _steps(bench, groups),
+        _arms(bench, "layer by layer", layers),
+        _removal(bench, layers),
+    ]
+    if settings.train_steps and bench.has_loss:
+        found += [_lessons(bench, groups, settings.train_steps), _drifts(bench, settings.train_steps)]
+    if settings.heads:
+        found.append(_arms(bench, "head by head", list(head_arms(sites, ("value", "query")))))
+    return found
+
+
+def _arms(bench: Bench, title: str, arms: Sequence[Arm]) -> Stage:
+    return Stage(title, "rows", len(arms), lambda _: _named(arms), _measured(bench), _AT_ONCE)
+
+
+def _removal(bench: Bench, layers: Sequence[Arm]) -> Stage:
+    """One bias after the other, in the order of the least effect that each has by itself."""
+
+    def items(kept: Kept) -> list[tuple[str, Arm]]:
+        done = all(arm.name in kept for arm in layers)
+        return _named(list(removal_arms(_by_effect(layers, kept)))) if done else []
+
+    size = len(list(removal_arms([arm.targets[0] for arm in layers])))
+    return Stage("removal", "rows", size, items, _measured(bench), _AT_ONCE)
+
+
+def _named(arms: Sequence[Arm]) -> list[tuple[str, Arm]]:
+    return [(arm.name, arm) for arm in arms]
+
+
+def _measured(bench: Bench) -> Callable[[Sequence[Arm], Tell], list[list[Row]]]:
+    def measure(arms: Sequence[Arm], tell: Tell) -> list[list[Row]]:
+        figures = bench.measure(arms, tell)
+        return [[_row(bench, arm, of_arm)] for arm, of_arm in zip(arms, figures, strict=True)]
+
+    return measure
+
+
+def _folds(bench: Bench, groups: Sequence[Group]) -> Stage:
+    def one(group: Group, tell: Tell) -> list[Fold]:
+        numbers = sum(map(bench.biases.numbers, group.targets))
+        return [fold(bench.model, bench.inputs, bench.batch_tokens, group, numbers)]
+
+    return _each(bench, "biases into weights", "folds", {f"fold: {group.name}": group for group in groups}, one)
+
+
+def _steps(bench: Bench, groups: Sequence[Group]) -> Stage:
+    def measure(chosen: Sequence[Group], tell: Tell) -> list[list[Step]]:
+        def measured() -> list[list[Step]]:
+            steps = Steps(copy.deepcopy(bench.model).double(), bench.inputs, bench.batch_tokens, bench.seed)
+            return [steps.measure(group) for group in chosen]
+
+        return bench.halving(measured) if chosen else []
+
+    items = [(f"step: {group.name}", group) for group in groups]
+    return Stage("steps of training", "steps", len(items), lambda _: items, measure, at_once=len(items))
+
+
+def _lessons(bench: Bench, groups: Sequence[Group], steps: int) -> Stage:
+    def one(trained: Projection, tell: Tell) -> list[Lesson]:
+        return lesson(bench.model, bench.inputs, bench.batch_tokens, trained, steps, tell)
+
+    trained = {f"lesson: {group.projection}": group.projection for group in groups}
+    return _each(bench, "training one bias alone", "lessons", trained, one)
+
+
+def _drifts(bench: Bench, steps: int) -> Stage:
+    def one(precision: str, tell: Tell) -> list[Drift]:
+        return drift(bench.model, bench.inputs, bench.batch_tokens, precision, steps, tell)
+
+    return _each(bench, "drift in training", "drifts", {f"drift: {name}": name for name in PRECISIONS}, one)
+
+
+def _each(
+    bench: Bench, title: str, kind: str, items: Mapping[str, Any], one: Callable[[Any, Tell], list[Any]]
+) -> Stage:
+    """Measurements that have nothing in common, one after the other."""
+
+    def measure(chosen: Sequence[Any], tell: Tell) -> list[list[Any]]:
+        return [bench.halving(partial(one, item, tell)) for item in chosen]
+
+    return Stage(title, kind, len(items), lambda _: list(items.items()), measure)
+
+
+def _by_effect(arms: Sequence[Arm], kept: Kept) -> list[Target]:
+    """What single removals changed, least first."""
+
+    def effect(arm: Arm) -> float:
+        figures = kept.of(arm.name)[0].figures
+        return abs(figures["loss_change"]) if "loss_change" in figures else figures["relative"]
+
+    return [arm.targets[0] for arm in sorted(arms, key=effect)]
+
+
+def _row(bench: Bench, arm: Arm, figures: dict[str, float]) -> Row:
+    slots = [bench.biases.sites[target.site].slots[target.projection] for target in arm.targets]
+    verdicts = {slot.verdict.state for slot in slots}
+    numbers = sum(bench.biases.numbers(target) for target in arm.targets)
+    verdict = verdicts.pop() if len(verdicts) == 1 else ""
+    return Row(arm.name, arm.stage, arm.place, arm.projection, arm.fill, arm.layer, arm.head, numbers, verdict, figures)
