@@ -84,24 +84,27 @@ class ByteBar:
 class CountBar:
     """A progress bar of measurements; in a log, where none can be drawn, a line when something else begins."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=stderr(), transient=True)
-        self._task = self._progress.add_task(escape(label), total=None)
+        self._task: TaskID | None = None
         self._label = ""
 
     def __enter__(self) -> CountBar:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._task is not None:
+            self._progress.stop()
 
     def show(self, done: float, known: int, label: str) -> None:
-        """Say how many are done, of how many, and what is running."""
-        self._progress.update(self._task, completed=done, total=known, description=escape(label))
+        """Say how many are done, of how many (0: not known yet), and what is running."""
+        if self._task is None:
+            self._task = self._progress.add_task("")
+            self._progress.start()
+        self._progress.update(self._task, completed=done, total=known or None, description=escape(label))
         if label != self._label and not stderr().is_terminal:
-            stderr().print(f"{done:.0f} of {known}: {label}", markup=False)
+            stderr().print(f"{done:.0f} of {known}: {label}" if known else label, markup=False)
         self._label = label
 
 

@@ -31,8 +31,12 @@ def study(
     count: Annotated[int, typer.Option(help="How many embedded texts.", min=1)] = 64,
     heads: Annotated[bool, typer.Option("--heads", help="Also head by head: many more arms.")] = False,
     loss_bound: Annotated[float, typer.Option(help="Nats a token that a removal may cost.", min=0.0)] = 0.01,
+    train_steps: Annotated[
+        int,
+        typer.Option(help="Steps of AdamW where one bias, or the whole model, trains on the texts; 0: none.", min=0),
+    ] = 40,
     budget: Annotated[
-        str | None, typer.Option(help="Begin no more arms after this time: 90s, 10m, 2h.", metavar="TIME")
+        str | None, typer.Option(help="Begin nothing more after this time: 90s, 10m, 2h.", metavar="TIME")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a study that is there.")] = False,
@@ -61,11 +65,14 @@ def study(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         seed=seed,
         batch_tokens=batch_tokens,
+        train_steps=train_steps,
         loss_bound=loss_bound,
         budget=None if budget is None else _seconds(budget),
     )
-    with CountBar(f"loading {model}") as bar:
+    with CountBar() as bar:
         found = measure(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
+    if found is None:  # another process leads
+        return
     written = write_results(found, out)
     written += _figures(found, out)
     stdout().print(_table(found))

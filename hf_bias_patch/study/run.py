@@ -35,7 +35,7 @@ def study(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
-) -> Study:
+) -> Study | None:
     """Measure what each attention bias does; on as many processes as Accelerate was started with.
 
     Args:
@@ -44,6 +44,9 @@ def study(
         resume: go on with a study of the same settings.
         overwrite: begin anew where there is one.
         progress: is told how far it is.
+
+    Returns:
+        What was found; None in all processes but the one that leads.
 
     Raises:
         SourceError: the model leads nowhere, or has no tokenizer.
@@ -56,6 +59,9 @@ def study(
     identity = settings.identity()
     check_folder(out, identity, resume=resume, overwrite=overwrite)  # before minutes of loading
     source, team = resolve(settings.model), Team(settings.device)
+    if not team.leads:
+        progress = lambda *_: None  # noqa: E731
+    progress(0, 0, f"loading {settings.model}")
     bench = _bench(source, settings, team)
     if team.leads:
         folder = open_folder(out, identity, resume=resume, overwrite=overwrite)
@@ -68,6 +74,8 @@ def study(
     deadline = None if settings.budget is None else started + settings.budget
     left_out = _measure(stages(bench, settings), kept, team, deadline, progress)
     assert kept.floor is not None
+    if not team.leads:
+        return None
     return Study(
         settings,
         str(bench.model.config.model_type),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hf_bias_patch.study.found import Row, Study
+from hf_bias_patch.study.learned import learned
 
 __all__ = ["NOISE", "summary"]
 
@@ -16,8 +17,8 @@ ALIKE = 1.25
 
 
 def summary(found: Study) -> list[str]:
-    """Sentences: what the key bias does, which of the query and value bias does more, and what can go."""
-    return [*_keys(found), *_order(found), *_removal(found), *_limits(found)]
+    """Sentences: what the key bias does, which of the query and value bias does more, what can go, what trains."""
+    return [*_keys(found), *_order(found), *_removal(found), *learned(found), *_limits(found)]
 
 
 def _keys(found: Study) -> Iterator[str]:

@@ -1,0 +1,126 @@
+"""What a study says of training, in plain words made from its numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hf_bias_patch.study.found import Drift, Lesson, Step, Study
+
+__all__ = ["learned"]
+
+_NOTHING = 1e-6
+"""Nats a token: a change of the loss up to here is rounding in float32."""
+
+_ZERO = 1e-10
+"""Of the other gradients: a gradient in float64 up to here is rounding."""
+
+
+def learned(found: Study) -> Iterator[str]:
+    """Sentences: that the weights can say what the biases say, which bias training moves all the same, and how far."""
+    yield from _folds(found)
+    yield from _steps(found)
+    yield from _lessons(found.lessons)
+    yield from _drift(found)
+
+
+def _folds(found: Study) -> Iterator[str]:
+    done = [fold for fold in found.folds if not fold.refused]
+    if done:
+        worst, numbers = max(fold.relative for fold in done), sum(fold.numbers for fold in done)
+        yield (
+            f"Given the weights, these biases say nothing of their own: moved into them ({numbers:,} numbers, one kind "
+            f"after the other), the last states change by at most {worst:.1e} of their norm; rounding alone makes "
+            f"{found.floor['relative']:.1e}."
+        )
+    if refused := [fold for fold in found.folds if fold.refused]:
+        named = "; ".join(f"{fold.place}, {fold.projection}" for fold in refused)
+        yield f"Not moved into the weights: {named}. {refused[0].refused}"
+
+
+def _steps(found: Study) -> Iterator[str]:
+    ways = [way for way in ("AdamW", "random signs") if any(step.direction == way for step in found.steps)]
+    for place in dict.fromkeys(step.place for step in found.steps):
+        steps = {step.projection: step for step in found.steps if (step.place, step.direction) == (place, ways[0])}
+        query, value = steps.get("query"), steps.get("value")
+        if query and value:
+            yield (
+                f"{_WAYS[ways[0]]} moves the last states {_times(value.change, query.change)} as far through the value "
+                f"bias of {place} attention as through its query bias{_loss(value, query)}."
+            )
+    yield from _gradients(found)
+
+
+_WAYS = {
+    "AdamW": "A step of AdamW at the same learning rate",
+    "random signs": "A step of the same length, anywhere,",
+}
+
+
+def _gradients(found: Study) -> Iterator[str]:
+    """A gradient is told by those of the other biases: rounding in float64 is thirteen digits below them and more."""
+    steps = [step for step in found.steps if step.direction == "gradient"]
+    others = max((step.gradient for step in steps if step.projection != "key"), default=0.0)
+    keys = [step for step in steps if step.projection == "key"] if others else []
+    zero = [key for key in keys if key.gradient <= _ZERO * others]
+    if zero:
+        places = " and ".join(key.place for key in zero)
+        largest = max(key.gradient for key in zero)
+        yield (
+            f"The gradient of the key bias of {places} attention is zero (in float64 its norm is {largest:.0e}, of "
+            f"others up to {others:.0e}): no step moves anything."
+        )
+    for key in keys:
+        if key not in zero:
+            yield f"The gradient of the key bias of {key.place} attention is {key.gradient:.1e}: it can be trained."
+
+
+def _loss(value: Step, query: Step) -> str:
+    if value.loss_change is None or query.loss_change is None:
+        return ""
+    if value.loss_change < 0 and query.loss_change < 0:
+        return f", and lowers the loss {_times(value.loss_change, query.loss_change)} as much"
+    return f", and changes the loss by {value.loss_change:+.2g} against {query.loss_change:+.2g} nats per unit of it"
+
+
+def _times(one: float, other: float) -> str:
+    times = one / other if other else float("inf")
+    return f"{times:.1f} times" if times < 10 else f"{times:.0f} times"
+
+
+def _lessons(lessons: Sequence[Lesson]) -> Iterator[str]:
+    told = []
+    for trained in dict.fromkeys(lesson.trained for lesson in lessons):
+        first, *_, last = (lesson for lesson in lessons if lesson.trained == trained)
+        fitted, held = last.fitted - first.fitted, last.loss - first.loss
+        if max(abs(fitted), abs(held)) < _NOTHING:
+            told.append(f"the {trained} bias alone changes nothing")
+        else:
+            told.append(
+                f"the {trained} bias alone ({last.numbers:,} numbers) changes the loss by {fitted:+.2g} on the texts "
+                f"it trains on and by {held:+.2g} nats a token on others"
+            )
+    if told:
+        yield f"In {lessons[-1].step} steps of AdamW at {lessons[-1].learning_rate:g}, {'; '.join(told)}."
+
+
+def _drift(found: Study) -> Iterator[str]:
+    keys = [drift for drift in found.drifts if drift.projection == "key"]
+    for place in dict.fromkeys(drift.place for drift in keys):
+        mine = [drift for drift in keys if drift.place == place]
+        moved = ", ".join(f"{drift.moved:.1e} in {drift.precision}{_against(drift, found)}" for drift in mine)
+        effect = max(drift.relative for drift in mine)
+        yield (
+            f"While the whole model trained for {mine[0].steps} steps, the key biases of {place} attention moved by "
+            f"{moved}; weight decay alone makes {mine[0].decay:.1e}. What they did to the last states is "
+            f"{effect:.1e} of their norm ({found.floor['relative']:.1e} is rounding)."
+        )
+
+
+def _against(key: Drift, found: Study) -> str:
+    """The value biases' move beside it."""
+    values = [
+        drift.moved
+        for drift in found.drifts
+        if (drift.precision, drift.place, drift.projection) == (key.precision, key.place, "value")
+    ]
+    return f" (value: {values[0]:.1e})" if values else ""
