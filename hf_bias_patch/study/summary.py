@@ -88,7 +88,7 @@ def _limits(found: Study) -> Iterator[str]:
     if found.truncated:
         yield f"{found.truncated} of {found.texts} texts were longer than the model takes, and were cut."
     if found.left_out:
-        yield f"{len(found.left_out)} arms were left out, for lack of time: the first is “{found.left_out[0]}”."
+        yield f"{len(found.left_out)} measurements were left out, for lack of time: the first is “{found.left_out[0]}”."
     yield from found.notes
 
 

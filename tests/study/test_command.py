@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from hf_bias_patch import patch
@@ -18,10 +19,15 @@ from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, PlanError, SourceError, TargetError
 from hf_bias_patch.study.perturb import Bench
 
+_TABLES = ("csv", "parquet")
 FILES = {
-    "results.json", "perturbation.csv", "perturbation.parquet", "arms.jsonl", "settings.json", "environment.json",
+    "results.json", "measured.jsonl", "settings.json", "environment.json",
+    *(f"{name}.{ending}" for name in ("perturbation", "folds", "steps", "lessons", "drift") for ending in _TABLES),
     *(f"{name}.{ending}" for name in ("perturbation", "layers", "removal") for ending in ("png", "svg")),
 }  # fmt: skip
+
+
+SMALL = ("--count", 4, "--train-steps", 4)
 
 
 def _run(*arguments: object) -> Result:
@@ -42,7 +48,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A study of the embedded GPT-2, and what it printed."""
     out = tmp_path_factory.mktemp("study") / "out"
-    return out, _ok("embedded:gpt2", "--out", out, "--count", 4)
+    return out, _ok("embedded:gpt2", "--out", out, *SMALL)
 
 
 def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
@@ -59,6 +65,9 @@ def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
     assert {row["verdict"] for row in keys} == {"redundant"}
     stages = [row["stage"] for row in rows]
     assert list(dict.fromkeys(stages)) == ["whole", "layer", "removal"]
+    assert {step["direction"] for step in found["steps"]} == {"gradient", "AdamW", "random signs"}
+    assert {lesson["step"] for lesson in found["lessons"]} == set(range(5)) and len(found["folds"]) == 3
+    assert len({drift["precision"] for drift in found["drifts"]}) == 3 and "lowers the loss" in printed
     assert [row["numbers"] for row in rows if row["stage"] == "whole"][:3] == [256, 256, 256]
     table = pq.read_table(out / "perturbation.parquet")
     assert table.num_rows == len(rows) and {"relative", "loss_change", "layer", "verdict"} <= set(table.column_names)
@@ -68,14 +77,14 @@ def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
 def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: Path) -> None:
     whole, _ = done
     shutil.copytree(whole, tmp_path / "again")
-    lines = (whole / "arms.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "again" / "arms.jsonl").write_text("".join(lines[:20]) + lines[20][:30])
-    printed = _ok("embedded:gpt2", "--out", tmp_path / "again", "--count", 4, "--resume")
+    lines = (whole / "measured.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "again" / "measured.jsonl").write_text("".join(lines[:20]) + lines[20][:30])
+    printed = _ok("embedded:gpt2", "--out", tmp_path / "again", *SMALL, "--resume")
     assert _rows(tmp_path / "again") == _rows(whole) and "does nothing" in printed
     measured = Bench.measure
     Bench.measure = lambda *_: pytest.fail("all of it was measured")  # type: ignore[method-assign,assignment]
     try:
-        _ok("embedded:gpt2", "--out", tmp_path / "again", "--count", 4, "--resume")
+        _ok("embedded:gpt2", "--out", tmp_path / "again", *SMALL, "--resume")
     finally:
         Bench.measure = measured  # type: ignore[method-assign]
 
@@ -83,8 +92,8 @@ def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: 
 def test_a_folder_is_not_written_over(done: tuple[Path, str], tmp_path: Path) -> None:
     whole, _ = done
     for arguments, says in (
-        (("--count", 4), "holds a run of these settings already"),
-        (("--count", 5, "--resume"), "count was 4, now 5"),
+        (SMALL, "holds a run of these settings already"),
+        (("--count", 5, "--train-steps", 4, "--resume"), "count was 4, now 5"),
     ):
         failed = _run("embedded:gpt2", "--out", whole, *arguments)
         assert isinstance(failed.exception, TargetError) and says in str(failed.exception)
@@ -94,20 +103,34 @@ def test_a_folder_is_not_written_over(done: tuple[Path, str], tmp_path: Path) ->
 
 
 def test_a_budget_leaves_out_what_tells_least(tmp_path: Path) -> None:
-    printed = _ok("embedded:bert", "--out", tmp_path / "out", "--count", 2, "--budget", "0s")
-    assert "arms were left out, for lack of time: the first is “encoder self, query, zeros”" in printed
+    small = ("--count", 2, "--train-steps", 4)
+    printed = _ok("embedded:bert", "--out", tmp_path / "out", *small, "--budget", "0s")
+    assert "measurements were left out, for lack of time: the first is “encoder self, query, zeros”" in printed
     assert not _rows(tmp_path / "out")
-    printed = _ok("embedded:bert", "--out", tmp_path / "out", "--count", 2, "--resume", "--budget", "1h", "--heads")
-    assert {row["stage"] for row in _rows(tmp_path / "out")} == {"whole", "layer", "removal", "head"}
+    printed = _ok("embedded:bert", "--out", tmp_path / "out", *small, "--resume", "--budget", "1h", "--heads")
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["stage"] for row in found["rows"]} == {"whole", "layer", "removal", "head"}
+    assert all(found[kind] for kind in ("folds", "steps", "lessons", "drifts"))
     assert "left out" not in printed
 
 
 def test_own_texts_are_cut_and_counted(tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("a short text\n" + "word " * 3000 + "\n")
-    printed = _ok("embedded:bert", "--out", tmp_path / "out", "--texts", texts)
+    printed = _ok("embedded:bert", "--out", tmp_path / "out", "--texts", texts, "--train-steps", 0)
     assert "1 of 2 texts were longer than the model takes, and were cut" in printed
     assert "word word" not in (tmp_path / "out" / "results.json").read_text()
+
+
+def test_without_a_head_there_is_no_loss(tmp_path: Path) -> None:
+    headless = tmp_path / "headless"
+    AutoModel.from_pretrained(folder("bert")).save_pretrained(headless)
+    AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(headless)
+    printed = _ok(headless, "--out", tmp_path / "out", "--count", 2)
+    assert "no loss: it has no language modelling head" in printed and "A step of the same length" in printed
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {step["direction"] for step in found["steps"]} == {"random signs"} and "lowers" not in printed
+    assert found["folds"] and not found["lessons"] and not found["drifts"]
 
 
 def _without_biases(tmp_path: Path) -> Path:

@@ -59,4 +59,4 @@ def test_how_much_can_go() -> None:
 
 def test_limits_are_said() -> None:
     text = _said(truncated=2, left_out=("a", "b"), notes=("Something else.",))
-    assert "2 of 4 texts" in text and "2 arms were left out" in text and "Something else." in text
+    assert "2 of 4 texts" in text and "2 measurements were left out" in text and "Something else." in text
