@@ -21,8 +21,8 @@ class Outputs:
 
     Attributes:
         states: last hidden states (of the decoder, where there is one) where they are counted, shape (tokens, width).
-        log_probs: logarithms of the probabilities of the next or hidden token at the same places, shape
-            (tokens, vocabulary); None without a language modelling head.
+        log_probs: logarithms of the probabilities of the next or hidden token where one is asked for, shape
+            (asked, vocabulary); None without a language modelling head.
         losses: negative log-likelihood of the right token in nats, shape (asked,); None without a head.
     """
 
@@ -60,11 +60,10 @@ def outputs(model: Any, batch: Batch) -> Outputs:
     states, logits = states[batch.counted], found.get("logits")
     if logits is None or batch.labels is None:
         return Outputs(states, None, None)
-    logits = logits[batch.counted]
+    if logits.ndim > 2:  # else the head was told where it is asked: see `layers.narrowed`
+        logits = logits[batch.asked]
     log_probs = (logits if logits.dtype.itemsize > 4 else logits.float()).log_softmax(-1)
-    labels = batch.labels[batch.counted]
-    asked = labels >= 0
-    return Outputs(states, log_probs, -log_probs[asked].gather(-1, labels[asked, None])[:, 0])
+    return Outputs(states, log_probs, -log_probs.gather(-1, batch.labels[batch.asked][:, None])[:, 0])
 
 
 @dataclass
@@ -105,10 +104,11 @@ class Effect:
     def figures(self) -> dict[str, float]:
         """What was measured.
 
-        `largest`, `distance`: of the last states, the largest change of a number, and the mean Euclidean one of a
-        token. `relative`: norm of all changes over norm of all states. `cosine`: mean over tokens. `kl`: mean
-        divergence of the changed from the unchanged distribution, KL(unchanged ‖ changed), in nats. `agreement`: share
-        of tokens with the same first choice. `loss_change`: in nats a token; `perplexity` is with the change.
+        `largest`, `distance`, `root_square`: of the last states, the largest change of a number, the mean Euclidean one
+        of a token, and the root of its mean square. `relative`: norm of all changes over norm of all states. `cosine`:
+        mean over tokens. Where tokens are asked for, `kl`: mean divergence of the changed from the unchanged
+        distribution, KL(unchanged ‖ changed), in nats; `agreement`: share with the same first choice. `loss_change`: in
+        nats a token; `perplexity` is with the change.
         """
         sums, tokens = self._sums, max(1, self.tokens)
         found = {
@@ -122,8 +122,8 @@ class Effect:
             return found
         loss, before = (sums[name] / max(1, self.asked) for name in ("loss", "base loss"))
         return found | {
-            "kl": sums["divergence"] / tokens,
-            "agreement": sums["agreed"] / tokens,
+            "kl": sums["divergence"] / max(1, self.asked),
+            "agreement": sums["agreed"] / max(1, self.asked),
             "loss": loss,
             "loss_change": loss - before,
             "perplexity": math.exp(min(loss, 700.0)),

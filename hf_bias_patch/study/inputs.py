@@ -36,6 +36,12 @@ class Batch:
     counted: torch.Tensor
     labels: torch.Tensor | None
 
+    @property
+    def asked(self) -> torch.Tensor:
+        """bool, shape (texts, tokens): where a token is asked for."""
+        assert self.labels is not None
+        return self.labels != IGNORED
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -60,6 +66,11 @@ class Inputs:
     def has_labels(self) -> bool:
         """Whether the model is asked for tokens."""
         return self._form is not None
+
+    @property
+    def masked(self) -> bool:
+        """Whether it is asked for some tokens, which it does not see."""
+        return self._form == "masked"
 
     def batches(self, tokens: int, device: str) -> Iterator[Batch]:
         """In batches by length, the longest first; what is masked depends on the text and the seed alone.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.study.arms import Arm
-from hf_bias_patch.study.effects import Effect, run
+from hf_bias_patch.study.effects import Effect, Outputs, run
+from hf_bias_patch.study.head import Head
 from hf_bias_patch.study.inputs import Batch, Inputs
 from hf_bias_patch.study.layers import Layers
 from hf_bias_patch.study.swap import Biases
@@ -31,6 +33,7 @@ class Bench:
         seed: of random values.
         batch_tokens: halved where memory does not suffice, and `notes` says so.
         skips: whether layers before a change are skipped. Turned off by the first batch, if skipping changes a bit.
+        narrows: whether a masked model's head is asked only where a token is. Turned off if that gives other logits.
         notes: what a reader should know.
     """
 
@@ -39,11 +42,14 @@ class Bench:
     seed: int = 0
     batch_tokens: int = 1024
     skips: bool = True
+    narrows: bool = True
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.biases = Biases(self.model)
         self._layers = Layers(self.model, self.biases.sites.values())
+        self._head = Head(self.model)
+        self.narrows = self.narrows and self.inputs.masked
         self._checked = False
 
     @property
@@ -73,33 +79,42 @@ class Bench:
     def _effects(self, arms: Sequence[Arm], tell: Tell) -> list[Effect]:
         effects = [Effect() for _ in arms]
         batches = list(self._batches())
-        if self.skips and not self._checked:
+        if not self._checked:
             self._check()
         for number, batch in enumerate(batches):
             with self._layers.recorded():
-                base = run(self.model, batch)
+                base = self._run(batch)
             for arm, effect in zip(arms, effects, strict=True):
                 before = self._layers.before(arm.sites) if self.skips else []
                 with self.biases.swapped(arm, self.seed), self._layers.skipped(before):
-                    effect.add(base, run(self.model, batch))
+                    effect.add(base, self._run(batch))
             tell((number + 1) / len(batches))
         return effects
 
-    def _check(self) -> None:
-        """Whether a pass that skips gives the very same, from each layer on; tried on the shortest text."""
-        import torch
+    def _run(self, batch: Batch) -> Outputs:
+        with self._head.narrowed(batch) if self.narrows else nullcontext():
+            return run(self.model, batch)
 
-        self._checked = True
+    def _check(self) -> None:
+        """Whether what saves time gives the same; tried on the shortest text."""
         shortest = replace(self.inputs, rows=(min(self.inputs.rows, key=len),))
         batch: Batch = next(shortest.batches(self.batch_tokens, str(self.model.device)))
+        self.narrows = self.narrows and self._head.narrows(batch)
+        self.skips = self.skips and self._may_skip(batch)
+        self._checked = True
+
+    def _may_skip(self, batch: Batch) -> bool:
+        """Whether a pass that skips gives the very same, from each layer on."""
+        import torch
+
         with self._layers.recorded():
             base = run(self.model, batch).states
         for site in self.biases.sites:
             with self._layers.skipped(self._layers.before([site])):
                 if not torch.equal(run(self.model, batch).states, base):
-                    self.skips = False
                     self.notes.append(f"Every arm ran the whole model: what comes before {site} cannot be left out.")
-                    return
+                    return False
+        return True
 
     def _batches(self) -> Any:
         return self.inputs.batches(self.batch_tokens, str(self.model.device))
