@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.errors import TuneError
+from hf_bias_patch.tuning.folder import check_folder
 from hf_bias_patch.tuning.kinds import TaskSettings
 from hf_bias_patch.tuning.stopping import TERMINATED, StopSignal
 
-__all__ = ["run_apart"]
+__all__ = ["is_done", "result_of", "run_apart"]
 
 _PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tuning.run"]
 _LOOK = 0.2  # seconds between looks at whether this process shall stop
+
+
+def result_of(settings: TaskSettings) -> dict[str, Any]:
+    """The results of a run: read, if it is there; else run, or gone on with, in a process of its own.
+
+    So each run's peak of memory is its own.
+
+    Raises:
+        TargetError: the folder holds something else, or a run of other settings.
+        TuneError: the process was killed.
+        Exception: what `tune` raises.
+    """
+    check_folder(settings.output_dir, settings.plain(), resume=True, overwrite=False)
+    if not is_done(settings):
+        run_apart(settings.model_copy(update={"resume": True}))
+    return json.loads(_results(settings).read_text("utf-8"))
+
+
+def is_done(settings: TaskSettings) -> bool:
+    """Whether the results of a run are there, so that `result_of` only reads them."""
+    return _results(settings).exists()
+
+
+def _results(settings: TaskSettings) -> Path:
+    return settings.output_dir / "results.json"
 
 
 def run_apart(settings: TaskSettings) -> None:

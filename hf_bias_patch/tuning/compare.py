@@ -6,7 +6,6 @@ OUT/TASK/ARM/seed-1/       a run that is reported: trained on all of it, scored 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +16,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from hf_bias_patch.errors import RecipeError, TuneError
 from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.tuning.apart import run_apart
+from hf_bias_patch.tuning.apart import result_of
 from hf_bias_patch.tuning.arms import ARMS, grid_of
-from hf_bias_patch.tuning.folder import check_folder
-from hf_bias_patch.tuning.kinds import KINDS, TaskSettings
+from hf_bias_patch.tuning.folder import folder_name
+from hf_bias_patch.tuning.kinds import TaskSettings, settings_for
 from hf_bias_patch.tuning.select import projections_of
-from hf_bias_patch.tuning.settings import Positive, make_settings
+from hf_bias_patch.tuning.settings import AT_THE_END, Positive, as_files, make_settings
 
 __all__ = ["CompareSettings", "Done", "Running", "compare"]
 
-_AT_THE_END = 10**9
 _BROKEN = (TuneError, RecipeError)
 """What ends one arm and not the comparison: a loss that is no number, an adapter or a bias the model cannot have."""
 
@@ -36,20 +34,6 @@ def _arms(value: Any) -> tuple[str, ...]:
     if not (names := as_names(value)):
         raise ValueError("no arm is named")
     return tuple(",".join(projections_of(name)) or name for name in names)
-
-
-def _files(value: Any) -> Any:
-    """`sst2:train=PATH,…` as {`sst2`: {`train`: PATH}}."""
-    if isinstance(value, Mapping):
-        return value
-    found: dict[str, dict[str, str]] = {}
-    for item in as_names(value):
-        name, _, path = item.partition("=")
-        task, colon, split = name.rpartition(":")
-        if not (path and colon):
-            raise ValueError(f"{item!r} is no TASK:SPLIT=PATH")
-        found.setdefault(task, {})[split] = path
-    return found
 
 
 class CompareSettings(BaseModel):
@@ -72,7 +56,7 @@ class CompareSettings(BaseModel):
     num_train_epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over the training data.")
     per_device_train_batch_size: Positive = Field(32, description="Samples of a step.")
     mixed_precision: str | None = Field(None, description="no, bf16 or fp16; by default as Accelerate is configured.")
-    files: Annotated[dict[str, dict[str, str]], BeforeValidator(_files)] = Field(
+    files: Annotated[dict[str, dict[str, str]], BeforeValidator(as_files)] = Field(
         default_factory=dict, description="Local data: TASK:SPLIT=PATH,…"
     )
 
@@ -160,7 +144,7 @@ def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float])
     for rate in rates:
         yield f"rate-{rate:g}"
         try:
-            scores[rate] = _result(_run(settings, task, arm, f"rate-{rate:g}", rate, 0, validation_share=0.1))
+            scores[rate] = result_of(_run(settings, task, arm, f"rate-{rate:g}", rate, 0, validation_share=0.1))
         except _BROKEN as error:  # a rate may be too large; the others may do
             problem = str(error)
     if not scores:
@@ -171,7 +155,7 @@ def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float])
     for seed in range(1, settings.seeds + 1):
         yield f"seed-{seed}"
         try:
-            results.append(_result(_run(settings, task, arm, f"seed-{seed}", best, seed)))
+            results.append(result_of(_run(settings, task, arm, f"seed-{seed}", best, seed)))
         except _BROKEN as error:  # the arms after it are run all the same; a mean without it would flatter
             problem = f"seed-{seed}: {error}"
     chosen = {rate: _main(score) for rate, score in scores.items()}
@@ -193,19 +177,17 @@ def _run(
     settings: CompareSettings, task: str, arm: str, name: str, rate: float, seed: int, **more: Any
 ) -> TaskSettings:
     """The settings of one run."""
-    kind = next(kind for kind in KINDS.values() if load_task(task).kind in kind.kinds)
     files = settings.files.get(task, {})
     return make_settings(
-        kind,
+        settings_for(load_task(task).kind),
         model_name_or_path=settings.model_name_or_path,
         task_name=task,
-        # A YAML file's own name: behind its whole path the runs would lie beside it, or nowhere.
-        output_dir=settings.output_dir / Path(task).name.replace(":", "-") / arm.replace(",", "+") / name,
+        output_dir=settings.output_dir / folder_name(task) / arm.replace(",", "+") / name,
         train=arm,
         train_redundant=True,  # the key's arm is there to show that it does nothing
         seed=seed,
         learning_rate=rate,
-        eval_steps=_AT_THE_END,
+        eval_steps=AT_THE_END,
         max_train_samples=settings.max_train_samples,
         max_eval_samples=settings.max_eval_samples,
         num_train_epochs=settings.num_train_epochs,
@@ -215,18 +197,6 @@ def _run(
         validation_file=None if more else files.get("validation"),
         **more,
     )
-
-
-def _result(settings: TaskSettings) -> dict[str, Any]:
-    """The results of a run: read, if it is there; else run, or gone on with, in a process of its own.
-
-    So each run's peak of memory is its own.
-    """
-    check_folder(settings.output_dir, settings.plain(), resume=True, overwrite=False)
-    path = settings.output_dir / "results.json"
-    if not path.exists():
-        run_apart(settings.model_copy(update={"resume": True}))
-    return json.loads(path.read_text("utf-8"))
 
 
 def _main(result: Mapping[str, Any]) -> float:

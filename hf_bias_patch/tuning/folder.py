@@ -27,7 +27,7 @@ from typing import Any
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.version import __version__
 
-__all__ = ["RunFolder", "check_folder", "environment", "open_folder"]
+__all__ = ["RunFolder", "check_folder", "environment", "folder_name", "open_folder"]
 
 _SETTINGS = "settings.json"
 
@@ -125,6 +125,14 @@ def open_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwr
     except OSError as error:
         raise TargetError(f"{path} cannot be made or written to: {error}", remedy="Name another folder") from None
     return folder
+
+
+def folder_name(task: str) -> str:
+    """What the folder of a task's runs is called.
+
+    Of a YAML file by its own name: behind its whole path the runs would lie beside it, or nowhere.
+    """
+    return Path(task).name.replace(":", "-")
 
 
 def environment(device: str, processes: int, mixed_precision: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.measures import Kind
 from hf_bias_patch.tuning.settings import Positive, Settings
 
-__all__ = ["KINDS", "GenerationSettings", "GlueSettings", "LanguageSettings", "TaskSettings"]
+__all__ = ["KINDS", "GenerationSettings", "GlueSettings", "LanguageSettings", "TaskSettings", "settings_for"]
 
 
 class TaskSettings(Settings):
@@ -92,3 +92,8 @@ KINDS: dict[str, type[TaskSettings]] = {
     "lm": LanguageSettings,
     "generation": GenerationSettings,
 }
+
+
+def settings_for(kind: Kind) -> type[TaskSettings]:
+    """The settings that runs on tasks of a kind have."""
+    return next(settings for settings in KINDS.values() if kind in settings.kinds)

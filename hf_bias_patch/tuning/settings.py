@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,10 @@ from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
 from hf_bias_patch.tuning.select import ADAPTERS, projections_of
 
-__all__ = ["Settings", "make_settings", "read_settings"]
+__all__ = ["AT_THE_END", "Settings", "as_files", "make_settings", "read_settings"]
+
+AT_THE_END = 10**9
+"""As `eval_steps`: evaluated once, after the last step. A best state chosen on the reported data would flatter."""
 
 Positive = Annotated[int, Field(gt=0)]
 _Projections = Annotated[tuple[Projection, ...], BeforeValidator(as_names)]
@@ -27,6 +31,24 @@ def _train_words(value: Any) -> str:
     except RecipeError as error:
         raise ValueError(str(error).removeprefix("train: ")) from None
     return ",".join(projections) or words.strip()
+
+
+def as_files(value: Any) -> Any:
+    """`sst2:train=PATH,…` as {`sst2`: {`train`: PATH}}.
+
+    Raises:
+        ValueError: an item is no TASK:SPLIT=PATH.
+    """
+    if isinstance(value, Mapping):
+        return value
+    found: dict[str, dict[str, str]] = {}
+    for item in as_names(value):
+        name, _, path = item.partition("=")
+        task, colon, split = name.rpartition(":")
+        if not (path and colon):
+            raise ValueError(f"{item!r} is no TASK:SPLIT=PATH")
+        found.setdefault(task, {})[split] = path
+    return found
 
 
 class Settings(BaseModel):

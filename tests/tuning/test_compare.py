@@ -40,7 +40,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[TaskSettings]:
         plain = {"trained_without_head": 256, "seconds": 2.0, "peak_bytes": 10, "trained_bytes": 5}
         return {"metrics": {"accuracy": score}, "main_metric": "accuracy", **plain}
 
-    monkeypatch.setattr(module, "_result", result)
+    monkeypatch.setattr(module, "result_of", result)
     return noted
 
 
@@ -69,7 +69,7 @@ def test_rates_that_score_the_same_are_told_apart_by_loss(tmp_path: Path, monkey
         plain = {"trained_without_head": 0, "seconds": 2.0, "peak_bytes": 10, "trained_bytes": 5}
         return {"metrics": metrics, "main_metric": "accuracy", **plain}
 
-    monkeypatch.setattr(module, "_result", result)
+    monkeypatch.setattr(module, "result_of", result)
     asked = settings(tmp_path, arms="none", learning_rates="1e-4,1e-3,1e-2,1e-1")
     assert [event.rate for event in compare(asked) if isinstance(event, Done)] == [1e-3]
 
@@ -121,7 +121,7 @@ def test_a_reported_run_that_breaks_ends_its_arm_alone(tmp_path: Path, monkeypat
         plain = {"trained_without_head": 256, "seconds": 2.0, "peak_bytes": 10, "trained_bytes": 5}
         return {"metrics": {"accuracy": 60.0}, "main_metric": "accuracy", **plain}
 
-    monkeypatch.setattr(module, "_result", result)
+    monkeypatch.setattr(module, "result_of", result)
     done = [event for event in compare(settings(tmp_path, arms="key,value,none")) if isinstance(event, Done)]
     assert [(arm.arm, len(arm.results)) for arm in done] == [("key", 0), ("value", 0), ("none", 2)]
     assert "no key bias" in done[0].problem and done[1].problem.startswith("seed-2: The loss is nan")
