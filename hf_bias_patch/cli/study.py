@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,23 @@ def study(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a study that is there.")] = False,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
     device: Annotated[str | None, typer.Option(help="Of torch.", show_default="a GPU if there is one")] = None,
+    tasks: Annotated[
+        str,
+        typer.Option(help="Also score on these tasks without each bias: sst2,wikitext-2,FILE.yaml.", metavar="NAMES"),
+    ] = "",
+    files: Annotated[str, typer.Option(help="Local data: TASK:SPLIT=PATH,…", metavar="FILES")] = "",
+    fine_tune: Annotated[bool, typer.Option("--fine-tune", help="Also train on each task without each bias.")] = False,
+    from_scratch: Annotated[
+        bool,
+        typer.Option("--from-scratch", help="Of MODEL take the config alone: train on each task without each bias."),
+    ] = False,
+    seeds: Annotated[int, typer.Option(help="Training runs of each kind.", min=1)] = 3,
+    max_train_samples: Annotated[int | None, typer.Option(help="Train on so many samples.", min=1)] = None,
+    max_eval_samples: Annotated[int | None, typer.Option(help="Score on the first so many samples.", min=1)] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training data.", show_default="3")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak rate of AdamW.", show_default="5e-5; from scratch 1e-3")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of random values, and of what is masked.", min=0)] = 0,
     batch_tokens: Annotated[int, typer.Option(help="Tokens in a batch.", min=16)] = 1024,
 ) -> None:
@@ -49,7 +66,8 @@ def study(
     from hf_bias_patch.cli.console import CountBar, stdout, strong
     from hf_bias_patch.scoring.extra import need
     from hf_bias_patch.study.results import write_results
-    from hf_bias_patch.study.run import study as measure
+    from hf_bias_patch.study.run import study as study_checkpoint
+    from hf_bias_patch.study.scratch import study_from_scratch
     from hf_bias_patch.study.settings import DTYPES, Settings
     from hf_bias_patch.study.summary import summary
 
@@ -68,14 +86,29 @@ def study(
         train_steps=train_steps,
         loss_bound=loss_bound,
         budget=None if budget is None else _seconds(budget),
+        tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+        files=_files(files),
+        fine_tune=fine_tune,
+        from_scratch=from_scratch,
+        seeds=seeds,
+        task_options=_given(
+            max_train_samples=max_train_samples,
+            max_eval_samples=max_eval_samples,
+            num_train_epochs=epochs,
+            learning_rate=learning_rate,
+        ),
     )
+    measure = study_from_scratch if from_scratch else study_checkpoint
     with CountBar() as bar:
         found = measure(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
     if found is None:  # another process leads
         return
     written = write_results(found, out)
     written += _figures(found, out)
-    stdout().print(_table(found))
+    if found.rows:
+        stdout().print(_table(found))
+    if found.scores:
+        stdout().print(_scores(found))
     for line in summary(found):
         stdout().print(line, markup=False)
     stdout().print(f"Written: {strong(out)} ({', '.join(written)})")
@@ -97,6 +130,38 @@ def _seconds(text: str) -> float:
     if match is None:
         raise ArgumentError(f"--budget {text} is no time", remedy="Write 90s, 10m or 2h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _files(text: str) -> dict[str, dict[str, str]]:
+    from hf_bias_patch.tuning.settings import as_files
+
+    try:
+        return as_files(text)
+    except ValueError as error:
+        raise ArgumentError(f"--files: {error}", remedy="Write --files sst2:train=PATH,sst2:validation=PATH") from None
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _scores(found: Study) -> Table:
+    """Each task's main metric without each bias."""
+    from hf_bias_patch.cli.console import table
+    from hf_bias_patch.study.score_summary import as_number, main_contrasts
+
+    numbers = ("score", "difference", "p")
+    made = table("task", "how", "metric", "seeds", "without", *numbers, numbers=numbers)
+    made.title = "Scores without a bias: mean ± standard deviation; differences are paired by seed"
+    for row in main_contrasts(found.scores):
+        if row.against != "nothing":
+            continue
+        score = as_number(row, row.mean) + ("" if row.sd is None else f" ± {as_number(row, row.sd)}")
+        difference = as_number(row, row.difference, signed=True)
+        difference += "" if row.difference_sd is None else f" ± {as_number(row, row.difference_sd)}"
+        cells = (score, "" if row.removed == "nothing" else difference, "" if row.p is None else f"{row.p:.2g}")
+        made.add_row(row.task, row.how, row.metric, str(row.seeds or ""), row.removed, *cells)
+    return made
 
 
 def _table(found: Study) -> Table:

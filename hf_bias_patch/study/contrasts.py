@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.study.arms import STUDIED
 
 if TYPE_CHECKING:
@@ -107,6 +108,4 @@ def _p(first: Sequence[float], second: Sequence[float]) -> float | None:
     largest = max(map(abs, (*first, *second)))
     if len(differences) < 2 or max(differences) - min(differences) <= _ROUNDING * largest:
         return None
-    from scipy.stats import ttest_rel
-
-    return float(ttest_rel(first, second).pvalue)
+    return float(need("scipy.stats").ttest_rel(first, second).pvalue)

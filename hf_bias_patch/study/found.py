@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hf_bias_patch.scoring.measures import greater_is_better
+from hf_bias_patch.study.contrasts import contrasts
 from hf_bias_patch.study.settings import Settings
 
-__all__ = ["Drift", "Fold", "Lesson", "Row", "Score", "Step", "Study"]
+__all__ = ["Drift", "Fold", "Lesson", "Row", "Score", "Step", "Study", "scores_of"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,14 @@ class Score:
     value: float
 
 
+def scores_of(
+    task: str, how: str, removed: str, seed: int | None, metrics: Mapping[str, float], main: str
+) -> Iterator[Score]:
+    """All metrics of one measurement, the main one first: that of a task in a study is the first it has."""
+    for metric in dict.fromkeys((main, *metrics)):
+        yield Score(task, metric, greater_is_better(metric), how, removed, seed, metrics[metric])
+
+
 @dataclass(frozen=True)
 class Study:
     """What was found.
@@ -202,5 +212,6 @@ class Study:
             "lessons": [asdict(row) for row in self.lessons],
             "drift": [asdict(row) for row in self.drifts],
             "scores": [asdict(row) for row in self.scores],
+            "contrasts": [asdict(row) for row in contrasts(self.scores)],
         }
         return {name: table for name, table in tables.items() if table}

@@ -11,8 +11,12 @@ __all__ = ["DTYPES", "Settings"]
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 
-_WHICH = ("heads", "loss_bound", "budget", "tasks", "files", "fine_tune", "from_scratch", "seeds")
-"""What says which measurements there are, and changes none that there is already."""
+_WHICH = ("heads", "loss_bound", "budget", "tasks", "files", "fine_tune", "seeds", "task_options")
+"""What says which measurements there are, and changes none that there is already.
+
+Files and options do change scores, of their own tasks only: each score is kept with what it depends on, and so is each
+training run, which refuses to go on with others. So a task can be added later with its files.
+"""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.learned import learned
+from hf_bias_patch.study.score_summary import score_summary
 
 __all__ = ["NOISE", "summary"]
 
@@ -17,8 +18,15 @@ ALIKE = 1.25
 
 
 def summary(found: Study) -> list[str]:
-    """Sentences: what the key bias does, which of the query and value bias does more, what can go, what trains."""
-    return [*_keys(found), *_order(found), *_removal(found), *learned(found), *_limits(found)]
+    """Sentences: what the key bias does, which of query and value does more, what can go, what trains, and scores."""
+    return [
+        *_keys(found),
+        *_order(found),
+        *_removal(found),
+        *learned(found),
+        *score_summary(found.scores),
+        *_limits(found),
+    ]
 
 
 def _keys(found: Study) -> Iterator[str]:

@@ -1,0 +1,114 @@
+"""Scores on tasks without each bias: of a checkpoint as it is, after training without it, and from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from hf_bias_patch.attention.sites import Projection, Site
+from hf_bias_patch.checkpoint.source import Source
+from hf_bias_patch.errors import ArgumentError, PlanError, RecipeError
+from hf_bias_patch.scoring.data import load_split
+from hf_bias_patch.scoring.forms import form_of_class, require_form
+from hf_bias_patch.scoring.loading import load_config
+from hf_bias_patch.scoring.tasks import load_task
+from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.as_it_is import as_it_is
+from hf_bias_patch.study.course import Course
+from hf_bias_patch.study.found import Score
+from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.trained import run_settings, trained
+
+__all__ = ["biased", "check_tasks", "downstream", "measurements"]
+
+
+def downstream(settings: Settings, out: Path, projections: Sequence[Projection], course: Course) -> Iterator[Score]:
+    """Scores of a checkpoint without each bias: as it is, and with `fine_tune` also trained without it.
+
+    Args:
+        settings: of the study.
+        out: its folder; what is there is read.
+        projections: those that have a bias.
+        course: how it goes on.
+
+    Raises:
+        As `as_it_is` and `trained`.
+    """
+    yield from as_it_is(settings, out, projections, course)
+    if settings.fine_tune:
+        yield from trained(settings, out, "fine-tuned", projections, lambda _: settings.model, course)
+
+
+def measurements(settings: Settings, projections: Sequence[Projection]) -> int:
+    """How many there are: of a checkpoint as it is one for all seeds, of training one a seed."""
+    once, each = (0, 1) if settings.from_scratch else (1, 1 if settings.fine_tune else 0)
+    return len(settings.tasks) * (1 + len(projections)) * (once + each * settings.seeds)
+
+
+def biased(sites: Iterable[Site], name: str) -> tuple[Projection, ...]:
+    """The projections that have a bias anywhere.
+
+    Raises:
+        PlanError: none has.
+    """
+    found = tuple(each for each in STUDIED if any(site.slots[each].bias is not None for site in sites))
+    if not found:
+        raise PlanError(
+            f"{name} has no query, key or value biases",
+            why="There is nothing to take away",
+            remedy="`hf-bias-patch inspect` shows what it has; a norm's or an output map's bias is not part of a study",
+        )
+    return found
+
+
+def check_tasks(settings: Settings, source: Source) -> None:
+    """Look at all that is asked of tasks before hours are spent on the first.
+
+    Raises:
+        ArgumentError: the settings contradict each other.
+        TaskError: a task is unknown or malformed, or the model has no head for it and gets none by training.
+        DataError: a task's data cannot be had.
+        RecipeError: a field of `task_options` is unknown or wrong, or a file is not there.
+        CheckpointError: the model has no config that can be used.
+    """
+    _check_combination(settings)
+    trains = settings.fine_tune or settings.from_scratch
+    for name in settings.tasks:
+        task = load_task(name)
+        run = run_settings(settings, Path("out"), "from scratch", name, "nothing", 1, settings.model)
+        if trains and run.validates_on_nothing:
+            raise RecipeError(
+                f"{name} is given data to train on, and none to score on",
+                remedy=f"Add {name}:validation=PATH to the files",
+            )
+        if trains and task.kind not in ("classification", "regression"):  # a classifier's head comes by training
+            require_form(task.kind, form_of_class((load_config(source).architectures or [""])[0]), source.name)
+        for split in ("train", "validation") if trains else ("validation",):
+            load_split(task, split, settings.files.get(name), limit=1)
+
+
+def _check_combination(settings: Settings) -> None:
+    if settings.fine_tune and settings.from_scratch:
+        raise ArgumentError(
+            "A study fine-tunes, or trains from scratch",
+            why="From scratch there are no trained weights",
+            remedy="Make two studies, with one of --fine-tune and --from-scratch each, in folders of their own",
+        )
+    wanted = "--fine-tune" if settings.fine_tune else "--from-scratch" if settings.from_scratch else ""
+    if wanted and not settings.tasks:
+        raise ArgumentError(
+            f"{wanted} is asked for, and no task",
+            why="Models are trained and scored on tasks",
+            remedy="Add --tasks, such as --tasks sst2,wikitext-2",
+        )
+    if settings.task_options and not settings.tasks:
+        raise ArgumentError(
+            f"{next(iter(settings.task_options))} is given, and no task", remedy="Add --tasks, or leave it out"
+        )
+    if unused := sorted(set(settings.files) - set(settings.tasks)):
+        raise ArgumentError(
+            f"--files names {unused[0]}, which is no task of this study",
+            remedy=f"The tasks are: {', '.join(settings.tasks) or 'none; add --tasks'}",
+        )
+    if len({load_task(name).name for name in settings.tasks}) < len(settings.tasks):
+        raise ArgumentError("--tasks names a task twice", remedy="Name each once")

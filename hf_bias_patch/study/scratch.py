@@ -1,0 +1,95 @@
+"""Training from random weights without each bias, on any config: a study of its own, for a fresh model's biases are
+zero, and nothing can be learned from changing them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.attention.inspect import inspect
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import SourceError, TaskError
+from hf_bias_patch.evidence.models import load_tokenizer, quiet
+from hf_bias_patch.scoring.extra import need
+from hf_bias_patch.scoring.forms import AUTO_CLASSES, form_of_class
+from hf_bias_patch.scoring.loading import load_config
+from hf_bias_patch.study.course import Course
+from hf_bias_patch.study.downstream import biased, check_tasks, measurements
+from hf_bias_patch.study.found import Study
+from hf_bias_patch.study.run import Step
+from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.trained import trained
+from hf_bias_patch.tuning.folder import environment, open_folder
+
+__all__ = ["study_from_scratch"]
+
+
+def study_from_scratch(
+    settings: Settings, out: Path, *, resume: bool = False, overwrite: bool = False, step: Step = lambda *_: None
+) -> Study:
+    """Train models of a config from random weights: with all biases, and with each of query, key, value removed.
+
+    Args:
+        settings: what is asked for; of the model only its config and tokenizer are taken.
+        out: the folder. A seed's random weights lie in `from-scratch/seed-1/model`: every run of it starts there.
+        resume: go on with a study of the same settings.
+        overwrite: begin anew where there is one.
+        step: called with runs done, runs known of, and what is running.
+
+    Raises:
+        SourceError: the model leads nowhere, or has no tokenizer.
+        ArgumentError, TaskError, DataError, RecipeError: as `downstream.check_tasks`.
+        FamilyError: no family knows the model type.
+        PlanError: its config has no query, key or value biases.
+        TargetError: `out` holds something else, or a study of other settings.
+    """
+    need("torch")
+    started = time.monotonic()
+    source = resolve(settings.model)
+    check_tasks(settings, source)
+    tokenizer = load_tokenizer(source)
+    if tokenizer is None:
+        raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
+    config = load_config(source)
+    folder = open_folder(out, settings.identity(), resume=resume, overwrite=overwrite)
+    folder.write("environment.json", environment(settings.device, 1, "float32"))
+
+    def start(seed: int) -> str:
+        place = out.absolute() / "from-scratch" / f"seed-{seed}" / "model"
+        if not place.exists():
+            _make(config, tokenizer, seed, place)
+        return str(place)
+
+    projections = biased(inspect(start(1)).sites, source.name)
+    ends = None if settings.budget is None else started + settings.budget
+    course = Course(measurements(settings, projections), ends, step)
+    scores = tuple(trained(settings, out, "from scratch", projections, start, course))
+    left_out, notes = tuple(course.left_out), tuple(course.notes)
+    return Study(settings, config.model_type, source.revision, {}, (), left_out, 0, 0, 0, notes, scores=scores)
+
+
+def _make(config: Any, tokenizer: Any, seed: int, place: Path) -> None:
+    """Save a model with random weights of a seed; whole or not at all.
+
+    A language model has its head, so that it can be trained on any task; any other is made without one, as a
+    classifier's comes when it is trained, with as many labels as its task has.
+    """
+    import torch
+    import transformers
+
+    form = form_of_class((config.architectures or [""])[0])
+    name = "AutoModel" if form is None or form == "classifier" else AUTO_CLASSES[form]
+    new = place.with_name("model.new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = getattr(transformers, name).from_config(config, dtype=torch.float32)
+    except ValueError as error:  # transformers' own, of a config that this class cannot have
+        raise TaskError(f"No {name} can be made of the config: {error}") from error
+    model.save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    os.replace(new, place)
