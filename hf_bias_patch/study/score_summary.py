@@ -25,9 +25,11 @@ def main_contrasts(scores: Sequence[Score]) -> list[Contrast]:
 
 
 def as_number(row: Contrast, value: float, *, signed: bool = False) -> str:
-    """A value of a contrast's metric: two decimals of what is out of 100, else four figures."""
+    """A value of a contrast's metric: two decimals of what is out of 100, one figure where they are none; else four."""
     sign = "+" if signed else ""
-    return f"{value:{sign}.2f}" if row.greater_is_better else f"{value:{sign}.4g}"
+    if not row.greater_is_better:
+        return f"{value:{sign}.4g}"
+    return f"{value:{sign}.2f}" if abs(value) >= 0.01 or not value else f"{value:{sign}.1g}"
 
 
 def score_summary(scores: Sequence[Score]) -> Iterator[str]:
@@ -41,8 +43,9 @@ def score_summary(scores: Sequence[Score]) -> Iterator[str]:
             continue
         score = _with_sd(whole, whole.mean, whole.sd)
         of = f", {whole.seeds} seed{'s'[: whole.seeds != 1]}" if whole.seeds else ""
-        parts = "; ".join(f"without its {row.removed} bias {_change(row)}" for row in removed)
-        yield f"On {task}, {how} ({whole.metric} {score} with every bias{of}), the model is {parts}.{_untested(whole)}"
+        first, *others = (f"without its {row.removed} bias {{}}{_change(row)}" for row in removed)
+        parts = "; ".join((first.format("is "), *(part.format("") for part in others)))
+        yield f"On {task}, {how} ({whole.metric} {score} with every bias{of}), the model {parts}.{_untested(whole)}"
         if between := mine.get(("value", "query")):
             yield from _order(between)
 
@@ -56,22 +59,21 @@ def _change(row: Contrast) -> str:
 
 
 def _order(row: Contrast) -> Iterator[str]:
-    """Whether the value bias matters more than the query bias: where a test says so, and not else."""
+    """Whether the value bias is missed more than the query bias: where a test says so, and not else."""
     if row.p is None:
         return
     size = f"{_with_sd(row, abs(row.difference), row.difference_sd)}{_p(row)}"
     if row.p >= SIGNIFICANT:
         yield (
-            f"Whether the value or the query bias matters more on {row.task}, {row.how}, these seeds do not tell: "
-            f"without the one and without the other it differs by {size}."
+            f"Whether the model misses its value or its query bias more on {row.task}, {row.how}, these seeds do not "
+            f"tell: without the one and without the other it differs by {size}."
         )
         return
     worse = (row.difference < 0) == row.greater_is_better
+    word, agrees = ("worse", "as the paper says") if worse else ("better", "against what the paper says")
     yield (
-        f"The value bias matters {'more' if worse else 'less'} than the query bias on {row.task}, {row.how}, "
-        f"{'as the paper says' if worse else 'against what the paper says'}: without it the model is "
-        f"{'worse' if worse else 'better'} by {size} than "
-        "without the query bias."
+        f"Without its value bias the model is {word} on {row.task}, {row.how}, than without its query bias, by {size}: "
+        f"{agrees}."
     )
 
 

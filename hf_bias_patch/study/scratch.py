@@ -90,6 +90,7 @@ def _make(config: Any, tokenizer: Any, seed: int, place: Path) -> None:
             model = getattr(transformers, name).from_config(config, dtype=torch.float32)
     except ValueError as error:  # transformers' own, of a config that this class cannot have
         raise TaskError(f"No {name} can be made of the config: {error}") from error
-    model.save_pretrained(new)
-    tokenizer.save_pretrained(new)
+    with quiet():
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
     os.replace(new, place)
