@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.sites import Projection
@@ -17,10 +17,10 @@ from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.run import Options, Scores, evaluate, prepare
 from hf_bias_patch.scoring.tasks import Task, dump_task, load_task
 from hf_bias_patch.study.arms import STUDIED, Arm, Target
-from hf_bias_patch.study.course import Course
-from hf_bias_patch.study.found import Score, scores_of
-from hf_bias_patch.study.lines import Lines
+from hf_bias_patch.study.found import scores_of
+from hf_bias_patch.study.kept import Measured
 from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.stage import Item, Stage, Tell
 from hf_bias_patch.study.swap import Biases
 
 if TYPE_CHECKING:
@@ -31,70 +31,44 @@ __all__ = ["as_it_is"]
 HOW = "as it is"
 
 
-def as_it_is(settings: Settings, out: Path, projections: Sequence[Projection], course: Course) -> Iterator[Score]:
+def as_it_is(settings: Settings, projections: Sequence[Projection]) -> list[Stage]:
     """Score a checkpoint on each task with nothing removed, and with each projection's biases set to zero.
 
-    What was scored is kept in `scores.jsonl`, with a hash of what it depends on, and read from there.
+    A task that the checkpoint has no head for gives a note in place of scores: a new head's would be random.
 
     Args:
         settings: of the study; of `task_options` only `max_eval_samples` is asked.
-        out: the study's folder.
         projections: those that have a bias.
-        course: gets a note of each task that the checkpoint has no head for: a new one's scores would be random.
-
-    Raises:
-        DataError: a task's data cannot be had.
-        SourceError, CheckpointError: of the checkpoint.
     """
-    lines = Lines(out / "scores.jsonl")
-    kept = {(line["asked"], line["removed"]): line for line in lines.read()}
     checkpoint = _Checkpoint(settings)
-    for name in settings.tasks:
-        task, asked = load_task(name), _asked(settings, name)
-        arms = ("nothing", *projections)
-        todo = [removed for removed in arms if (asked, removed) not in kept]
-        course.done += len(arms) - len(todo)
-        for line in _measured(checkpoint, name, task, _begun(course, task, todo), course):
-            line["asked"] = asked
-            kept[asked, line["removed"]] = line
-            lines.add(line)
-        for removed in arms:
-            if (found := kept.get((asked, removed))) is None:
-                continue
-            for note in found["notes"]:
-                course.note(f"{task.name}: {note}")
-            yield from scores_of(task.name, HOW, removed, None, found["metrics"], found["main"])
+    return [_stage(checkpoint, settings, name, ("nothing", *projections)) for name in settings.tasks]
 
 
-def _begun(course: Course, task: Task, todo: Iterable[str]) -> Iterator[str]:
-    """Each as it is its turn, if there is time for it."""
-    for removed in todo:
-        if course.begins(f"{task.name} {HOW}, without {removed}"):
-            yield removed
-        course.done += 1
+def _stage(checkpoint: _Checkpoint, settings: Settings, name: str, arms: Sequence[str]) -> Stage:
+    task, asked = load_task(name), _asked(settings, name)
+    items = [Item(f"{task.name} {HOW}, without {removed}", removed, asked) for removed in arms]
+    measure = partial(_measured, checkpoint, name, task)
+    return Stage(f"{task.name} {HOW}", "scores", len(items), lambda _: items, measure, at_once=len(items))
 
 
 def _asked(settings: Settings, name: str) -> str:
-    """A hash of what a score depends on beside the settings that are the same in all of a study's folder."""
+    """Of what a score depends on beside the settings that all studies in a folder share."""
     files, limit = settings.files.get(name, {}), settings.task_options.get("max_eval_samples")
     value = [dump_task(load_task(name)), files.get("validation"), limit]
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _measured(
-    checkpoint: _Checkpoint, name: str, task: Task, arms: Iterable[str], course: Course
-) -> Iterator[dict[str, Any]]:
+def _measured(checkpoint: _Checkpoint, name: str, task: Task, arms: Sequence[str], tell: Tell) -> list[Measured]:
+    made: list[Measured] = []
     try:
         for removed, scores in checkpoint.scored(name, task, arms):
-            yield {
-                "task": task.name,
-                "removed": removed,
-                "main": scores.main_metric,
-                "metrics": scores.metrics,
-                "notes": scores.notes,
-            }
+            records = list(scores_of(task.name, HOW, removed, None, scores.metrics, scores.main_metric))
+            made.append(Measured(records, [f"{task.name}: {note}" for note in scores.notes]))
+            tell(len(made) / len(arms))
     except TaskError as error:
-        course.note(f"{task.name} was not scored on the checkpoint as it is: {error}{_instead(task)}")
+        note = f"{task.name} was not scored on the checkpoint as it is: {error}{_instead(task)}"
+        made += [Measured([], [note])] * (len(arms) - len(made))
+    return made
 
 
 def _instead(task: Task) -> str:
@@ -115,14 +89,11 @@ class _Checkpoint:
         Raises:
             TaskError: the checkpoint has no head for the task.
         """
-        encoded = None
+        model, tokenizer = self._for(task.kind)
+        limit = self._settings.task_options.get("max_eval_samples")
+        rows = load_split(task, "validation", self._settings.files.get(name), limit)
+        encoded, biases = prepare(model, tokenizer, task, rows, Options()), Biases(model)
         for removed in arms:
-            if encoded is None:  # only now: there may be none
-                model, tokenizer = self._for(task.kind)
-                limit = self._settings.task_options.get("max_eval_samples")
-                rows = load_split(task, "validation", self._settings.files.get(name), limit)
-                encoded = prepare(model, tokenizer, task, rows, Options())
-                biases = Biases(model)
             with nullcontext() if removed == "nothing" else biases.swapped(_without(biases, removed), 0):
                 yield removed, evaluate(model, tokenizer, task, rows, encoded=encoded)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hf_bias_patch.attention.sites import Projection, Site
@@ -14,35 +14,25 @@ from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.study.arms import STUDIED
 from hf_bias_patch.study.as_it_is import as_it_is
-from hf_bias_patch.study.course import Course
-from hf_bias_patch.study.found import Score
 from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.stage import Stage
 from hf_bias_patch.study.trained import run_settings, trained
 
-__all__ = ["biased", "check_tasks", "downstream", "measurements"]
+__all__ = ["biased", "check_tasks", "downstream"]
 
 
-def downstream(settings: Settings, out: Path, projections: Sequence[Projection], course: Course) -> Iterator[Score]:
+def downstream(settings: Settings, out: Path, projections: Sequence[Projection]) -> list[Stage]:
     """Scores of a checkpoint without each bias: as it is, and with `fine_tune` also trained without it.
 
     Args:
         settings: of the study.
-        out: its folder; what is there is read.
+        out: its folder.
         projections: those that have a bias.
-        course: how it goes on.
-
-    Raises:
-        As `as_it_is` and `trained`.
     """
-    yield from as_it_is(settings, out, projections, course)
+    found = as_it_is(settings, projections)
     if settings.fine_tune:
-        yield from trained(settings, out, "fine-tuned", projections, lambda _: settings.model, course)
-
-
-def measurements(settings: Settings, projections: Sequence[Projection]) -> int:
-    """How many there are: of a checkpoint as it is one for all seeds, of training one a seed."""
-    once, each = (0, 1) if settings.from_scratch else (1, 1 if settings.fine_tune else 0)
-    return len(settings.tasks) * (1 + len(projections)) * (once + each * settings.seeds)
+        found += trained(settings, out, "fine-tuned", projections, lambda _: settings.model)
+    return found
 
 
 def biased(sites: Iterable[Site], name: str) -> tuple[Projection, ...]:

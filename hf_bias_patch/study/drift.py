@@ -18,7 +18,7 @@ from hf_bias_patch.study.found import Drift
 from hf_bias_patch.study.groups import Group, groups_of, norm
 from hf_bias_patch.study.inputs import Inputs
 from hf_bias_patch.study.learning import train
-from hf_bias_patch.study.perturb import Tell
+from hf_bias_patch.study.stage import Tell
 from hf_bias_patch.study.swap import Biases
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hf_bias_patch.study.found import Drift, Fold, Lesson, Row, Score, Step
 
-__all__ = ["KINDS", "Kept"]
+__all__ = ["KINDS", "Kept", "Measured"]
 
 KINDS: Mapping[str, Any] = {
     "rows": Row,
@@ -23,8 +23,15 @@ KINDS: Mapping[str, Any] = {
 """Records by the field of `Study` that they are in."""
 
 
+class Measured(NamedTuple):
+    """What came of a measurement: records, none where it broke; and what a reader should know."""
+
+    records: Sequence[Any]
+    notes: Sequence[str] = ()
+
+
 class Kept:
-    """Measurements by name, each with its records.
+    """Measurements by their keys.
 
     Args:
         path: the file. A last line that was cut is taken away.
@@ -34,35 +41,30 @@ class Kept:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self._path, self._writes = path, writes
         self.floor: dict[str, float] | None = None
-        self._found: dict[str, tuple[str, list[Any]]] = {}
+        self._found: dict[str, Measured] = {}
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("}\n")]
         for line in map(json.loads, whole):
             if line["kind"] == "floor":
                 self.floor = line["figures"]
             else:
-                self._found[line["name"]] = line["kind"], [KINDS[line["kind"]](**record) for record in line["records"]]
+                records = [KINDS[line["kind"]](**record) for record in line["records"]]
+                self._found[line["key"]] = Measured(records, line["notes"])
         if len(whole) < len(lines) and writes:
             path.write_text("".join(whole), "utf-8")
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._found
+    def __contains__(self, key: str) -> bool:
+        return key in self._found
 
-    def __len__(self) -> int:
-        return len(self._found)
+    def of(self, key: str) -> Measured:
+        """What came of a measurement."""
+        return self._found[key]
 
-    def of(self, name: str) -> list[Any]:
-        """The records of a measurement."""
-        return self._found[name][1]
-
-    def all(self, kind: str) -> tuple[Any, ...]:
-        """All records of a kind, in the order in which they were measured."""
-        return tuple(record for which, records in self._found.values() if which == kind for record in records)
-
-    def add(self, name: str, kind: str, records: Sequence[Any]) -> None:
+    def add(self, key: str, kind: str, measured: Measured) -> None:
         """Keep a measurement."""
-        self._found[name] = kind, list(records)
-        self._append({"name": name, "kind": kind, "records": [asdict(record) for record in records]})
+        self._found[key] = measured
+        records = [asdict(record) for record in measured.records]
+        self._append({"key": key, "kind": kind, "records": records, "notes": list(measured.notes)})
 
     def add_floor(self, figures: dict[str, float]) -> None:
         """Keep the noise floor."""

@@ -10,7 +10,7 @@ from hf_bias_patch.study.effects import Effect, run
 from hf_bias_patch.study.found import Lesson
 from hf_bias_patch.study.inputs import Batch, Inputs
 from hf_bias_patch.study.learning import parts, train
-from hf_bias_patch.study.perturb import Tell
+from hf_bias_patch.study.stage import Tell
 from hf_bias_patch.tuning.select import select
 
 if TYPE_CHECKING:

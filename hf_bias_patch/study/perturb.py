@@ -12,15 +12,13 @@ from hf_bias_patch.study.effects import Effect, Outputs, run
 from hf_bias_patch.study.head import Head
 from hf_bias_patch.study.inputs import Batch, Inputs
 from hf_bias_patch.study.layers import Layers
+from hf_bias_patch.study.stage import Tell
 from hf_bias_patch.study.swap import Biases
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Bench", "Tell"]
-
-Tell = Callable[[float], None]
-"""Is told how much of a measurement is done, from 0 to 1."""
+__all__ = ["Bench"]
 
 
 @dataclass

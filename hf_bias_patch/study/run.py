@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.source import Source, resolve
-from hf_bias_patch.errors import PlanError, SourceError
+from hf_bias_patch.errors import SourceError
 from hf_bias_patch.evidence.models import load_model, load_tokenizer
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import form_of_class
+from hf_bias_patch.study.downstream import biased, check_tasks, downstream
 from hf_bias_patch.study.found import Study
-from hf_bias_patch.study.groups import groups_of
 from hf_bias_patch.study.inputs import make_inputs
-from hf_bias_patch.study.kept import KINDS, Kept
+from hf_bias_patch.study.kept import Kept
 from hf_bias_patch.study.perturb import Bench
 from hf_bias_patch.study.settings import DTYPES, Settings
-from hf_bias_patch.study.stages import Stage, stages
+from hf_bias_patch.study.stage import Course, Progress
+from hf_bias_patch.study.stages import stages
 from hf_bias_patch.study.team import Team
 from hf_bias_patch.study.texts import embedded_texts
 from hf_bias_patch.tuning.folder import check_folder, environment, open_folder
 
-__all__ = ["Progress", "study"]
-
-Progress = Callable[[float, int, str], None]
-"""Is told how many measurements are done (a part of one, too), how many there are, and what is running."""
+__all__ = ["open_kept", "study"]
 
 
 def study(
@@ -55,24 +53,19 @@ def study(
         TargetError: `out` holds something else, or a study of other settings.
     """
     need("torch")
-    started = time.monotonic()
-    identity = settings.identity()
-    check_folder(out, identity, resume=resume, overwrite=overwrite)  # before minutes of loading
+    ends = None if settings.budget is None else time.monotonic() + settings.budget
+    check_folder(out, settings.identity(), resume=resume, overwrite=overwrite)  # before minutes of loading
     source, team = resolve(settings.model), Team(settings.device)
-    if not team.leads:
-        progress = lambda *_: None  # noqa: E731
+    progress = progress if team.leads else _silent
     progress(0, 0, f"loading {settings.model}")
+    check_tasks(settings, source)
     bench = _bench(source, settings, team)
-    if team.leads:
-        folder = open_folder(out, identity, resume=resume, overwrite=overwrite)
-        folder.write("environment.json", environment(settings.device, team.size, settings.dtype))
-    team.wait()  # for the folder; and then for all to have read it
-    kept = Kept(out / "measured.jsonl", writes=team.leads)
-    team.wait()
+    projections = biased(bench.biases.sites.values(), source.name)
+    kept = open_kept(settings, out, team, resume=resume, overwrite=overwrite)
     if kept.floor is None:
         kept.add_floor(team.agreed(bench.floor() if team.leads else None))
-    deadline = None if settings.budget is None else started + settings.budget
-    left_out = _measure(stages(bench, settings), kept, team, deadline, progress)
+    course = Course(kept, team, ends, progress)
+    found = course.run([*stages(bench, settings), *downstream(settings, out, projections)])
     assert kept.floor is not None
     if not team.leads:
         return None
@@ -81,33 +74,32 @@ def study(
         str(bench.model.config.model_type),
         source.revision,
         kept.floor,
-        left_out=tuple(left_out),
+        left_out=tuple(course.left_out),
         texts=len(bench.inputs.rows),
         tokens=sum(map(len, bench.inputs.rows)),
         truncated=bench.inputs.truncated,
-        notes=tuple(bench.notes),
-        **{kind: kept.all(kind) for kind in KINDS},
+        notes=(*bench.notes, *course.notes),
+        **found,
     )
 
 
-def _measure(found: Sequence[Stage], kept: Kept, team: Team, deadline: float | None, progress: Progress) -> list[str]:
-    """Make and keep all measurements that are not there; the names of those that there was no time for."""
-    left_out: list[str] = []
-    known = sum(stage.size for stage in found)
-    for stage in found:
-        todo = [(name, item) for name, item in stage.items(kept) if name not in kept]
-        at_once = stage.at_once * team.size
-        for start in range(0, len(todo), at_once):
-            if team.agreed(deadline is not None and time.monotonic() > deadline):
-                left_out += [name for name, _ in todo[start:]]
-                break
-            some, done = todo[start : start + at_once], len(kept)
-            mine = [item for _, item in team.mine(some)]
-            made = stage.measure(mine, lambda share: progress(done + share * len(some), known, stage.title))  # noqa: B023
-            for (name, _), records in zip(some, team.all(made), strict=True):
-                kept.add(name, stage.kind, records)
-            progress(len(kept), known, stage.title)
-    return left_out
+def open_kept(settings: Settings, out: Path, team: Team, *, resume: bool, overwrite: bool) -> Kept:
+    """The folder of a study, made or opened, and what is there already. Called by all processes.
+
+    Raises:
+        TargetError: `out` holds something else, or a study of other settings.
+    """
+    if team.leads:
+        folder = open_folder(out, settings.identity(), resume=resume, overwrite=overwrite)
+        folder.write("environment.json", environment(settings.device, team.size, settings.dtype))
+    team.wait()  # for the folder; and then for all to have read it
+    kept = Kept(out / "measured.jsonl", writes=team.leads)
+    team.wait()
+    return kept
+
+
+def _silent(done: float, known: int, label: str) -> None:
+    """Of the processes that share a study one speaks."""
 
 
 def _bench(source: Source, settings: Settings, team: Team) -> Bench:
@@ -121,12 +113,6 @@ def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     inputs = make_inputs(texts, tokenizer, model, form if not loaded.report else None, settings.seed)
     bench = Bench(model, inputs, settings.seed, settings.batch_tokens)
     bench.notes += _without_loss(bench, loaded.report)
-    if not groups_of(bench.biases.sites.values()):
-        raise PlanError(
-            f"{source.name} has no query, key or value biases",
-            why="There is nothing to take away",
-            remedy="`hf-bias-patch inspect` shows what it has; a norm's or an output map's bias is not part of a study",
-        )
     return bench
 
 

@@ -16,20 +16,25 @@ from hf_bias_patch.evidence.models import load_tokenizer, quiet
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, form_of_class
 from hf_bias_patch.scoring.loading import load_config
-from hf_bias_patch.study.course import Course
-from hf_bias_patch.study.downstream import biased, check_tasks, measurements
+from hf_bias_patch.study.downstream import biased, check_tasks
 from hf_bias_patch.study.found import Study
-from hf_bias_patch.study.run import Step
+from hf_bias_patch.study.run import open_kept
 from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.stage import Course, Progress
+from hf_bias_patch.study.team import Team
 from hf_bias_patch.study.trained import trained
-from hf_bias_patch.tuning.folder import environment, open_folder
 
 __all__ = ["study_from_scratch"]
 
 
 def study_from_scratch(
-    settings: Settings, out: Path, *, resume: bool = False, overwrite: bool = False, step: Step = lambda *_: None
-) -> Study:
+    settings: Settings,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Study | None:
     """Train models of a config from random weights: with all biases, and with each of query, key, value removed.
 
     Args:
@@ -37,7 +42,10 @@ def study_from_scratch(
         out: the folder. A seed's random weights lie in `from-scratch/seed-1/model`: every run of it starts there.
         resume: go on with a study of the same settings.
         overwrite: begin anew where there is one.
-        step: called with runs done, runs known of, and what is running.
+        progress: is told how far it is.
+
+    Returns:
+        What was found; None in all processes but the one that leads.
 
     Raises:
         SourceError: the model leads nowhere, or has no tokenizer.
@@ -47,28 +55,26 @@ def study_from_scratch(
         TargetError: `out` holds something else, or a study of other settings.
     """
     need("torch")
-    started = time.monotonic()
-    source = resolve(settings.model)
+    ends = None if settings.budget is None else time.monotonic() + settings.budget
+    source, team = resolve(settings.model), Team(settings.device)
     check_tasks(settings, source)
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
     config = load_config(source)
-    folder = open_folder(out, settings.identity(), resume=resume, overwrite=overwrite)
-    folder.write("environment.json", environment(settings.device, 1, "float32"))
-
-    def start(seed: int) -> str:
-        place = out.absolute() / "from-scratch" / f"seed-{seed}" / "model"
+    kept = open_kept(settings, out, team, resume=resume, overwrite=overwrite)
+    places = {seed: out.absolute() / "from-scratch" / f"seed-{seed}" / "model" for seed in range(1, settings.seeds + 1)}
+    for seed, place in places.items() if team.leads else ():
         if not place.exists():
             _make(config, tokenizer, seed, place)
-        return str(place)
-
-    projections = biased(inspect(start(1)).sites, source.name)
-    ends = None if settings.budget is None else started + settings.budget
-    course = Course(measurements(settings, projections), ends, step)
-    scores = tuple(trained(settings, out, "from scratch", projections, start, course))
+    team.wait()
+    projections = biased(inspect(str(places[1])).sites, source.name)
+    course = Course(kept, team, ends, progress if team.leads else lambda *_: None)
+    found = course.run(trained(settings, out, "from scratch", projections, lambda seed: str(places[seed])))
+    if not team.leads:
+        return None
     left_out, notes = tuple(course.left_out), tuple(course.notes)
-    return Study(settings, config.model_type, source.revision, {}, (), left_out, 0, 0, 0, notes, scores=scores)
+    return Study(settings, config.model_type, source.revision, {}, (), left_out, 0, 0, 0, notes, **found)
 
 
 def _make(config: Any, tokenizer: Any, seed: int, place: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,39 +12,19 @@ from hf_bias_patch.study.arms import Arm, Target, head_arms, layer_arms, removal
 from hf_bias_patch.study.drift import PRECISIONS, drift
 from hf_bias_patch.study.fills import FILLS
 from hf_bias_patch.study.folds import fold
-from hf_bias_patch.study.found import Drift, Fold, Lesson, Row, Step
+from hf_bias_patch.study.found import Drift, Fold, Lesson, Row
 from hf_bias_patch.study.groups import Group, groups_of
-from hf_bias_patch.study.kept import Kept
+from hf_bias_patch.study.kept import Kept, Measured
 from hf_bias_patch.study.lessons import lesson
-from hf_bias_patch.study.perturb import Bench, Tell
+from hf_bias_patch.study.perturb import Bench
 from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.stage import Item, Stage, Tell
 from hf_bias_patch.study.steps import Steps
 
-__all__ = ["Stage", "stages"]
+__all__ = ["stages"]
 
 _AT_ONCE = 24
 """Arms that are measured in one pass over the texts: what is interrupted costs no more than these."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Measurements of one kind.
-
-    Attributes:
-        title: for people.
-        kind: of their records: a key of `kept.KINDS`.
-        size: how many there are.
-        items: names, and what `measure` takes; they may depend on what was measured before.
-        measure: takes some items, and gives the records of each.
-        at_once: how many are best measured together.
-    """
-
-    title: str
-    kind: str
-    size: int
-    items: Callable[[Kept], Sequence[tuple[str, Any]]]
-    measure: Callable[[Sequence[Any], Tell], list[list[Any]]]
-    at_once: int = 1
 
 
 def stages(bench: Bench, settings: Settings) -> list[Stage]:
@@ -67,28 +46,28 @@ def stages(bench: Bench, settings: Settings) -> list[Stage]:
 
 
 def _arms(bench: Bench, title: str, arms: Sequence[Arm]) -> Stage:
-    return Stage(title, "rows", len(arms), lambda _: _named(arms), _measured(bench), _AT_ONCE)
+    return Stage(title, "rows", len(arms), lambda _: _items(arms), _measured(bench), _AT_ONCE)
 
 
 def _removal(bench: Bench, layers: Sequence[Arm]) -> Stage:
     """One bias after the other, in the order of the least effect that each has by itself."""
 
-    def items(kept: Kept) -> list[tuple[str, Arm]]:
+    def items(kept: Kept) -> list[Item]:
         done = all(arm.name in kept for arm in layers)
-        return _named(list(removal_arms(_by_effect(layers, kept)))) if done else []
+        return _items(list(removal_arms(_by_effect(layers, kept)))) if done else []
 
     size = len(list(removal_arms([arm.targets[0] for arm in layers])))
     return Stage("removal", "rows", size, items, _measured(bench), _AT_ONCE)
 
 
-def _named(arms: Sequence[Arm]) -> list[tuple[str, Arm]]:
-    return [(arm.name, arm) for arm in arms]
+def _items(arms: Sequence[Arm]) -> list[Item]:
+    return [Item(arm.name, arm) for arm in arms]
 
 
-def _measured(bench: Bench) -> Callable[[Sequence[Arm], Tell], list[list[Row]]]:
-    def measure(arms: Sequence[Arm], tell: Tell) -> list[list[Row]]:
+def _measured(bench: Bench) -> Callable[[Sequence[Arm], Tell], list[Measured]]:
+    def measure(arms: Sequence[Arm], tell: Tell) -> list[Measured]:
         figures = bench.measure(arms, tell)
-        return [[_row(bench, arm, of_arm)] for arm, of_arm in zip(arms, figures, strict=True)]
+        return [Measured([_row(bench, arm, of_arm)]) for arm, of_arm in zip(arms, figures, strict=True)]
 
     return measure
 
@@ -102,14 +81,14 @@ def _folds(bench: Bench, groups: Sequence[Group]) -> Stage:
 
 
 def _steps(bench: Bench, groups: Sequence[Group]) -> Stage:
-    def measure(chosen: Sequence[Group], tell: Tell) -> list[list[Step]]:
-        def measured() -> list[list[Step]]:
+    def measure(chosen: Sequence[Group], tell: Tell) -> list[Measured]:
+        def measured() -> list[Measured]:
             steps = Steps(copy.deepcopy(bench.model).double(), bench.inputs, bench.batch_tokens, bench.seed)
-            return [steps.measure(group) for group in chosen]
+            return [Measured(steps.measure(group)) for group in chosen]
 
         return bench.halving(measured) if chosen else []
 
-    items = [(f"step: {group.name}", group) for group in groups]
+    items = [Item(f"step: {group.name}", group) for group in groups]
     return Stage("steps of training", "steps", len(items), lambda _: items, measure, at_once=len(items))
 
 
@@ -133,17 +112,17 @@ def _each(
 ) -> Stage:
     """Measurements that have nothing in common, one after the other."""
 
-    def measure(chosen: Sequence[Any], tell: Tell) -> list[list[Any]]:
-        return [bench.halving(partial(one, item, tell)) for item in chosen]
+    def measure(chosen: Sequence[Any], tell: Tell) -> list[Measured]:
+        return [Measured(bench.halving(partial(one, item, tell))) for item in chosen]
 
-    return Stage(title, kind, len(items), lambda _: list(items.items()), measure)
+    return Stage(title, kind, len(items), lambda _: [Item(*item) for item in items.items()], measure)
 
 
 def _by_effect(arms: Sequence[Arm], kept: Kept) -> list[Target]:
     """What single removals changed, least first."""
 
     def effect(arm: Arm) -> float:
-        figures = kept.of(arm.name)[0].figures
+        figures = kept.of(arm.name).records[0].figures
         return abs(figures["loss_change"]) if "loss_change" in figures else figures["relative"]
 
     return [arm.targets[0] for arm in sorted(arms, key=effect)]

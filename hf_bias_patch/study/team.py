@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from hf_bias_patch.scoring.extra import need
@@ -14,7 +15,8 @@ class Team:
     """This process among the others. Every method but the properties is called by all of them."""
 
     def __init__(self, device: str) -> None:
-        self._state = need("accelerate").PartialState(cpu=device == "cpu")
+        # One may train for hours while another waits for it.
+        self._state = need("accelerate").PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
 
     @property
     def leads(self) -> bool:

@@ -6,17 +6,21 @@ OUT/from-scratch/TASK/without-query/seed-1/   the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import RecipeError, TuneError
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.study.course import Course
-from hf_bias_patch.study.found import Score, scores_of
+from hf_bias_patch.study.found import scores_of
+from hf_bias_patch.study.kept import Measured
 from hf_bias_patch.study.settings import Settings
-from hf_bias_patch.tuning.apart import is_done, result_of
+from hf_bias_patch.study.stage import Item, Stage
+from hf_bias_patch.tuning.apart import result_of
 from hf_bias_patch.tuning.folder import RunFolder, folder_name
 from hf_bias_patch.tuning.kinds import TaskSettings, settings_for
 from hf_bias_patch.tuning.settings import AT_THE_END, make_settings
@@ -29,17 +33,12 @@ fine-tuning they hardly leave where they begin in the few epochs of a study."""
 
 
 def trained(
-    settings: Settings,
-    out: Path,
-    how: str,
-    projections: Sequence[Projection],
-    start: Callable[[int], str],
-    course: Course,
-) -> Iterator[Score]:
+    settings: Settings, out: Path, how: str, projections: Sequence[Projection], start: Callable[[int], str]
+) -> list[Stage]:
     """Train a model on each task with nothing removed, and without each projection's biases; score it at the end.
 
     All arms of a seed start from the same model, and have the same data, order, dropout and budget: their differences
-    are paired. A removed bias is zero at the start, and frozen.
+    are paired. A removed bias is zero at the start, and frozen. A run that breaks gives a note in place of scores.
 
     Args:
         settings: of the study.
@@ -47,36 +46,56 @@ def trained(
         how: `fine-tuned` or `from scratch`.
         projections: those that have a bias.
         start: what the runs of a seed start from: a folder, `embedded:NAME` or a Hub id.
-        course: gets a note of each run that broke, and has no score.
-
-    Raises:
-        TargetError: a run's folder holds a run of other settings.
-        DataError, TaskError, and what the checkpoint raises: nothing can be trained.
     """
-    for name in settings.tasks:
-        task = load_task(name).name
-        for seed in range(1, settings.seeds + 1):
-            for removed in ("nothing", *projections):
-                run = run_settings(settings, out, how, name, removed, seed, start(seed))
-                called = f"{task} {how}, without {removed}, seed {seed}"
-                if result := _result(run, called, course):
-                    yield from scores_of(task, how, removed, seed, result["metrics"], result["main_metric"])
-                course.done += 1
+    return [_stage(settings, out, how, name, projections, start) for name in settings.tasks]
 
 
-def _result(run: TaskSettings, called: str, course: Course) -> dict[str, Any] | None:
-    """None where there is no time for it, or it breaks."""
-    if is_done(run):
-        return result_of(run)
-    if not course.begins(called):
-        return None
-    try:
-        result = result_of(run)
-    except (TuneError, RecipeError) as error:  # a loss that is no number, say; the others are run
-        course.note(f"{called}: no score. {error}")
-        return None
-    RunFolder(run.output_dir).forget_tensors()
-    return result
+@dataclass(frozen=True)
+class _Run:
+    task: str
+    how: str
+    removed: str
+    seed: int
+    settings: TaskSettings
+
+    @property
+    def name(self) -> str:
+        return f"{self.task} {self.how}, without {self.removed}, seed {self.seed}"
+
+    @property
+    def asked(self) -> str:
+        """Of what its scores depend on."""
+        return hashlib.sha256(json.dumps(self.settings.plain()).encode()).hexdigest()[:16]
+
+    def measured(self) -> Measured:
+        """Its scores: read, where they are in its folder."""
+        try:
+            result = result_of(self.settings)
+        except (TuneError, RecipeError) as error:  # a loss that is no number, say; the others are run
+            return Measured([], [f"{self.name}: no score. {error}"])
+        RunFolder(self.settings.output_dir).forget_tensors()
+        metrics, main = result["metrics"], result["main_metric"]
+        return Measured(list(scores_of(self.task, self.how, self.removed, self.seed, metrics, main)))
+
+
+def _stage(
+    settings: Settings,
+    out: Path,
+    how: str,
+    name: str,
+    projections: Sequence[Projection],
+    start: Callable[[int], str],
+) -> Stage:
+    task = load_task(name).name
+    runs = [
+        _Run(task, how, removed, seed, run_settings(settings, out, how, name, removed, seed, start(seed)))
+        for seed in range(1, settings.seeds + 1)
+        for removed in ("nothing", *projections)
+    ]
+    items = [Item(run.name, run, run.asked) for run in runs]
+    return Stage(
+        f"{task} {how}", "scores", len(runs), lambda _: items, lambda some, _: [run.measured() for run in some]
+    )
 
 
 def run_settings(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.errors import TuneError
@@ -14,7 +14,7 @@ from hf_bias_patch.tuning.folder import check_folder
 from hf_bias_patch.tuning.kinds import TaskSettings
 from hf_bias_patch.tuning.stopping import TERMINATED, StopSignal
 
-__all__ = ["is_done", "result_of", "run_apart"]
+__all__ = ["result_of", "run_apart"]
 
 _PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tuning.run"]
 _LOOK = 0.2  # seconds between looks at whether this process shall stop
@@ -31,18 +31,10 @@ def result_of(settings: TaskSettings) -> dict[str, Any]:
         Exception: what `tune` raises.
     """
     check_folder(settings.output_dir, settings.plain(), resume=True, overwrite=False)
-    if not is_done(settings):
+    results = settings.output_dir / "results.json"
+    if not results.exists():
         run_apart(settings.model_copy(update={"resume": True}))
-    return json.loads(_results(settings).read_text("utf-8"))
-
-
-def is_done(settings: TaskSettings) -> bool:
-    """Whether the results of a run are there, so that `result_of` only reads them."""
-    return _results(settings).exists()
-
-
-def _results(settings: TaskSettings) -> Path:
-    return settings.output_dir / "results.json"
+    return json.loads(results.read_text("utf-8"))
 
 
 def run_apart(settings: TaskSettings) -> None:
@@ -87,7 +79,18 @@ def _raise_what_came(receiver: Connection, code: int | None, settings: TaskSetti
         raise error
 
 
+def _leave_the_group() -> None:
+    """Be no part of the processes that `accelerate launch` started, one of which started this: but on its GPU."""
+    rank = os.environ.pop("LOCAL_RANK", None)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    if rank is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(rank)] if int(rank) < len(visible) and visible[0] else rank
+
+
 def _tune(settings: TaskSettings, sender: Connection) -> None:
+    _leave_the_group()
     from hf_bias_patch.tuning.run import tune
 
     error = None

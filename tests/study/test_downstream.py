@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,13 @@ from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.study import as_it_is as as_it_is_module
 from hf_bias_patch.study import trained as trained_module
 from hf_bias_patch.study.as_it_is import as_it_is
-from hf_bias_patch.study.course import Course
 from hf_bias_patch.study.found import Score
+from hf_bias_patch.study.kept import Kept
 from hf_bias_patch.study.run import study
 from hf_bias_patch.study.scratch import study_from_scratch
 from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.stage import Course, Stage
+from hf_bias_patch.study.team import Team
 from hf_bias_patch.study.trained import run_settings, trained
 
 ALL: tuple[Projection, ...] = ("query", "key", "value")
@@ -48,8 +49,9 @@ def asked(model: str, task: str, **fields: Any) -> Settings:
     return Settings(model, **{"count": 2, "tasks": (task,), "seeds": 1, "task_options": SHORT, **fields})
 
 
-def course(seconds: float | None = None) -> Course:
-    return Course(0, seconds)
+def ran(stages: Sequence[Stage], out: Path, ends: float | None = None) -> tuple[list[Score], Course]:
+    course = Course(Kept(out / "measured.jsonl"), Team("cpu"), ends)
+    return list(course.run(stages)["scores"]), course
 
 
 def main(scores: Sequence[Score]) -> dict[str, float]:
@@ -73,7 +75,7 @@ def biases(model: Path) -> dict[str, float]:
 
 @pytest.mark.parametrize(("model", "task"), [("gpt2", "embedded:letters"), ("bart", "embedded:records")])
 def test_as_it_is_equals_a_checkpoint_patched_on_disk(tmp_path: Path, model: str, task: str) -> None:
-    scores = list(as_it_is(asked(f"embedded:{model}", task), tmp_path, ALL, course()))
+    scores = ran(as_it_is(asked(f"embedded:{model}", task), ALL), tmp_path)[0]
     rows = load_split(load_task(task), "validation", limit=16)
     for removed in ("nothing", *ALL):
         place = f"embedded:{model}"
@@ -92,17 +94,18 @@ def test_as_it_is_equals_a_checkpoint_patched_on_disk(tmp_path: Path, model: str
 
 def test_a_plain_encoder_is_not_scored_as_it_is(tmp_path: Path) -> None:
     """A new head would be random, and so would its scores."""
-    watched = course()
-    assert not list(as_it_is(asked("embedded:bert", "embedded:opinion"), tmp_path, ALL, watched))
-    assert "has a head for MaskedLM" in watched.notes[0] and "--fine-tune trains a head" in watched.notes[0]
-    assert not (tmp_path / "scores.jsonl").exists()
+    scores, course = ran(as_it_is(asked("embedded:bert", "embedded:opinion"), ALL), tmp_path)
+    assert not scores and len(course.notes) == 1
+    assert "has a head for MaskedLM" in course.notes[0] and "--fine-tune trains a head" in course.notes[0]
+    assert not (tmp_path / "measured.jsonl").exists()
 
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Score]]:
     """GPT-2, whose query, key and value biases are one parameter, fine-tuned without each."""
     out = tmp_path_factory.mktemp("tuned")
-    return out, list(trained(asked("embedded:gpt2", "embedded:letters"), out, "fine-tuned", ALL, _gpt2, course()))
+    stages = trained(asked("embedded:gpt2", "embedded:letters"), out, "fine-tuned", ALL, _gpt2)
+    return out, ran(stages, out)[0]
 
 
 def _gpt2(seed: int) -> str:
@@ -192,6 +195,7 @@ def test_from_scratch_is_read_again(fresh: tuple[Path, str], monkeypatch: pytest
     options = {"max_train_samples": 96, "max_eval_samples": 16, "num_train_epochs": 1.0}
     wanted = asked("embedded:bert", "embedded:opinion", count=64, from_scratch=True, seeds=2, task_options=options)
     again = study_from_scratch(wanted, out, resume=True)
+    assert again is not None
     kept = json.loads((out / "results.json").read_text())["scores"]
     assert [vars(score) for score in again.scores] == kept
     with pytest.raises(TargetError, match="from_scratch was True, now False"):
@@ -204,9 +208,9 @@ def test_from_scratch_is_read_again(fresh: tuple[Path, str], monkeypatch: pytest
 
 def test_scores_as_it_is_are_read_again_and_a_cut_line_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = asked("embedded:gpt2", "embedded:letters")
-    first = list(as_it_is(wanted, tmp_path, ALL, course()))
-    lines = (tmp_path / "scores.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "scores.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
+    first, _ = ran(as_it_is(wanted, ALL), tmp_path)
+    lines = (tmp_path / "measured.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "measured.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
     scored: list[int] = []
     measure = as_it_is_module.evaluate
 
@@ -215,19 +219,19 @@ def test_scores_as_it_is_are_read_again_and_a_cut_line_is_not(tmp_path: Path, mo
         return measure(*arguments, **more)
 
     monkeypatch.setattr(as_it_is_module, "evaluate", counted)
-    assert list(as_it_is(wanted, tmp_path, ALL, course())) == first and len(scored) == 1
-    assert list(as_it_is(wanted, tmp_path, ALL, course())) == first and len(scored) == 1
+    assert ran(as_it_is(wanted, ALL), tmp_path)[0] == first and len(scored) == 1
+    assert ran(as_it_is(wanted, ALL), tmp_path)[0] == first and len(scored) == 1
     fewer = asked("embedded:gpt2", "embedded:letters", task_options={"max_eval_samples": 8})
-    assert list(as_it_is(fewer, tmp_path, ALL, course())) != first and len(scored) == 5
+    assert ran(as_it_is(fewer, ALL), tmp_path)[0] != first and len(scored) == 5
 
 
 def test_a_budget_names_what_it_leaves_out(tmp_path: Path) -> None:
-    spent = course(0.0)
     wanted = asked("embedded:gpt2", "embedded:letters")
-    assert not list(as_it_is(wanted, tmp_path, ALL, spent))
-    assert not list(trained(wanted, tmp_path, "fine-tuned", ALL, _gpt2, spent))
-    assert spent.left_out[0] == "embedded:letters as it is, without nothing" and len(spent.left_out) == 8
-    assert spent.left_out[-1] == "embedded:letters fine-tuned, without value, seed 1" and spent.done == 8
+    stages = [*as_it_is(wanted, ALL), *trained(wanted, tmp_path, "fine-tuned", ALL, _gpt2)]
+    scores, course = ran(stages, tmp_path, ends=0.0)
+    assert not scores and len(course.left_out) == 8
+    assert course.left_out[0] == "embedded:letters as it is, without nothing"
+    assert course.left_out[-1] == "embedded:letters fine-tuned, without value, seed 1"
     assert not list(tmp_path.iterdir())
 
 
@@ -238,11 +242,10 @@ def test_a_run_that_breaks_is_noted_and_the_others_are_run(tmp_path: Path, monke
         return {"metrics": {"perplexity": 5.0}, "main_metric": "perplexity"}
 
     monkeypatch.setattr(trained_module, "result_of", result)
-    watched = course()
     wanted = asked("embedded:gpt2", "embedded:letters")
-    scores = list(trained(wanted, tmp_path, "fine-tuned", ALL, _gpt2, watched))
+    scores, course = ran(trained(wanted, tmp_path, "fine-tuned", ALL, _gpt2), tmp_path)
     assert [score.removed for score in scores] == ["nothing", "query", "value"]
-    assert watched.notes[0].startswith("embedded:letters fine-tuned, without key, seed 1: no score. The loss is nan")
+    assert course.notes[0].startswith("embedded:letters fine-tuned, without key, seed 1: no score. The loss is nan")
 
 
 @pytest.fixture
@@ -304,7 +307,7 @@ def test_a_study_with_a_task(tmp_path: Path) -> None:
     assert "no test is possible" in printed and "does nothing" in printed and "Scores without a bias" in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(found["scores"]) == 4 * 3 and found["rows"]
-    shutil.copy(tmp_path / "out" / "scores.jsonl", tmp_path / "before")
+    before = (tmp_path / "out" / "measured.jsonl").read_text()
     assert _run(*common, "--resume", "--tasks", "embedded:letters,embedded:records").exit_code == 0
-    text = (tmp_path / "out" / "scores.jsonl").read_text()
-    assert text.startswith((tmp_path / "before").read_text()) and text.count("\n") == 8
+    text = (tmp_path / "out" / "measured.jsonl").read_text()
+    assert text.startswith(before) and text.count("\n") == before.count("\n") + 4
