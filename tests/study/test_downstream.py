@@ -146,7 +146,8 @@ def test_arms_of_a_seed_differ_in_nothing_but_the_bias(tmp_path: Path, how: str)
     same = [run.model_dump(exclude={"drop", "freeze", "output_dir"}) for run in runs]
     assert all(each == same[0] for each in same) and same[0]["seed"] == 3
     assert [run.drop for run in runs] == [run.freeze for run in runs] == [(), ("query",), ("key",), ("value",)]
-    assert len({run.output_dir for run in runs}) == 4 and {run.train for run in runs} == {"all"}
+    assert len({run.output_dir for run in runs}) == 4
+    assert {(run.train, run.train_head) for run in runs} == {("all", True)}, "a language model's own head, too"
     assert {run.eval_steps for run in runs} == {10**9}
 
 
