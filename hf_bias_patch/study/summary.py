@@ -8,7 +8,7 @@ from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.learned import learned
 from hf_bias_patch.study.score_summary import score_summary
 
-__all__ = ["NOISE", "summary"]
+__all__ = ["ALIKE", "NOISE", "summary"]
 
 NOISE = 8.0
 """Times the noise floor up to which a change may be rounding: each arm rounds anew, and so does the floor's run."""

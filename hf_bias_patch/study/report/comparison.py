@@ -1,0 +1,110 @@
+"""Studies of several models as one page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.report import words
+from hf_bias_patch.study.report.page import Page, Section, render
+from hf_bias_patch.study.report.plots import RELATIVE, SYMBOLS, Plot, hover, log_axis, safe
+from hf_bias_patch.study.report.tables import Column, table_of
+from hf_bias_patch.study.side_by_side import Line
+
+__all__ = ["write_comparison_page"]
+
+_COLUMNS = {
+    "place": Column("attention"),
+    **{name: Column(name, "number", f"{RELATIVE}, with the {name} bias at zero") for name in STUDIED},
+    "floor": Column("noise floor", "number", "the same by rounding alone"),
+    "key_worst": Column("key, at most", "number", "the largest change, whatever stood in the key bias's place"),
+    **{
+        f"{name}_loss": Column(f"loss, {name}", "signed", f"change with the {name} bias at zero, nats a token")
+        for name in STUDIED
+    },
+    "can_go": Column("can go", "count", "bias numbers of the whole model that can be zeros within the bound"),
+    "numbers": Column("of", "count", "all query, key and value bias numbers of the whole model"),
+    "bound": Column("bound", "number", "nats a token"),
+}
+
+
+def write_comparison_page(table: Sequence[Line], said: Sequence[str], folder: Path) -> str:
+    """Write `comparison.html`; returns the name of the file.
+
+    Raises:
+        ExtraError: jinja2 or plotly is missing.
+    """
+    models = list(dict.fromkeys(line.model for line in table))
+    records = [asdict(line) for line in table]
+    empty = {name for name in _COLUMNS if all(record[name] is None for record in records)}
+    shown = [{name: value for name, value in record.items() if name not in empty} for record in records]
+    made = table_of(shown, "A row for each model and kind of attention", _COLUMNS)
+    section = Section("comparison", "Each bias at zero", words.COMPARISON, list(_plots(table)), [made])
+    facts = [("models", str(len(models))), ("kinds of attention", str(len(table)))]
+    page = Page(", ".join(models) or "No model", "Attention biases: studies side by side", facts, said, [section])
+    (folder / "comparison.html").write_text(render(page), "utf-8")
+    return "comparison.html"
+
+
+def _plots(table: Sequence[Line]) -> Iterator[Plot]:
+    seen = [change for line in table for change in (line.floor, *_changes(line).values()) if 0 < change < math.inf]
+    if not seen:
+        return
+    least, most = min(seen) / 3, max(seen) * 3
+    rows = [_row(line) for line in table]
+    data = [_dots(table, name, least) for name in STUDIED]
+    floors: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "noise floor",
+        "x": [max(line.floor, least) for line in table],
+        "y": rows,
+        "hovertext": [hover(line.model, {"place": line.place, "noise floor": line.floor}) for line in table],
+        "hoverinfo": "text",
+        "marker": {"color": "$muted", "symbol": "line-ns-open", "size": 16, "line": {"width": 2}},
+    }
+    layout = {
+        "xaxis": {**log_axis(RELATIVE), "range": [math.log10(least), math.log10(most)]},
+        "yaxis": {"type": "category", "categoryarray": list(reversed(rows))},
+    }
+    shown = [trace for trace in [floors, *data] if trace["x"]]
+    yield Plot("comparison-plot", "", shown, layout, 130 + 44 * len(rows))
+
+
+def _row(line: Line) -> str:
+    return f"{safe(line.model)}<br>{safe(line.place)}"
+
+
+def _changes(line: Line) -> dict[str, float]:
+    changes = {"query": line.query, "key": line.key, "value": line.value}
+    return {name: change for name, change in changes.items() if change is not None}
+
+
+def _dots(table: Sequence[Line], projection: str, least: float) -> dict[str, Any]:
+    mine = [(line, _changes(line)[projection]) for line in table if projection in _changes(line)]
+    figures = [
+        {
+            "place": line.place,
+            f"{projection} bias at zero": change,
+            "loss_change": getattr(line, f"{projection}_loss"),
+            "noise floor": line.floor,
+        }
+        for line, change in mine
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": projection,
+        "x": [max(change, least) for _, change in mine],
+        "y": [_row(line) for line, _ in mine],
+        "hovertext": [
+            hover(line.model, {name: value for name, value in one.items() if value is not None})
+            for (line, _), one in zip(mine, figures, strict=True)
+        ],
+        "hoverinfo": "text",
+        "marker": {"color": f"${projection}", "symbol": SYMBOLS[projection], "size": 11, "opacity": 0.9},
+    }

@@ -1,0 +1,92 @@
+"use strict";
+
+// Tables: a press on a heading sorts by it. Numbers by what they are exactly; cells without a value stay at the end.
+function sortBy(heading) {
+  const head = heading.closest("tr");
+  const column = Array.from(head.cells).indexOf(heading);
+  const down = heading.getAttribute("aria-sort") === "ascending";
+  const numbers = heading.classList.contains("number");
+  const body = heading.closest("table").tBodies[0];
+  const words = new Intl.Collator("en", { numeric: true });
+  const valueOf = (row) => {
+    const cell = row.cells[column];
+    const text = numbers ? cell.dataset.value : cell.textContent.trim();
+    return text === "" ? null : numbers ? Number(text) : text;
+  };
+  const rows = Array.from(body.rows, (row) => ({ row, value: valueOf(row) }));
+  rows.sort((one, two) => {
+    if (one.value === null || two.value === null) return (one.value === null) - (two.value === null);
+    const order = numbers ? one.value - two.value || 0 : words.compare(one.value, two.value);
+    return down ? -order : order;
+  });
+  for (const cell of head.cells) cell.setAttribute("aria-sort", "none");
+  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  body.append(...rows.map(({ row }) => row));
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("th button");
+  if (button) sortBy(button.closest("th"));
+});
+
+// Figures: their colours are names of those of the page, so that both follow the scheme.
+const plots = JSON.parse(document.getElementById("plot-data").textContent);
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue("--" + name.slice(1)).trim();
+}
+
+function coloured(value, key) {
+  if (Array.isArray(value)) return value.map((part) => coloured(part, key));
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, coloured(part, name)]));
+  }
+  return key === "color" && typeof value === "string" && value.startsWith("$") ? colour(value) : value;
+}
+
+function look(narrow) {
+  const axis = {
+    gridcolor: colour("$grid"), linecolor: colour("$edge"), zerolinecolor: colour("$edge"), tickcolor: colour("$edge"),
+    automargin: true, title: { standoff: 8 },
+  };
+  return {
+    layout: {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: colour("$ink"), size: narrow ? 12 : 13, family: getComputedStyle(document.body).fontFamily },
+      hoverlabel: { bgcolor: colour("$raised"), bordercolor: colour("$edge"), font: { color: colour("$ink") }, align: "left", namelength: -1 },
+      xaxis: axis, yaxis: axis,
+      colorway: [colour("$value"), colour("$query"), colour("$key")],
+      modebar: { color: colour("$muted"), activecolor: colour("$ink"), bgcolor: "rgba(0,0,0,0)" },
+    },
+  };
+}
+
+function draw(place) {
+  const plot = coloured(plots[place.dataset.plot], "");
+  const narrow = place.clientWidth < 460;
+  const layout = {
+    autosize: true,
+    margin: { l: 10, r: 14, t: 36, b: 10, pad: 2 },
+    legend: { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom" },
+    hovermode: "closest",
+    ...plot.layout,
+    template: look(narrow),
+    // A finger that moves over a figure scrolls the page.
+    dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
+  };
+  for (const trace of plot.data) {
+    if (trace.type === "heatmap" && narrow) {
+      trace.colorbar = { ...trace.colorbar, orientation: "h", title: { ...trace.colorbar.title, side: "top" }, y: 1.02, yanchor: "bottom" };
+      layout.margin = { ...layout.margin, t: 10 };
+    }
+  }
+  const buttons = ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "pan2d", "zoom2d"];
+  return Plotly.react(place, plot.data, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons });
+}
+
+const places = Array.from(document.querySelectorAll("[data-plot]"));
+const drawAll = () => Promise.all(places.map(draw));
+if (places.length) {
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  drawAll().then(() => document.documentElement.setAttribute("data-drawn", places.length));
+}

@@ -1,0 +1,241 @@
+"""Figures of what a changed bias does, as Plotly takes them: plain data, with colours named and not chosen.
+
+A colour is written `$query`; the page puts in what is legible on its paper, light or dark. Text that comes from data
+goes through `safe`: Plotly reads labels as a kind of HTML.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.found import Row, Study
+from hf_bias_patch.study.report.tables import number, percent, signed
+from hf_bias_patch.study.summary import NOISE
+
+__all__ = ["RELATIVE", "SYMBOLS", "Plot", "heads", "hover", "layers", "log_axis", "perturbation", "removal", "safe"]
+
+RELATIVE = "change of the last states / their norm"
+SYMBOLS = {"query": "circle", "key": "diamond", "value": "square"}
+"""Beside a colour each projection has a shape, for readers who do not tell the colours apart."""
+
+_ROW = 26  # pixels a line of a dot plot takes
+_FRAME = 130  # and what stands around them
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure.
+
+    Attributes:
+        name: of its place in the page.
+        title: stands above it.
+        data, layout: as Plotly takes them.
+        height: in pixels.
+    """
+
+    name: str
+    title: str
+    data: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any]
+    height: int
+
+
+def safe(text: object) -> str:
+    """Text from data, for a label: no tag in it is one."""
+    return html.escape(str(text), quote=False)
+
+
+def log_axis(title: str) -> dict[str, Any]:
+    """An axis of powers of ten."""
+    return {"type": "log", "title": {"text": title}, "exponentformat": "power", "dtick": None, "automargin": True}
+
+
+def hover(title: str, figures: Mapping[str, Any]) -> str:
+    """What is shown when one points at something: a title, and all figures."""
+    reads = {"loss_change": signed, "agreement": percent}
+    lines = [f"{safe(name.replace('_', ' '))}: {safe(_read(reads, name, value))}" for name, value in figures.items()]
+    return "<br>".join([f"<b>{safe(title)}</b>", *lines])
+
+
+def _read(reads: Mapping[str, Any], name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return reads.get(name, number)(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _hover(row: Row) -> str:
+    return hover(row.name, {"numbers": row.numbers, **row.figures})
+
+
+def _of(found: Study, stage: str) -> list[Row]:
+    return [row for row in found.rows if row.stage == stage]
+
+
+def _places(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.place for row in rows))
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value) and value > 0]
+
+
+def perturbation(found: Study) -> Iterator[Plot]:
+    """For each place: what each fill of each projection changes, beside the noise floor. All on the same scale."""
+    rows = _of(found, "whole")
+    floor = found.floor["relative"]
+    seen = _finite([floor, *(row.figures["relative"] for row in rows)])
+    if not seen:
+        return
+    least, most = min(seen) / 3, max(seen) * 3
+    for place in _places(rows):
+        mine = [row for row in rows if row.place == place]
+        fills = list(dict.fromkeys(row.fill for row in mine))
+        data = [_dots([row for row in mine if row.projection == name], name, least) for name in STUDIED]
+        layout = {
+            "xaxis": {**log_axis(RELATIVE), "range": [math.log10(least), math.log10(most)]},
+            "yaxis": {"categoryarray": [safe(fill) for fill in reversed(fills)], "type": "category"},
+            "shapes": [_line("x", floor, f"noise floor {number(floor)}")] if floor > 0 else [],
+        }
+        name = f"perturbation-{place.replace(' ', '-')}"
+        yield Plot(name, place, [trace for trace in data if trace["x"]], layout, _FRAME + _ROW * len(fills))
+
+
+def _dots(rows: Sequence[Row], projection: str, least: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": projection,
+        "x": [max(row.figures["relative"], least) for row in rows],
+        "y": [safe(row.fill) for row in rows],
+        "hovertext": [_hover(row) for row in rows],
+        "hoverinfo": "text",
+        "marker": {"color": f"${projection}", "symbol": SYMBOLS[projection], "size": 10, "opacity": 0.9},
+    }
+
+
+def _line(axis: str, at: float, name: str) -> dict[str, Any]:
+    """A dashed line across the whole figure, with a place in the legend."""
+    ends = {"x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1}
+    if axis == "y":
+        ends = {"y0": at, "y1": at, "xref": "paper", "x0": 0, "x1": 1}
+    style = {"color": "$muted", "dash": "dash", "width": 1.5}
+    return {"type": "line", **ends, "line": style, "name": name, "showlegend": True, "layer": "below"}
+
+
+def layers(found: Study) -> Iterator[Plot]:
+    """For each place: layers × projections, one layer's bias set to zero."""
+    rows = _of(found, "layer")
+    for place in _places(rows):
+        mine = [row for row in rows if row.place == place]
+        shown = [name for name in STUDIED if any(row.projection == name for row in mine)]
+        numbers = sorted({row.layer for row in mine if row.layer is not None})
+        cells = {(row.projection, row.layer): row for row in mine}
+        grid = [[cells.get((name, layer)) for layer in numbers] for name in reversed(shown)]
+        data = _map(grid, [str(layer) for layer in numbers], list(reversed(shown)), _scale(found, rows))
+        plot_name = f"layers-{place.replace(' ', '-')}"
+        yield Plot(plot_name, place, [data], {"xaxis": _numbers("layer"), "yaxis": {"type": "category"}}, 130 + 44 * 3)
+
+
+def heads(found: Study) -> Iterator[Plot]:
+    """For each place and projection: layers × heads, one head's part of a bias set to zero."""
+    rows = _of(found, "head")
+    for place in _places(rows):
+        for projection in STUDIED:
+            mine = [row for row in rows if row.place == place and row.projection == projection]
+            if not mine:
+                continue
+            numbers = sorted({row.layer for row in mine if row.layer is not None}, reverse=True)
+            across = sorted({row.head for row in mine if row.head is not None})
+            cells = {(row.layer, row.head): row for row in mine}
+            grid = [[cells.get((layer, head)) for head in across] for layer in numbers]
+            data = _map(grid, [str(head) for head in across], [str(layer) for layer in numbers], _scale(found, rows))
+            axes = {"xaxis": _numbers("head"), "yaxis": _numbers("layer")}
+            name = f"heads-{place.replace(' ', '-')}-{projection}"
+            yield Plot(name, f"{place}, {projection}", [data], axes, 130 + 28 * max(3, len(numbers)))
+
+
+def _numbers(title: str) -> dict[str, Any]:
+    return {"type": "category", "title": {"text": title}, "nticks": 13, "tickangle": 0}
+
+
+def _scale(found: Study, rows: Sequence[Row]) -> tuple[float, float]:
+    """Powers of ten that colours span. What is within rounding takes the first: it has no order to show."""
+    seen = _finite([row.figures["relative"] for row in rows])
+    above = [value for value in seen if value > NOISE * found.floor["relative"]]
+    least, most = min(above or seen or [1.0]), max(seen or [1.0])
+    return math.log10(min(least, most / 2)), math.log10(most)
+
+
+def _map(
+    grid: Sequence[Sequence[Row | None]], across: Sequence[str], down: Sequence[str], scale: tuple[float, float]
+) -> dict[str, Any]:
+    values = [[row.figures["relative"] if row else math.nan for row in line] for line in grid]
+    ticks = _ticks(*scale)
+    return {
+        "type": "heatmap",
+        "x": list(across),
+        "y": list(down),
+        "z": [[_log(value, scale[0]) for value in line] for line in values],
+        "zmin": scale[0],
+        "zmax": scale[1],
+        "colorscale": "Viridis",
+        "xgap": 2,
+        "ygap": 2,
+        "text": [[f"{value:.1g}".replace("e-0", "e-") if math.isfinite(value) else "" for value in v] for v in values],
+        "texttemplate": "%{text}" if len(across) <= 8 else "",
+        "hovertext": [[_hover(row) if row else "" for row in line] for line in grid],
+        "hoverinfo": "text",
+        "colorbar": {
+            "title": {"text": RELATIVE, "side": "right"},
+            "tickvals": [math.log10(tick) for tick in ticks],
+            "ticktext": [number(tick) for tick in ticks],
+            "thickness": 12,
+            "len": 1,
+        },
+    }
+
+
+def _log(value: float, least: float) -> float | None:
+    if not math.isfinite(value):
+        return None
+    return max(math.log10(value), least) if value > 0 else least
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two powers of ten, not more than fit."""
+    steps = (1,) if high - low > 2 else (1, 3) if high - low > 0.7 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    all_of_them = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    inside = [tick for tick in all_of_them if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
+    return inside[:: -(-len(inside) // 6)] if inside else [10**low]
+
+
+def removal(found: Study) -> Iterator[Plot]:
+    """What is changed when biases go one after the other: the loss, or without one the states."""
+    rows = _of(found, "removal")
+    if not rows:
+        return
+    loss = found.measure == "loss_change"
+    data = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "loss" if loss else "states",
+        "x": [0, *(row.numbers for row in rows)],
+        "y": [0.0, *(row.figures[found.measure] for row in rows)],
+        "hovertext": ["<b>nothing removed</b>", *(_hover(row) for row in rows)],
+        "hoverinfo": "text",
+        "marker": {"color": "$ink", "size": 8},
+        "line": {"color": "$ink", "width": 2},
+    }
+    bound = found.settings.loss_bound
+    layout = {
+        "xaxis": {"title": {"text": "bias numbers set to zero, least effect first"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "change of the loss<br>(nats a token)" if loss else RELATIVE}, "zeroline": True},
+        "shapes": [{**_line("y", bound, f"bound: {bound} nats a token")}] if loss else [],
+        "showlegend": loss,
+    }
+    yield Plot("removal", "", [data], layout, 340)

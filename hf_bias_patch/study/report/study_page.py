@@ -1,0 +1,152 @@
+"""A study as a page: a section for each experiment that was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.study.found import Study
+from hf_bias_patch.study.report import plots, training_plots, words
+from hf_bias_patch.study.report.page import Page, Section, render
+from hf_bias_patch.study.report.tables import number, table_of
+from hf_bias_patch.study.report.verdicts import verdicts
+from hf_bias_patch.study.standing import standings
+from hf_bias_patch.study.summary import summary
+
+__all__ = ["page_of", "write_report"]
+
+NAME = "report.html"
+
+
+def write_report(found: Study, folder: Path) -> str:
+    """Write `report.html` into a study's folder; returns the name of the file.
+
+    Raises:
+        ExtraError: jinja2 or plotly is missing.
+    """
+    environment = json.loads((folder / "environment.json").read_text("utf-8"))
+    (folder / NAME).write_text(render(page_of(found, environment)), "utf-8")
+    return NAME
+
+
+def page_of(found: Study, environment: dict[str, Any]) -> Page:
+    """What the page of a study says.
+
+    Args:
+        found: the study.
+        environment: versions and device, as `environment.json` has them.
+    """
+    sections = [section for make in _SECTIONS for section in make(found)]
+    return Page(found.settings.model, "Attention biases: a study", _facts(found, environment), summary(found), sections)
+
+
+def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
+    packages = environment.get("packages", {})
+    texts = f"{found.texts:,}{'' if found.settings.texts else ' embedded'}"
+    facts = [
+        ("model type", found.model_type),
+        ("commit", found.commit or ""),
+        ("texts", f"{texts}, {found.tokens:,} tokens"),
+        ("computed in", f"{found.settings.dtype} on {found.settings.device}"),
+        ("noise floor", f"{number(found.floor['relative'])} of the last states' norm"),
+        ("seed", str(found.settings.seed)),
+        ("hf_bias_patch", str(environment.get("hf_bias_patch", ""))),
+        ("Python", str(environment.get("python", ""))),
+        *((name, str(packages[name])) for name in ("torch", "transformers") if name in packages),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _verdicts(found: Study) -> Iterator[Section]:
+    if any(row.stage == "whole" for row in found.rows):
+        yield Section("verdicts", "Verdicts", words.VERDICTS, (), [verdicts(found)])
+
+
+def _perturbation(found: Study) -> Iterator[Section]:
+    records = [row.plain() for row in found.rows if row.stage == "whole"]
+    if records:
+        about = [*words.PERTURBATION, *_undrawn(found, "whole")]
+        shown = [{name: value for name, value in record.items() if name not in _SINGLE} for record in records]
+        table = table_of(shown, "What each fill changes, at all sites of a kind at once")
+        yield Section("perturbation", "Biases replaced", about, list(plots.perturbation(found)), [table])
+
+
+_SINGLE = ("stage", "layer", "head")  # of one site; empty where all are changed
+
+
+def _where(found: Study) -> Iterator[Section]:
+    records = [row.plain() for row in found.rows if row.stage in ("layer", "head")]
+    if records:
+        about = [*words.WHERE, *(words.HEADS if any(row.stage == "head" for row in found.rows) else ())]
+        drawn = [*plots.layers(found), *plots.heads(found)]
+        table = table_of(_without(records, "stage"), "What one layer's bias, or one head's part of it, does")
+        yield Section("where", "Where it matters", [*about, *_undrawn(found, "layer")], drawn, [table])
+
+
+def _removal(found: Study) -> Iterator[Section]:
+    records = [row.plain() for row in found.rows if row.stage == "removal"]
+    if records:
+        table = table_of(_without(records, "stage", "place", "projection", "layer", "head", "verdict"), "Each removal")
+        about = words.REMOVAL if found.measure == "loss_change" else words.REMOVAL_WITHOUT_LOSS
+        yield Section("removal", "How much can go", about, list(plots.removal(found)), [table])
+
+
+def _without(records: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name not in names} for record in records]
+
+
+def _undrawn(found: Study, stage: str) -> Iterator[str]:
+    changes = [row.figures["relative"] for row in found.rows if row.stage == stage]
+    if strange := sum(not abs(change) < float("inf") for change in changes):
+        yield f"{strange} of {len(changes)} changes are no finite number: they are in the table, and not in the figure."
+    if any(change == 0 for change in changes):
+        yield "A change of exactly 0 has no place on a scale of powers of ten, and is drawn at its low end."
+
+
+def _folds(found: Study) -> Iterator[Section]:
+    if found.folds:
+        table = table_of([asdict(row) for row in found.folds], "Each projection's biases moved into their weights")
+        yield Section("folds", "Redundancy by weight", words.FOLDS, (), [table])
+
+
+def _steps(found: Study) -> Iterator[Section]:
+    if found.steps:
+        table = table_of([asdict(row) for row in found.steps], "One step of training, per unit of learning rate")
+        yield Section("steps", "What a step of training does", words.STEPS, list(training_plots.steps(found)), [table])
+
+
+def _lessons(found: Study) -> Iterator[Section]:
+    if found.lessons:
+        table = table_of([asdict(row) for row in found.lessons], "Each evaluation")
+        drawn = list(training_plots.lessons(found))
+        yield Section("lessons", "One projection's biases trained", words.LESSONS, drawn, [table])
+
+
+def _drift(found: Study) -> Iterator[Section]:
+    if found.drifts:
+        table = table_of([asdict(row) for row in found.drifts], "How far each projection's biases moved")
+        drawn = [*training_plots.drift(found), *training_plots.drift_effect(found)]
+        yield Section("drift", "Drift while everything trains", words.DRIFT, drawn, [table])
+
+
+def _scores(found: Study) -> Iterator[Section]:
+    if found.scores:
+        means = table_of([asdict(row) for row in standings(found.scores)], "Means over runs", words.STANDING)
+        runs = table_of([asdict(row) for row in found.scores], "Each run")
+        yield Section("scores", "Scores on tasks", words.SCORES, list(training_plots.scores(found)), [means, runs])
+
+
+_SECTIONS: tuple[Callable[[Study], Iterator[Section]], ...] = (
+    _verdicts,
+    _perturbation,
+    _where,
+    _removal,
+    _folds,
+    _steps,
+    _lessons,
+    _drift,
+    _scores,
+)

@@ -1,0 +1,207 @@
+"""Figures of what training does to biases, as Plotly takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.found import Drift, Lesson, Score, Step, Study
+from hf_bias_patch.study.report.plots import RELATIVE, SYMBOLS, Plot, hover, log_axis, safe
+from hf_bias_patch.study.standing import REMOVED, group, spread
+
+__all__ = ["drift", "drift_effect", "lessons", "scores", "steps"]
+
+_PRECISIONS = ("circle", "diamond", "square", "triangle-up", "x")
+
+
+def steps(found: Study) -> Iterator[Plot]:
+    """For each place: what a step along each direction changes, bars by projection."""
+    for place in dict.fromkeys(step.place for step in found.steps):
+        mine = [step for step in found.steps if step.place == place]
+        directions = list(dict.fromkeys(step.direction for step in mine))
+        data = [_bars([step for step in mine if step.projection == name], name) for name in STUDIED]
+        layout = {
+            "barmode": "group",
+            "xaxis": {"type": "category", "categoryarray": [safe(direction) for direction in directions]},
+            "yaxis": log_axis("change of a token's last states,<br>per unit of learning rate"),
+        }
+        yield Plot(f"steps-{place.replace(' ', '-')}", place, [bars for bars in data if bars["x"]], layout, 340)
+
+
+def _bars(rows: Sequence[Step], projection: str) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "name": projection,
+        "x": [safe(row.direction) for row in rows],
+        "y": [row.change if row.change > 0 else None for row in rows],
+        "hovertext": [_hover(asdict(row), ("place", "projection", "direction")) for row in rows],
+        "hoverinfo": "text",
+        "marker": {"color": f"${projection}"},
+    }
+
+
+def _hover(record: Mapping[str, Any], title: Sequence[str]) -> str:
+    """All of a record: what says which it is as the title."""
+    figures = {name: value for name, value in record.items() if name not in title and value is not None}
+    return hover(", ".join(str(record[name]) for name in title), figures)
+
+
+def lessons(found: Study) -> Iterator[Plot]:
+    """Held-out loss by step, a line for each projection that trained."""
+    rates = list(dict.fromkeys(lesson.learning_rate for lesson in found.lessons))
+    data = []
+    for trained in dict.fromkeys(lesson.trained for lesson in found.lessons):
+        for rate in rates:
+            mine = [row for row in found.lessons if (row.trained, row.learning_rate) == (trained, rate)]
+            if mine:
+                name = trained if len(rates) == 1 else f"{trained}, {rate:g}"
+                data.append(_curve(mine, name, "solid" if rate == rates[0] else "dash"))
+    layout = {
+        "xaxis": {"title": {"text": "steps"}},
+        "yaxis": {"title": {"text": "held-out loss<br>(nats a token)"}, "automargin": True},
+    }
+    if data:
+        yield Plot("lessons", "", data, layout, 360)
+
+
+def _curve(rows: Sequence[Lesson], name: str, dash: str) -> dict[str, Any]:
+    trained = rows[0].trained
+    colour = f"${trained}" if trained in SYMBOLS else "$ink"
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": safe(name),
+        "x": [row.step for row in rows],
+        "y": [row.loss for row in rows],
+        "hovertext": [_hover(asdict(row), ("trained",)) for row in rows],
+        "hoverinfo": "text",
+        "marker": {"color": colour, "symbol": SYMBOLS.get(trained, "circle"), "size": 7},
+        "line": {"color": colour, "dash": dash, "width": 2},
+    }
+
+
+def drift(found: Study) -> Iterator[Plot]:
+    """For each precision: how far biases moved, beside how long they were."""
+    seen = [size for row in found.drifts for size in (row.start, row.moved, row.decay) if 0 < size < math.inf]
+    for precision in dict.fromkeys(row.precision for row in found.drifts):
+        mine = [row for row in found.drifts if row.precision == precision]
+        least = min(seen, default=1.0) / 2
+        colours = [f"${row.projection}" for row in mine]
+        data = [
+            _sizes(mine, "start", "at the start", least, {"symbol": "line-ns-open", "size": 13, "color": "$muted"}),
+            _sizes(mine, "decay", "by decay alone", least, {"symbol": "circle-open", "size": 10, "color": "$muted"}),
+            _sizes(mine, "moved", "moved by", least, {"symbol": "circle", "size": 10, "color": colours}),
+        ]
+        for marks in data[:2]:
+            marks["marker"]["line"] = {"width": 2}
+        span = [math.log10(least), math.log10(max(seen, default=1.0) * 2)]
+        layout = {"xaxis": {**log_axis("norm"), "range": span}, "yaxis": _lines_of(mine)}
+        yield Plot(f"drift-{_slug(precision)}", precision, data, layout, 130 + 26 * len(mine))
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text)
+
+
+def _line_of(row: Drift) -> str:
+    return safe(f"{row.place}, {row.projection}")
+
+
+def _lines_of(rows: Sequence[Drift]) -> dict[str, Any]:
+    return {"type": "category", "categoryarray": list(dict.fromkeys(_line_of(row) for row in reversed(rows)))}
+
+
+def _sizes(rows: Sequence[Drift], which: str, name: str, least: float, marker: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [max(getattr(row, which), least) for row in rows],
+        "y": [_line_of(row) for row in rows],
+        "hovertext": [_hover(asdict(row), ("precision", "place", "projection")) for row in rows],
+        "hoverinfo": "text",
+        "marker": marker,
+    }
+
+
+def drift_effect(found: Study) -> Iterator[Plot]:
+    """What the drift of one projection's biases alone changes, by precision."""
+    seen = [row.relative for row in found.drifts if 0 < row.relative < math.inf]
+    if not seen:
+        return
+    data = []
+    for number, precision in enumerate(dict.fromkeys(row.precision for row in found.drifts)):
+        mine = [row for row in found.drifts if row.precision == precision]
+        symbol = _PRECISIONS[number % len(_PRECISIONS)]
+        marker = {"symbol": symbol, "size": 10, "color": [f"${row.projection}" for row in mine]}
+        data.append(_sizes(mine, "relative", safe(precision), min(seen) / 3, marker))
+    lines = len({_line_of(row) for row in found.drifts})
+    layout = {"xaxis": log_axis(RELATIVE), "yaxis": _lines_of(found.drifts)}
+    yield Plot("drift-effect", "", data, layout, 130 + 26 * lines)
+
+
+def scores(found: Study) -> Iterator[Plot]:
+    """For each task and way of training: each run's score, and mean ± standard deviation, by what was removed."""
+    for (task, metric, how), mine in group(found.scores).items():
+        removed = [name for name in REMOVED if any(row.removed == name for row in mine)]
+        more = list(dict.fromkeys(row.removed for row in mine if row.removed not in removed))
+        lines = [*removed, *more]
+        whole = [row.value for row in mine if row.removed == "nothing"]
+        data = [_runs(mine), _means(mine, lines)]
+        shapes = []
+        if whole:
+            at = sum(whole) / len(whole)
+            style = {"color": "$muted", "dash": "dash", "width": 1.5}
+            ends = {"x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1}
+            shapes = [{"type": "line", **ends, "line": style, "layer": "below"}]
+        layout = {
+            "xaxis": {"title": {"text": safe(metric)}, "automargin": True},
+            "yaxis": {"type": "category", "categoryarray": [safe(name) for name in reversed(lines)]},
+            "shapes": shapes,
+        }
+        better = "more" if mine[0].greater_is_better else "less"
+        title = f"{task}, {how} ({better} is better)"
+        yield Plot(f"scores-{_slug(task)}-{_slug(metric)}-{_slug(how)}", title, data, layout, 130 + 34 * len(lines))
+
+
+def _colour(removed: str) -> str:
+    return f"${removed}" if removed in SYMBOLS else "$ink"
+
+
+def _runs(rows: Sequence[Score]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "each run",
+        "x": [row.value for row in rows],
+        "y": [safe(row.removed) for row in rows],
+        "hovertext": [_hover(asdict(row), ("task", "how", "removed")) for row in rows],
+        "hoverinfo": "text",
+        "marker": {"color": [_colour(row.removed) for row in rows], "size": 8, "symbol": "circle", "opacity": 0.75},
+    }
+
+
+def _means(rows: Sequence[Score], lines: Sequence[str]) -> dict[str, Any]:
+    means, spreads = [], []
+    for name in lines:
+        mean, sd = spread([row.value for row in rows if row.removed == name])
+        means.append(mean)
+        spreads.append(sd or 0.0)
+    words = [
+        hover(f"{name} removed", {"mean": mean, "standard deviation": sd})
+        for name, mean, sd in zip(lines, means, spreads, strict=True)
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "mean ± standard deviation",
+        "x": means,
+        "y": [safe(name) for name in lines],
+        "error_x": {"type": "data", "array": spreads, "color": "$ink", "thickness": 1.5, "width": 5},
+        "hovertext": words,
+        "hoverinfo": "text",
+        "marker": {"color": "$ink", "size": 14, "symbol": "line-ns-open", "line": {"width": 3}},
+    }
