@@ -38,7 +38,8 @@ class Row:
     def plain(self) -> dict[str, Any]:
         """As one flat record."""
         found = asdict(self)
-        return {**found, **found.pop("figures")}
+        figures = found.pop("figures")
+        return {**found, **figures}
 
 
 @dataclass(frozen=True)

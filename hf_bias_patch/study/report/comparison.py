@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from hf_bias_patch.study.arms import STUDIED
 from hf_bias_patch.study.report import words
 from hf_bias_patch.study.report.page import Page, Section, render
-from hf_bias_patch.study.report.plots import RELATIVE, SYMBOLS, Plot, hover, log_axis, safe
+from hf_bias_patch.study.report.plots import RELATIVE, SYMBOLS, Key, Plot, hover, log_axis, low_end, projections, safe
 from hf_bias_patch.study.report.tables import Column, table_of
 from hf_bias_patch.study.side_by_side import Line
 
@@ -44,17 +43,17 @@ def write_comparison_page(table: Sequence[Line], said: Sequence[str], folder: Pa
     shown = [{name: value for name, value in record.items() if name not in empty} for record in records]
     made = table_of(shown, "A row for each model and kind of attention", _COLUMNS)
     section = Section("comparison", "Each bias at zero", words.COMPARISON, list(_plots(table)), [made])
-    facts = [("models", str(len(models))), ("kinds of attention", str(len(table)))]
-    page = Page(", ".join(models) or "No model", "Attention biases: studies side by side", facts, said, [section])
+    facts = [("models", ", ".join(models) or "none")]
+    page = Page("Models side by side", "Attention biases: a comparison", facts, said, [section])
     (folder / "comparison.html").write_text(render(page), "utf-8")
     return "comparison.html"
 
 
 def _plots(table: Sequence[Line]) -> Iterator[Plot]:
-    seen = [change for line in table for change in (line.floor, *_changes(line).values()) if 0 < change < math.inf]
-    if not seen:
+    if not table:
         return
-    least, most = min(seen) / 3, max(seen) * 3
+    axis = log_axis(RELATIVE, [change for line in table for change in (line.floor, *_changes(line).values())])
+    least = low_end(axis)
     rows = [_row(line) for line in table]
     data = [_dots(table, name, least) for name in STUDIED]
     floors: dict[str, Any] = {
@@ -68,11 +67,12 @@ def _plots(table: Sequence[Line]) -> Iterator[Plot]:
         "marker": {"color": "$muted", "symbol": "line-ns-open", "size": 16, "line": {"width": 2}},
     }
     layout = {
-        "xaxis": {**log_axis(RELATIVE), "range": [math.log10(least), math.log10(most)]},
+        "xaxis": axis,
         "yaxis": {"type": "category", "categoryarray": list(reversed(rows))},
     }
     shown = [trace for trace in [floors, *data] if trace["x"]]
-    yield Plot("comparison-plot", "", shown, layout, 130 + 44 * len(rows))
+    keys = [*projections(trace["name"] for trace in shown), Key("noise floor", "stroke", "muted")]
+    yield Plot("comparison-plot", "", shown, layout, 84 + 44 * len(rows), keys)
 
 
 def _row(line: Line) -> str:

@@ -66,20 +66,14 @@ function draw(place) {
   const narrow = place.clientWidth < 460;
   const layout = {
     autosize: true,
-    margin: { l: 10, r: 14, t: 36, b: 10, pad: 2 },
-    legend: { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom" },
+    margin: { l: 10, r: 16, t: 8, b: 10, pad: 2 },
+    showlegend: false,
     hovermode: "closest",
     ...plot.layout,
     template: look(narrow),
     // A finger that moves over a figure scrolls the page.
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
   };
-  for (const trace of plot.data) {
-    if (trace.type === "heatmap" && narrow) {
-      trace.colorbar = { ...trace.colorbar, orientation: "h", title: { ...trace.colorbar.title, side: "top" }, y: 1.02, yanchor: "bottom" };
-      layout.margin = { ...layout.margin, t: 10 };
-    }
-  }
   const buttons = ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "pan2d", "zoom2d"];
   return Plotly.react(place, plot.data, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons });
 }

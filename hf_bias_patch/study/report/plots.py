@@ -8,23 +8,54 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hf_bias_patch.study.arms import STUDIED
 from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.report.tables import number, percent, signed
 from hf_bias_patch.study.summary import NOISE
 
-__all__ = ["RELATIVE", "SYMBOLS", "Plot", "heads", "hover", "layers", "log_axis", "perturbation", "removal", "safe"]
+__all__ = [
+    "RELATIVE",
+    "SYMBOLS",
+    "Key",
+    "Plot",
+    "floor_line",
+    "heads",
+    "hover",
+    "layers",
+    "log_axis",
+    "low_end",
+    "perturbation",
+    "projections",
+    "removal",
+    "safe",
+]
 
-RELATIVE = "change of the last states / their norm"
+RELATIVE = "relative change of the last states"
+"""Norm of the change over the norm of the states."""
 SYMBOLS = {"query": "circle", "key": "diamond", "value": "square"}
 """Beside a colour each projection has a shape, for readers who do not tell the colours apart."""
 
 _ROW = 26  # pixels a line of a dot plot takes
-_FRAME = 130  # and what stands around them
+_FRAME = 84  # and what stands around them
+_MAP_FRAME = 74
+
+
+class Key(NamedTuple):
+    """What a mark stands for. Plotly's own legend takes room from the figure, on a phone most of it.
+
+    Attributes:
+        name: what it stands for.
+        mark: `circle`, `diamond`, `square`, `triangle`, `cross`, `open`, `stroke`, `line` or `dash`.
+        colour: as in a figure, without the `$`.
+    """
+
+    name: str
+    mark: str
+    colour: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +67,8 @@ class Plot:
         title: stands above it.
         data, layout: as Plotly takes them.
         height: in pixels.
+        keys: what marks stand for.
+        scale: of a heat map, what its darkest and its brightest colour stand for; empty for other figures.
     """
 
     name: str
@@ -43,6 +76,8 @@ class Plot:
     data: Sequence[Mapping[str, Any]]
     layout: Mapping[str, Any]
     height: int
+    keys: Sequence[Key] = ()
+    scale: tuple[str, ...] = ()
 
 
 def safe(text: object) -> str:
@@ -50,9 +85,27 @@ def safe(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
-def log_axis(title: str) -> dict[str, Any]:
-    """An axis of powers of ten."""
-    return {"type": "log", "title": {"text": title}, "exponentformat": "power", "dtick": None, "automargin": True}
+def log_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
+    """An axis of powers of ten that shows all of some values; those that are not above 0 have no place on it."""
+    seen = _finite(list(values)) or [1.0]
+    low, high = math.log10(min(seen)), math.log10(max(seen))
+    edge = max(0.15, 0.04 * (high - low))
+    low, high = low - edge, high + edge
+    # Whole powers of ten, not more than fit; below two of them also what lies between.
+    every = max(1, round((high - low) / 6)) if high - low > 2 else "D2" if high - low > 0.7 else "D1"
+    ticks = {"dtick": every, "exponentformat": "power", "tickfont": {"size": 11}}
+    return {"type": "log", "title": {"text": title}, "range": [low, high], "automargin": True, **ticks}
+
+
+def low_end(axis: Mapping[str, Any]) -> float:
+    """The least value on an axis of powers of ten: what is not above 0 is drawn there."""
+    return 10 ** axis["range"][0]
+
+
+def projections(names: Iterable[str]) -> list[Key]:
+    """Keys of some projections."""
+    there = set(names)
+    return [Key(name, SYMBOLS[name], name) for name in STUDIED if name in there]
 
 
 def hover(title: str, figures: Mapping[str, Any]) -> str:
@@ -88,21 +141,20 @@ def perturbation(found: Study) -> Iterator[Plot]:
     """For each place: what each fill of each projection changes, beside the noise floor. All on the same scale."""
     rows = _of(found, "whole")
     floor = found.floor["relative"]
-    seen = _finite([floor, *(row.figures["relative"] for row in rows)])
-    if not seen:
-        return
-    least, most = min(seen) / 3, max(seen) * 3
+    axis = log_axis(RELATIVE, [floor, *(row.figures["relative"] for row in rows)])
     for place in _places(rows):
         mine = [row for row in rows if row.place == place]
         fills = list(dict.fromkeys(row.fill for row in mine))
-        data = [_dots([row for row in mine if row.projection == name], name, least) for name in STUDIED]
+        data = [_dots([row for row in mine if row.projection == name], name, low_end(axis)) for name in STUDIED]
         layout = {
-            "xaxis": {**log_axis(RELATIVE), "range": [math.log10(least), math.log10(most)]},
+            "xaxis": axis,
             "yaxis": {"categoryarray": [safe(fill) for fill in reversed(fills)], "type": "category"},
-            "shapes": [_line("x", floor, f"noise floor {number(floor)}")] if floor > 0 else [],
+            "shapes": [floor_line("x", floor)] if floor > 0 else [],
         }
         name = f"perturbation-{place.replace(' ', '-')}"
-        yield Plot(name, place, [trace for trace in data if trace["x"]], layout, _FRAME + _ROW * len(fills))
+        keys = [*projections(row.projection for row in mine), Key(f"noise floor, {number(floor)}", "dash", "muted")]
+        shown = [trace for trace in data if trace["x"]]
+        yield Plot(name, place, shown, layout, _FRAME + _ROW * len(fills), keys)
 
 
 def _dots(rows: Sequence[Row], projection: str, least: float) -> dict[str, Any]:
@@ -118,13 +170,12 @@ def _dots(rows: Sequence[Row], projection: str, least: float) -> dict[str, Any]:
     }
 
 
-def _line(axis: str, at: float, name: str) -> dict[str, Any]:
-    """A dashed line across the whole figure, with a place in the legend."""
+def floor_line(axis: str, at: float) -> dict[str, Any]:
+    """A dashed line at a value of an axis, across the whole figure."""
     ends = {"x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1}
     if axis == "y":
         ends = {"y0": at, "y1": at, "xref": "paper", "x0": 0, "x1": 1}
-    style = {"color": "$muted", "dash": "dash", "width": 1.5}
-    return {"type": "line", **ends, "line": style, "name": name, "showlegend": True, "layer": "below"}
+    return {"type": "line", **ends, "line": {"color": "$muted", "dash": "dash", "width": 1.5}, "layer": "below"}
 
 
 def layers(found: Study) -> Iterator[Plot]:
@@ -136,9 +187,11 @@ def layers(found: Study) -> Iterator[Plot]:
         numbers = sorted({row.layer for row in mine if row.layer is not None})
         cells = {(row.projection, row.layer): row for row in mine}
         grid = [[cells.get((name, layer)) for layer in numbers] for name in reversed(shown)]
-        data = _map(grid, [str(layer) for layer in numbers], list(reversed(shown)), _scale(found, rows))
-        plot_name = f"layers-{place.replace(' ', '-')}"
-        yield Plot(plot_name, place, [data], {"xaxis": _numbers("layer"), "yaxis": {"type": "category"}}, 130 + 44 * 3)
+        scale = _scale(found, rows)
+        data = _map(grid, [str(layer) for layer in numbers], list(reversed(shown)), scale)
+        axes = {"xaxis": _numbers("layer"), "yaxis": {"type": "category"}}
+        told = f"layers-{place.replace(' ', '-')}"
+        yield Plot(told, place, [data], axes, _MAP_FRAME + 38 * len(shown), scale=_ends(scale))
 
 
 def heads(found: Study) -> Iterator[Plot]:
@@ -153,10 +206,12 @@ def heads(found: Study) -> Iterator[Plot]:
             across = sorted({row.head for row in mine if row.head is not None})
             cells = {(row.layer, row.head): row for row in mine}
             grid = [[cells.get((layer, head)) for head in across] for layer in numbers]
-            data = _map(grid, [str(head) for head in across], [str(layer) for layer in numbers], _scale(found, rows))
+            scale = _scale(found, rows)
+            data = _map(grid, [str(head) for head in across], [str(layer) for layer in numbers], scale)
             axes = {"xaxis": _numbers("head"), "yaxis": _numbers("layer")}
             name = f"heads-{place.replace(' ', '-')}-{projection}"
-            yield Plot(name, f"{place}, {projection}", [data], axes, 130 + 28 * max(3, len(numbers)))
+            height = _MAP_FRAME + 28 * max(3, len(numbers))
+            yield Plot(name, f"{place}, {projection}, by head", [data], axes, height, scale=_ends(scale))
 
 
 def _numbers(title: str) -> dict[str, Any]:
@@ -171,11 +226,14 @@ def _scale(found: Study, rows: Sequence[Row]) -> tuple[float, float]:
     return math.log10(min(least, most / 2)), math.log10(most)
 
 
+def _ends(scale: tuple[float, float]) -> tuple[str, str]:
+    return f"{number(10 ** scale[0])} or less", number(10 ** scale[1])
+
+
 def _map(
     grid: Sequence[Sequence[Row | None]], across: Sequence[str], down: Sequence[str], scale: tuple[float, float]
 ) -> dict[str, Any]:
     values = [[row.figures["relative"] if row else math.nan for row in line] for line in grid]
-    ticks = _ticks(*scale)
     return {
         "type": "heatmap",
         "x": list(across),
@@ -190,13 +248,7 @@ def _map(
         "texttemplate": "%{text}" if len(across) <= 8 else "",
         "hovertext": [[_hover(row) if row else "" for row in line] for line in grid],
         "hoverinfo": "text",
-        "colorbar": {
-            "title": {"text": RELATIVE, "side": "right"},
-            "tickvals": [math.log10(tick) for tick in ticks],
-            "ticktext": [number(tick) for tick in ticks],
-            "thickness": 12,
-            "len": 1,
-        },
+        "showscale": False,
     }
 
 
@@ -204,14 +256,6 @@ def _log(value: float, least: float) -> float | None:
     if not math.isfinite(value):
         return None
     return max(math.log10(value), least) if value > 0 else least
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two powers of ten, not more than fit."""
-    steps = (1,) if high - low > 2 else (1, 3) if high - low > 0.7 else (1, 1.5, 2, 3, 4, 5, 6, 8)
-    all_of_them = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
-    inside = [tick for tick in all_of_them if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
-    return inside[:: -(-len(inside) // 6)] if inside else [10**low]
 
 
 def removal(found: Study) -> Iterator[Plot]:
@@ -233,9 +277,9 @@ def removal(found: Study) -> Iterator[Plot]:
     }
     bound = found.settings.loss_bound
     layout = {
-        "xaxis": {"title": {"text": "bias numbers set to zero, least effect first"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "bias numbers at zero, least effect first"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": "change of the loss<br>(nats a token)" if loss else RELATIVE}, "zeroline": True},
-        "shapes": [{**_line("y", bound, f"bound: {bound} nats a token")}] if loss else [],
-        "showlegend": loss,
+        "shapes": [floor_line("y", bound)] if loss else [],
     }
-    yield Plot("removal", "", [data], layout, 340)
+    keys = [Key("loss", "line", "ink"), Key(f"bound, {bound:g} nats a token", "dash", "muted")] if loss else []
+    yield Plot("removal", "", [data], layout, 320, keys)

@@ -45,6 +45,8 @@ def page_of(found: Study, environment: dict[str, Any]) -> Page:
 
 def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
     packages = environment.get("packages", {})
+    versions = {"hf_bias_patch": environment.get("hf_bias_patch"), "Python": environment.get("python")}
+    versions |= {name: packages.get(name) for name in ("torch", "transformers")}
     texts = f"{found.texts:,}{'' if found.settings.texts else ' embedded'}"
     facts = [
         ("model type", found.model_type),
@@ -53,9 +55,7 @@ def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
         ("computed in", f"{found.settings.dtype} on {found.settings.device}"),
         ("noise floor", f"{number(found.floor['relative'])} of the last states' norm"),
         ("seed", str(found.settings.seed)),
-        ("hf_bias_patch", str(environment.get("hf_bias_patch", ""))),
-        ("Python", str(environment.get("python", ""))),
-        *((name, str(packages[name])) for name in ("torch", "transformers") if name in packages),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
     ]
     return [(name, value) for name, value in facts if value]
 
@@ -69,8 +69,7 @@ def _perturbation(found: Study) -> Iterator[Section]:
     records = [row.plain() for row in found.rows if row.stage == "whole"]
     if records:
         about = [*words.PERTURBATION, *_undrawn(found, "whole")]
-        shown = [{name: value for name, value in record.items() if name not in _SINGLE} for record in records]
-        table = table_of(shown, "What each fill changes, at all sites of a kind at once")
+        table = table_of(_without(records, *_SINGLE), "What each fill changes, at all sites of a kind at once")
         yield Section("perturbation", "Biases replaced", about, list(plots.perturbation(found)), [table])
 
 
@@ -89,7 +88,7 @@ def _where(found: Study) -> Iterator[Section]:
 def _removal(found: Study) -> Iterator[Section]:
     records = [row.plain() for row in found.rows if row.stage == "removal"]
     if records:
-        table = table_of(_without(records, "stage", "place", "projection", "layer", "head", "verdict"), "Each removal")
+        table = table_of(_without(records, *_SINGLE, "place", "projection", "fill", "verdict"), "Each removal")
         about = words.REMOVAL if found.measure == "loss_change" else words.REMOVAL_WITHOUT_LOSS
         yield Section("removal", "How much can go", about, list(plots.removal(found)), [table])
 
@@ -108,7 +107,8 @@ def _undrawn(found: Study, stage: str) -> Iterator[str]:
 
 def _folds(found: Study) -> Iterator[Section]:
     if found.folds:
-        table = table_of([asdict(row) for row in found.folds], "Each projection's biases moved into their weights")
+        records = [asdict(row) | ({"relative": None} if row.refused else {}) for row in found.folds]
+        table = table_of(records, "Each projection's biases moved into their weights")
         yield Section("folds", "Redundancy by weight", words.FOLDS, (), [table])
 
 

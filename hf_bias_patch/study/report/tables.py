@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Cell", "Column", "Table", "number", "percent", "signed", "table_of"]
+__all__ = ["Cell", "Column", "Table", "fine", "number", "percent", "signed", "table_of"]
 
-Kind = Literal["text", "count", "number", "signed", "percent"]
+Kind = Literal["text", "count", "number", "fine", "signed", "percent"]
 
 
 class Column(NamedTuple):
@@ -58,12 +58,12 @@ _COLUMNS: Mapping[str, Column] = {
     "largest": Column("largest", "number", "largest change of a number of the last states"),
     "distance": Column("distance", "number", "mean Euclidean change of a token's last states"),
     "relative": Column("relative", "number", "norm of the change of the last states over their norm"),
-    "cosine": Column("cosine", "number", "between changed and unchanged last states, mean over tokens"),
+    "cosine": Column("cosine", "fine", "between changed and unchanged last states, mean over tokens"),
     "kl": Column("KL", "number", "mean divergence of the changed from the unchanged distribution, nats"),
     "agreement": Column("agreement", "percent", "tokens with the same most likely token"),
-    "loss": Column("loss", "number", _LOSS),
+    "loss": Column("loss", "fine", _LOSS),
     "loss_change": Column("loss change", "signed", f"{_LOSS}; below 0 is better"),
-    "perplexity": Column("perplexity", "number", "with the change"),
+    "perplexity": Column("perplexity", "fine", "with the change"),
     "gradient": Column("gradient", "number", f"norm of the gradient of the loss, {_LOSS}"),
     "change": Column("change", "number", "norm of the change of a token's last states, per unit of learning rate"),
     "learning_rate": Column("learning rate", "number", "of AdamW"),
@@ -75,7 +75,7 @@ _COLUMNS: Mapping[str, Column] = {
     "decay": Column("decay", "number", "norm of what weight decay alone would have moved them by"),
     "straight": Column("straight", "number", "way as the crow flies over way gone: 1 is a straight line"),
     "seed": Column("seed", "count", "of the training run; none where nothing was trained"),
-    "value": Column("value", "number", "of the metric"),
+    "value": Column("value", "fine", "of the metric"),
     "refused": Column("refused because"),
     "greater_is_better": Column("greater is better"),
     "fill": Column("in its place"),
@@ -94,12 +94,17 @@ def number(value: float) -> str:
     size = abs(value)
     if size < 1e-3 or size >= 1e6:
         mantissa, exponent = f"{value:.2e}".split("e")
-        text = f"{mantissa}e{int(exponent)}"
+        text = f"{float(mantissa):g}e{int(exponent)}"
     elif size >= 100:
         text = f"{value:,.0f}"
     else:
         text = f"{value:.3g}"
     return text.replace("-", "−")
+
+
+def fine(value: float) -> str:
+    """Five significant digits, for what differs in the last of them."""
+    return f"{value:,.5g}".replace("-", "−") if 1e-3 <= abs(value) < 1e5 else number(value)
 
 
 def signed(value: float) -> str:
@@ -115,6 +120,7 @@ def percent(value: float) -> str:
 _READS: Mapping[Kind, Callable[[Any], str]] = {
     "count": lambda value: f"{value:,}",
     "number": number,
+    "fine": fine,
     "signed": signed,
     "percent": percent,
     "text": str,

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from hf_bias_patch.study.arms import STUDIED
 from hf_bias_patch.study.found import Drift, Lesson, Score, Step, Study
-from hf_bias_patch.study.report.plots import RELATIVE, SYMBOLS, Plot, hover, log_axis, safe
+from hf_bias_patch.study.report.plots import (
+    RELATIVE,
+    SYMBOLS,
+    Key,
+    Plot,
+    floor_line,
+    hover,
+    log_axis,
+    low_end,
+    projections,
+    safe,
+)
 from hf_bias_patch.study.standing import REMOVED, group, spread
 
 __all__ = ["drift", "drift_effect", "lessons", "scores", "steps"]
 
-_PRECISIONS = ("circle", "diamond", "square", "triangle-up", "x")
+_PRECISIONS = (("circle-open", "open"), ("diamond", "diamond"), ("square", "square"), ("x", "cross"))
+
+
+_SCORE_KEYS = (
+    Key("a run", "circle", "ink"),
+    Key("mean ± standard deviation", "stroke", "ink"),
+    Key("mean with nothing removed", "dash", "muted"),
+)
 
 
 def steps(found: Study) -> Iterator[Plot]:
     """For each place: what a step along each direction changes, bars by projection."""
+    title = "change of a token's last states,<br>per unit of learning rate"
+    axis = log_axis(title, [step.change for step in found.steps])
     for place in dict.fromkeys(step.place for step in found.steps):
         mine = [step for step in found.steps if step.place == place]
         directions = list(dict.fromkeys(step.direction for step in mine))
@@ -26,9 +45,10 @@ def steps(found: Study) -> Iterator[Plot]:
         layout = {
             "barmode": "group",
             "xaxis": {"type": "category", "categoryarray": [safe(direction) for direction in directions]},
-            "yaxis": log_axis("change of a token's last states,<br>per unit of learning rate"),
+            "yaxis": axis,
         }
-        yield Plot(f"steps-{place.replace(' ', '-')}", place, [bars for bars in data if bars["x"]], layout, 340)
+        keys = [Key(key.name, "square", key.colour) for key in projections(step.projection for step in mine)]
+        yield Plot(f"steps-{place.replace(' ', '-')}", place, [bars for bars in data if bars["x"]], layout, 310, keys)
 
 
 def _bars(rows: Sequence[Step], projection: str) -> dict[str, Any]:
@@ -52,24 +72,26 @@ def _hover(record: Mapping[str, Any], title: Sequence[str]) -> str:
 def lessons(found: Study) -> Iterator[Plot]:
     """Held-out loss by step, a line for each projection that trained."""
     rates = list(dict.fromkeys(lesson.learning_rate for lesson in found.lessons))
-    data = []
+    data, keys = [], []
     for trained in dict.fromkeys(lesson.trained for lesson in found.lessons):
         for rate in rates:
             mine = [row for row in found.lessons if (row.trained, row.learning_rate) == (trained, rate)]
             if mine:
-                name = trained if len(rates) == 1 else f"{trained}, {rate:g}"
-                data.append(_curve(mine, name, "solid" if rate == rates[0] else "dash"))
+                name = trained if len(rates) == 1 else f"{trained}, learning rate {rate:g}"
+                dashed = rate != rates[0]
+                data.append(_curve(mine, name, "dash" if dashed else "solid"))
+                keys.append(Key(name, "dash" if dashed else "line", _colour(trained)))
     layout = {
         "xaxis": {"title": {"text": "steps"}},
         "yaxis": {"title": {"text": "held-out loss<br>(nats a token)"}, "automargin": True},
     }
     if data:
-        yield Plot("lessons", "", data, layout, 360)
+        yield Plot("lessons", "", data, layout, 340, keys)
 
 
 def _curve(rows: Sequence[Lesson], name: str, dash: str) -> dict[str, Any]:
     trained = rows[0].trained
-    colour = f"${trained}" if trained in SYMBOLS else "$ink"
+    colour = f"${_colour(trained)}"
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -85,21 +107,26 @@ def _curve(rows: Sequence[Lesson], name: str, dash: str) -> dict[str, Any]:
 
 def drift(found: Study) -> Iterator[Plot]:
     """For each precision: how far biases moved, beside how long they were."""
-    seen = [size for row in found.drifts for size in (row.start, row.moved, row.decay) if 0 < size < math.inf]
+    axis = log_axis("Euclidean norm", [size for row in found.drifts for size in (row.start, row.moved, row.decay)])
+    keys = [
+        *(
+            Key(f"moved by, {key.name}", "circle", key.colour)
+            for key in projections(r.projection for r in found.drifts)
+        ),
+        Key("by decay alone", "open", "muted"),
+        Key("at the start", "stroke", "muted"),
+    ]
     for precision in dict.fromkeys(row.precision for row in found.drifts):
         mine = [row for row in found.drifts if row.precision == precision]
-        least = min(seen, default=1.0) / 2
         colours = [f"${row.projection}" for row in mine]
+        bold = {"line": {"width": 2}, "color": "$muted"}
         data = [
-            _sizes(mine, "start", "at the start", least, {"symbol": "line-ns-open", "size": 13, "color": "$muted"}),
-            _sizes(mine, "decay", "by decay alone", least, {"symbol": "circle-open", "size": 10, "color": "$muted"}),
-            _sizes(mine, "moved", "moved by", least, {"symbol": "circle", "size": 10, "color": colours}),
+            _sizes(mine, "start", low_end(axis), {"symbol": "line-ns-open", "size": 13, **bold}),
+            _sizes(mine, "decay", low_end(axis), {"symbol": "circle-open", "size": 10, **bold}),
+            _sizes(mine, "moved", low_end(axis), {"symbol": "circle", "size": 10, "color": colours}),
         ]
-        for marks in data[:2]:
-            marks["marker"]["line"] = {"width": 2}
-        span = [math.log10(least), math.log10(max(seen, default=1.0) * 2)]
-        layout = {"xaxis": {**log_axis("norm"), "range": span}, "yaxis": _lines_of(mine)}
-        yield Plot(f"drift-{_slug(precision)}", precision, data, layout, 130 + 26 * len(mine))
+        layout = {"xaxis": axis, "yaxis": _lines_of(mine)}
+        yield Plot(f"drift-{_slug(precision)}", precision, data, layout, 84 + 26 * len(mine), keys)
 
 
 def _slug(text: str) -> str:
@@ -114,11 +141,11 @@ def _lines_of(rows: Sequence[Drift]) -> dict[str, Any]:
     return {"type": "category", "categoryarray": list(dict.fromkeys(_line_of(row) for row in reversed(rows)))}
 
 
-def _sizes(rows: Sequence[Drift], which: str, name: str, least: float, marker: dict[str, Any]) -> dict[str, Any]:
+def _sizes(rows: Sequence[Drift], which: str, least: float, marker: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": name,
+        "name": which,
         "x": [max(getattr(row, which), least) for row in rows],
         "y": [_line_of(row) for row in rows],
         "hovertext": [_hover(asdict(row), ("precision", "place", "projection")) for row in rows],
@@ -129,18 +156,19 @@ def _sizes(rows: Sequence[Drift], which: str, name: str, least: float, marker: d
 
 def drift_effect(found: Study) -> Iterator[Plot]:
     """What the drift of one projection's biases alone changes, by precision."""
-    seen = [row.relative for row in found.drifts if 0 < row.relative < math.inf]
-    if not seen:
+    if not found.drifts:
         return
-    data = []
+    axis = log_axis(RELATIVE, [row.relative for row in found.drifts])
+    data, keys = [], []
     for number, precision in enumerate(dict.fromkeys(row.precision for row in found.drifts)):
         mine = [row for row in found.drifts if row.precision == precision]
-        symbol = _PRECISIONS[number % len(_PRECISIONS)]
+        symbol, mark = _PRECISIONS[number % len(_PRECISIONS)]
         marker = {"symbol": symbol, "size": 10, "color": [f"${row.projection}" for row in mine]}
-        data.append(_sizes(mine, "relative", safe(precision), min(seen) / 3, marker))
+        data.append(_sizes(mine, "relative", low_end(axis), marker))
+        keys.append(Key(precision, mark, "ink"))
     lines = len({_line_of(row) for row in found.drifts})
-    layout = {"xaxis": log_axis(RELATIVE), "yaxis": _lines_of(found.drifts)}
-    yield Plot("drift-effect", "", data, layout, 130 + 26 * lines)
+    layout = {"xaxis": axis, "yaxis": _lines_of(found.drifts)}
+    yield Plot("drift-effect", "what these moves alone do", data, layout, 84 + 26 * lines, keys)
 
 
 def scores(found: Study) -> Iterator[Plot]:
@@ -150,25 +178,21 @@ def scores(found: Study) -> Iterator[Plot]:
         more = list(dict.fromkeys(row.removed for row in mine if row.removed not in removed))
         lines = [*removed, *more]
         whole = [row.value for row in mine if row.removed == "nothing"]
-        data = [_runs(mine), _means(mine, lines)]
-        shapes = []
-        if whole:
-            at = sum(whole) / len(whole)
-            style = {"color": "$muted", "dash": "dash", "width": 1.5}
-            ends = {"x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1}
-            shapes = [{"type": "line", **ends, "line": style, "layer": "below"}]
+        data = [_means(mine, lines), _runs(mine)]
         layout = {
             "xaxis": {"title": {"text": safe(metric)}, "automargin": True},
             "yaxis": {"type": "category", "categoryarray": [safe(name) for name in reversed(lines)]},
-            "shapes": shapes,
+            "shapes": [floor_line("x", spread(whole)[0])] if whole else [],
         }
         better = "more" if mine[0].greater_is_better else "less"
         title = f"{task}, {how} ({better} is better)"
-        yield Plot(f"scores-{_slug(task)}-{_slug(metric)}-{_slug(how)}", title, data, layout, 130 + 34 * len(lines))
+        yield Plot(
+            f"scores-{_slug(task)}-{_slug(metric)}-{_slug(how)}", title, data, layout, 84 + 34 * len(lines), _SCORE_KEYS
+        )
 
 
-def _colour(removed: str) -> str:
-    return f"${removed}" if removed in SYMBOLS else "$ink"
+def _colour(projection: str) -> str:
+    return projection if projection in SYMBOLS else "ink"
 
 
 def _runs(rows: Sequence[Score]) -> dict[str, Any]:
@@ -180,7 +204,7 @@ def _runs(rows: Sequence[Score]) -> dict[str, Any]:
         "y": [safe(row.removed) for row in rows],
         "hovertext": [_hover(asdict(row), ("task", "how", "removed")) for row in rows],
         "hoverinfo": "text",
-        "marker": {"color": [_colour(row.removed) for row in rows], "size": 8, "symbol": "circle", "opacity": 0.75},
+        "marker": {"color": [f"${_colour(row.removed)}" for row in rows], "size": 9, "symbol": "circle"},
     }
 
 

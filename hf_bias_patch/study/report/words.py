@@ -25,10 +25,10 @@ __all__ = [
 VERDICTS = (
     "What is known of each bias before anything is measured, from how this kind of attention computes. Redundant: "
     "it does nothing, and can go. Foldable: it can be moved to where it does the same, and then go. Needed: no "
-    "exact way to take it away is known. Beside it stands what was measured with that bias set to zero at all sites"
-    " of the kind.",
-    "The noise floor is what rounding alone changes: the unchanged model against itself in float64. A change of a "
-    "few times that is none.",
+    "exact way to take it away is known. Beside it stands what was measured with that bias set to zero at all sites "
+    "of the kind.",
+    "A relative change is the norm of the change over the norm of what is changed. The noise floor is what rounding "
+    "alone changes: the unchanged model against itself in float64. A change of a few times that is none.",
 )
 PERTURBATION = (
     "Each bias was replaced at all sites of a kind at once, in several ways, and the model run on the same texts. "
@@ -40,7 +40,7 @@ WHERE = (
     "stand for the least change that is more than rounding, and for all below it.",
 )
 HEADS = (
-    "The maps of heads are the same for one head's part of a bias at a time. They have a scale of their own: one "
+    "The maps by head are the same for one head's part of a bias at a time. They have a scale of their own: one "
     "head does less than a layer.",
 )
 REMOVAL = (
@@ -48,8 +48,8 @@ REMOVAL = (
     "says how much loss that costs; below the dashed line it is within the bound that was asked for.",
 )
 REMOVAL_WITHOUT_LOSS = (
-    "Biases were set to zero one after the other, those that matter least first, until all were gone. The model has"
-    " no head that predicts tokens, so that the curve shows the change of its last states.",
+    "Biases were set to zero one after the other, those that matter least first, until all were gone. The model has "
+    "no head that predicts tokens, so that the curve shows the change of its last states.",
 )
 FOLDS = (
     "A bias behind a layer norm can be moved into the weight of its own map, and be zero from then on, while the "
@@ -57,8 +57,8 @@ FOLDS = (
     "none. Where it cannot be done, the reason stands beside it.",
 )
 STEPS = (
-    "One step of training on one projection's biases alone: along the gradient, along AdamW's first step, and along"
-    " random signs as long as AdamW's. Bars show how much the step changes what the model computes, for a learning "
+    "One step of training on one projection's biases alone: along the gradient, along AdamW's first step, and along "
+    "random signs as long as AdamW's. Bars show how much the step changes what the model computes, for a learning "
     "rate of one; each grid line is ten times the one before. What a bar of the key bias shows is rounding where "
     "the key bias is redundant: no step on it does anything.",
 )
@@ -84,7 +84,7 @@ COMPARISON = (
 )
 STANDING: Mapping[str, Column] = {
     "runs": Column("runs", "count"),
-    "mean": Column("mean", "number", "of the metric, over runs"),
+    "mean": Column("mean", "fine", "of the metric, over runs"),
     "sd": Column("± sd", "number", "standard deviation over runs"),
     "pairs": Column("pairs", "count", "runs that have one of the same seed with nothing removed"),
     "difference": Column("difference", "signed", "to runs of the same seed with nothing removed, the mean"),
