@@ -105,6 +105,7 @@ def study(
         return
     written = write_results(found, out)
     written += _figures(found, out)
+    written += _report(found, out)
     if found.rows:
         stdout().print(_table(found))
     if found.scores:
@@ -120,6 +121,17 @@ def _figures(found: Study, out: Path) -> list[str]:
 
     try:
         return write_figures(found, out)
+    except ExtraError as error:
+        stderr().print(str(error), markup=False)
+        return []
+
+
+def _report(found: Study, out: Path) -> list[str]:
+    from hf_bias_patch.cli.console import stderr
+    from hf_bias_patch.study.report import write_report
+
+    try:
+        return [write_report(found, out)]
     except ExtraError as error:
         stderr().print(str(error), markup=False)
         return []

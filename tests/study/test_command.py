@@ -20,10 +20,11 @@ from hf_bias_patch.errors import ArgumentError, BiasPatchError, PlanError, Sourc
 from hf_bias_patch.study.perturb import Bench
 
 _TABLES = ("csv", "parquet")
+_FIGURES = ("perturbation", "layers", "removal", "steps", "lessons", "drift")
 FILES = {
-    "results.json", "measured.jsonl", "settings.json", "environment.json",
+    "results.json", "measured.jsonl", "settings.json", "environment.json", "report.html",
     *(f"{name}.{ending}" for name in ("perturbation", "folds", "steps", "lessons", "drift") for ending in _TABLES),
-    *(f"{name}.{ending}" for name in ("perturbation", "layers", "removal") for ending in ("png", "svg")),
+    *(f"{name}.{ending}" for name in _FIGURES for ending in ("png", "svg")),
 }  # fmt: skip
 
 
@@ -72,6 +73,8 @@ def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
     table = pq.read_table(out / "perturbation.parquet")
     assert table.num_rows == len(rows) and {"relative", "loss_change", "layer", "verdict"} <= set(table.column_names)
     assert len((out / "perturbation.csv").read_text().splitlines()) == len(rows) + 1
+    page = (out / "report.html").read_text("utf-8")
+    assert "report.html" in printed and "The key bias of decoder self attention does nothing" in page
 
 
 def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def _plots(table: Sequence[Line]) -> Iterator[Plot]:
         "x": [max(line.floor, least) for line in table],
         "y": rows,
         "hovertext": [hover(line.model, {"place": line.place, "noise floor": line.floor}) for line in table],
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "marker": {"color": "$muted", "symbol": "line-ns-open", "size": 16, "line": {"width": 2}},
     }
     layout = {
@@ -105,6 +105,6 @@ def _dots(table: Sequence[Line], projection: str, least: float) -> dict[str, Any
             hover(line.model, {name: value for name, value in one.items() if value is not None})
             for (line, _), one in zip(mine, figures, strict=True)
         ],
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "marker": {"color": f"${projection}", "symbol": SYMBOLS[projection], "size": 11, "opacity": 0.9},
     }

@@ -53,10 +53,8 @@ function look(narrow) {
     layout: {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("$ink"), size: narrow ? 12 : 13, family: getComputedStyle(document.body).fontFamily },
-      hoverlabel: { bgcolor: colour("$raised"), bordercolor: colour("$edge"), font: { color: colour("$ink") }, align: "left", namelength: -1 },
       xaxis: axis, yaxis: axis,
       colorway: [colour("$value"), colour("$query"), colour("$key")],
-      modebar: { color: colour("$muted"), activecolor: colour("$ink"), bgcolor: "rgba(0,0,0,0)" },
     },
   };
 }
@@ -74,13 +72,41 @@ function draw(place) {
     // A finger that moves over a figure scrolls the page.
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
   };
-  const buttons = ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "pan2d", "zoom2d"];
-  return Plotly.react(place, plot.data, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons });
+  if (narrow && layout.xaxis.type === "log" && typeof layout.xaxis.dtick === "number") {
+    layout.xaxis = { ...layout.xaxis, dtick: 2 * layout.xaxis.dtick, tickangle: 0 };
+  }
+  // Plotly's bar of buttons would lie on top of the marks at the right.
+  return Plotly.react(place, plot.data, layout, { responsive: true, displayModeBar: false });
 }
+
+// What one points at is told beside it. Plotly's own labels are left out where a figure is lower than they are.
+const tip = document.getElementById("tip");
+
+function tell({ points, event }) {
+  const [title, ...lines] = String(points[0].hovertext ?? "").split("\n");
+  const strong = document.createElement("strong");
+  strong.textContent = title;
+  tip.replaceChildren(strong, ...lines.flatMap((line) => [document.createElement("br"), line]));
+  tip.hidden = false;
+  const right = event.clientX + 16 + tip.offsetWidth < document.documentElement.clientWidth;
+  const left = right ? event.clientX + 16 : Math.max(4, event.clientX - 16 - tip.offsetWidth);
+  const top = Math.min(event.clientY + 12, window.innerHeight - tip.offsetHeight - 4);
+  tip.style.left = `${left}px`;
+  tip.style.top = `${Math.max(4, top)}px`;
+}
+
+const hush = () => { tip.hidden = true; };
+window.addEventListener("scroll", hush, { passive: true });
 
 const places = Array.from(document.querySelectorAll("[data-plot]"));
 const drawAll = () => Promise.all(places.map(draw));
 if (places.length) {
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  drawAll().then(() => document.documentElement.setAttribute("data-drawn", places.length));
+  drawAll().then(() => {
+    for (const place of places) {
+      place.on("plotly_hover", tell);
+      place.on("plotly_unhover", hush);
+    }
+    document.documentElement.setAttribute("data-drawn", places.length);
+  });
 }

@@ -32,6 +32,7 @@ __all__ = [
     "projections",
     "removal",
     "safe",
+    "slug",
 ]
 
 RELATIVE = "relative change of the last states"
@@ -80,6 +81,11 @@ class Plot:
     scale: tuple[str, ...] = ()
 
 
+def slug(text: str) -> str:
+    """Text as part of a name: letters, digits and dashes."""
+    return "".join(letter if letter.isalnum() else "-" for letter in text)
+
+
 def safe(text: object) -> str:
     """Text from data, for a label: no tag in it is one."""
     return html.escape(str(text), quote=False)
@@ -109,10 +115,10 @@ def projections(names: Iterable[str]) -> list[Key]:
 
 
 def hover(title: str, figures: Mapping[str, Any]) -> str:
-    """What is shown when one points at something: a title, and all figures."""
+    """What is shown when one points at something: a title, and a line for each figure. Plain text, shown as such."""
     reads = {"loss_change": signed, "agreement": percent}
-    lines = [f"{safe(name.replace('_', ' '))}: {safe(_read(reads, name, value))}" for name, value in figures.items()]
-    return "<br>".join([f"<b>{safe(title)}</b>", *lines])
+    lines = [f"{name.replace('_', ' ')}: {_read(reads, name, value)}" for name, value in figures.items()]
+    return "\n".join([title, *lines])
 
 
 def _read(reads: Mapping[str, Any], name: str, value: Any) -> str:
@@ -151,7 +157,7 @@ def perturbation(found: Study) -> Iterator[Plot]:
             "yaxis": {"categoryarray": [safe(fill) for fill in reversed(fills)], "type": "category"},
             "shapes": [floor_line("x", floor)] if floor > 0 else [],
         }
-        name = f"perturbation-{place.replace(' ', '-')}"
+        name = f"perturbation-{slug(place)}"
         keys = [*projections(row.projection for row in mine), Key(f"noise floor, {number(floor)}", "dash", "muted")]
         shown = [trace for trace in data if trace["x"]]
         yield Plot(name, place, shown, layout, _FRAME + _ROW * len(fills), keys)
@@ -165,7 +171,7 @@ def _dots(rows: Sequence[Row], projection: str, least: float) -> dict[str, Any]:
         "x": [max(row.figures["relative"], least) for row in rows],
         "y": [safe(row.fill) for row in rows],
         "hovertext": [_hover(row) for row in rows],
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "marker": {"color": f"${projection}", "symbol": SYMBOLS[projection], "size": 10, "opacity": 0.9},
     }
 
@@ -190,7 +196,7 @@ def layers(found: Study) -> Iterator[Plot]:
         scale = _scale(found, rows)
         data = _map(grid, [str(layer) for layer in numbers], list(reversed(shown)), scale)
         axes = {"xaxis": _numbers("layer"), "yaxis": {"type": "category"}}
-        told = f"layers-{place.replace(' ', '-')}"
+        told = f"layers-{slug(place)}"
         yield Plot(told, place, [data], axes, _MAP_FRAME + 38 * len(shown), scale=_ends(scale))
 
 
@@ -209,8 +215,8 @@ def heads(found: Study) -> Iterator[Plot]:
             scale = _scale(found, rows)
             data = _map(grid, [str(head) for head in across], [str(layer) for layer in numbers], scale)
             axes = {"xaxis": _numbers("head"), "yaxis": _numbers("layer")}
-            name = f"heads-{place.replace(' ', '-')}-{projection}"
-            height = _MAP_FRAME + 28 * max(3, len(numbers))
+            name = f"heads-{slug(place)}-{projection}"
+            height = _MAP_FRAME + (28 if len(numbers) <= 8 else 20) * max(3, len(numbers))
             yield Plot(name, f"{place}, {projection}, by head", [data], axes, height, scale=_ends(scale))
 
 
@@ -247,7 +253,7 @@ def _map(
         "text": [[f"{value:.1g}".replace("e-0", "e-") if math.isfinite(value) else "" for value in v] for v in values],
         "texttemplate": "%{text}" if len(across) <= 8 else "",
         "hovertext": [[_hover(row) if row else "" for row in line] for line in grid],
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "showscale": False,
     }
 
@@ -270,8 +276,8 @@ def removal(found: Study) -> Iterator[Plot]:
         "name": "loss" if loss else "states",
         "x": [0, *(row.numbers for row in rows)],
         "y": [0.0, *(row.figures[found.measure] for row in rows)],
-        "hovertext": ["<b>nothing removed</b>", *(_hover(row) for row in rows)],
-        "hoverinfo": "text",
+        "hovertext": ["nothing removed", *(_hover(row) for row in rows)],
+        "hoverinfo": "none",
         "marker": {"color": "$ink", "size": 8},
         "line": {"color": "$ink", "width": 2},
     }

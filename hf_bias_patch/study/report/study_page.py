@@ -47,7 +47,8 @@ def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
     packages = environment.get("packages", {})
     versions = {"hf_bias_patch": environment.get("hf_bias_patch"), "Python": environment.get("python")}
     versions |= {name: packages.get(name) for name in ("torch", "transformers")}
-    texts = f"{found.texts:,}{'' if found.settings.texts else ' embedded'}"
+    embedded = found.settings.texts in ((), ("embedded",))  # as it was asked for, and as it is read back
+    texts = f"{found.texts:,}{' embedded' if embedded else ''}"
     facts = [
         ("model type", found.model_type),
         ("commit", found.commit or ""),

@@ -19,6 +19,7 @@ from hf_bias_patch.study.report.plots import (
     low_end,
     projections,
     safe,
+    slug,
 )
 from hf_bias_patch.study.standing import REMOVED, group, spread
 
@@ -48,7 +49,7 @@ def steps(found: Study) -> Iterator[Plot]:
             "yaxis": axis,
         }
         keys = [Key(key.name, "square", key.colour) for key in projections(step.projection for step in mine)]
-        yield Plot(f"steps-{place.replace(' ', '-')}", place, [bars for bars in data if bars["x"]], layout, 310, keys)
+        yield Plot(f"steps-{slug(place)}", place, [bars for bars in data if bars["x"]], layout, 310, keys)
 
 
 def _bars(rows: Sequence[Step], projection: str) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _bars(rows: Sequence[Step], projection: str) -> dict[str, Any]:
         "x": [safe(row.direction) for row in rows],
         "y": [row.change if row.change > 0 else None for row in rows],
         "hovertext": [_hover(asdict(row), ("place", "projection", "direction")) for row in rows],
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "marker": {"color": f"${projection}"},
     }
 
@@ -99,7 +100,7 @@ def _curve(rows: Sequence[Lesson], name: str, dash: str) -> dict[str, Any]:
         "x": [row.step for row in rows],
         "y": [row.loss for row in rows],
         "hovertext": [_hover(asdict(row), ("trained",)) for row in rows],
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "marker": {"color": colour, "symbol": SYMBOLS.get(trained, "circle"), "size": 7},
         "line": {"color": colour, "dash": dash, "width": 2},
     }
@@ -116,7 +117,7 @@ def drift(found: Study) -> Iterator[Plot]:
         Key("by decay alone", "open", "muted"),
         Key("at the start", "stroke", "muted"),
     ]
-    for precision in dict.fromkeys(row.precision for row in found.drifts):
+    for number, precision in enumerate(dict.fromkeys(row.precision for row in found.drifts)):
         mine = [row for row in found.drifts if row.precision == precision]
         colours = [f"${row.projection}" for row in mine]
         bold = {"line": {"width": 2}, "color": "$muted"}
@@ -126,11 +127,7 @@ def drift(found: Study) -> Iterator[Plot]:
             _sizes(mine, "moved", low_end(axis), {"symbol": "circle", "size": 10, "color": colours}),
         ]
         layout = {"xaxis": axis, "yaxis": _lines_of(mine)}
-        yield Plot(f"drift-{_slug(precision)}", precision, data, layout, 84 + 26 * len(mine), keys)
-
-
-def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text)
+        yield Plot(f"drift-{number}", precision, data, layout, 84 + 26 * len(mine), keys)
 
 
 def _line_of(row: Drift) -> str:
@@ -149,7 +146,7 @@ def _sizes(rows: Sequence[Drift], which: str, least: float, marker: dict[str, An
         "x": [max(getattr(row, which), least) for row in rows],
         "y": [_line_of(row) for row in rows],
         "hovertext": [_hover(asdict(row), ("precision", "place", "projection")) for row in rows],
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "marker": marker,
     }
 
@@ -173,7 +170,7 @@ def drift_effect(found: Study) -> Iterator[Plot]:
 
 def scores(found: Study) -> Iterator[Plot]:
     """For each task and way of training: each run's score, and mean ± standard deviation, by what was removed."""
-    for (task, metric, how), mine in group(found.scores).items():
+    for number, ((task, metric, how), mine) in enumerate(group(found.scores).items()):
         removed = [name for name in REMOVED if any(row.removed == name for row in mine)]
         more = list(dict.fromkeys(row.removed for row in mine if row.removed not in removed))
         lines = [*removed, *more]
@@ -186,9 +183,7 @@ def scores(found: Study) -> Iterator[Plot]:
         }
         better = "more" if mine[0].greater_is_better else "less"
         title = f"{task}, {how} ({better} is better)"
-        yield Plot(
-            f"scores-{_slug(task)}-{_slug(metric)}-{_slug(how)}", title, data, layout, 84 + 34 * len(lines), _SCORE_KEYS
-        )
+        yield Plot(f"scores-{number}", title, data, layout, 84 + 34 * len(lines), _SCORE_KEYS)
 
 
 def _colour(projection: str) -> str:
@@ -203,7 +198,7 @@ def _runs(rows: Sequence[Score]) -> dict[str, Any]:
         "x": [row.value for row in rows],
         "y": [safe(row.removed) for row in rows],
         "hovertext": [_hover(asdict(row), ("task", "how", "removed")) for row in rows],
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "marker": {"color": [f"${_colour(row.removed)}" for row in rows], "size": 9, "symbol": "circle"},
     }
 
@@ -226,6 +221,6 @@ def _means(rows: Sequence[Score], lines: Sequence[str]) -> dict[str, Any]:
         "y": [safe(name) for name in lines],
         "error_x": {"type": "data", "array": spreads, "color": "$ink", "thickness": 1.5, "width": 5},
         "hovertext": words,
-        "hoverinfo": "text",
+        "hoverinfo": "none",
         "marker": {"color": "$ink", "size": 14, "symbol": "line-ns-open", "line": {"width": 3}},
     }

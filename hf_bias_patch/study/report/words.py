@@ -32,8 +32,8 @@ VERDICTS = (
 )
 PERTURBATION = (
     "Each bias was replaced at all sites of a kind at once, in several ways, and the model run on the same texts. "
-    "Further to the right is a larger change of the last states; each grid line is ten times the one before. What "
-    "lies about the dashed line is rounding.",
+    "Further to the right is a larger change of the last states; the scale goes by powers of ten. What lies about "
+    "the dashed line is rounding.",
 )
 WHERE = (
     "Each layer's bias was set to zero by itself. Brighter cells are layers where it matters more; the darkest "
@@ -59,8 +59,8 @@ FOLDS = (
 STEPS = (
     "One step of training on one projection's biases alone: along the gradient, along AdamW's first step, and along "
     "random signs as long as AdamW's. Bars show how much the step changes what the model computes, for a learning "
-    "rate of one; each grid line is ten times the one before. What a bar of the key bias shows is rounding where "
-    "the key bias is redundant: no step on it does anything.",
+    "rate of one; the scale goes by powers of ten. What a bar of the key bias shows is rounding where the key bias "
+    "is redundant: no step on it does anything.",
 )
 LESSONS = (
     "The biases of one projection were trained at all sites, and nothing else. A curve that falls is a bias that "
@@ -79,8 +79,8 @@ SCORES = (
 )
 COMPARISON = (
     "Each bias was set to zero at all sites of a kind at once. Further to the right is a larger change of the last "
-    "states; each grid line is ten times the one before. A stroke marks each model's noise floor: what lies about "
-    "it is rounding.",
+    "states; the scale goes by powers of ten. A stroke marks each model's noise floor: what lies about it is "
+    "rounding.",
 )
 STANDING: Mapping[str, Column] = {
     "runs": Column("runs", "count"),

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_bias_patch.errors import ExtraError
 from hf_bias_patch.study.arms import STUDIED
 from hf_bias_patch.study.found import Row, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["write_figures"]
+__all__ = ["COLOURS", "RELATIVE", "layers", "perturbation", "removal"]
 
 COLOURS = {"query": "tab:orange", "key": "tab:green", "value": "tab:blue"}
-_ENDINGS = ("png", "svg")
-_RELATIVE = "change of the last states / their norm"
-
-
-def write_figures(found: Study, folder: Path) -> list[str]:
-    """Write each figure as PNG and SVG; returns the names of the files.
-
-    Raises:
-        ExtraError: matplotlib is missing.
-    """
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise ExtraError("Figures need matplotlib", remedy="pip install 'hf_bias_patch[study]'") from None
-    names = []
-    with mpl.rc_context({"svg.hashsalt": "study"}):
-        for name, figure in _figures(found):
-            for ending in _ENDINGS:
-                figure.savefig(folder / f"{name}.{ending}", dpi=130, metadata={"Date": None} if ending == "svg" else {})
-                names.append(f"{name}.{ending}")
-    return names
-
-
-def _figures(found: Study) -> Iterator[tuple[str, Figure]]:
-    stages = {row.stage for row in found.rows}
-    if "whole" in stages:
-        yield "perturbation", _perturbation(found)
-    if "layer" in stages:
-        yield "layers", _layers(found)
-    if "removal" in stages and found.measure == "loss_change":
-        yield "removal", _removal(found)
+RELATIVE = "change of the last states / their norm"
 
 
 def _of(found: Study, stage: str) -> list[Row]:
@@ -59,7 +27,8 @@ def _places(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.place for row in rows))
 
 
-def _perturbation(found: Study) -> Figure:
+def perturbation(found: Study) -> Figure:
+    """What each fill of each projection changes, beside the noise floor; a panel for each place."""
     from matplotlib.figure import Figure
 
     rows = _of(found, "whole")
@@ -79,12 +48,13 @@ def _perturbation(found: Study) -> Figure:
         panel.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(fills)), fills)
     panels[0].invert_yaxis()
-    figure.supxlabel(_RELATIVE, fontsize="medium")
+    figure.supxlabel(RELATIVE, fontsize="medium")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize="small")
     return figure
 
 
-def _layers(found: Study) -> Figure:
+def layers(found: Study) -> Figure:
+    """A heat map for each place: layers × projections, one layer's bias set to zero."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
@@ -106,11 +76,12 @@ def _layers(found: Study) -> Figure:
         panel.set_xticks(range(len(layers)), [str(layer) for layer in layers])
         panel.set_title(f"{place}: one layer's bias set to zero", fontsize="medium")
     panels[-1].set_xlabel("layer")
-    figure.colorbar(image, ax=panels, label=_RELATIVE.replace(" / ", "\n/ "))
+    figure.colorbar(image, ax=panels, label=RELATIVE.replace(" / ", "\n/ "))
     return figure
 
 
-def _removal(found: Study) -> Figure:
+def removal(found: Study) -> Figure:
+    """Change of the loss as biases go one after the other, beside the bound."""
     from matplotlib.figure import Figure
 
     rows = _of(found, "removal")

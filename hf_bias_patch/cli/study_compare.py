@@ -1,0 +1,94 @@
+"""`hf-bias-patch study compare`: studies of several models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hf_bias_patch.errors import ExtraError, TargetError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hf_bias_patch.study.side_by_side import Line
+
+__all__ = ["compare"]
+
+_FILES = ("comparison.csv", "comparison.html", "comparison.png", "comparison.svg")
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of studies, two or more.", metavar="DIR")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the table, a page and a figure.", metavar="DIR", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a comparison that is there.")] = False,
+) -> None:
+    """Put studies of several models side by side: what each bias does, and what can go."""
+    from hf_bias_patch.cli.console import stdout, strong
+    from hf_bias_patch.study.side_by_side import lines, names, read_all, sentences
+
+    studies = read_all(folders)
+    told = names(studies, folders)
+    table = lines(studies, told)
+    said = sentences(studies, told, table)
+    written = [] if out is None else list(_write(table, said, out, overwrite))
+    stdout().print(_table(table))
+    for line in said:
+        stdout().print(line, markup=False)
+    if written:
+        stdout().print(f"Written: {strong(out)} ({', '.join(written)})")
+
+
+def _write(table: Sequence[Line], said: Sequence[str], out: Path, overwrite: bool) -> Iterator[str]:
+    """What can be written: where a library is missing, its file is left out, and that is said."""
+    from hf_bias_patch.cli.console import stderr
+    from hf_bias_patch.study.figures import write_comparison_figure
+    from hf_bias_patch.study.report import write_comparison_page
+    from hf_bias_patch.study.side_by_side import csv_of
+
+    there = [name for name in _FILES if (out / name).exists()]
+    if there and not overwrite:
+        raise TargetError(f"{out / there[0]} is there", "Nothing is touched", "Name another folder, or add --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _FILES[0]).write_text(csv_of(table), "utf-8", newline="")
+    except OSError as error:
+        raise TargetError(f"{out} cannot be made or written to: {error}", remedy="Name another folder") from None
+    yield _FILES[0]
+    try:
+        yield write_comparison_page(table, said, out)
+        yield from write_comparison_figure(table, out)
+    except ExtraError as error:
+        stderr().print(str(error), markup=False)
+
+
+def _table(table: Sequence[Line]) -> Table:
+    from hf_bias_patch.cli.console import table as empty_table
+
+    biases = ("query", "key", "value")
+    losses = tuple(f"loss, {name}" for name in biases)
+    with_loss = any(line.query_loss is not None or line.value_loss is not None for line in table)
+    numbers = (*biases, "noise floor", *(losses if with_loss else ()), "can go")
+    made = empty_table("model", "where", *numbers, numbers=numbers)
+    made.title = "Change of the last states with a bias at zero, over their norm"
+    for line in table:
+        cells = [_cell(value, ".2g") for value in (line.query, line.key, line.value, line.floor)]
+        if with_loss:
+            cells += [_cell(value, "+.2g") for value in (line.query_loss, line.key_loss, line.value_loss)]
+        gone = "" if line.can_go is None else f"{line.can_go:,} of {line.numbers:,}"
+        made.add_row(_plain(line.model), line.place, *cells, gone)
+    return made
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,137 @@
+"""Draws what training does to biases, and what tasks say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.figures.biases import COLOURS, RELATIVE
+from hf_bias_patch.study.found import Drift, Study
+from hf_bias_patch.study.standing import REMOVED, group, spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["drift", "lessons", "scores", "steps"]
+
+_MARKS = "os^Dv"
+_WHOLE = "tab:gray"
+
+
+def steps(found: Study) -> Figure:
+    """Bars: change per unit of learning rate, by direction and projection; a panel for each place."""
+    from matplotlib.figure import Figure
+
+    places = list(dict.fromkeys(step.place for step in found.steps))
+    directions = list(dict.fromkeys(step.direction for step in found.steps))
+    figure = Figure(figsize=(3.2 * len(places) + 1.6, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
+    for panel, place in zip(panels, places, strict=True):
+        for number, projection in enumerate(STUDIED):
+            mine = [row for row in found.steps if (row.place, row.projection) == (place, projection)]
+            at = [directions.index(row.direction) + 0.27 * (number - 1) for row in mine]
+            changes = [row.change if row.change > 0 else math.nan for row in mine]
+            panel.bar(at, changes, 0.25, color=COLOURS[projection], label=projection)
+        if any(0 < step.change < math.inf for step in found.steps):
+            panel.set_yscale("log")
+        panel.set_xticks(range(len(directions)), directions)
+        panel.set_title(place)
+        panel.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("change of a token's last states,\nper unit of learning rate")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize="small")
+    return figure
+
+
+def lessons(found: Study) -> Figure:
+    """Held-out loss by step; one line style for each learning rate."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    rates = list(dict.fromkeys(lesson.learning_rate for lesson in found.lessons))
+    for trained in dict.fromkeys(lesson.trained for lesson in found.lessons):
+        for number, rate in enumerate(rates):
+            mine = [row for row in found.lessons if (row.trained, row.learning_rate) == (trained, rate)]
+            if mine:
+                label = trained if len(rates) == 1 else f"{trained}, {rate:g}"
+                style = ("-", "--", ":", "-.")[number % 4]
+                colour = COLOURS.get(trained, _WHOLE)
+                axes.plot([row.step for row in mine], [row.loss for row in mine], style, color=colour, label=label)
+    axes.set_xlabel("steps")
+    axes.set_ylabel("held-out loss (nats a token)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def drift(found: Study) -> Figure:
+    """How far biases moved beside how long they were, and what that alone does; a mark for each precision."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(f"{row.place}, {row.projection}" for row in found.drifts))
+    figure = Figure(figsize=(9, 1.8 + 0.3 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for number, precision in enumerate(dict.fromkeys(row.precision for row in found.drifts)):
+        mine = [row for row in found.drifts if row.precision == precision]
+        for axes, which in ((left, "moved"), (right, "relative")):
+            _scatter(axes, mine, which, names, _MARKS[number % len(_MARKS)])
+        left.plot([], [], _MARKS[number % len(_MARKS)], color=_WHOLE, label=precision)
+    starts = [row.start or math.nan for row in found.drifts]
+    lines = [names.index(f"{row.place}, {row.projection}") for row in found.drifts]
+    left.plot(starts, lines, "|", color=_WHOLE, markersize=12, label="at the start")
+    for axes, which, title in ((left, "moved", "norm of what the biases moved by"), (right, "relative", RELATIVE)):
+        _log(axes, [getattr(row, which) for row in found.drifts])
+        axes.set_xlabel(title)
+        axes.grid(alpha=0.3)
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize="small")
+    return figure
+
+
+def _log(axes: Axes, values: Iterable[float]) -> None:
+    """Powers of ten, where there is anything to show on them."""
+    if any(0 < value < math.inf for value in values):
+        axes.set_xscale("log")
+
+
+def _scatter(axes: Axes, rows: Sequence[Drift], which: str, names: Sequence[str], mark: str) -> None:
+    sizes = [getattr(row, which) or math.nan for row in rows]
+    lines = [names.index(f"{row.place}, {row.projection}") for row in rows]
+    axes.scatter(sizes, lines, c=[COLOURS[row.projection] for row in rows], marker=mark, alpha=0.85)
+
+
+def scores(found: Study) -> Figure:
+    """Each run, and mean ± standard deviation, by what was removed; a panel for each task and way of training."""
+    from matplotlib.figure import Figure
+
+    groups = group(found.scores)
+    across = min(3, len(groups))
+    down = -(-len(groups) // across)
+    figure = Figure(figsize=(3.6 * across, 2.3 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flat
+    for (task, metric, how), rows in groups.items():
+        panel = next(panels)
+        names = _present(row.removed for row in rows)
+        for line, name in enumerate(names):
+            values = [row.value for row in rows if row.removed == name]
+            mean, sd = spread(values)
+            colour = COLOURS.get(name, _WHOLE)
+            panel.plot(values, [line] * len(values), "o", color=colour, markersize=4, alpha=0.7)
+            panel.errorbar([mean], [line], xerr=[sd or 0.0], fmt="|", color=colour, markersize=12, capsize=3)
+        panel.set_yticks(range(len(names)), names)
+        panel.set_ylim(len(names) - 0.5, -0.5)
+        panel.set_title(f"{task}, {how}", fontsize="small")
+        panel.set_xlabel(metric)
+        panel.grid(axis="x", alpha=0.3)
+    for panel in panels:
+        panel.set_visible(False)
+    return figure
+
+
+def _present(removed: Iterable[str]) -> list[str]:
+    there = set(removed)
+    return [name for name in REMOVED if name in there] + sorted(there.difference(REMOVED))
