@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hf_bias_patch.study.found import Drift, Lesson, Step, Study
+from hf_bias_patch.study.found import Lesson, Step, Study
 
 __all__ = ["learned"]
 
@@ -38,15 +38,16 @@ def _folds(found: Study) -> Iterator[str]:
 
 
 def _steps(found: Study) -> Iterator[str]:
-    ways = [way for way in ("AdamW", "random signs") if any(step.direction == way for step in found.steps)]
-    for place in dict.fromkeys(step.place for step in found.steps):
-        steps = {step.projection: step for step in found.steps if (step.place, step.direction) == (place, ways[0])}
-        query, value = steps.get("query"), steps.get("value")
+    ways = [way for way in _WAYS if any(step.direction == way for step in found.steps)]
+    steps = {(step.place, step.projection): step for step in found.steps if step.direction == ways[0]} if ways else {}
+    told = []
+    for place in dict.fromkeys(place for place, _ in steps):
+        query, value = steps.get((place, "query")), steps.get((place, "value"))
         if query and value:
-            yield (
-                f"{_WAYS[ways[0]]} moves the last states {_times(value.change, query.change)} as far through the value "
-                f"bias of {place} attention as through its query bias{_loss(value, query)}."
-            )
+            told.append(f"{_times(value.change, query.change)} as far in {place} attention{_loss(value, query)}")
+    if told:
+        through = "moves the last states through the value bias, against what it does through the query bias,"
+        yield f"{_WAYS[ways[0]]} {through} {'; '.join(told)}."
     yield from _gradients(found)
 
 
@@ -63,7 +64,7 @@ def _gradients(found: Study) -> Iterator[str]:
     keys = [step for step in steps if step.projection == "key"] if others else []
     zero = [key for key in keys if key.gradient <= _ZERO * others]
     if zero:
-        places = " and ".join(key.place for key in zero)
+        places = ", ".join(key.place for key in zero)
         largest = max(key.gradient for key in zero)
         yield (
             f"The gradient of the key bias of {places} attention is zero (in float64 its norm is {largest:.0e}, of "
@@ -78,8 +79,8 @@ def _loss(value: Step, query: Step) -> str:
     if value.loss_change is None or query.loss_change is None:
         return ""
     if value.loss_change < 0 and query.loss_change < 0:
-        return f", and lowers the loss {_times(value.loss_change, query.loss_change)} as much"
-    return f", and changes the loss by {value.loss_change:+.2g} against {query.loss_change:+.2g} nats per unit of it"
+        return f" (and lowers the loss {_times(value.loss_change, query.loss_change)} as much)"
+    return f" (and changes the loss by {value.loss_change:+.2g}, against {query.loss_change:+.2g} nats per unit of it)"
 
 
 def _times(one: float, other: float) -> str:
@@ -104,23 +105,23 @@ def _lessons(lessons: Sequence[Lesson]) -> Iterator[str]:
 
 
 def _drift(found: Study) -> Iterator[str]:
+    """Of several kinds of attention the largest figures."""
     keys = [drift for drift in found.drifts if drift.projection == "key"]
-    for place in dict.fromkeys(drift.place for drift in keys):
-        mine = [drift for drift in keys if drift.place == place]
-        moved = ", ".join(f"{drift.moved:.1e} in {drift.precision}{_against(drift, found)}" for drift in mine)
-        effect = max(drift.relative for drift in mine)
-        yield (
-            f"While the whole model trained for {mine[0].steps} steps, the key biases of {place} attention moved by "
-            f"{moved}; weight decay alone makes {mine[0].decay:.1e}. What they did to the last states is "
-            f"{effect:.1e} of their norm ({found.floor['relative']:.1e} is rounding)."
-        )
+    if not keys:
+        return
+    moved = ", ".join(
+        f"{max(drift.moved for drift in keys if drift.precision == precision):.1e} in {precision}"
+        f"{_against(found, precision)}"
+        for precision in dict.fromkeys(drift.precision for drift in keys)
+    )
+    yield (
+        f"While the whole model trained for {keys[0].steps} steps, its key biases moved by {moved}; weight decay alone "
+        f"makes {max(drift.decay for drift in keys):.1e}. What their move did to the last states is "
+        f"{max(drift.relative for drift in keys):.1e} of their norm ({found.floor['relative']:.1e} is rounding)."
+    )
 
 
-def _against(key: Drift, found: Study) -> str:
+def _against(found: Study, precision: str) -> str:
     """The value biases' move beside it."""
-    values = [
-        drift.moved
-        for drift in found.drifts
-        if (drift.precision, drift.place, drift.projection) == (key.precision, key.place, "value")
-    ]
-    return f" (value: {values[0]:.1e})" if values else ""
+    values = [drift.moved for drift in found.drifts if (drift.precision, drift.projection) == (precision, "value")]
+    return f" (value: {max(values):.1e})" if values else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.learned import learned
@@ -30,25 +30,34 @@ def summary(found: Study) -> list[str]:
 
 
 def _keys(found: Study) -> Iterator[str]:
-    for place in dict.fromkeys(row.place for row in found.rows if row.stage == "whole"):
-        rows = [row for row in found.rows if row.stage == "whole" and row.place == place and row.projection == "key"]
-        if not rows:
-            continue
-        worst = max(rows, key=lambda row: row.figures["relative"])
-        change, floor = worst.figures["relative"], found.floor["relative"]
-        named = f"The key bias of {place} attention"
-        if change <= NOISE * floor:
+    rows = [row for row in found.rows if row.stage == "whole" and row.projection == "key"]
+    worst = {
+        place: max((row for row in rows if row.place == place), key=lambda row: row.figures["relative"])
+        for place in dict.fromkeys(row.place for row in rows)
+    }
+    floor = found.floor["relative"] if worst else 0.0
+    silent = [place for place, row in worst.items() if row.figures["relative"] <= NOISE * floor]
+    if silent:
+        ways = len({row.fill for row in rows})
+        most = max(worst[place].figures["relative"] for place in silent)
+        yield (
+            f"The key bias of {_all_of(silent)} attention does nothing: whatever stands in its place ({ways} ways were "
+            f"tried), the last states change by at most {most:.1e} of their norm; rounding alone makes {floor:.1e}. The "
+            "paper says so."
+        )
+    for place, row in worst.items():
+        if place not in silent:
+            verdict = f"the verdict of the table is “{row.verdict}”" if row.verdict else "its sites differ"
             yield (
-                f"{named} does nothing: whatever stands in its place ({len(rows)} ways were tried), the last states "
-                f"change by at most {change:.1e} of their norm; rounding alone makes {floor:.1e}. The paper says so."
+                f"The key bias of {place} attention matters: {row.fill} in its place change the last states by "
+                f"{row.figures['relative']:.2g} of their norm, where rounding alone makes {floor:.1e} ({verdict}). The "
+                "paper's claim is for attention whose scores are plain products of queries and keys."
             )
-        else:
-            verdict = f"the verdict of the table is “{worst.verdict}”" if worst.verdict else "its sites differ"
-            yield (
-                f"{named} matters: {worst.fill} in its place change the last states by {change:.2g} of their norm, "
-                f"where rounding alone makes {floor:.1e} ({verdict}). The paper's claim is for attention whose scores "
-                "are plain products of queries and keys."
-            )
+
+
+def _all_of(places: Sequence[str]) -> str:
+    *others, last = places
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _order(found: Study) -> Iterator[str]:

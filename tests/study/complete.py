@@ -79,7 +79,7 @@ def _lessons() -> Iterator[Lesson]:
         for name, gain in gains.items():
             for step in range(0, 101, 10):
                 gained = gain * (1 - math.exp(-step * rate * 4))
-                yield Lesson(name, 192, rate, step, 2.0 - gained, gained / 3)
+                yield Lesson(name, 192, rate, step, 1.9 - 1.2 * gained, 2.0 - gained, gained / 3)
 
 
 def _drifts() -> Iterator[Drift]:

@@ -42,14 +42,15 @@ def test_steps() -> None:
         _step("key", "gradient", 1e-17, 0.0, 0.0),
     )
     said = _said(steps=steps)
-    assert "moves the last states 5.0 times as far" in said and "lowers the loss 4.0 times as much" in said
+    assert "A step of AdamW at the same learning rate moves the last states through the value bias" in said
+    assert "5.0 times as far in encoder self attention (and lowers the loss 4.0 times as much)" in said
     assert "is zero (in float64 its norm is 1e-17, of others up to 1e+00)" in said
     said = _said(steps=(*steps[:3], _step("key", "gradient", 0.1, 0.1, -0.1)))
     assert "The gradient of the key bias of encoder self attention is 1.0e-01: it can be trained" in said
-    assert "changes the loss by +0.4 against -0.1" in _said(steps=(steps[0], replace(steps[1], loss_change=0.4)))
+    assert "changes the loss by +0.4, against -0.1" in _said(steps=(steps[0], replace(steps[1], loss_change=0.4)))
     signs = tuple(replace(step, direction="random signs", loss_change=None) for step in steps[:2])
-    assert "A step of the same length, anywhere, moves the last states 5.0 times" in _said(steps=signs)
-    assert "lowers" not in _said(steps=signs)
+    assert "5.0 times as far in encoder self attention." in _said(steps=signs)
+    assert "lowers" not in _said(steps=signs) and "A step of the same length, anywhere," in _said(steps=signs)
 
 
 def test_lessons() -> None:
@@ -74,4 +75,4 @@ def test_drift() -> None:
 
     said = _said(drifts=(drift("float32", "key", 1e-4, 1e-7), drift("float32", "value", 1e-2, 0.1)))
     assert "moved by 1.0e-04 in float32 (value: 1.0e-02); weight decay alone makes 2.0e-05" in said
-    assert "What they did to the last states is 1.0e-07 of their norm (1.0e-07 is rounding)" in said
+    assert "What their move did to the last states is 1.0e-07 of their norm (1.0e-07 is rounding)" in said
