@@ -42,8 +42,8 @@ def _keys(found: Study) -> Iterator[str]:
         most = max(worst[place].figures["relative"] for place in silent)
         yield (
             f"The key bias of {_all_of(silent)} attention does nothing: whatever stands in its place ({ways} ways were "
-            f"tried), the last states change by at most {most:.1e} of their norm; rounding alone makes {floor:.1e}. The "
-            "paper says so."
+            f"tried), the last states change by at most {most:.1e} of their norm; rounding alone makes {floor:.1e}. "
+            "The paper says so."
         )
     for place, row in worst.items():
         if place not in silent:
