@@ -14,7 +14,7 @@ from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.results import read_results
 from hf_bias_patch.study.summary import ALIKE, NOISE
 
-__all__ = ["Line", "csv_of", "lines", "names", "read_all", "sentences"]
+__all__ = ["Line", "csv_of", "lines", "names", "read_all", "sentences", "short_name"]
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,15 @@ def read_all(folders: Sequence[Path]) -> list[Study]:
     return [read_results(folder) for folder in folders]
 
 
+def short_name(model: str) -> str:
+    """Of a path the last two parts; a Hub id or an embedded model as it is."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.is_absolute() and len(path.parts) > 2 else model
+
+
 def names(studies: Sequence[Study], folders: Sequence[Path]) -> list[str]:
     """For each study a name that tells it from the others: of its model, and where two have one, of the folder."""
-    short = ["/".join(Path(study.settings.model).parts[-2:]) or study.settings.model for study in studies]
+    short = [short_name(study.settings.model) for study in studies]
     told = [
         f"{name} ({folder.name or folder})" if short.count(name) > 1 else name
         for name, folder in zip(short, folders, strict=True)

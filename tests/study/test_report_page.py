@@ -18,8 +18,14 @@ SECTIONS = ("verdicts", "perturbation", "where", "removal", "folds", "steps", "l
 _DRAWN = """() => Array.from(document.querySelectorAll("[data-plot]"), (place) => {
     const box = place.querySelector(".main-svg")?.getBoundingClientRect();
     const marks = place.querySelectorAll(".scatterlayer .points path, .barlayer .point path, .heatmaplayer image");
+    const cut = Array.from(place.querySelectorAll("text")).filter((text) => {
+        const shape = text.getBoundingClientRect();
+        const out = shape.left < box.left - 1 || shape.right > box.right + 1 || shape.bottom > box.bottom + 1;
+        return shape.width && out;
+    });
     return { name: place.dataset.plot, width: box?.width ?? 0, height: box?.height ?? 0, marks: marks.length,
-             wide: document.documentElement.clientWidth, titles: place.querySelectorAll(".xtitle, .ytitle").length };
+             wide: document.documentElement.clientWidth, cut: cut.map((text) => text.textContent),
+             titles: place.querySelectorAll(".xtitle, .ytitle").length };
 })"""
 
 # Of all text that is shown, what stands out least from what lies behind it.
@@ -96,6 +102,7 @@ def test_it_can_be_read(browser: Any, report: Path, width: int, scheme: Any) -> 
         assert len(drawn) >= 15
         for plot in drawn:
             assert plot["marks"] > 0 and plot["height"] > 100 and plot["titles"] > 0, plot
+            assert not plot["cut"], plot
             assert 200 < plot["width"] <= plot["wide"], plot
         assert there.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         paper = there.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -121,6 +128,7 @@ def test_figures_follow_the_scheme_and_the_window(browser: Any, report: Path) ->
             "() => document.querySelector('[data-plot=removal] .main-svg').getBoundingClientRect().width < 390"
         )
         there.page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
+        there.page.wait_for_function(f"() => ({_DRAWN})().every((plot) => !plot.cut.length && plot.width <= plot.wide)")
         assert there.complaints == []
 
 
@@ -209,7 +217,8 @@ def test_a_comparison_is_such_a_page(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / write_comparison_page(table, sentences(studies, told, table), tmp_path)
     with opened(browser, path, width=390, scheme="dark") as there:
         assert wait_for_figures(there.page) == 1
-        assert there.page.evaluate(_DRAWN)[0]["marks"] >= 18
+        drawn = there.page.evaluate(_DRAWN)[0]
+        assert drawn["marks"] >= 18 and not drawn["cut"]
         assert there.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert there.page.evaluate(_CONTRAST)["ratio"] >= 4.5
         assert there.complaints == [] and there.requests == [path.as_uri()]

@@ -39,9 +39,7 @@ def write_comparison_page(table: Sequence[Line], said: Sequence[str], folder: Pa
     """
     models = list(dict.fromkeys(line.model for line in table))
     records = [asdict(line) for line in table]
-    empty = {name for name in _COLUMNS if all(record[name] is None for record in records)}
-    shown = [{name: value for name, value in record.items() if name not in empty} for record in records]
-    made = table_of(shown, "A row for each model and kind of attention", _COLUMNS)
+    made = table_of(records, "A row for each model and kind of attention", _COLUMNS)
     section = Section("comparison", "Each bias at zero", words.COMPARISON, list(_plots(table)), [made])
     facts = [("models", ", ".join(models) or "none")]
     page = Page("Models side by side", "Attention biases: a comparison", facts, said, [section])

@@ -59,9 +59,32 @@ function look(narrow) {
   };
 }
 
+// What a phone has no room for: names in full (they are told where one points), titles in one line, every power of ten.
+function fit(layout) {
+  const cut = (line) => {
+    const letters = line.match(/&\w+;|./gu) ?? []; // an entity is one letter
+    return letters.length > 22 ? `${letters.slice(0, 21).join("")}…` : line;
+  };
+  const names = layout.yaxis.categoryarray;
+  if (names) {
+    const ticktext = names.map((name) => name.split("<br>").map(cut).join("<br>"));
+    layout.yaxis = { ...layout.yaxis, tickvals: names, ticktext };
+  }
+  const { type, dtick, title } = layout.xaxis;
+  if (title?.text.length > 24) {
+    const words = title.text.split(" ");
+    const half = Math.floor(words.length / 2);
+    const text = `${words.slice(0, half).join(" ")}<br>${words.slice(half).join(" ")}`;
+    layout.xaxis = { ...layout.xaxis, title: { text } };
+  }
+  if (type === "log" && typeof dtick === "number") layout.xaxis = { ...layout.xaxis, dtick: 2 * dtick, tickangle: 0 };
+}
+
+const isNarrow = (place) => place.clientWidth < 460;
+
 function draw(place) {
   const plot = coloured(plots[place.dataset.plot], "");
-  const narrow = place.clientWidth < 460;
+  const narrow = isNarrow(place);
   const layout = {
     autosize: true,
     margin: { l: 10, r: 16, t: 8, b: 10, pad: 2 },
@@ -72,9 +95,7 @@ function draw(place) {
     // A finger that moves over a figure scrolls the page.
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
   };
-  if (narrow && layout.xaxis.type === "log" && typeof layout.xaxis.dtick === "number") {
-    layout.xaxis = { ...layout.xaxis, dtick: 2 * layout.xaxis.dtick, tickangle: 0 };
-  }
+  if (narrow) fit(layout);
   // Plotly's bar of buttons would lie on top of the marks at the right.
   return Plotly.react(place, plot.data, layout, { responsive: true, displayModeBar: false });
 }
@@ -102,6 +123,13 @@ const places = Array.from(document.querySelectorAll("[data-plot]"));
 const drawAll = () => Promise.all(places.map(draw));
 if (places.length) {
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  // Plotly follows the width by itself, but what there is room for may be another thing now, as when a phone is turned.
+  let wasNarrow = places.map(isNarrow);
+  window.addEventListener("resize", () => {
+    const turned = places.filter((place, at) => isNarrow(place) !== wasNarrow[at]);
+    wasNarrow = places.map(isNarrow);
+    turned.forEach(draw);
+  });
   drawAll().then(() => {
     for (const place of places) {
       place.on("plotly_hover", tell);

@@ -208,13 +208,13 @@ def heads(found: Study) -> Iterator[Plot]:
             mine = [row for row in rows if row.place == place and row.projection == projection]
             if not mine:
                 continue
-            numbers = sorted({row.layer for row in mine if row.layer is not None}, reverse=True)
+            numbers = sorted({row.layer for row in mine if row.layer is not None})
             across = sorted({row.head for row in mine if row.head is not None})
             cells = {(row.layer, row.head): row for row in mine}
             grid = [[cells.get((layer, head)) for head in across] for layer in numbers]
             scale = _scale(found, rows)
             data = _map(grid, [str(head) for head in across], [str(layer) for layer in numbers], scale)
-            axes = {"xaxis": _numbers("head"), "yaxis": _numbers("layer")}
+            axes = {"xaxis": _numbers("head"), "yaxis": {**_numbers("layer"), "autorange": "reversed"}}
             name = f"heads-{slug(place)}-{projection}"
             height = _MAP_FRAME + (28 if len(numbers) <= 8 else 20) * max(3, len(numbers))
             yield Plot(name, f"{place}, {projection}, by head", [data], axes, height, scale=_ends(scale))

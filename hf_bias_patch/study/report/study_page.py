@@ -13,6 +13,7 @@ from hf_bias_patch.study.report import plots, training_plots, words
 from hf_bias_patch.study.report.page import Page, Section, render
 from hf_bias_patch.study.report.tables import number, table_of
 from hf_bias_patch.study.report.verdicts import verdicts
+from hf_bias_patch.study.side_by_side import short_name
 from hf_bias_patch.study.standing import standings
 from hf_bias_patch.study.summary import summary
 
@@ -40,7 +41,13 @@ def page_of(found: Study, environment: dict[str, Any]) -> Page:
         environment: versions and device, as `environment.json` has them.
     """
     sections = [section for make in _SECTIONS for section in make(found)]
-    return Page(found.settings.model, "Attention biases: a study", _facts(found, environment), summary(found), sections)
+    return Page(
+        short_name(found.settings.model),
+        "Attention biases: a study",
+        _facts(found, environment),
+        summary(found),
+        sections,
+    )
 
 
 def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
@@ -50,6 +57,7 @@ def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
     embedded = found.settings.texts in ((), ("embedded",))  # as it was asked for, and as it is read back
     texts = f"{found.texts:,}{' embedded' if embedded else ''}"
     facts = [
+        ("model", found.settings.model if short_name(found.settings.model) != found.settings.model else ""),
         ("model type", found.model_type),
         ("commit", found.commit or ""),
         ("texts", f"{texts}, {found.tokens:,} tokens"),

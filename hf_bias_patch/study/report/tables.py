@@ -140,7 +140,7 @@ def cell(value: Any, kind: Kind) -> Cell:
 
 
 def table_of(records: Sequence[Mapping[str, Any]], caption: str, columns: Mapping[str, Column] | None = None) -> Table:
-    """A table with a row for each record, and the columns that any of them has; a long one is folded.
+    """A table with a row for each record, and the columns that any of them has a value for; a long one is folded.
 
     Args:
         records: flat, by column name.
@@ -148,7 +148,9 @@ def table_of(records: Sequence[Mapping[str, Any]], caption: str, columns: Mappin
         columns: in place of what is known of columns.
     """
     known = _COLUMNS if columns is None else columns
-    names = [name for name in dict.fromkeys(key for record in records for key in record) if name not in _LEFT_OUT]
+    filled = (key for record in records for key in record if key not in _LEFT_OUT and record[key] not in (None, ""))
+    there = set(filled)
+    names = [name for name in dict.fromkeys(key for record in records for key in record) if name in there]
     heads = [known.get(name) or _guess(name, [record.get(name) for record in records]) for name in names]
     rows = tuple(
         tuple(cell(record.get(name), head.kind) for name, head in zip(names, heads, strict=True)) for record in records
