@@ -46,8 +46,9 @@ def chromium() -> Iterator[Browser]:
 def opened(
     browser: Browser, path: Path, *, width: int = 1280, scheme: Literal["light", "dark"] = "light"
 ) -> Iterator[Opened]:
-    """A file in a new window, its figures drawn."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    """A file in a new window; a narrow one is a phone."""
+    size, touch = {"width": width, "height": 900}, width < 500
+    context = browser.new_context(viewport=size, color_scheme=scheme, offline=True, has_touch=touch, is_mobile=touch)
     there = Opened(context.new_page())
     there.page.set_default_timeout(20_000)
     there.page.on("console", lambda message: there.complaints.append(f"{message.type}: {message.text}"))

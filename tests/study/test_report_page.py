@@ -123,13 +123,22 @@ def test_figures_follow_the_scheme_and_the_window(browser: Any, report: Path) ->
             arg=before,
         )
         assert there.page.evaluate(_CONTRAST)["ratio"] >= 4.5
-        there.page.set_viewport_size({"width": 390, "height": 800})
-        there.page.wait_for_function(
-            "() => document.querySelector('[data-plot=removal] .main-svg').getBoundingClientRect().width < 390"
-        )
+        for width in (800, 390):  # a smaller window, and one so narrow that there is room for less
+            there.page.set_viewport_size({"width": width, "height": 800})
+            there.page.wait_for_function(
+                "(wide) => document.querySelector('[data-plot=removal] .main-svg').getBoundingClientRect().width < wide",
+                arg=width,
+            )
         there.page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
         there.page.wait_for_function(f"() => ({_DRAWN})().every((plot) => !plot.cut.length && plot.width <= plot.wide)")
         assert there.complaints == []
+
+
+def _in_view(place: Any, mark: str) -> dict[str, float]:
+    """Where a mark of a figure is, once the page has moved to the figure."""
+    place.scroll_into_view_if_needed()
+    place.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return place.locator(mark).bounding_box()
 
 
 @pytest.mark.parametrize(
@@ -146,10 +155,7 @@ def test_pointing_at_a_mark_tells_its_figures(wide: Opened, plot: str, mark: str
     page, tip = wide.page, wide.page.locator("#tip")
     assert tip.is_hidden()
     place = page.locator(f"[data-plot={plot}]")
-    place.scroll_into_view_if_needed()
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # scrolled
-    box = place.locator(mark).bounding_box()
-    assert box is not None
+    box = _in_view(place, mark)
     page.mouse.move(box["x"] + box["width"] / 2 + 2, box["y"] + min(6, box["height"] / 2))
     tip.wait_for()
     text = tip.inner_text().splitlines()
@@ -210,13 +216,17 @@ def test_hostile_names_stay_text(browser: Any, tmp_path: Path) -> None:
         assert there.page.title() != "taken" and there.complaints == []
 
 
-def test_a_comparison_is_such_a_page(browser: Any, tmp_path: Path) -> None:
+def test_a_comparison_is_such_a_page_and_a_finger_can_point(browser: Any, tmp_path: Path) -> None:
     told = ["owner/a-model", "embedded:bart with a name that is much longer than a phone is wide"]
     studies = [complete(name) for name in told]
     table = lines(studies, told)
     path = tmp_path / write_comparison_page(table, sentences(studies, told, table), tmp_path)
     with opened(browser, path, width=390, scheme="dark") as there:
         assert wait_for_figures(there.page) == 1
+        box = _in_view(there.page.locator(".plot"), ".scatterlayer .points path >> nth=-1")
+        there.page.touchscreen.tap(box["x"] + 5, box["y"] + 5)
+        there.page.locator("#tip").wait_for()
+        assert there.page.locator("#tip strong").inner_text() == told[1]
         drawn = there.page.evaluate(_DRAWN)[0]
         assert drawn["marks"] >= 18 and not drawn["cut"]
         assert there.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -118,6 +118,7 @@ function tell({ points, event }) {
 
 const hush = () => { tip.hidden = true; };
 window.addEventListener("scroll", hush, { passive: true });
+window.addEventListener("pointerdown", hush);
 
 const places = Array.from(document.querySelectorAll("[data-plot]"));
 const drawAll = () => Promise.all(places.map(draw));
@@ -133,6 +134,7 @@ if (places.length) {
   drawAll().then(() => {
     for (const place of places) {
       place.on("plotly_hover", tell);
+      place.on("plotly_click", tell); // a finger points at nothing before it is there
       place.on("plotly_unhover", hush);
     }
     document.documentElement.setAttribute("data-drawn", places.length);
