@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +14,6 @@ from hf_bias_patch.cli.options import Model, read_texts
 from hf_bias_patch.errors import ArgumentError, ExtraError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from hf_bias_patch.study.found import Study
 
 __all__ = ["study"]
@@ -21,55 +21,57 @@ __all__ = ["study"]
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+def _about(panel: str, text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+_WHAT = partial(_about, "What is measured")
+_TASKS = partial(_about, "Scores on tasks")
+_HOW = partial(_about, "How")
+
+
 def study(
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")],
     texts: Annotated[
         Path | None,
-        typer.Option(help="Texts to run on, one a line.", metavar="FILE", show_default="embedded, of 20 to 100 words"),
+        _WHAT("Texts to run on, one a line.", metavar="FILE", show_default="embedded, of 20 to 100 words"),
     ] = None,
-    count: Annotated[int, typer.Option(help="How many embedded texts.", min=1)] = 64,
-    heads: Annotated[bool, typer.Option("--heads", help="Also head by head: many more arms.")] = False,
-    loss_bound: Annotated[float, typer.Option(help="Nats a token that a removal may cost.", min=0.0)] = 0.01,
+    count: Annotated[int, _WHAT("How many embedded texts.", min=1)] = 64,
+    heads: Annotated[bool, _WHAT("Also head by head: many more arms.", "--heads")] = False,
+    loss_bound: Annotated[float, _WHAT("Nats a token that a removal may cost.", min=0.0)] = 0.01,
     train_steps: Annotated[
-        int,
-        typer.Option(help="Steps of AdamW where one bias, or the whole model, trains on the texts; 0: none.", min=0),
+        int, _WHAT("Steps of AdamW where one bias, or the whole model, trains on the texts; 0: none.", min=0)
     ] = 40,
-    budget: Annotated[
-        str | None, typer.Option(help="Begin nothing more after this time: 90s, 10m, 2h.", metavar="TIME")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a study that is there.")] = False,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
-    device: Annotated[str | None, typer.Option(help="Of torch.", show_default="a GPU if there is one")] = None,
     tasks: Annotated[
-        str,
-        typer.Option(help="Also score on these tasks without each bias: sst2,wikitext-2,FILE.yaml.", metavar="NAMES"),
+        str, _TASKS("Also score on these tasks without each bias: sst2,wikitext-2,FILE.yaml.", metavar="NAMES")
     ] = "",
-    files: Annotated[str, typer.Option(help="Local data: TASK:SPLIT=PATH,…", metavar="FILES")] = "",
-    fine_tune: Annotated[bool, typer.Option("--fine-tune", help="Also train on each task without each bias.")] = False,
+    files: Annotated[str, _TASKS("Local data: TASK:SPLIT=PATH,…", metavar="FILES")] = "",
+    fine_tune: Annotated[bool, _TASKS("Also train on each task without each bias.", "--fine-tune")] = False,
     from_scratch: Annotated[
-        bool,
-        typer.Option("--from-scratch", help="Of MODEL take the config alone: train on each task without each bias."),
+        bool, _TASKS("Of MODEL take the config alone: train on each task without each bias.", "--from-scratch")
     ] = False,
-    seeds: Annotated[int, typer.Option(help="Training runs of each kind.", min=1)] = 3,
-    max_train_samples: Annotated[int | None, typer.Option(help="Train on so many samples.", min=1)] = None,
-    max_eval_samples: Annotated[int | None, typer.Option(help="Score on the first so many samples.", min=1)] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training data.", show_default="3")] = None,
+    seeds: Annotated[int, _TASKS("Training runs of each kind.", min=1)] = 3,
+    max_train_samples: Annotated[int | None, _TASKS("Train on so many samples.", min=1)] = None,
+    max_eval_samples: Annotated[int | None, _TASKS("Score on the first so many samples.", min=1)] = None,
+    epochs: Annotated[float | None, _TASKS("Passes over the training data.", show_default="3")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak rate of AdamW.", show_default="5e-5; from scratch 1e-3")
+        float | None, _TASKS("Peak rate of AdamW.", show_default="5e-5; from scratch 1e-3")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random values, and of what is masked.", min=0)] = 0,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens in a batch.", min=16)] = 1024,
+    budget: Annotated[str | None, _HOW("Begin nothing more after this time: 90s, 10m, 2h.", metavar="TIME")] = None,
+    resume: Annotated[bool, _HOW("Go on with a study that was stopped, or add to one.", "--resume")] = False,
+    overwrite: Annotated[bool, _HOW("Replace a study that is there.", "--overwrite")] = False,
+    dtype: Annotated[str, _HOW("float32, bfloat16, float16 or float64.")] = "float32",
+    device: Annotated[str | None, _HOW("Of torch.", show_default="a GPU if there is one")] = None,
+    seed: Annotated[int, _HOW("Of random values, and of what is masked.", min=0)] = 0,
+    batch_tokens: Annotated[int, _HOW("Tokens in a batch.", min=16)] = 1024,
 ) -> None:
     """Change each attention bias in several ways, and measure what becomes of states, choices and loss."""
-    from hf_bias_patch.cli.console import CountBar, stdout, strong
+    from hf_bias_patch.cli.console import CountBar
     from hf_bias_patch.scoring.extra import need
-    from hf_bias_patch.study.results import write_results
     from hf_bias_patch.study.run import study as study_checkpoint
     from hf_bias_patch.study.scratch import study_from_scratch
     from hf_bias_patch.study.settings import DTYPES, Settings
-    from hf_bias_patch.study.summary import summary
 
     if dtype not in DTYPES:
         raise ArgumentError(f"{dtype!r} is no dtype of a study", remedy=f"Take one of {', '.join(DTYPES)}")
@@ -101,40 +103,39 @@ def study(
     measure = study_from_scratch if from_scratch else study_checkpoint
     with CountBar() as bar:
         found = measure(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
-    if found is None:  # another process leads
-        return
-    written = write_results(found, out)
-    written += _figures(found, out)
-    written += _report(found, out)
+    if found is not None:  # else another process leads
+        _show(found, out)
+
+
+def _show(found: Study, out: Path) -> None:
+    """Write what was found, and print the most of it."""
+    from hf_bias_patch.cli.console import stdout, strong
+    from hf_bias_patch.cli.study_tables import arms_table, scores_table
+    from hf_bias_patch.study.summary import summary
+
+    written = list(_write(found, out))
     if found.rows:
-        stdout().print(_table(found))
+        stdout().print(arms_table(found))
     if found.scores:
-        stdout().print(_scores(found))
+        stdout().print(scores_table(found))
     for line in summary(found):
         stdout().print(line, markup=False)
     stdout().print(f"Written: {strong(out)} ({', '.join(written)})")
 
 
-def _figures(found: Study, out: Path) -> list[str]:
+def _write(found: Study, out: Path) -> Iterator[str]:
+    """All files; where a library is missing, those that need it are left out, and that is said."""
     from hf_bias_patch.cli.console import stderr
     from hf_bias_patch.study.figures import write_figures
-
-    try:
-        return write_figures(found, out)
-    except ExtraError as error:
-        stderr().print(str(error), markup=False)
-        return []
-
-
-def _report(found: Study, out: Path) -> list[str]:
-    from hf_bias_patch.cli.console import stderr
     from hf_bias_patch.study.report import write_report
+    from hf_bias_patch.study.results import write_parquet, write_results
 
-    try:
-        return [write_report(found, out)]
-    except ExtraError as error:
-        stderr().print(str(error), markup=False)
-        return []
+    yield from write_results(found, out)
+    for write in (write_parquet, write_figures, write_report):
+        try:
+            yield from write(found, out)
+        except ExtraError as error:
+            stderr().print(str(error), markup=False)
 
 
 def _seconds(text: str) -> float:
@@ -155,39 +156,3 @@ def _files(text: str) -> dict[str, dict[str, str]]:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _scores(found: Study) -> Table:
-    """Each task's main metric without each bias."""
-    from hf_bias_patch.cli.console import table
-    from hf_bias_patch.study.score_summary import as_number, main_contrasts
-
-    numbers = ("score", "difference", "p")
-    made = table("task", "how", "metric", "seeds", "without", *numbers, numbers=numbers)
-    made.title = "Scores without a bias: mean ± standard deviation; differences are paired by seed"
-    for row in main_contrasts(found.scores):
-        if row.against != "nothing":
-            continue
-        score = as_number(row, row.mean) + ("" if row.sd is None else f" ± {as_number(row, row.sd)}")
-        difference = as_number(row, row.difference, signed=True)
-        difference += "" if row.difference_sd is None else f" ± {as_number(row, row.difference_sd)}"
-        cells = (score, "" if row.removed == "nothing" else difference, "" if row.p is None else f"{row.p:.2g}")
-        made.add_row(row.task, row.how, row.metric, str(row.seeds or ""), row.removed, *cells)
-    return made
-
-
-def _table(found: Study) -> Table:
-    """The arms on all sites of a kind at once."""
-    from hf_bias_patch.cli.console import table
-
-    loss = found.measure == "loss_change"
-    numbers = ("relative", "cosine", "KL, nats", "agreement", "loss change")
-    made = table("where", "bias", "in its place", *numbers[: None if loss else 2], numbers=numbers)
-    made.title = f"What becomes of the last states{', choices and loss' if loss else ''}"
-    rows = [(row.place, row.projection, row.fill, row.figures) for row in found.rows if row.stage == "whole"]
-    for place, projection, fill, figures in [*rows, ("noise floor", "", "", found.floor)]:
-        cells = [f"{figures['relative']:.2g}", f"{figures['cosine']:.4f}"]
-        if loss:
-            cells += [f"{figures['kl']:.2g}", f"{figures['agreement']:.2%}", f"{figures['loss_change']:+.2g}"]
-        made.add_row(place, projection, fill, *cells)
-    return made

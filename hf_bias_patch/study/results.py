@@ -15,15 +15,11 @@ from hf_bias_patch.study.found import Study
 from hf_bias_patch.study.kept import KINDS
 from hf_bias_patch.study.settings import Settings
 
-__all__ = ["read_results", "write_results"]
+__all__ = ["read_results", "write_parquet", "write_results"]
 
 
 def write_results(found: Study, folder: Path) -> list[str]:
-    """Write them; returns the names of the files.
-
-    Raises:
-        ExtraError: pyarrow is missing, for parquet; the other files are there then.
-    """
+    """Write JSON and CSV; returns the names of the files."""
     environment = json.loads((folder / "environment.json").read_text("utf-8"))
     settings = {**asdict(found.settings), **found.settings.identity()}  # texts by their hash
     whole = {**asdict(found), "settings": settings, "environment": environment}
@@ -31,14 +27,24 @@ def write_results(found: Study, folder: Path) -> list[str]:
     tables = found.records()
     for name, records in tables.items():
         (folder / f"{name}.csv").write_text(_csv(records), "utf-8", newline="")
+    return ["results.json", *(f"{name}.csv" for name in tables)]
+
+
+def write_parquet(found: Study, folder: Path) -> list[str]:
+    """Write parquet; returns the names of the files.
+
+    Raises:
+        ExtraError: pyarrow is missing.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise ExtraError("Parquet needs pyarrow", remedy="pip install 'hf_bias_patch[study]'") from None
+    tables = found.records()
     for name, records in tables.items():
         pq.write_table(pa.Table.from_pylist(records), folder / f"{name}.parquet")
-    return ["results.json", *(f"{name}.{ending}" for name in tables for ending in ("csv", "parquet"))]
+    return [f"{name}.parquet" for name in tables]
 
 
 def read_results(folder: Path) -> Study:

@@ -1,0 +1,47 @@
+"""A study's results as tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hf_bias_patch.cli.console import table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hf_bias_patch.study.found import Study
+
+__all__ = ["arms_table", "scores_table"]
+
+
+def scores_table(found: Study) -> Table:
+    """Each task's main metric without each bias."""
+    from hf_bias_patch.study.score_summary import as_number, main_contrasts
+
+    numbers = ("score", "difference", "p")
+    made = table("task", "how", "metric", "seeds", "without", *numbers, numbers=numbers)
+    made.title = "Scores without a bias: mean ± standard deviation; differences are paired by seed"
+    for row in main_contrasts(found.scores):
+        if row.against != "nothing":
+            continue
+        score = as_number(row, row.mean) + ("" if row.sd is None else f" ± {as_number(row, row.sd)}")
+        difference = as_number(row, row.difference, signed=True)
+        difference += "" if row.difference_sd is None else f" ± {as_number(row, row.difference_sd)}"
+        cells = (score, "" if row.removed == "nothing" else difference, "" if row.p is None else f"{row.p:.2g}")
+        made.add_row(row.task, row.how, row.metric, str(row.seeds or ""), row.removed, *cells)
+    return made
+
+
+def arms_table(found: Study) -> Table:
+    """The arms on all sites of a kind at once."""
+    loss = found.measure == "loss_change"
+    numbers = ("relative", "cosine", "KL, nats", "agreement", "loss change")
+    made = table("where", "bias", "in its place", *numbers[: None if loss else 2], numbers=numbers)
+    made.title = f"What becomes of the last states{', choices and loss' if loss else ''}"
+    rows = [(row.place, row.projection, row.fill, row.figures) for row in found.rows if row.stage == "whole"]
+    for place, projection, fill, figures in [*rows, ("noise floor", "", "", found.floor)]:
+        cells = [f"{figures['relative']:.2g}", f"{figures['cosine']:.4f}"]
+        if loss:
+            cells += [f"{figures['kl']:.2g}", f"{figures['agreement']:.2%}", f"{figures['loss_change']:+.2g}"]
+        made.add_row(place, projection, fill, *cells)
+    return made
