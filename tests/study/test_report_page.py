@@ -126,7 +126,7 @@ def test_figures_follow_the_scheme_and_the_window(browser: Any, report: Path) ->
         for width in (800, 390):  # a smaller window, and one so narrow that there is room for less
             there.page.set_viewport_size({"width": width, "height": 800})
             there.page.wait_for_function(
-                "(wide) => document.querySelector('[data-plot=removal] .main-svg').getBoundingClientRect().width < wide",
+                "(wide) => document.querySelector('[data-plot=removal] .main-svg').clientWidth < wide",
                 arg=width,
             )
         there.page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
