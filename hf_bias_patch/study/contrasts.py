@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.scoring.extra import need
@@ -14,9 +14,12 @@ from hf_bias_patch.study.arms import STUDIED
 if TYPE_CHECKING:
     from hf_bias_patch.study.found import Score
 
-__all__ = ["Contrast", "contrasts"]
+__all__ = ["REMOVED", "Contrast", "comparable", "contrasts", "spread"]
 
-_PAIRS = (*((name, "nothing") for name in ("nothing", *STUDIED)), ("value", "query"))
+REMOVED = ("nothing", *STUDIED)
+"""What may be removed, in the order in which it is shown."""
+
+_PAIRS = (*((name, "nothing") for name in REMOVED), ("value", "query"))
 """What is removed, and against the removal of what. Of value and query, too: that one of two differences is significant
 and the other is not does not make them differ."""
 
@@ -57,13 +60,8 @@ class Contrast:
 def contrasts(scores: Sequence[Score]) -> list[Contrast]:
     """Each removal against none, and value against query, of each task, way and metric in the order of the scores."""
 
-    def key(score: Score) -> tuple[str, str, str]:
-        return score.task, score.how, score.metric
-
-    order = {name: place for place, name in enumerate(dict.fromkeys(map(key, scores)))}
     made = []
-    for _, group in groupby(sorted(scores, key=lambda score: order[key(score)]), key=key):
-        some = list(group)
+    for some in comparable(scores):
         values: dict[str, dict[int | None, float]] = {}
         for score in some:
             values.setdefault(score.removed, {})[score.seed] = score.value
@@ -71,6 +69,20 @@ def contrasts(scores: Sequence[Score]) -> list[Contrast]:
             if found := _contrast(some[0], removed, against, values):
                 made.append(found)
     return made
+
+
+def comparable(scores: Sequence[Score]) -> list[list[Score]]:
+    """Scores that can be held against each other: of one task, way and metric."""
+    groups: dict[tuple[str, str, str], list[Score]] = {}
+    for score in scores:
+        groups.setdefault((score.task, score.how, score.metric), []).append(score)
+    return list(groups.values())
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation of a sample; no deviation of fewer than two, or of what is infinite."""
+    mean = statistics.fmean(values)
+    return mean, statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
 
 
 def _contrast(
@@ -91,21 +103,16 @@ def _contrast(
         removed,
         against,
         sum(seed is not None for seed in paired),
-        statistics.fmean(first),
-        _sd(first),
-        statistics.fmean(differences),
-        _sd(differences),
-        _p(first, second),
+        *spread(first),
+        *spread(differences),
+        _p(first, second, differences),
     )
 
 
-def _sd(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
-def _p(first: Sequence[float], second: Sequence[float]) -> float | None:
-    differences = [a - b for a, b in zip(first, second, strict=True)]
+def _p(first: Sequence[float], second: Sequence[float], differences: Sequence[float]) -> float | None:
     largest = max(map(abs, (*first, *second)))
-    if len(differences) < 2 or max(differences) - min(differences) <= _ROUNDING * largest:
+    if len(differences) < 2 or not math.isfinite(largest):
+        return None
+    if max(differences) - min(differences) <= _ROUNDING * largest:
         return None
     return float(need("scipy.stats").ttest_rel(first, second).pvalue)

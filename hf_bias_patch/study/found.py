@@ -204,6 +204,14 @@ class Study:
         """The figure by which arms are put in order: the change of the loss, where there is one."""
         return "loss_change" if "loss_change" in self.floor else "relative"
 
+    @property
+    def moving_steps(self) -> tuple[Step, ...]:
+        """Steps that are not rounding: above a millionth of what one along the same direction does elsewhere."""
+        largest: dict[str, float] = {}
+        for step in self.steps:
+            largest[step.direction] = max(step.change, largest.get(step.direction, 0.0))
+        return tuple(step for step in self.steps if step.change > 1e-6 * largest[step.direction])
+
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """Each experiment as a table of flat records, by name; those that were made."""
         tables = {

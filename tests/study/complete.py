@@ -75,11 +75,11 @@ def _steps() -> Iterator[Step]:
 
 def _lessons() -> Iterator[Lesson]:
     gains = {"query": 0.1, "key": 0.0, "value": 0.3}
-    for rate in (1e-3, 1e-2):
-        for name, gain in gains.items():
-            for step in range(0, 101, 10):
-                gained = gain * (1 - math.exp(-step * rate * 4))
-                yield Lesson(name, 192, rate, step, 1.9 - 1.2 * gained, 2.0 - gained, gained / 3)
+    rate = 1e-2
+    for name, gain in gains.items():
+        for step in range(0, 101, 10):
+            gained = gain * (1 - math.exp(-step * rate * 4))
+            yield Lesson(name, 192, rate, step, 1.9 - 1.2 * gained, 2.0 - gained, gained / 3)
 
 
 def _drifts() -> Iterator[Drift]:

@@ -91,3 +91,9 @@ def test_ways_tasks_and_metrics_are_kept_apart() -> None:
         ("fine-tuned", "accuracy", "nothing"), ("fine-tuned", "accuracy", "key"),
         ("fine-tuned", "loss", "nothing"), ("fine-tuned", "loss", "key"), ("from scratch", "accuracy", "nothing"),
     ]  # fmt: skip
+
+
+def test_what_is_infinite_has_no_spread() -> None:
+    scores = [Score("t", "perplexity", False, "fine-tuned", name, seed, value)
+              for name in ("nothing", "value") for seed, value in ((1, 3.0), (2, math.inf))]  # fmt: skip
+    assert all(row.sd is None and row.p is None for row in contrasts(scores))

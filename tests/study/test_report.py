@@ -16,11 +16,10 @@ import pytest
 
 from hf_bias_patch.errors import ExtraError
 from hf_bias_patch.study.figures import write_figures
-from hf_bias_patch.study.found import Drift, Row, Score, Study
+from hf_bias_patch.study.found import Drift, Row, Study
 from hf_bias_patch.study.report import write_report
 from hf_bias_patch.study.report.study_page import page_of
 from hf_bias_patch.study.report.tables import Column, cell, fine, number, percent, signed, table_of
-from hf_bias_patch.study.standing import standings
 from hf_bias_patch.study.summary import summary
 from tests.study.complete import HOSTILE, complete, environment_in
 
@@ -34,7 +33,7 @@ TOLD = {
 
 def _html(found: Study, tmp_path: Path) -> str:
     folder = environment_in(tmp_path / "study")
-    return (folder / write_report(found, folder)).read_text("utf-8")
+    return (folder / write_report(found, folder)[0]).read_text("utf-8")
 
 
 @pytest.mark.parametrize("only", EVERY)
@@ -56,8 +55,7 @@ def test_every_table_holds_every_record() -> None:
     found = complete()
     tables = [table for section in page_of(found, {}).sections for table in section.tables]
     records = sum(map(len, found.records().values()))
-    means = len(standings(found.scores))
-    assert sum(len(table.rows) for table in tables) == 9 + records + means  # 9 verdicts
+    assert sum(len(table.rows) for table in tables) == 9 + records  # 9 verdicts
 
 
 def _coloured(value: Any) -> Any:
@@ -171,15 +169,6 @@ def test_a_long_table_is_folded_and_new_columns_are_shown() -> None:
     table = table_of([{"name": "x", "number of cats": 1 + at, "odd": 0.5} for at in range(100)], "Cats")
     assert table.folded and [column.kind for column in table.columns] == ["count", "number"]
     assert table.columns[0] == Column("number of cats", "count")
-
-
-def test_scores_of_one_seed_are_held_against_each_other() -> None:
-    values = {("nothing", 0): 0.5, ("nothing", 1): 0.7, ("value", 0): 0.4, ("value", 1): 0.5, ("value", 2): 0.9}
-    scores = [Score("t", "accuracy", True, "fine-tuned", name, seed, value) for (name, seed), value in values.items()]
-    whole, value = standings(scores)
-    assert (whole.removed, whole.runs, whole.difference, whole.mean) == ("nothing", 2, None, pytest.approx(0.6))
-    assert (value.runs, value.pairs) == (3, 2) and value.difference == pytest.approx(-0.15)
-    assert value.difference_sd == pytest.approx(math.sqrt(0.005)) and value.mean == pytest.approx(0.6)
 
 
 def test_every_experiment_is_drawn_as_a_picture(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def browser() -> Iterator[Any]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a study with every experiment."""
     folder = environment_in(tmp_path_factory.mktemp("report"))
-    return folder / write_report(complete(), folder)
+    return folder / write_report(complete(), folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_hostile_names_stay_text(browser: Any, tmp_path: Path) -> None:
     found = complete(HOSTILE, notes=(HOSTILE,))
     rows = [*found.rows[:3], *(row for row in found.rows if row.stage == "removal")]
     folder = environment_in(tmp_path)
-    path = folder / write_report(complete(HOSTILE, notes=(HOSTILE,), rows=tuple(rows)), folder)
+    path = folder / write_report(complete(HOSTILE, notes=(HOSTILE,), rows=tuple(rows)), folder)[0]
     with opened(browser, path) as there:
         wait_for_figures(there.page)
         shown = HOSTILE.replace("\u2028", "").strip()

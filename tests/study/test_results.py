@@ -7,10 +7,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from hf_bias_patch.errors import SourceError
-from hf_bias_patch.study.results import read_results, write_results
+from hf_bias_patch.study.results import read_results, write_parquet, write_results
 from tests.study.complete import complete, environment_in
 
 
@@ -20,8 +21,10 @@ def test_a_study_comes_back_whole(tmp_path: Path) -> None:
     again = read_results(tmp_path)
     assert again.settings.texts == ("embedded",)
     assert replace(again, settings=found.settings) == found
-    tables = ("perturbation", "folds", "steps", "lessons", "drift", "scores")
-    assert names == ["results.json", *(f"{name}.{ending}" for name in tables for ending in ("csv", "parquet"))]
+    tables = ("perturbation", "folds", "steps", "lessons", "drift", "scores", "contrasts")
+    assert names == ["results.json", *(f"{name}.csv" for name in tables)]
+    assert write_parquet(found, tmp_path) == [f"{name}.parquet" for name in tables]
+    assert pq.read_table(tmp_path / "steps.parquet").num_rows == len(found.steps)
 
 
 def test_a_record_is_flat(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.contrasts import REMOVED, comparable, spread
 from hf_bias_patch.study.figures.biases import COLOURS, RELATIVE
 from hf_bias_patch.study.found import Drift, Study
-from hf_bias_patch.study.standing import REMOVED, group, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ _WHOLE = "tab:gray"
 
 
 def steps(found: Study) -> Figure:
-    """Bars: change per unit of learning rate, by direction and projection; a panel for each place."""
+    """Bars: change per unit of learning rate, by direction and projection, but for rounding; a panel for each place."""
     from matplotlib.figure import Figure
 
     places = list(dict.fromkeys(step.place for step in found.steps))
@@ -31,11 +31,10 @@ def steps(found: Study) -> Figure:
     panels = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
     for panel, place in zip(panels, places, strict=True):
         for number, projection in enumerate(STUDIED):
-            mine = [row for row in found.steps if (row.place, row.projection) == (place, projection)]
+            mine = [row for row in found.moving_steps if (row.place, row.projection) == (place, projection)]
             at = [directions.index(row.direction) + 0.27 * (number - 1) for row in mine]
-            changes = [row.change if row.change > 0 else math.nan for row in mine]
-            panel.bar(at, changes, 0.25, color=COLOURS[projection], label=projection)
-        if any(0 < step.change < math.inf for step in found.steps):
+            panel.bar(at, [row.change for row in mine], 0.25, color=COLOURS[projection], label=projection)
+        if any(step.change < math.inf for step in found.moving_steps):
             panel.set_yscale("log")
         panel.set_xticks(range(len(directions)), directions)
         panel.set_title(place)
@@ -46,22 +45,20 @@ def steps(found: Study) -> Figure:
 
 
 def lessons(found: Study) -> Figure:
-    """Held-out loss by step; one line style for each learning rate."""
+    """Losses by step: on held-out texts, and dotted on those that are trained on."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    rates = list(dict.fromkeys(lesson.learning_rate for lesson in found.lessons))
     for trained in dict.fromkeys(lesson.trained for lesson in found.lessons):
-        for number, rate in enumerate(rates):
-            mine = [row for row in found.lessons if (row.trained, row.learning_rate) == (trained, rate)]
-            if mine:
-                label = trained if len(rates) == 1 else f"{trained}, {rate:g}"
-                style = ("-", "--", ":", "-.")[number % 4]
-                colour = COLOURS.get(trained, _WHOLE)
-                axes.plot([row.step for row in mine], [row.loss for row in mine], style, color=colour, label=label)
+        mine = [row for row in found.lessons if row.trained == trained]
+        steps, colour = [row.step for row in mine], COLOURS.get(trained, _WHOLE)
+        axes.plot(
+            steps, [row.loss for row in mine], "-o", color=colour, label=f"{trained}, held-out texts", markersize=4
+        )
+        axes.plot(steps, [row.fitted for row in mine], ":", color=colour, label=f"{trained}, texts it trains on")
     axes.set_xlabel("steps")
-    axes.set_ylabel("held-out loss (nats a token)")
+    axes.set_ylabel("loss (nats a token)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
@@ -108,13 +105,13 @@ def scores(found: Study) -> Figure:
     """Each run, and mean ± standard deviation, by what was removed; a panel for each task and way of training."""
     from matplotlib.figure import Figure
 
-    groups = group(found.scores)
+    groups = comparable(found.scores)
     across = min(3, len(groups))
     down = -(-len(groups) // across)
     figure = Figure(figsize=(3.6 * across, 2.3 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).flat
-    for (task, metric, how), rows in groups.items():
-        panel = next(panels)
+    for rows in groups:
+        panel, like = next(panels), rows[0]
         names = _present(row.removed for row in rows)
         for line, name in enumerate(names):
             values = [row.value for row in rows if row.removed == name]
@@ -124,8 +121,8 @@ def scores(found: Study) -> Figure:
             panel.errorbar([mean], [line], xerr=[sd or 0.0], fmt="|", color=colour, markersize=12, capsize=3)
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)
-        panel.set_title(f"{task}, {how}", fontsize="small")
-        panel.set_xlabel(metric)
+        panel.set_title(f"{like.task}, {like.how}", fontsize="small")
+        panel.set_xlabel(like.metric)
         panel.grid(axis="x", alpha=0.3)
     for panel in panels:
         panel.set_visible(False)

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hf_bias_patch.study.contrasts import contrasts
 from hf_bias_patch.study.found import Study
 from hf_bias_patch.study.report import plots, training_plots, words
 from hf_bias_patch.study.report.page import Page, Section, render
 from hf_bias_patch.study.report.tables import number, table_of
 from hf_bias_patch.study.report.verdicts import verdicts
 from hf_bias_patch.study.side_by_side import short_name
-from hf_bias_patch.study.standing import standings
 from hf_bias_patch.study.summary import summary
 
 __all__ = ["page_of", "write_report"]
@@ -22,15 +22,15 @@ __all__ = ["page_of", "write_report"]
 NAME = "report.html"
 
 
-def write_report(found: Study, folder: Path) -> str:
-    """Write `report.html` into a study's folder; returns the name of the file.
+def write_report(found: Study, folder: Path) -> list[str]:
+    """Write `report.html` into a study's folder; returns the names of the files: this one.
 
     Raises:
         ExtraError: jinja2 or plotly is missing.
     """
     environment = json.loads((folder / "environment.json").read_text("utf-8"))
     (folder / NAME).write_text(render(page_of(found, environment)), "utf-8")
-    return NAME
+    return [NAME]
 
 
 def page_of(found: Study, environment: dict[str, Any]) -> Page:
@@ -143,7 +143,7 @@ def _drift(found: Study) -> Iterator[Section]:
 
 def _scores(found: Study) -> Iterator[Section]:
     if found.scores:
-        means = table_of([asdict(row) for row in standings(found.scores)], "Means over runs", words.STANDING)
+        means = table_of([asdict(row) for row in contrasts(found.scores)], "Means over runs", words.CONTRASTS)
         runs = table_of([asdict(row) for row in found.scores], "Each run")
         yield Section("scores", "Scores on tasks", words.SCORES, list(training_plots.scores(found)), [means, runs])
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.contrasts import REMOVED, comparable, spread
 from hf_bias_patch.study.found import Drift, Lesson, Score, Step, Study
 from hf_bias_patch.study.report.plots import (
     RELATIVE,
@@ -21,7 +22,6 @@ from hf_bias_patch.study.report.plots import (
     safe,
     slug,
 )
-from hf_bias_patch.study.standing import REMOVED, group, spread
 
 __all__ = ["drift", "drift_effect", "lessons", "scores", "steps"]
 
@@ -36,12 +36,13 @@ _SCORE_KEYS = (
 
 
 def steps(found: Study) -> Iterator[Plot]:
-    """For each place: what a step along each direction changes, bars by projection."""
+    """For each place: what a step along each direction changes, bars by projection; none where it is rounding."""
     title = "change of a token's last states,<br>per unit of learning rate"
-    axis = log_axis(title, [step.change for step in found.steps])
+    axis = log_axis(title, [step.change for step in found.moving_steps])
+    axis["range"][0] -= 1  # a bar begins at the end of the axis, and the least of them must be seen
     for place in dict.fromkeys(step.place for step in found.steps):
-        mine = [step for step in found.steps if step.place == place]
-        directions = list(dict.fromkeys(step.direction for step in mine))
+        mine = [step for step in found.moving_steps if step.place == place]
+        directions = list(dict.fromkeys(step.direction for step in found.steps))
         data = [_bars([step for step in mine if step.projection == name], name) for name in STUDIED]
         layout = {
             "barmode": "group",
@@ -57,7 +58,7 @@ def _bars(rows: Sequence[Step], projection: str) -> dict[str, Any]:
         "type": "bar",
         "name": projection,
         "x": [safe(row.direction) for row in rows],
-        "y": [row.change if row.change > 0 else None for row in rows],
+        "y": [row.change for row in rows],
         "hovertext": [_hover(asdict(row), ("place", "projection", "direction")) for row in rows],
         "hoverinfo": "none",
         "marker": {"color": f"${projection}"},
@@ -71,34 +72,29 @@ def _hover(record: Mapping[str, Any], title: Sequence[str]) -> str:
 
 
 def lessons(found: Study) -> Iterator[Plot]:
-    """Held-out loss by step, a line for each projection that trained."""
-    rates = list(dict.fromkeys(lesson.learning_rate for lesson in found.lessons))
+    """Losses by step, two lines for each projection that trained: on held-out texts, and on those it trains on."""
     data, keys = [], []
     for trained in dict.fromkeys(lesson.trained for lesson in found.lessons):
-        for rate in rates:
-            mine = [row for row in found.lessons if (row.trained, row.learning_rate) == (trained, rate)]
-            if mine:
-                name = trained if len(rates) == 1 else f"{trained}, learning rate {rate:g}"
-                dashed = rate != rates[0]
-                data.append(_curve(mine, name, "dash" if dashed else "solid"))
-                keys.append(Key(name, "dash" if dashed else "line", _colour(trained)))
+        mine = [row for row in found.lessons if row.trained == trained]
+        data += [_curve(mine, trained, "loss", "solid"), _curve(mine, trained, "fitted", "dot")]
+        keys.append(Key(trained, "line", _colour(trained)))
     layout = {
         "xaxis": {"title": {"text": "steps"}},
-        "yaxis": {"title": {"text": "held-out loss<br>(nats a token)"}, "automargin": True},
+        "yaxis": {"title": {"text": "loss<br>(nats a token)"}, "automargin": True},
     }
     if data:
+        keys += [Key("held-out texts", "line", "ink"), Key("texts it trains on", "dash", "ink")]
         yield Plot("lessons", "", data, layout, 340, keys)
 
 
-def _curve(rows: Sequence[Lesson], name: str, dash: str) -> dict[str, Any]:
-    trained = rows[0].trained
+def _curve(rows: Sequence[Lesson], trained: str, which: str, dash: str) -> dict[str, Any]:
     colour = f"${_colour(trained)}"
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": safe(name),
+        "name": safe(trained),
         "x": [row.step for row in rows],
-        "y": [row.loss for row in rows],
+        "y": [getattr(row, which) for row in rows],
         "hovertext": [_hover(asdict(row), ("trained",)) for row in rows],
         "hoverinfo": "none",
         "marker": {"color": colour, "symbol": SYMBOLS.get(trained, "circle"), "size": 7},
@@ -170,19 +166,19 @@ def drift_effect(found: Study) -> Iterator[Plot]:
 
 def scores(found: Study) -> Iterator[Plot]:
     """For each task and way of training: each run's score, and mean ± standard deviation, by what was removed."""
-    for number, ((task, metric, how), mine) in enumerate(group(found.scores).items()):
+    for number, mine in enumerate(comparable(found.scores)):
         removed = [name for name in REMOVED if any(row.removed == name for row in mine)]
         more = list(dict.fromkeys(row.removed for row in mine if row.removed not in removed))
         lines = [*removed, *more]
         whole = [row.value for row in mine if row.removed == "nothing"]
         data = [_means(mine, lines), _runs(mine)]
         layout = {
-            "xaxis": {"title": {"text": safe(metric)}, "automargin": True},
+            "xaxis": {"title": {"text": safe(mine[0].metric)}, "automargin": True},
             "yaxis": {"type": "category", "categoryarray": [safe(name) for name in reversed(lines)]},
             "shapes": [floor_line("x", spread(whole)[0])] if whole else [],
         }
         better = "more" if mine[0].greater_is_better else "less"
-        title = f"{task}, {how} ({better} is better)"
+        title = f"{mine[0].task}, {mine[0].how} ({better} is better)"
         yield Plot(f"scores-{number}", title, data, layout, 84 + 34 * len(lines), _SCORE_KEYS)
 
 

@@ -8,6 +8,7 @@ from hf_bias_patch.study.report.tables import Column
 
 __all__ = [
     "COMPARISON",
+    "CONTRASTS",
     "DRIFT",
     "FOLDS",
     "HEADS",
@@ -16,7 +17,6 @@ __all__ = [
     "REMOVAL",
     "REMOVAL_WITHOUT_LOSS",
     "SCORES",
-    "STANDING",
     "STEPS",
     "VERDICTS",
     "WHERE",
@@ -59,12 +59,13 @@ FOLDS = (
 STEPS = (
     "One step of training on one projection's biases alone: along the gradient, along AdamW's first step, and along "
     "random signs as long as AdamW's. Bars show how much the step changes what the model computes, for a learning "
-    "rate of one; the scale goes by powers of ten. What a bar of the key bias shows is rounding where the key bias "
-    "is redundant: no step on it does anything.",
+    "rate of one; the scale goes by powers of ten. Where there is no bar, the step does nothing but rounding: so it is "
+    "with a redundant key bias, whose gradient is zero.",
 )
 LESSONS = (
-    "The biases of one projection were trained at all sites, and nothing else. A curve that falls is a bias that "
-    "learns; one that stays flat has nothing to learn with.",
+    "The biases of one projection were trained at all sites, and nothing else, on three quarters of the texts. A curve "
+    "that falls is a bias that learns; one that stays flat has nothing to learn with. Where the dotted curve falls and "
+    "the other rises, what is learned is of those texts alone.",
 )
 DRIFT = (
     "The whole model was trained with AdamW. A filled point is how far that projection's biases moved, an open one "
@@ -82,11 +83,13 @@ COMPARISON = (
     "states; the scale goes by powers of ten. A stroke marks each model's noise floor: what lies about it is "
     "rounding.",
 )
-STANDING: Mapping[str, Column] = {
-    "runs": Column("runs", "count"),
+CONTRASTS: Mapping[str, Column] = {
+    "greater_is_better": Column("greater is better"),
+    "seeds": Column("seeds", "count", "training runs; 0 where nothing was trained"),
     "mean": Column("mean", "fine", "of the metric, over runs"),
     "sd": Column("± sd", "number", "standard deviation over runs"),
-    "pairs": Column("pairs", "count", "runs that have one of the same seed with nothing removed"),
-    "difference": Column("difference", "signed", "to runs of the same seed with nothing removed, the mean"),
+    "against": Column("against", "text", "what the models lack that these are held against"),
+    "difference": Column("difference", "signed", "of runs of the same seed, the mean"),
     "difference_sd": Column("± sd of it", "number", "standard deviation of that difference"),
+    "p": Column("p", "number", "of a two-sided paired t-test, not corrected for how many tests there are"),
 }
