@@ -22,10 +22,10 @@ import transformers
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_bias_patch.cli.console import stdout, table
-from hf_bias_patch.study.arms import Arm, layer_arms, whole_arms
-from hf_bias_patch.study.effects import Effect, Outputs, run
-from hf_bias_patch.study.inputs import Batch, Inputs
-from hf_bias_patch.study.perturb import Bench
+from hf_bias_patch.study.biases.arms import Arm, layer_arms, whole_arms
+from hf_bias_patch.study.measuring.bench import Bench
+from hf_bias_patch.study.measuring.effects import Effect, Outputs, run
+from hf_bias_patch.study.measuring.inputs import Batch, Inputs
 
 BAR = 1 / 3
 BATCH = 32

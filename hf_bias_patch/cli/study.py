@@ -111,7 +111,7 @@ def _show(found: Study, out: Path) -> None:
     """Write what was found, and print the most of it."""
     from hf_bias_patch.cli.console import stdout, strong
     from hf_bias_patch.cli.study_tables import arms_table, scores_table
-    from hf_bias_patch.study.summary import summary
+    from hf_bias_patch.study.telling.summary import summary
 
     written = list(_write(found, out))
     if found.rows:

@@ -13,7 +13,7 @@ from hf_bias_patch.errors import ExtraError, TargetError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hf_bias_patch.study.side_by_side import Line
+    from hf_bias_patch.study.telling.side_by_side import Line
 
 __all__ = ["compare"]
 
@@ -29,7 +29,7 @@ def compare(
 ) -> None:
     """Put studies of several models side by side: what each bias does, and what can go."""
     from hf_bias_patch.cli.console import stdout, strong
-    from hf_bias_patch.study.side_by_side import lines, names, read_all, sentences
+    from hf_bias_patch.study.telling.side_by_side import lines, names, read_all, sentences
 
     studies = read_all(folders)
     told = names(studies, folders)
@@ -48,7 +48,7 @@ def _write(table: Sequence[Line], said: Sequence[str], out: Path, overwrite: boo
     from hf_bias_patch.cli.console import stderr
     from hf_bias_patch.study.figures import write_comparison_figure
     from hf_bias_patch.study.report import write_comparison_page
-    from hf_bias_patch.study.side_by_side import csv_of
+    from hf_bias_patch.study.telling.side_by_side import csv_of
 
     there = [name for name in _FILES if (out / name).exists()]
     if there and not overwrite:

@@ -16,7 +16,7 @@ __all__ = ["arms_table", "scores_table"]
 
 def scores_table(found: Study) -> Table:
     """Each task's main metric without each bias."""
-    from hf_bias_patch.study.score_summary import as_number, main_contrasts
+    from hf_bias_patch.study.telling.scores import as_number, main_contrasts
 
     numbers = ("score", "difference", "p")
     made = table("task", "how", "metric", "seeds", "without", *numbers, numbers=numbers)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hf_bias_patch.scoring.measures import greater_is_better
-from hf_bias_patch.study.contrasts import contrasts
+from hf_bias_patch.study.downstream.contrasts import contrasts
 from hf_bias_patch.study.settings import Settings
 
 __all__ = ["Drift", "Fold", "Lesson", "Row", "Score", "Step", "Study", "scores_of"]

@@ -11,16 +11,16 @@ from hf_bias_patch.errors import SourceError
 from hf_bias_patch.evidence.models import load_model, load_tokenizer
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import form_of_class
-from hf_bias_patch.study.downstream import biased, check_tasks, downstream
+from hf_bias_patch.study.downstream.asked import biased, check_tasks, downstream
 from hf_bias_patch.study.found import Study
-from hf_bias_patch.study.inputs import make_inputs
 from hf_bias_patch.study.kept import Kept
-from hf_bias_patch.study.perturb import Bench
+from hf_bias_patch.study.measuring.bench import Bench
+from hf_bias_patch.study.measuring.inputs import make_inputs
+from hf_bias_patch.study.measuring.texts import embedded_texts
 from hf_bias_patch.study.settings import DTYPES, Settings
 from hf_bias_patch.study.stage import Course, Progress
 from hf_bias_patch.study.stages import stages
 from hf_bias_patch.study.team import Team
-from hf_bias_patch.study.texts import embedded_texts
 from hf_bias_patch.tuning.folder import check_folder, environment, open_folder
 
 __all__ = ["open_kept", "study"]

@@ -16,13 +16,13 @@ from hf_bias_patch.evidence.models import load_tokenizer, quiet
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, form_of_class
 from hf_bias_patch.scoring.loading import load_config
-from hf_bias_patch.study.downstream import biased, check_tasks
+from hf_bias_patch.study.downstream.asked import biased, check_tasks
+from hf_bias_patch.study.downstream.trained import trained
 from hf_bias_patch.study.found import Study
 from hf_bias_patch.study.run import open_kept
 from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.stage import Course, Progress
 from hf_bias_patch.study.team import Team
-from hf_bias_patch.study.trained import trained
 
 __all__ = ["study_from_scratch"]
 

@@ -8,18 +8,18 @@ from functools import partial
 from typing import Any
 
 from hf_bias_patch.attention.sites import Projection
-from hf_bias_patch.study.arms import Arm, Target, head_arms, layer_arms, removal_arms, whole_arms
-from hf_bias_patch.study.drift import PRECISIONS, drift
-from hf_bias_patch.study.fills import FILLS
-from hf_bias_patch.study.folds import fold
+from hf_bias_patch.study.biases.arms import Arm, Target, head_arms, layer_arms, removal_arms, whole_arms
+from hf_bias_patch.study.biases.fills import FILLS
+from hf_bias_patch.study.biases.groups import Group, groups_of
 from hf_bias_patch.study.found import Drift, Fold, Lesson, Row
-from hf_bias_patch.study.groups import Group, groups_of
 from hf_bias_patch.study.kept import Kept, Measured
-from hf_bias_patch.study.lessons import lesson
-from hf_bias_patch.study.perturb import Bench
+from hf_bias_patch.study.learning.drift import PRECISIONS, drift
+from hf_bias_patch.study.learning.folds import fold
+from hf_bias_patch.study.learning.lessons import lesson
+from hf_bias_patch.study.learning.steps import Steps
+from hf_bias_patch.study.measuring.bench import Bench
 from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.stage import Item, Stage, Tell
-from hf_bias_patch.study.steps import Steps
 
 __all__ = ["stages"]
 

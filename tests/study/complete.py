@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from hf_bias_patch.study.fills import FILLS
+from hf_bias_patch.study.biases.fills import FILLS
 from hf_bias_patch.study.found import Drift, Fold, Lesson, Row, Score, Step, Study
 from hf_bias_patch.study.settings import Settings
 

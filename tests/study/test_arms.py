@@ -10,9 +10,9 @@ import pytest
 
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.checkpoint.checkpoint import open_model
-from hf_bias_patch.study.arms import Target, head_arms, layer_arms, removal_arms, whole_arms
-from hf_bias_patch.study.fills import FILLS, filled
-from hf_bias_patch.study.texts import embedded_texts
+from hf_bias_patch.study.biases.arms import Target, head_arms, layer_arms, removal_arms, whole_arms
+from hf_bias_patch.study.biases.fills import FILLS, filled
+from hf_bias_patch.study.measuring.texts import embedded_texts
 
 
 def test_every_bias_is_tried(saved: Callable[..., Path]) -> None:

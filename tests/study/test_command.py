@@ -17,7 +17,7 @@ from hf_bias_patch import patch
 from hf_bias_patch.assets import folder
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, PlanError, SourceError, TargetError
-from hf_bias_patch.study.perturb import Bench
+from hf_bias_patch.study.measuring.bench import Bench
 
 _TABLES = ("csv", "parquet")
 _FIGURES = ("perturbation", "layers", "removal", "steps", "lessons", "drift")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 from scipy import integrate
 
-from hf_bias_patch.study.contrasts import Contrast, contrasts
+from hf_bias_patch.study.downstream.contrasts import Contrast, contrasts
 from hf_bias_patch.study.found import Score
 
 NOTHING = (80.0, 70.0, 60.0)

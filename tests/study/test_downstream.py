@@ -28,9 +28,8 @@ from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.run import evaluate
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.study import as_it_is as as_it_is_module
-from hf_bias_patch.study import trained as trained_module
-from hf_bias_patch.study.as_it_is import as_it_is
+from hf_bias_patch.study.downstream.as_it_is import as_it_is
+from hf_bias_patch.study.downstream.trained import run_settings, trained
 from hf_bias_patch.study.found import Score
 from hf_bias_patch.study.kept import Kept
 from hf_bias_patch.study.run import study
@@ -38,7 +37,6 @@ from hf_bias_patch.study.scratch import study_from_scratch
 from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.stage import Course, Stage
 from hf_bias_patch.study.team import Team
-from hf_bias_patch.study.trained import run_settings, trained
 
 ALL: tuple[Projection, ...] = ("query", "key", "value")
 SHORT = {"max_train_samples": 96, "max_eval_samples": 16, "num_train_epochs": 1.0, "learning_rate": 1e-3}
@@ -213,13 +211,13 @@ def test_scores_as_it_is_are_read_again_and_a_cut_line_is_not(tmp_path: Path, mo
     lines = (tmp_path / "measured.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "measured.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
     scored: list[int] = []
-    measure = as_it_is_module.evaluate
+    measure = evaluate
 
     def counted(*arguments: Any, **more: Any) -> Any:
         scored.append(1)
         return measure(*arguments, **more)
 
-    monkeypatch.setattr(as_it_is_module, "evaluate", counted)
+    monkeypatch.setattr("hf_bias_patch.study.downstream.as_it_is.evaluate", counted)
     assert ran(as_it_is(wanted, ALL), tmp_path)[0] == first and len(scored) == 1
     assert ran(as_it_is(wanted, ALL), tmp_path)[0] == first and len(scored) == 1
     fewer = asked("embedded:gpt2", "embedded:letters", task_options={"max_eval_samples": 8})
@@ -242,7 +240,7 @@ def test_a_run_that_breaks_is_noted_and_the_others_are_run(tmp_path: Path, monke
             raise TuneError("The loss is nan at step 3 of 9")
         return {"metrics": {"perplexity": 5.0}, "main_metric": "perplexity"}
 
-    monkeypatch.setattr(trained_module, "result_of", result)
+    monkeypatch.setattr("hf_bias_patch.study.downstream.trained.result_of", result)
     wanted = asked("embedded:gpt2", "embedded:letters")
     scores, course = ran(trained(wanted, tmp_path, "fine-tuned", ALL, _gpt2), tmp_path)
     assert [score.removed for score in scores] == ["nothing", "query", "value"]

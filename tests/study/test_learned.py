@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hf_bias_patch.study.found import Drift, Fold, Lesson, Step, Study
-from hf_bias_patch.study.learned import learned
 from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.study.telling.learned import learned
 
 FLOOR = 1e-7
 PLACE = "encoder self"

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AlbertConfig, AlbertModel, LlamaConfig, LlamaForCausalLM
 
-from hf_bias_patch.study.arms import Arm, Target, head_arms, layer_arms, removal_arms, whole_arms
-from hf_bias_patch.study.effects import run
-from hf_bias_patch.study.fills import filled
-from hf_bias_patch.study.inputs import Inputs
-from hf_bias_patch.study.perturb import Bench
+from hf_bias_patch.study.biases.arms import Arm, Target, head_arms, layer_arms, removal_arms, whole_arms
+from hf_bias_patch.study.biases.fills import filled
+from hf_bias_patch.study.measuring.bench import Bench
+from hf_bias_patch.study.measuring.effects import run
+from hf_bias_patch.study.measuring.inputs import Inputs
 from tests.models import fresh, randomise
 
 FORMS = {"bert": "masked", "gpt2": "causal", "bart": "seq2seq"}
@@ -128,7 +128,7 @@ def test_the_model_is_as_it_was(name: str) -> None:
 def test_an_arm_that_fails_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = _bench("bert")
     before = {key: value.clone() for key, value in bench.model.state_dict().items()}
-    monkeypatch.setattr("hf_bias_patch.study.effects.Effect.add", lambda *_: 1 / 0)
+    monkeypatch.setattr("hf_bias_patch.study.measuring.effects.Effect.add", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bench.measure(_arms(bench)[-1:])
     assert all(torch.equal(value, before[key]) for key, value in bench.model.state_dict().items())
@@ -193,7 +193,7 @@ def test_rotary_keys_matter() -> None:
 def test_a_skip_that_changes_anything_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = _bench("bert")
     wrong = lambda output: lambda *args, **kwargs: output[0] * 1.01 if isinstance(output, tuple) else output * 1.01  # noqa: E731
-    monkeypatch.setattr("hf_bias_patch.study.layers._giving", wrong)
+    monkeypatch.setattr("hf_bias_patch.study.measuring.layers._giving", wrong)
     found = bench.measure(_arms(bench))
     assert not bench.skips and len(bench.notes) == 1 and "ran the whole model" in bench.notes[0]
     monkeypatch.undo()
@@ -215,12 +215,14 @@ def test_where_memory_does_not_suffice_batches_are_halved(monkeypatch: pytest.Mo
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
         return run(model, batch)
 
-    monkeypatch.setattr("hf_bias_patch.study.perturb.run", short)
+    monkeypatch.setattr("hf_bias_patch.study.measuring.bench.run", short)
     bench.batch_tokens = 96
     found = bench.measure(arms)
     assert bench.batch_tokens <= 32 and "batches are of" in bench.notes[-1]
     for one, two in zip(found, usual, strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
-    monkeypatch.setattr("hf_bias_patch.study.perturb.run", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+    monkeypatch.setattr(
+        "hf_bias_patch.study.measuring.bench.run", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug"))
+    )
     with pytest.raises(RuntimeError, match="a bug"):
         bench.measure(arms)

@@ -20,7 +20,7 @@ from hf_bias_patch.study.found import Drift, Row, Study
 from hf_bias_patch.study.report import write_report
 from hf_bias_patch.study.report.study_page import page_of
 from hf_bias_patch.study.report.tables import Column, cell, fine, number, percent, signed, table_of
-from hf_bias_patch.study.summary import summary
+from hf_bias_patch.study.telling.summary import summary
 from tests.study.complete import HOSTILE, complete, environment_in
 
 EVERY = ("rows", "folds", "steps", "lessons", "drifts", "scores")

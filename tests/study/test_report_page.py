@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.study.report import write_comparison_page, write_report
-from hf_bias_patch.study.side_by_side import lines, sentences
+from hf_bias_patch.study.telling.side_by_side import lines, sentences
 from tests.study.browser import Opened, chromium, opened, wait_for_figures
 from tests.study.complete import HOSTILE, complete, environment_in
 

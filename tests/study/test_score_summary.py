@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from hf_bias_patch.study.found import Score, scores_of
-from hf_bias_patch.study.score_summary import score_summary
+from hf_bias_patch.study.telling.scores import score_summary
 
 HOW = "fine-tuned"
 NOTHING, KEY = (80.0, 70.0, 60.0), (80.0, 70.0, 60.0)

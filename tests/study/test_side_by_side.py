@@ -13,7 +13,7 @@ from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, SourceError, TargetError
 from hf_bias_patch.study.found import Study
 from hf_bias_patch.study.results import write_results
-from hf_bias_patch.study.side_by_side import lines, names, sentences
+from hf_bias_patch.study.telling.side_by_side import lines, names, sentences
 from tests.study.complete import complete, environment_in, rows
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.settings import Settings
-from hf_bias_patch.study.summary import summary
+from hf_bias_patch.study.telling.summary import summary
 
 FLOOR = 1e-7
 

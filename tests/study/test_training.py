@@ -12,15 +12,15 @@ from torch.autograd.functional import jvp
 from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hf_bias_patch.study.drift import DECAY, PRECISIONS, RATE, drift
-from hf_bias_patch.study.effects import outputs, run
-from hf_bias_patch.study.folds import fold
-from hf_bias_patch.study.groups import groups_of
-from hf_bias_patch.study.inputs import Inputs
-from hf_bias_patch.study.lessons import RATE as LESSON_RATE
-from hf_bias_patch.study.lessons import lesson
-from hf_bias_patch.study.steps import Steps
-from hf_bias_patch.study.swap import Biases
+from hf_bias_patch.study.biases.groups import groups_of
+from hf_bias_patch.study.biases.swap import Biases
+from hf_bias_patch.study.learning.drift import DECAY, PRECISIONS, RATE, drift
+from hf_bias_patch.study.learning.folds import fold
+from hf_bias_patch.study.learning.lessons import RATE as LESSON_RATE
+from hf_bias_patch.study.learning.lessons import lesson
+from hf_bias_patch.study.learning.steps import Steps
+from hf_bias_patch.study.measuring.effects import outputs, run
+from hf_bias_patch.study.measuring.inputs import Inputs
 from tests.models import fresh, randomise
 
 FORMS = {"bert": "masked", "gpt2": "causal", "bart": "seq2seq"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.biases.arms import STUDIED
 from hf_bias_patch.study.found import Row, Study
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.biases.arms import STUDIED
 from hf_bias_patch.study.figures.biases import COLOURS, RELATIVE
-from hf_bias_patch.study.side_by_side import Line
+from hf_bias_patch.study.telling.side_by_side import Line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from hf_bias_patch.study.arms import STUDIED
-from hf_bias_patch.study.contrasts import REMOVED, comparable, spread
+from hf_bias_patch.study.biases.arms import STUDIED
+from hf_bias_patch.study.downstream.contrasts import REMOVED, comparable, spread
 from hf_bias_patch.study.figures.biases import COLOURS, RELATIVE
 from hf_bias_patch.study.found import Drift, Study
 

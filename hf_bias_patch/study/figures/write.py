@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hf_bias_patch.errors import ExtraError
 from hf_bias_patch.study.figures import biases, comparison, training
 from hf_bias_patch.study.found import Study
-from hf_bias_patch.study.side_by_side import Line
+from hf_bias_patch.study.telling.side_by_side import Line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.biases.arms import STUDIED
 from hf_bias_patch.study.report import words
 from hf_bias_patch.study.report.page import Page, Section, render
 from hf_bias_patch.study.report.plots import RELATIVE, SYMBOLS, Key, Plot, hover, log_axis, low_end, projections, safe
 from hf_bias_patch.study.report.tables import Column, table_of
-from hf_bias_patch.study.side_by_side import Line
+from hf_bias_patch.study.telling.side_by_side import Line
 
 __all__ = ["write_comparison_page"]
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.biases.arms import STUDIED
 from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.report.tables import number, percent, signed
-from hf_bias_patch.study.summary import NOISE
+from hf_bias_patch.study.telling.summary import NOISE
 
 __all__ = [
     "RELATIVE",

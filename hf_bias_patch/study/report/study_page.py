@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.study.contrasts import contrasts
+from hf_bias_patch.study.downstream.contrasts import contrasts
 from hf_bias_patch.study.found import Study
 from hf_bias_patch.study.report import plots, training_plots, words
 from hf_bias_patch.study.report.page import Page, Section, render
 from hf_bias_patch.study.report.tables import number, table_of
 from hf_bias_patch.study.report.verdicts import verdicts
-from hf_bias_patch.study.side_by_side import short_name
-from hf_bias_patch.study.summary import summary
+from hf_bias_patch.study.telling.side_by_side import short_name
+from hf_bias_patch.study.telling.summary import summary
 
 __all__ = ["page_of", "write_report"]
 

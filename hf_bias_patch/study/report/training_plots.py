@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hf_bias_patch.study.arms import STUDIED
-from hf_bias_patch.study.contrasts import REMOVED, comparable, spread
+from hf_bias_patch.study.biases.arms import STUDIED
+from hf_bias_patch.study.downstream.contrasts import REMOVED, comparable, spread
 from hf_bias_patch.study.found import Drift, Lesson, Score, Step, Study
 from hf_bias_patch.study.report.plots import (
     RELATIVE,
@@ -178,7 +178,7 @@ def scores(found: Study) -> Iterator[Plot]:
             "shapes": [floor_line("x", spread(whole)[0])] if whole else [],
         }
         better = "more" if mine[0].greater_is_better else "less"
-        title = f"{mine[0].task}, {mine[0].how} ({better} is better)"
+        title = f"{mine[0].task}, {mine[0].how}: {mine[0].metric} ({better} is better)"
         yield Plot(f"scores-{number}", title, data, layout, 84 + 34 * len(lines), _SCORE_KEYS)
 
 

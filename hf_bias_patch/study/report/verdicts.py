@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.biases.arms import STUDIED
 from hf_bias_patch.study.found import Study
 from hf_bias_patch.study.report.tables import Column, Table, table_of
 

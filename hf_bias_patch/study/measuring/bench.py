@@ -7,13 +7,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.study.arms import Arm
-from hf_bias_patch.study.effects import Effect, Outputs, run
-from hf_bias_patch.study.head import Head
-from hf_bias_patch.study.inputs import Batch, Inputs
-from hf_bias_patch.study.layers import Layers
+from hf_bias_patch.study.biases.arms import Arm
+from hf_bias_patch.study.biases.swap import Biases
+from hf_bias_patch.study.measuring.effects import Effect, Outputs, run
+from hf_bias_patch.study.measuring.head import Head
+from hf_bias_patch.study.measuring.inputs import Batch, Inputs
+from hf_bias_patch.study.measuring.layers import Layers
 from hf_bias_patch.study.stage import Tell
-from hf_bias_patch.study.swap import Biases
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

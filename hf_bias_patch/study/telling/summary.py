@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hf_bias_patch.study.found import Row, Study
-from hf_bias_patch.study.learned import learned
-from hf_bias_patch.study.score_summary import score_summary
+from hf_bias_patch.study.telling.learned import learned
+from hf_bias_patch.study.telling.scores import score_summary
 
 __all__ = ["ALIKE", "NOISE", "summary"]
 

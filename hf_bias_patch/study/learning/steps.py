@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_bias_patch.study.arms import Target
-from hf_bias_patch.study.effects import Effect, Outputs, outputs, run
+from hf_bias_patch.study.biases.arms import Target
+from hf_bias_patch.study.biases.groups import Group, groups_of, norm
+from hf_bias_patch.study.biases.swap import Biases
 from hf_bias_patch.study.found import Step
-from hf_bias_patch.study.groups import Group, groups_of, norm
-from hf_bias_patch.study.inputs import Batch, Inputs
-from hf_bias_patch.study.swap import Biases
+from hf_bias_patch.study.measuring.effects import Effect, Outputs, outputs, run
+from hf_bias_patch.study.measuring.inputs import Batch, Inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

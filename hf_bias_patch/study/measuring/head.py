@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.study.effects import run
-from hf_bias_patch.study.inputs import Batch
+from hf_bias_patch.study.measuring.effects import run
+from hf_bias_patch.study.measuring.inputs import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.biases.arms import STUDIED
 
 if TYPE_CHECKING:
     from hf_bias_patch.study.found import Score

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from hf_bias_patch.errors import ArgumentError
-from hf_bias_patch.study.arms import STUDIED
+from hf_bias_patch.study.biases.arms import STUDIED
 from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.results import read_results
-from hf_bias_patch.study.summary import ALIKE, NOISE
+from hf_bias_patch.study.telling.summary import ALIKE, NOISE
 
 __all__ = ["Line", "csv_of", "lines", "names", "read_all", "sentences", "short_name"]
 

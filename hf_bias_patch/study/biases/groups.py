@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_bias_patch.attention.sites import Projection, Site
-from hf_bias_patch.study.arms import Target, whole_arms
+from hf_bias_patch.study.biases.arms import Target, whole_arms
 
 __all__ = ["Group", "groups_of", "norm"]
 

@@ -12,8 +12,8 @@ import numpy as np
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.patching.memory import ModelTensors
-from hf_bias_patch.study.arms import Arm, Target, heads_of
-from hf_bias_patch.study.fills import filled
+from hf_bias_patch.study.biases.arms import Arm, Target, heads_of
+from hf_bias_patch.study.biases.fills import filled
 
 if TYPE_CHECKING:
     import torch

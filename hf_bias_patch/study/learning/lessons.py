@@ -6,10 +6,10 @@ import copy
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.attention.sites import Projection
-from hf_bias_patch.study.effects import Effect, run
 from hf_bias_patch.study.found import Lesson
-from hf_bias_patch.study.inputs import Batch, Inputs
-from hf_bias_patch.study.learning import parts, train
+from hf_bias_patch.study.learning.loop import parts, train
+from hf_bias_patch.study.measuring.effects import Effect, run
+from hf_bias_patch.study.measuring.inputs import Batch, Inputs
 from hf_bias_patch.study.stage import Tell
 from hf_bias_patch.tuning.select import select
 

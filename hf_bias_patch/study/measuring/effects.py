@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.study.inputs import Batch
+from hf_bias_patch.study.measuring.inputs import Batch
 
 if TYPE_CHECKING:
     import torch

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.applying import apply
-from hf_bias_patch.study.effects import Effect, run
+from hf_bias_patch.study.biases.groups import Group
 from hf_bias_patch.study.found import Fold
-from hf_bias_patch.study.groups import Group
-from hf_bias_patch.study.inputs import Inputs
+from hf_bias_patch.study.measuring.effects import Effect, run
+from hf_bias_patch.study.measuring.inputs import Inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,12 +16,12 @@ from hf_bias_patch.scoring.forms import form_of, require_form
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.run import Options, Scores, evaluate, prepare
 from hf_bias_patch.scoring.tasks import Task, dump_task, load_task
-from hf_bias_patch.study.arms import STUDIED, Arm, Target
+from hf_bias_patch.study.biases.arms import STUDIED, Arm, Target
+from hf_bias_patch.study.biases.swap import Biases
 from hf_bias_patch.study.found import scores_of
 from hf_bias_patch.study.kept import Measured
 from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.stage import Item, Stage, Tell
-from hf_bias_patch.study.swap import Biases
 
 if TYPE_CHECKING:
     from hf_bias_patch.scoring.measures import Kind

@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.study.effects import outputs
-from hf_bias_patch.study.inputs import Batch, Inputs
+from hf_bias_patch.study.measuring.effects import outputs
+from hf_bias_patch.study.measuring.inputs import Batch, Inputs
 
 if TYPE_CHECKING:
     import torch

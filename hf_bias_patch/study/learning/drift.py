@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_bias_patch.study.arms import Target
-from hf_bias_patch.study.effects import Effect, run
+from hf_bias_patch.study.biases.arms import Target
+from hf_bias_patch.study.biases.groups import Group, groups_of, norm
+from hf_bias_patch.study.biases.swap import Biases
 from hf_bias_patch.study.found import Drift
-from hf_bias_patch.study.groups import Group, groups_of, norm
-from hf_bias_patch.study.inputs import Inputs
-from hf_bias_patch.study.learning import train
+from hf_bias_patch.study.learning.loop import train
+from hf_bias_patch.study.measuring.effects import Effect, run
+from hf_bias_patch.study.measuring.inputs import Inputs
 from hf_bias_patch.study.stage import Tell
-from hf_bias_patch.study.swap import Biases
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,11 +12,11 @@ from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.forms import form_of_class, require_form
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.study.arms import STUDIED
-from hf_bias_patch.study.as_it_is import as_it_is
+from hf_bias_patch.study.biases.arms import STUDIED
+from hf_bias_patch.study.downstream.as_it_is import as_it_is
+from hf_bias_patch.study.downstream.trained import run_settings, trained
 from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.stage import Stage
-from hf_bias_patch.study.trained import run_settings, trained
 
 __all__ = ["biased", "check_tasks", "downstream"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hf_bias_patch.study.contrasts import Contrast, contrasts
+from hf_bias_patch.study.downstream.contrasts import Contrast, contrasts
 from hf_bias_patch.study.found import Score
 
 __all__ = ["as_number", "main_contrasts", "score_summary"]

@@ -1,0 +1,1 @@
+"""Which attention biases a study changes, and into what; put back bit for bit."""

@@ -1,0 +1,1 @@
+"""Scores on tasks without each bias."""

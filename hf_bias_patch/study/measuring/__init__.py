@@ -1,0 +1,1 @@
+"""What a change does to a model: states, choices and loss, on texts."""

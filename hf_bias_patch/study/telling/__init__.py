@@ -1,0 +1,1 @@
+"""What was found, in plain words made from the numbers alone."""
