@@ -60,9 +60,9 @@ def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", found.settings.model if short_name(found.settings.model) != found.settings.model else ""),
         ("model type", found.model_type),
         ("commit", found.commit or ""),
-        ("texts", f"{texts}, {found.tokens:,} tokens"),
+        ("texts", f"{texts}, {found.tokens:,} tokens" if found.texts else ""),
         ("computed in", f"{found.settings.dtype} on {found.settings.device}"),
-        ("noise floor", f"{number(found.floor['relative'])} of the last states' norm"),
+        ("noise floor", f"{number(found.floor['relative'])} of the last states' norm" if found.floor else ""),
         ("seed", str(found.settings.seed)),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
     ]

@@ -12,7 +12,7 @@ __all__ = ["as_number", "main_contrasts", "score_summary"]
 SIGNIFICANT = 0.05
 """p-value below which a difference is called one."""
 
-ROUNDING = 1e-5
+ROUNDING = 1e-6
 """Share of a score below which a difference is float32 rounding, or what training makes of it."""
 
 
