@@ -144,7 +144,8 @@ class Score:
     Attributes:
         task, metric: which; a classifier's, a language model's or a generator's.
         greater_is_better: of the metric.
-        how: `as it is` (removed, then scored), `fine-tuned` (removed, trained without it, scored) or `from scratch`.
+        how: `as it is` (removed, then scored), `fine-tuned` (removed, trained without it, scored), `fine-tuned, then
+            removed`, or `from scratch`.
         removed: `query`, `key`, `value`, or `nothing`.
         seed: of the training run; None without one.
         value: of the metric.

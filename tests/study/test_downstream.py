@@ -28,7 +28,7 @@ from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.run import evaluate
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.study.downstream.as_it_is import as_it_is
+from hf_bias_patch.study.downstream.as_it_is import as_it_is, removed_after
 from hf_bias_patch.study.downstream.trained import run_settings, trained
 from hf_bias_patch.study.found import Score
 from hf_bias_patch.study.kept import Kept
@@ -134,6 +134,26 @@ def test_the_key_bias_changes_nothing_in_training_either(tuned: tuple[Path, list
     values = main(tuned[1])
     assert values["key"] == pytest.approx(values["nothing"], rel=1e-5)
     assert all(abs(values[name] / values["nothing"] - 1) > 1e-4 for name in ("query", "value"))
+
+
+def test_what_was_fine_tuned_is_scored_without_each_bias(tuned: tuple[Path, list[Score]]) -> None:
+    out, scores = tuned
+    wanted = asked("embedded:gpt2", "embedded:letters")
+    after, course = ran(removed_after(wanted, out, ALL), out)
+    assert {score.how for score in after} == {"fine-tuned, then removed"} and {score.seed for score in after} == {1}
+    values, trained_with = main(after), main(scores)["nothing"]
+    assert values["nothing"] == pytest.approx(trained_with, rel=1e-6)
+    assert values["key"] == pytest.approx(trained_with, rel=1e-6) and not course.notes
+    model = out / "fine-tuned" / "embedded-letters" / "without-nothing" / "seed-1" / "model"
+    patch(str(model), out / "dropped", drop="value")
+    rows = load_split(load_task("embedded:letters"), "validation", limit=16)
+    expected = evaluate(*load_scorable(str(out / "dropped"), "language_modelling"), load_task("embedded:letters"), rows)
+    assert values["value"] == expected.main and abs(values["value"] / trained_with - 1) > 1e-4
+
+
+def test_what_was_not_trained_is_not_scored(tmp_path: Path) -> None:
+    after, course = ran(removed_after(asked("embedded:gpt2", "embedded:letters"), tmp_path, ALL), tmp_path)
+    assert not after and not course.left_out
 
 
 @pytest.mark.parametrize("how", ["fine-tuned", "from scratch"])

@@ -1,4 +1,4 @@
-"""Scores of a checkpoint as it is, with each bias set to zero and nothing trained after."""
+"""Scores of a checkpoint, or of what was fine-tuned from it, with each bias set to zero and nothing trained after."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.data import load_split
-from hf_bias_patch.scoring.forms import form_of, require_form
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.run import Options, Scores, evaluate, prepare
 from hf_bias_patch.scoring.tasks import Task, dump_task, load_task
 from hf_bias_patch.study.biases.arms import STUDIED, Arm, Target
 from hf_bias_patch.study.biases.swap import Biases
+from hf_bias_patch.study.downstream.trained import run_of
 from hf_bias_patch.study.found import scores_of
-from hf_bias_patch.study.kept import Measured
+from hf_bias_patch.study.kept import Kept, Measured
 from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.stage import Item, Stage, Tell
 
-if TYPE_CHECKING:
-    from hf_bias_patch.scoring.measures import Kind
+__all__ = ["as_it_is", "removed_after"]
 
-__all__ = ["as_it_is"]
-
-HOW = "as it is"
+_AFTER = "fine-tuned, then removed"
 
 
 def as_it_is(settings: Settings, projections: Sequence[Projection]) -> list[Stage]:
@@ -40,15 +38,40 @@ def as_it_is(settings: Settings, projections: Sequence[Projection]) -> list[Stag
         settings: of the study; of `task_options` only `max_eval_samples` is asked.
         projections: those that have a bias.
     """
-    checkpoint = _Checkpoint(settings)
-    return [_stage(checkpoint, settings, name, ("nothing", *projections)) for name in settings.tasks]
+    found = []
+    for name in settings.tasks:
+        scoring = _Scoring(settings, settings.model, name, "as it is")
+        items = scoring.items(("nothing", *projections), _asked(settings, name))
+        found.append(Stage(scoring.title, "scores", len(items), partial(_always, items), scoring.measure, len(items)))
+    return found
 
 
-def _stage(checkpoint: _Checkpoint, settings: Settings, name: str, arms: Sequence[str]) -> Stage:
-    task, asked = load_task(name), _asked(settings, name)
-    items = [Item(f"{task.name} {HOW}, without {removed}", removed, asked) for removed in arms]
-    measure = partial(_measured, checkpoint, name, task)
-    return Stage(f"{task.name} {HOW}", "scores", len(items), lambda _: items, measure, at_once=len(items))
+def removed_after(settings: Settings, out: Path, projections: Sequence[Projection]) -> list[Stage]:
+    """Score what was fine-tuned with all its biases, each seed's model, with each projection's biases set to zero.
+
+    Args:
+        settings: of the study.
+        out: its folder, where those models are.
+        projections: those that have a bias.
+    """
+    found = []
+    for name in settings.tasks:
+        for seed in range(1, settings.seeds + 1):
+            run = run_of(settings, out, "fine-tuned", name, "nothing", seed, settings.model)
+            scoring = _Scoring(settings, str(run.model), name, _AFTER, seed)
+            items = scoring.items(("nothing", *projections), run.item.asked)
+            there = partial(_if_kept, run.item.key, items)
+            found.append(Stage(scoring.title, "scores", len(items), there, scoring.measure, len(items)))
+    return found
+
+
+def _always(items: Sequence[Item], kept: Kept) -> Sequence[Item]:
+    return items
+
+
+def _if_kept(key: str, items: Sequence[Item], kept: Kept) -> Sequence[Item]:
+    """Only what was trained can be scored."""
+    return items if key in kept else ()
 
 
 def _asked(settings: Settings, name: str) -> str:
@@ -58,17 +81,40 @@ def _asked(settings: Settings, name: str) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _measured(checkpoint: _Checkpoint, name: str, task: Task, arms: Sequence[str], tell: Tell) -> list[Measured]:
-    made: list[Measured] = []
-    try:
-        for removed, scores in checkpoint.scored(name, task, arms):
-            records = list(scores_of(task.name, HOW, removed, None, scores.metrics, scores.main_metric))
-            made.append(Measured(records, [f"{task.name}: {note}" for note in scores.notes]))
-            tell(len(made) / len(arms))
-    except TaskError as error:
-        note = f"{task.name} was not scored on the checkpoint as it is: {error}{_instead(task)}"
-        made += [Measured([], [note])] * (len(arms) - len(made))
-    return made
+@dataclass(frozen=True)
+class _Scoring:
+    """A checkpoint on a task, without each of some projections' biases."""
+
+    settings: Settings
+    model: str
+    name: str
+    how: str
+    seed: int | None = None
+
+    @property
+    def task(self) -> Task:
+        return load_task(self.name)
+
+    @property
+    def title(self) -> str:
+        return f"{self.task.name} {self.how}"
+
+    def items(self, arms: Sequence[str], asked: str) -> list[Item]:
+        of = "" if self.seed is None else f", seed {self.seed}"
+        return [Item(f"{self.title}, without {removed}{of}", removed, asked) for removed in arms]
+
+    def measure(self, arms: Sequence[str], tell: Tell) -> list[Measured]:
+        made: list[Measured] = []
+        task = self.task
+        try:
+            for removed, scores in _scores(self.settings, self.model, self.name, task, arms):
+                records = scores_of(task.name, self.how, removed, self.seed, scores.metrics, scores.main_metric)
+                made.append(Measured(list(records), [f"{task.name}: {note}" for note in scores.notes]))
+                tell(len(made) / len(arms))
+        except TaskError as error:
+            note = f"{task.name} was not scored {self.how}: {error}{_instead(task)}"
+            made += [Measured([], [note])] * (len(arms) - len(made))
+        return made
 
 
 def _instead(task: Task) -> str:
@@ -76,34 +122,20 @@ def _instead(task: Task) -> str:
     return " A study with --fine-tune trains a head, and scores that." if classifies else ""
 
 
-class _Checkpoint:
-    """Loaded once, when it is first asked for, and unchanged after each call."""
+def _scores(
+    settings: Settings, model_name: str, name: str, task: Task, arms: Iterable[str]
+) -> Iterator[tuple[str, Scores]]:
+    """The scores without each of some projections' biases, or without `nothing`; loaded and encoded once.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._loaded: tuple[Any, Any] | None = None
-
-    def scored(self, name: str, task: Task, arms: Iterable[str]) -> Iterator[tuple[str, Scores]]:
-        """The scores without each of some projections' biases, or without `nothing`; the data is encoded once.
-
-        Raises:
-            TaskError: the checkpoint has no head for the task.
-        """
-        model, tokenizer = self._for(task.kind)
-        limit = self._settings.task_options.get("max_eval_samples")
-        rows = load_split(task, "validation", self._settings.files.get(name), limit)
-        encoded, biases = prepare(model, tokenizer, task, rows, Options()), Biases(model)
-        for removed in arms:
-            with nullcontext() if removed == "nothing" else biases.swapped(_without(biases, removed), 0):
-                yield removed, evaluate(model, tokenizer, task, rows, encoded=encoded)
-
-    def _for(self, kind: Kind) -> tuple[Any, Any]:
-        wanted = self._settings
-        if self._loaded is None:
-            self._loaded = load_scorable(wanted.model, kind, device=wanted.device, dtype=wanted.dtype)
-        else:
-            require_form(kind, form_of(self._loaded[0]), wanted.model)
-        return self._loaded
+    Raises:
+        TaskError: the checkpoint has no head for the task.
+    """
+    model, tokenizer = load_scorable(model_name, task.kind, device=settings.device, dtype=settings.dtype)
+    rows = load_split(task, "validation", settings.files.get(name), settings.task_options.get("max_eval_samples"))
+    encoded, biases = prepare(model, tokenizer, task, rows, Options()), Biases(model)
+    for removed in arms:
+        with nullcontext() if removed == "nothing" else biases.swapped(_without(biases, removed), 0):
+            yield removed, evaluate(model, tokenizer, task, rows, encoded=encoded)
 
 
 def _without(biases: Biases, removed: str) -> Arm:

@@ -13,7 +13,7 @@ from hf_bias_patch.scoring.forms import form_of_class, require_form
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.study.biases.arms import STUDIED
-from hf_bias_patch.study.downstream.as_it_is import as_it_is
+from hf_bias_patch.study.downstream.as_it_is import as_it_is, removed_after
 from hf_bias_patch.study.downstream.trained import run_settings, trained
 from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.stage import Stage
@@ -22,7 +22,7 @@ __all__ = ["biased", "check_tasks", "downstream"]
 
 
 def downstream(settings: Settings, out: Path, projections: Sequence[Projection]) -> list[Stage]:
-    """Scores of a checkpoint without each bias: as it is, and with `fine_tune` also trained without it.
+    """Scores of a checkpoint without each bias: as it is; with `fine_tune` also trained without it, and before that.
 
     Args:
         settings: of the study.
@@ -32,6 +32,7 @@ def downstream(settings: Settings, out: Path, projections: Sequence[Projection])
     found = as_it_is(settings, projections)
     if settings.fine_tune:
         found += trained(settings, out, "fine-tuned", projections, lambda _: settings.model)
+        found += removed_after(settings, out, projections)
     return found
 
 

@@ -25,7 +25,7 @@ from hf_bias_patch.tuning.folder import RunFolder, folder_name
 from hf_bias_patch.tuning.kinds import TaskSettings, settings_for
 from hf_bias_patch.tuning.settings import AT_THE_END, make_settings
 
-__all__ = ["SCRATCH_RATE", "run_settings", "trained"]
+__all__ = ["SCRATCH_RATE", "Run", "run_of", "run_settings", "trained"]
 
 SCRATCH_RATE = 1e-3
 """Peak learning rate from random weights: small transformers are trained with about this much, and with the 5e-5 of
@@ -51,7 +51,17 @@ def trained(
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
+    """A training run.
+
+    Attributes:
+        task: its name.
+        how: `fine-tuned` or `from scratch`.
+        removed: whose biases are zero all the time, or `nothing`.
+        seed: of all that is random.
+        settings: what `tune` is asked for.
+    """
+
     task: str
     how: str
     removed: str
@@ -59,20 +69,23 @@ class _Run:
     settings: TaskSettings
 
     @property
-    def name(self) -> str:
-        return f"{self.task} {self.how}, without {self.removed}, seed {self.seed}"
+    def item(self) -> Item:
+        """As a measurement of a stage."""
+        name = f"{self.task} {self.how}, without {self.removed}, seed {self.seed}"
+        asked = hashlib.sha256(json.dumps(self.settings.plain()).encode()).hexdigest()[:16]
+        return Item(name, self, asked)
 
     @property
-    def asked(self) -> str:
-        """Of what its scores depend on."""
-        return hashlib.sha256(json.dumps(self.settings.plain()).encode()).hexdigest()[:16]
+    def model(self) -> Path:
+        """The folder of the trained model."""
+        return RunFolder(self.settings.output_dir).model
 
     def measured(self) -> Measured:
         """Its scores: read, where they are in its folder."""
         try:
             result = result_of(self.settings)
         except (TuneError, RecipeError) as error:  # a loss that is no number, say; the others are run
-            return Measured([], [f"{self.name}: no score. {error}"])
+            return Measured([], [f"{self.item.name}: no score. {error}"])
         RunFolder(self.settings.output_dir).forget_tensors()
         metrics, main = result["metrics"], result["main_metric"]
         return Measured(list(scores_of(self.task, self.how, self.removed, self.seed, metrics, main)))
@@ -86,16 +99,19 @@ def _stage(
     projections: Sequence[Projection],
     start: Callable[[int], str],
 ) -> Stage:
-    task = load_task(name).name
-    runs = [
-        _Run(task, how, removed, seed, run_settings(settings, out, how, name, removed, seed, start(seed)))
+    items = [
+        run_of(settings, out, how, name, removed, seed, start(seed)).item
         for seed in range(1, settings.seeds + 1)
         for removed in ("nothing", *projections)
     ]
-    items = [Item(run.name, run, run.asked) for run in runs]
-    return Stage(
-        f"{task} {how}", "scores", len(runs), lambda _: items, lambda some, _: [run.measured() for run in some]
-    )
+    measure = lambda runs, tell: [run.measured() for run in runs]  # noqa: E731
+    return Stage(f"{load_task(name).name} {how}", "scores", len(items), lambda _: items, measure)
+
+
+def run_of(settings: Settings, out: Path, how: str, name: str, removed: str, seed: int, start: str) -> Run:
+    """The run of one arm and seed. Errors: as of `run_settings`."""
+    asked = run_settings(settings, out, how, name, removed, seed, start)
+    return Run(load_task(name).name, how, removed, seed, asked)
 
 
 def run_settings(
