@@ -22,6 +22,7 @@ class Row:
         numbers: how many bias numbers it changed.
         verdict: of the bias, where all of them have the same.
         figures: see `effects.Effect.figures`.
+        reason: of the verdict, where all of them have the same.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row:
     numbers: int
     verdict: str
     figures: Mapping[str, float]
+    reason: str = ""
 
     def plain(self) -> dict[str, Any]:
         """As one flat record."""

@@ -129,8 +129,21 @@ def _by_effect(arms: Sequence[Arm], kept: Kept) -> list[Target]:
 
 
 def _row(bench: Bench, arm: Arm, figures: dict[str, float]) -> Row:
-    slots = [bench.biases.sites[target.site].slots[target.projection] for target in arm.targets]
-    verdicts = {slot.verdict.state for slot in slots}
-    numbers = sum(bench.biases.numbers(target) for target in arm.targets)
-    verdict = verdicts.pop() if len(verdicts) == 1 else ""
-    return Row(arm.name, arm.stage, arm.place, arm.projection, arm.fill, arm.layer, arm.head, numbers, verdict, figures)
+    verdicts = [bench.biases.sites[target.site].slots[target.projection].verdict for target in arm.targets]
+    return Row(
+        arm.name,
+        arm.stage,
+        arm.place,
+        arm.projection,
+        arm.fill,
+        arm.layer,
+        arm.head,
+        sum(bench.biases.numbers(target) for target in arm.targets),
+        _one_of({verdict.state for verdict in verdicts}),
+        figures,
+        _one_of({verdict.reason for verdict in verdicts}),
+    )
+
+
+def _one_of(values: set[str]) -> str:
+    return values.pop() if len(values) == 1 else ""

@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoModel, AutoTokenizer
+import torch
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner, Result
 
 from hf_bias_patch import patch
@@ -18,6 +19,7 @@ from hf_bias_patch.assets import folder
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, PlanError, SourceError, TargetError
 from hf_bias_patch.study.measuring.bench import Bench
+from tests.models import randomise
 
 _TABLES = ("csv", "parquet")
 _FIGURES = ("perturbation", "layers", "removal", "steps", "lessons", "drift")
@@ -134,6 +136,22 @@ def test_without_a_head_there_is_no_loss(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {step["direction"] for step in found["steps"]} == {"random signs"} and "lowers" not in printed
     assert found["folds"] and not found["lessons"] and not found["drifts"]
+
+
+def test_a_key_bias_that_matters_is_told_with_the_reason(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder("gpt2"))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, vocab_size=len(tokenizer),
+        attention_bias=True,
+    )  # fmt: skip
+    randomise(LlamaForCausalLM(config)).save_pretrained(tmp_path / "rotary")
+    tokenizer.save_pretrained(tmp_path / "rotary")
+    printed = _ok(tmp_path / "rotary", "--out", tmp_path / "out", "--count", 2, "--train-steps", 0)
+    assert "The key bias of decoder self attention matters" in printed
+    assert "rotary positions turn the key after its bias was added" in printed
+    assert "Not moved into the weights: decoder self" in printed and "it can be trained" in printed
+    assert "rotary positions turn the key" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 def _without_biases(tmp_path: Path) -> Path:

@@ -35,7 +35,7 @@ def verdicts(found: Study) -> Table:
             row, measured = whole[place, projection], zeros.get((place, projection))
             verdict = row.verdict or _mixed(found, place, projection)
             record: dict[str, Any] = {"place": place, "projection": projection, "verdict": verdict}
-            record |= {"numbers": row.numbers, "relative": None, "floors": None}
+            record |= {"numbers": row.numbers, "relative": None, "floors": None, "reason": row.reason}
             if measured is not None:
                 change = measured.figures["relative"]
                 record |= {"relative": change, "floors": change / floor if floor else None}

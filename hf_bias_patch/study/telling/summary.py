@@ -48,9 +48,10 @@ def _keys(found: Study) -> Iterator[str]:
     for place, row in worst.items():
         if place not in silent:
             verdict = f"the verdict of the table is “{row.verdict}”" if row.verdict else "its sites differ"
+            why = f": {row.reason}" if row.reason else ""
             yield (
                 f"The key bias of {place} attention matters: {row.fill} in its place change the last states by "
-                f"{row.figures['relative']:.2g} of their norm, where rounding alone makes {floor:.1e} ({verdict}). The "
+                f"{row.figures['relative']:.2g} of their norm, where rounding alone makes {floor:.1e} ({verdict}{why}). The "
                 "paper's claim is for attention whose scores are plain products of queries and keys."
             )
 
