@@ -135,17 +135,21 @@ def test_an_arm_that_fails_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) 
     assert not any("forward" in vars(module) for module in bench.model.modules())
 
 
+@pytest.mark.parametrize("little", [0, 2**20])
 @pytest.mark.parametrize("name", FORMS)
-def test_layers_before_a_change_do_not_run(name: str) -> None:
+def test_layers_before_a_change_do_not_run(name: str, little: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But once, for what arms are compared with: for all calls, or where that takes too much memory, for each."""
+    monkeypatch.setattr("hf_bias_patch.study.measuring.bench._LITTLE", little)
     bench = _bench(name)
-    last = list(bench.biases.sites)[-1]
-    bench.measure([Arm("layer", "", "value", "zeros", (Target(last, "value"),))])
-    inner = next(bench.model.get_submodule(bench._layers.before([last])[-1]).children())
+    sites = list(bench.biases.sites)
+    arms = [Arm("layer", "", "value", "zeros", (Target(sites[-1], "value"),))]
+    first = bench.measure(arms)
+    (_, known), *_ = bench._known()
+    inner = next(bench.model.get_submodule(bench._layers.before([sites[-1]], known.recorded)[-1]).children())
     ran: list[str] = []
-    inner.register_forward_hook(lambda *_: ran.append(last))
-    batches = len(list(bench.inputs.batches(48, "cpu")))
-    bench.measure([Arm("layer", "", "value", "zeros", (Target(last, "value"),))])
-    assert len(ran) == batches, "once, for what the arm is compared with"
+    inner.register_forward_hook(lambda *_: ran.append(name))
+    assert bench.measure(arms) == first and first[0]["relative"] > 1e-4
+    assert len(ran) == (0 if little else len(list(bench.inputs.batches(48, "cpu"))))
 
 
 def test_a_forward_that_somebody_put_there_stays() -> None:

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 _STUDY = ["hf_bias_patch", "study", "embedded:bert", "--count", "4", "--train-steps", "4", "--device", "cpu"]
+_STUDY += ["--tasks", "embedded:opinion", "--fine-tune", "--seeds", "1", "--max-train-samples", "32", "--epochs", "1"]
+_STUDY += ["--max-eval-samples", "16"]
 
 
 def _run(launcher: list[str], out: Path, *more: str) -> str:
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, *launcher, *_STUDY, "--out", str(out), *more]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -41,7 +43,7 @@ def test_two_processes_are_one(both: tuple[Path, Path]) -> None:
     one, two = map(_results, both)
     assert two["environment"]["processes"] == 2 and one["environment"]["processes"] == 1
     assert not two["left_out"] and one["floor"] == two["floor"]
-    for kind in ("rows", "folds", "steps", "lessons", "drifts"):
+    for kind in ("rows", "folds", "steps", "lessons", "drifts", "scores"):
         assert one[kind] == two[kind] and len(one[kind]) > 2, kind
 
 

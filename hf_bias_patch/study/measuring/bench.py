@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_bias_patch.study.biases.arms import Arm
 from hf_bias_patch.study.biases.swap import Biases
 from hf_bias_patch.study.measuring.effects import Effect, Outputs, run
 from hf_bias_patch.study.measuring.head import Head
 from hf_bias_patch.study.measuring.inputs import Batch, Inputs
-from hf_bias_patch.study.measuring.layers import Layers
+from hf_bias_patch.study.measuring.layers import Layers, Recorded
 from hf_bias_patch.study.stage import Tell
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["Bench"]
+
+
+_LITTLE = 2**30
+"""Bytes: what the unchanged model makes of all texts is kept up to here, and computed anew for each call above."""
+
+
+class _Known(NamedTuple):
+    """A batch, what the unchanged model makes of it, and what its layers give out."""
+
+    batch: Batch
+    base: Outputs
+    recorded: Recorded
+
+
+def _nbytes(value: Any) -> int:
+    """Memory of all tensors in lists, tuples, mappings and outputs."""
+    if hasattr(value, "nbytes"):
+        return int(value.nbytes)
+    if isinstance(value, Mapping):
+        return sum(map(_nbytes, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_nbytes, value))
+    return _nbytes(vars(value)) if hasattr(value, "__dict__") else 0
 
 
 @dataclass
@@ -49,6 +72,8 @@ class Bench:
         self._head = Head(self.model)
         self.narrows = self.narrows and self.inputs.masked
         self._checked = False
+        self._keeps = True
+        self._kept: list[_Known] = []
 
     @property
     def has_loss(self) -> bool:
@@ -76,18 +101,33 @@ class Bench:
 
     def _effects(self, arms: Sequence[Arm], tell: Tell) -> list[Effect]:
         effects = [Effect() for _ in arms]
-        batches = list(self._batches())
         if not self._checked:
             self._check()
-        for number, batch in enumerate(batches):
-            with self._layers.recorded():
-                base = self._run(batch)
+        for share, (batch, base, recorded) in self._known():
             for arm, effect in zip(arms, effects, strict=True):
-                before = self._layers.before(arm.sites) if self.skips else []
-                with self.biases.swapped(arm, self.seed), self._layers.skipped(before):
+                before = self._layers.before(arm.sites, recorded) if self.skips else []
+                with self.biases.swapped(arm, self.seed), self._layers.skipped(before, recorded):
                     effect.add(base, self._run(batch))
-            tell((number + 1) / len(batches))
+            tell(share)
         return effects
+
+    def _known(self) -> Iterator[tuple[float, _Known]]:
+        """Each batch with what the unchanged model makes of it, and the share that is done with it.
+
+        Kept from call to call, where it takes little memory.
+        """
+        batches = list(self._batches())
+        kept, self._kept = self._kept, []
+        for number, batch in enumerate(batches):
+            if number < len(kept):
+                known = kept[number]
+            else:
+                with self._layers.recorded() as recorded:
+                    base = self._run(batch)
+                known = _Known(batch, base, recorded)
+            if self._keeps and _nbytes([*self._kept, known]) <= _LITTLE:
+                self._kept.append(known)
+            yield (number + 1) / len(batches), known
 
     def _run(self, batch: Batch) -> Outputs:
         with self._head.narrowed(batch) if self.narrows else nullcontext():
@@ -105,10 +145,10 @@ class Bench:
         """Whether a pass that skips gives the very same, from each layer on."""
         import torch
 
-        with self._layers.recorded():
+        with self._layers.recorded() as recorded:
             base = run(self.model, batch).states
         for site in self.biases.sites:
-            with self._layers.skipped(self._layers.before([site])):
+            with self._layers.skipped(self._layers.before([site], recorded), recorded):
                 if not torch.equal(run(self.model, batch).states, base):
                     self.notes.append(f"Every arm ran the whole model: what comes before {site} cannot be left out.")
                     return False
@@ -126,6 +166,7 @@ class Bench:
                 if not _is_memory(error) or self.batch_tokens <= max(map(len, self.inputs.rows)):
                     raise
             self.batch_tokens //= 2
+            self._keeps, self._kept = False, []
             self.notes.append(f"Memory did not suffice: batches are of {self.batch_tokens} tokens now.")
 
 

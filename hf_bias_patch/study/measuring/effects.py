@@ -31,6 +31,11 @@ class Outputs:
     losses: torch.Tensor | None
 
     @cached_property
+    def exact(self) -> torch.Tensor:
+        """The states in float64; converted once for all that is compared with these outputs."""
+        return self.states.double()
+
+    @cached_property
     def probs(self) -> torch.Tensor:
         """Probabilities; computed once for all that is compared with these outputs."""
         assert self.log_probs is not None
@@ -83,7 +88,7 @@ class Effect:
         """Count one more batch: what came out without the change, and with it."""
         import torch
 
-        one, two = base.states.double(), changed.states.double()
+        one, two = base.exact, changed.exact
         apart = two - one
         self.tokens += len(one)
         self._largest = max(self._largest, float(apart.abs().max()))

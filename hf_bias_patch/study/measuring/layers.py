@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Layers"]
+__all__ = ["Layers", "Recorded"]
+
+Recorded = dict[str, list[Any]]
+"""Name of a layer's module → what it gave out, each time it ran, in the order of the layers' first runs."""
 
 
 class Layers:
@@ -28,29 +31,28 @@ class Layers:
     def __init__(self, model: PreTrainedModel, sites: Iterable[Site]) -> None:
         self._of_site = {site.name: _layer_of(model, site) for site in sites}
         self._modules = {name: model.get_submodule(name) for name in self._of_site.values() if name is not None}
-        self._outputs: dict[str, list[Any]] = {}
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Keep what each layer gives out in the pass that runs inside the block."""
-        self._outputs = {}
+    def recorded(self) -> Iterator[Recorded]:
+        """What each layer gives out in the pass that runs inside the block."""
+        found: Recorded = {}
         with ExitStack() as hooks:
             for name, module in self._modules.items():
-                handle = module.register_forward_hook(self._keep(name))
+                handle = module.register_forward_hook(_keeping(found, name))
                 hooks.callback(handle.remove)
-            yield
+            yield found
 
-    def before(self, sites: Iterable[str]) -> list[str]:
+    def before(self, sites: Iterable[str], recorded: Recorded) -> list[str]:
         """Layers, by module name, that ran once and before each of these sites."""
-        order = list(self._outputs)
+        order = list(recorded)
         named = [self._of_site[site] for site in sites]
-        if not order or any(name not in self._outputs for name in named):
+        if not order or any(name not in recorded for name in named):
             return []
         first = min(order.index(str(name)) for name in named)
-        return order[:first] if all(len(found) == 1 for found in self._outputs.values()) else []
+        return order[:first] if all(len(found) == 1 for found in recorded.values()) else []
 
     @contextmanager
-    def skipped(self, names: Iterable[str]) -> Iterator[None]:
+    def skipped(self, names: Iterable[str], recorded: Recorded) -> Iterator[None]:
         """Layers that give out, without computing, what they gave out in the recorded pass."""
         with ExitStack() as instead:
             for name in names:
@@ -58,14 +60,15 @@ class Layers:
                 before = {"forward": own["forward"]} if "forward" in own else {}  # Accelerate puts one there
                 instead.callback(own.update, before)
                 instead.callback(own.pop, "forward")
-                own["forward"] = _giving(self._outputs[name][0])
+                own["forward"] = _giving(recorded[name][0])
             yield
 
-    def _keep(self, name: str) -> Any:
-        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            self._outputs.setdefault(name, []).append(output)
 
-        return hook
+def _keeping(found: Recorded, name: str) -> Any:
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        found.setdefault(name, []).append(output)
+
+    return hook
 
 
 def _giving(output: Any) -> Any:

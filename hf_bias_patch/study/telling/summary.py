@@ -51,8 +51,8 @@ def _keys(found: Study) -> Iterator[str]:
             why = f": {row.reason}" if row.reason else ""
             yield (
                 f"The key bias of {place} attention matters: {row.fill} in its place change the last states by "
-                f"{row.figures['relative']:.2g} of their norm, where rounding alone makes {floor:.1e} ({verdict}{why}). The "
-                "paper's claim is for attention whose scores are plain products of queries and keys."
+                f"{row.figures['relative']:.2g} of their norm, and rounding alone by {floor:.1e} ({verdict}{why}). "
+                "The paper's claim is for attention whose scores are plain products of queries and keys."
             )
 
 
