@@ -44,7 +44,13 @@ def study(
         int, _WHAT("Steps of AdamW where one bias, or the whole model, trains on the texts; 0: none.", min=0)
     ] = 40,
     tasks: Annotated[
-        str, _TASKS("Also score on these tasks without each bias: sst2,wikitext-2,FILE.yaml.", metavar="NAMES")
+        str,
+        _TASKS(
+            "Also score on these tasks without each bias: sst2,wikitext-2,FILE.yaml.",
+            "--tasks",
+            "--task",
+            metavar="NAMES",
+        ),
     ] = "",
     files: Annotated[str, _TASKS("Local data: TASK:SPLIT=PATH,…", metavar="FILES")] = "",
     fine_tune: Annotated[bool, _TASKS("Also train on each task without each bias.", "--fine-tune")] = False,
