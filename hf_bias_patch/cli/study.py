@@ -123,7 +123,7 @@ def _show(found: Study, out: Path) -> None:
     if found.rows:
         stdout().print(arms_table(found))
     if found.scores:
-        stdout().print(scores_table(found))
+        stdout().print(scores_table({found.settings.model: found.scores}))
     for line in summary(found):
         stdout().print(line, markup=False)
     stdout().print(f"Written: {strong(out)} ({', '.join(written)})")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-_FILES = ("comparison.csv", "comparison.html", "comparison.png", "comparison.svg")
+_SCORES = "comparison-scores.csv"
+_FILES = ("comparison.csv", "comparison.html", "comparison.png", "comparison.svg", _SCORES)
 
 
 def compare(
@@ -29,21 +31,27 @@ def compare(
 ) -> None:
     """Put studies of several models side by side: what each bias does, and what can go."""
     from hf_bias_patch.cli.console import stdout, strong
-    from hf_bias_patch.study.telling.side_by_side import lines, names, read_all, sentences
+    from hf_bias_patch.cli.study_tables import scores_table
+    from hf_bias_patch.study.telling.side_by_side import lines, names, read_all, scores_side_by_side, sentences
 
     studies = read_all(folders)
     told = names(studies, folders)
     table = lines(studies, told)
     said = sentences(studies, told, table)
-    written = [] if out is None else list(_write(table, said, out, overwrite))
+    scores = scores_side_by_side(studies, told)
+    written = [] if out is None else list(_write(table, scores, said, out, overwrite))
     stdout().print(_table(table))
+    if scores:
+        stdout().print(scores_table({name: study.scores for name, study in zip(told, studies, strict=True)}))
     for line in said:
         stdout().print(line, markup=False)
     if written:
         stdout().print(f"Written: {strong(out)} ({', '.join(written)})")
 
 
-def _write(table: Sequence[Line], said: Sequence[str], out: Path, overwrite: bool) -> Iterator[str]:
+def _write(
+    table: Sequence[Line], scores: Sequence[Mapping[str, Any]], said: Sequence[str], out: Path, overwrite: bool
+) -> Iterator[str]:
     """What can be written: where a library is missing, its file is left out, and that is said."""
     from hf_bias_patch.cli.console import stderr
     from hf_bias_patch.study.figures import write_comparison_figure
@@ -55,12 +63,14 @@ def _write(table: Sequence[Line], said: Sequence[str], out: Path, overwrite: boo
         raise TargetError(f"{out / there[0]} is there", "Nothing is touched", "Name another folder, or add --overwrite")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / _FILES[0]).write_text(csv_of(table), "utf-8", newline="")
+        (out / _FILES[0]).write_text(csv_of([asdict(line) for line in table]), "utf-8", newline="")
+        if scores:
+            (out / _SCORES).write_text(csv_of(scores), "utf-8", newline="")
     except OSError as error:
         raise TargetError(f"{out} cannot be made or written to: {error}", remedy="Name another folder") from None
-    yield _FILES[0]
+    yield from (_FILES[0], _SCORES) if scores else (_FILES[0],)
     try:
-        yield write_comparison_page(table, said, out)
+        yield write_comparison_page(table, scores, said, out)
         yield from write_comparison_figure(table, out)
     except ExtraError as error:
         stderr().print(str(error), markup=False)

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from rich.markup import escape
 
 from hf_bias_patch.cli.console import table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hf_bias_patch.study.found import Study
+    from hf_bias_patch.study.downstream.contrasts import Contrast
+    from hf_bias_patch.study.found import Score, Study
 
 __all__ = ["arms_table", "scores_table"]
 
 
-def scores_table(found: Study) -> Table:
-    """Each task's main metric without each bias."""
-    from hf_bias_patch.study.telling.scores import as_number, main_contrasts
+def scores_table(scores: Mapping[str, Sequence[Score]]) -> Table:
+    """Each task's main metric without each bias, of one model or of several.
+
+    Args:
+        scores: by the name of the model, which is told where there are several.
+    """
+    from hf_bias_patch.study.telling.scores import main_contrasts
 
     numbers = ("score", "difference", "p")
-    made = table("task", "how", "metric", "seeds", "without", *numbers, numbers=numbers)
+    first = ("model",) if len(scores) > 1 else ()
+    made = table(*first, "task", "how", "metric", "seeds", "without", *numbers, numbers=numbers)
     made.title = "Scores without a bias: mean ± standard deviation; differences are paired by seed"
-    for row in main_contrasts(found.scores):
-        if row.against != "nothing":
-            continue
-        score = as_number(row, row.mean) + ("" if row.sd is None else f" ± {as_number(row, row.sd)}")
-        difference = as_number(row, row.difference, signed=True)
-        difference += "" if row.difference_sd is None else f" ± {as_number(row, row.difference_sd)}"
-        cells = (score, "" if row.removed == "nothing" else difference, "" if row.p is None else f"{row.p:.2g}")
-        made.add_row(row.task, row.how, row.metric, str(row.seeds or ""), row.removed, *cells)
+    for name, mine in scores.items():
+        for row in main_contrasts(mine):
+            if row.against == "nothing":
+                made.add_row(*((escape(name),) if first else ()), *_cells(row))
     return made
+
+
+def _cells(row: Contrast) -> tuple[str, ...]:
+    from hf_bias_patch.study.telling.scores import as_number
+
+    score = as_number(row, row.mean) + ("" if row.sd is None else f" ± {as_number(row, row.sd)}")
+    difference = as_number(row, row.difference, signed=True)
+    difference += "" if row.difference_sd is None else f" ± {as_number(row, row.difference_sd)}"
+    told = "" if row.removed == "nothing" else difference
+    p = "" if row.p is None else f"{row.p:.2g}"
+    return row.task, row.how, row.metric, str(row.seeds or ""), row.removed, score, told, p
 
 
 def arms_table(found: Study) -> Table:

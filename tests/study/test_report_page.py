@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.study.report import write_comparison_page, write_report
-from hf_bias_patch.study.telling.side_by_side import lines, sentences
+from hf_bias_patch.study.telling.side_by_side import lines, scores_side_by_side, sentences
 from tests.study.browser import Opened, chromium, opened, wait_for_figures
 from tests.study.complete import HOSTILE, complete, environment_in
 
@@ -220,7 +220,9 @@ def test_a_comparison_is_such_a_page_and_a_finger_can_point(browser: Any, tmp_pa
     told = ["owner/a-model", "embedded:bart with a name that is much longer than a phone is wide"]
     studies = [complete(name) for name in told]
     table = lines(studies, told)
-    path = tmp_path / write_comparison_page(table, sentences(studies, told, table), tmp_path)
+    path = tmp_path / write_comparison_page(
+        table, scores_side_by_side(studies, told), sentences(studies, told, table), tmp_path
+    )
     with opened(browser, path, width=390, scheme="dark") as there:
         assert wait_for_figures(there.page) == 1
         box = _in_view(there.page.locator(".plot"), ".scatterlayer .points path >> nth=-1")

@@ -91,11 +91,20 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert "owner/one" in printed and "owner/[two]" in printed and "480 of 800" in printed
     assert "The key bias matters in 3 of 6 kinds of attention: owner/[two] (" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"comparison.{ending}" for ending in ("csv", "html", "png", "svg")
-    }
+        *(f"comparison.{ending}" for ending in ("csv", "html", "png", "svg")), "comparison-scores.csv",
+    }  # fmt: skip
     with open(tmp_path / "out" / "comparison.csv", encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 6 and float(table[0]["value"]) == 0.09 and table[3]["model"] == "owner/[two]"
+    assert (
+        "Scores without a bias" in printed and "Scores on tasks" in (tmp_path / "out" / "comparison.html").read_text()
+    )
+    with open(tmp_path / "out" / "comparison-scores.csv", encoding="utf-8", newline="") as file:
+        scores = list(csv.DictReader(file))
+    tuned = [
+        row for row in scores if (row["how"], row["removed"], row["against"]) == ("fine-tuned", "value", "nothing")
+    ]
+    assert [row["model"] for row in tuned] == ["owner/one", "owner/[two]"] and float(tuned[0]["difference"]) < 0
     again = _run("compare", *folders, "--out", tmp_path / "out")
     assert isinstance(again.exception, TargetError) and "is there" in str(again.exception)
     assert _run("compare", *folders, "--out", tmp_path / "out", "--overwrite").exit_code == 0

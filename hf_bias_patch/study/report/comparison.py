@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,16 @@ _COLUMNS = {
 }
 
 
-def write_comparison_page(table: Sequence[Line], said: Sequence[str], folder: Path) -> str:
+def write_comparison_page(
+    table: Sequence[Line], scores: Sequence[Mapping[str, Any]], said: Sequence[str], folder: Path
+) -> str:
     """Write `comparison.html`; returns the name of the file.
+
+    Args:
+        table: kinds of attention of each model.
+        scores: records of `scores_side_by_side`.
+        said: sentences.
+        folder: where it goes.
 
     Raises:
         ExtraError: jinja2 or plotly is missing.
@@ -40,9 +48,12 @@ def write_comparison_page(table: Sequence[Line], said: Sequence[str], folder: Pa
     models = list(dict.fromkeys(line.model for line in table))
     records = [asdict(line) for line in table]
     made = table_of(records, "A row for each model and kind of attention", _COLUMNS)
-    section = Section("comparison", "Each bias at zero", words.COMPARISON, list(_plots(table)), [made])
+    sections = [Section("comparison", "Each bias at zero", words.COMPARISON, list(_plots(table)), [made])]
+    if scores:
+        means = table_of(scores, "Means over runs, of each task's main metric", words.CONTRASTS)
+        sections.append(Section("scores", "Scores on tasks", words.SCORES_SIDE_BY_SIDE, (), [means]))
     facts = [("models", ", ".join(models) or "none")]
-    page = Page("Models side by side", "Attention biases: a comparison", facts, said, [section])
+    page = Page("Models side by side", "Attention biases: a comparison", facts, said, sections)
     (folder / "comparison.html").write_text(render(page), "utf-8")
     return "comparison.html"
 

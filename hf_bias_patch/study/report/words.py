@@ -17,6 +17,7 @@ __all__ = [
     "REMOVAL",
     "REMOVAL_WITHOUT_LOSS",
     "SCORES",
+    "SCORES_SIDE_BY_SIDE",
     "STEPS",
     "VERDICTS",
     "WHERE",
@@ -82,6 +83,10 @@ COMPARISON = (
     "Each bias was set to zero at all sites of a kind at once. Further to the right is a larger change of the last "
     "states; the scale goes by powers of ten. A stroke marks each model's noise floor: what lies about it is "
     "rounding.",
+)
+SCORES_SIDE_BY_SIDE = (
+    "Tasks that each model was scored on, with a bias removed: as it is, after training without it, or from scratch. "
+    "Differences are between runs of one model and the same seed.",
 )
 CONTRASTS: Mapping[str, Column] = {
     "greater_is_better": Column("greater is better"),

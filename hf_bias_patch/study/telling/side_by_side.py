@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hf_bias_patch.errors import ArgumentError
 from hf_bias_patch.study.biases.arms import STUDIED
 from hf_bias_patch.study.found import Row, Study
 from hf_bias_patch.study.results import read_results
+from hf_bias_patch.study.telling.scores import main_contrasts
 from hf_bias_patch.study.telling.summary import ALIKE, NOISE
 
-__all__ = ["Line", "csv_of", "lines", "names", "read_all", "sentences", "short_name"]
+__all__ = ["Line", "csv_of", "lines", "names", "read_all", "scores_side_by_side", "sentences", "short_name"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,17 @@ def names(studies: Sequence[Study], folders: Sequence[Path]) -> list[str]:
 def lines(studies: Sequence[Study], told: Sequence[str]) -> list[Line]:
     """The table: for each study the kinds of attention that were measured."""
     return [line for study, name in zip(studies, told, strict=True) for line in _lines(study, name)]
+
+
+def scores_side_by_side(studies: Sequence[Study], told: Sequence[str]) -> list[dict[str, Any]]:
+    """Each study's contrasts of main metrics as flat records, with its name; a task of several models together."""
+    rows = [
+        {"model": name, **asdict(row)}
+        for study, name in zip(studies, told, strict=True)
+        for row in main_contrasts(study.scores)
+    ]
+    order = list(dict.fromkeys((row["task"], row["how"]) for row in rows))
+    return sorted(rows, key=lambda row: order.index((row["task"], row["how"])))
 
 
 def _lines(study: Study, name: str) -> Iterator[Line]:
@@ -173,10 +186,10 @@ def _where(table: Sequence[Line]) -> str:
     return "; ".join(f"{name} ({', '.join(line.place for line in table if line.model == name)})" for name in models)
 
 
-def csv_of(table: Sequence[Line]) -> str:
-    """The table as CSV."""
+def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """Flat records of one kind as CSV."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Line)])
+    writer = csv.DictWriter(text, list(records[0]) if records else [])
     writer.writeheader()
-    writer.writerows(asdict(line) for line in table)
+    writer.writerows(records)
     return text.getvalue()
