@@ -24,23 +24,28 @@ _WHOLE = "tab:gray"
 def steps(found: Study) -> Figure:
     """Bars: change per unit of learning rate, by direction and projection, but for rounding; a panel for each place."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     places = list(dict.fromkeys(step.place for step in found.steps))
     directions = list(dict.fromkeys(step.direction for step in found.steps))
+    there = [name for name in STUDIED if any(step.projection == name for step in found.moving_steps)]
     figure = Figure(figsize=(3.2 * len(places) + 1.6, 3.4), layout="constrained")
     panels = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
     for panel, place in zip(panels, places, strict=True):
-        for number, projection in enumerate(STUDIED):
+        for number, projection in enumerate(there):
             mine = [row for row in found.moving_steps if (row.place, row.projection) == (place, projection)]
-            at = [directions.index(row.direction) + 0.27 * (number - 1) for row in mine]
-            panel.bar(at, [row.change for row in mine], 0.25, color=COLOURS[projection], label=projection)
-        if any(step.change < math.inf for step in found.moving_steps):
-            panel.set_yscale("log")
+            width = 0.8 / len(there)
+            at = [directions.index(row.direction) + width * (number - (len(there) - 1) / 2) for row in mine]
+            panel.bar(at, [row.change for row in mine], 0.9 * width, color=COLOURS[projection])
         panel.set_xticks(range(len(directions)), directions)
         panel.set_title(place)
         panel.grid(axis="y", alpha=0.3)
+    if seen := [step.change for step in found.moving_steps if step.change < math.inf]:
+        panels[0].set_yscale("log")
+        panels[0].set_ylim(bottom=min(seen) / 5)  # the least bar has to be seen
     panels[0].set_ylabel("change of a token's last states,\nper unit of learning rate")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize="small")
+    keys = [Patch(color=COLOURS[name], label=name) for name in there]
+    figure.legend(handles=keys, loc="outside upper center", ncols=3, fontsize="small")
     return figure
 
 
