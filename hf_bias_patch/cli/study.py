@@ -81,14 +81,13 @@ def study(
 
     if dtype not in DTYPES:
         raise ArgumentError(f"{dtype!r} is no dtype of a study", remedy=f"Take one of {', '.join(DTYPES)}")
-    torch = need("torch")
     settings = Settings(
         model=model,
         texts=tuple(read_texts(texts) or ()),
         count=count,
         heads=heads,
         dtype=dtype,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=_device(device, need("torch")),
         seed=seed,
         batch_tokens=batch_tokens,
         train_steps=train_steps,
@@ -142,6 +141,17 @@ def _write(found: Study, out: Path) -> Iterator[str]:
             yield from write(found, out)
         except ExtraError as error:
             stderr().print(str(error), markup=False)
+
+
+def _device(asked: str | None, torch: Any) -> str:
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:  # torch has no one error of its own
+        what = f"--device {asked} cannot be used here: {str(error).splitlines()[0]}"
+        raise ArgumentError(what, remedy="Take cpu, or leave it out") from None
+    return asked
 
 
 def _seconds(text: str) -> float:

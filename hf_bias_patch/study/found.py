@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,10 @@ from hf_bias_patch.scoring.measures import greater_is_better
 from hf_bias_patch.study.downstream.contrasts import contrasts
 from hf_bias_patch.study.settings import Settings
 
-__all__ = ["Drift", "Fold", "Lesson", "Row", "Score", "Step", "Study", "scores_of"]
+__all__ = ["NOISE", "Drift", "Fold", "Lesson", "Row", "Score", "Step", "Study", "scores_of"]
+
+NOISE = 8.0
+"""Times the noise floor up to which a change may be rounding: each arm rounds anew, and so does the floor's run."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Row:
     verdict: str
     figures: Mapping[str, float]
     reason: str = ""
+
+    @property
+    def effect(self) -> float:
+        """By which arms are put in order: the size of the change of the loss, or of the states where there is none."""
+        return abs(self.figures["loss_change"]) if "loss_change" in self.figures else self.figures["relative"]
 
     def plain(self) -> dict[str, Any]:
         """As one flat record."""
@@ -206,6 +215,12 @@ class Study:
     def measure(self) -> str:
         """The figure by which arms are put in order: the change of the loss, where there is one."""
         return "loss_change" if "loss_change" in self.floor else "relative"
+
+    @property
+    def rounding(self) -> float:
+        """Relative change of the last states that is rounding alone: the noise floor's; in float64, which is held
+        against itself and has none, the least relative difference of two of its numbers."""
+        return max(self.floor.get("relative", 0.0), sys.float_info.epsilon)
 
     @property
     def moving_steps(self) -> tuple[Step, ...]:

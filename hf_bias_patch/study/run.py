@@ -113,6 +113,10 @@ def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     inputs = make_inputs(texts, tokenizer, model, form if not loaded.report else None, settings.seed)
     bench = Bench(model, inputs, settings.seed, settings.batch_tokens)
     bench.notes += _without_loss(bench, loaded.report)
+    if short := len(texts) - len(inputs.rows):
+        bench.notes.append(f"{short} of {len(texts)} texts were left out: of fewer than two tokens.")
+    if settings.train_steps and bench.has_loss and len(inputs.rows) == 1:
+        bench.notes.append("One bias alone was not trained: of one text none can be held out to show what was learned.")
     return bench
 
 

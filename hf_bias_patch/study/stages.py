@@ -39,7 +39,9 @@ def stages(bench: Bench, settings: Settings) -> list[Stage]:
         _removal(bench, layers),
     ]
     if settings.train_steps and bench.has_loss:
-        found += [_lessons(bench, groups, settings.train_steps), _drifts(bench, settings.train_steps)]
+        if len(bench.inputs.rows) > 1:  # else none is left to hold out
+            found.append(_lessons(bench, groups, settings.train_steps))
+        found.append(_drifts(bench, settings.train_steps))
     if settings.heads:
         found.append(_arms(bench, "head by head", list(head_arms(sites, ("value", "query")))))
     return found
@@ -53,8 +55,9 @@ def _removal(bench: Bench, layers: Sequence[Arm]) -> Stage:
     """One bias after the other, in the order of the least effect that each has by itself."""
 
     def items(kept: Kept) -> list[Item]:
-        done = all(arm.name in kept for arm in layers)
-        return _items(list(removal_arms(_by_effect(layers, kept)))) if done else []
+        done = all(arm.name in kept for arm in layers)  # else time is over: they are named only, as left out
+        order = _by_effect(layers, kept) if done else [arm.targets[0] for arm in layers]
+        return _items(list(removal_arms(order)))
 
     size = len(list(removal_arms([arm.targets[0] for arm in layers])))
     return Stage("removal", "rows", size, items, _measured(bench), _AT_ONCE)
@@ -121,11 +124,7 @@ def _each(
 def _by_effect(arms: Sequence[Arm], kept: Kept) -> list[Target]:
     """What single removals changed, least first."""
 
-    def effect(arm: Arm) -> float:
-        figures = kept.of(arm.name).records[0].figures
-        return abs(figures["loss_change"]) if "loss_change" in figures else figures["relative"]
-
-    return [arm.targets[0] for arm in sorted(arms, key=effect)]
+    return [arm.targets[0] for arm in sorted(arms, key=lambda arm: kept.of(arm.name).records[0].effect)]
 
 
 def _row(bench: Bench, arm: Arm, figures: dict[str, float]) -> Row:

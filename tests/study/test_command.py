@@ -11,13 +11,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from typer.testing import CliRunner, Result
 
 from hf_bias_patch import patch
 from hf_bias_patch.assets import folder
 from hf_bias_patch.cli import app
-from hf_bias_patch.errors import ArgumentError, BiasPatchError, PlanError, SourceError, TargetError
+from hf_bias_patch.errors import ArgumentError, BiasPatchError, DataError, PlanError, SourceError, TargetError
 from hf_bias_patch.study.measuring.bench import Bench
 from tests.models import randomise
 
@@ -110,7 +118,7 @@ def test_a_folder_is_not_written_over(done: tuple[Path, str], tmp_path: Path) ->
 def test_a_budget_leaves_out_what_tells_least(tmp_path: Path) -> None:
     small = ("--count", 2, "--train-steps", 4)
     printed = _ok("embedded:bert", "--out", tmp_path / "out", *small, "--budget", "0s")
-    assert "measurements were left out, for lack of time: the first is “encoder self, query, zeros”" in printed
+    assert "60 measurements were left out, for lack of time: the first is “encoder self, query, zeros”" in printed
     assert not _rows(tmp_path / "out")
     printed = _ok("embedded:bert", "--out", tmp_path / "out", *small, "--resume", "--budget", "1h", "--heads")
     found = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -136,6 +144,29 @@ def test_without_a_head_there_is_no_loss(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {step["direction"] for step in found["steps"]} == {"random signs"} and "lowers" not in printed
     assert found["folds"] and not found["lessons"] and not found["drifts"]
+
+
+def test_a_classifier_has_no_loss_of_tokens(tmp_path: Path) -> None:
+    classifier = tmp_path / "classifier"
+    AutoModelForSequenceClassification.from_pretrained(folder("bert"), num_labels=2).save_pretrained(classifier)
+    AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(classifier)
+    printed = _ok(classifier, "--out", tmp_path / "out", "--count", 2)
+    assert "no loss: it has no language modelling head" in printed and "A step of the same length" in printed
+
+
+def test_of_one_text_nothing_is_held_out(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a\nthe old man saw the ship and went to the sea\n")
+    printed = _ok("embedded:gpt2", "--out", tmp_path / "out", "--texts", texts, "--train-steps", 2)
+    assert "1 of 2 texts were left out: of fewer than two tokens" in printed
+    assert "One bias alone was not trained" in printed
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["drifts"] and not found["lessons"]
+
+
+def test_why_a_fold_is_refused_in_bfloat16(tmp_path: Path) -> None:
+    said = _ok("embedded:gpt2", "--out", tmp_path, "--count", 2, "--train-steps", 0, "--dtype", "bfloat16")
+    assert "to BF16 would cost" in said and "edits asked for" not in said
 
 
 def test_a_key_bias_that_matters_is_told_with_the_reason(tmp_path: Path) -> None:
@@ -164,11 +195,21 @@ def _without_tokenizer(tmp_path: Path) -> Path:
     return tmp_path / "bare"
 
 
+def _with_a_strange_tokenizer(tmp_path: Path) -> Path:
+    config = BertConfig(
+        vocab_size=20, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(tmp_path / "strange")
+    AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(tmp_path / "strange")
+    return tmp_path / "strange"
+
+
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
         (_without_biases, PlanError, "has no query, key or value biases"),
         (_without_tokenizer, SourceError, "has no tokenizer"),
+        (_with_a_strange_tokenizer, DataError, "the model knows 20, from 0"),
         (lambda _: "nowhere/at/all", SourceError, "does not exist"),
     ],
 )
@@ -180,7 +221,9 @@ def test_what_cannot_be_studied(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [("--budget", "soon"), ("--dtype", "int4")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--budget", "soon"), ("--dtype", "int4"), ("--device", "toaster"), ("--device", "cuda:99")]
+)
 def test_options_that_mean_nothing(tmp_path: Path, option: str, value: str) -> None:
     failed = _run("embedded:bert", "--out", tmp_path / "out", option, value)
     assert isinstance(failed.exception, ArgumentError) and failed.exception.remedy

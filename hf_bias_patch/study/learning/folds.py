@@ -33,8 +33,14 @@ def fold(model: PreTrainedModel, inputs: Inputs, batch_tokens: int, group: Group
     try:
         apply(folded, fold={group.projection: "weight"}, stack=stack, attention=attention)
     except PlanError as error:
-        return Fold(group.place, group.projection, numbers, str(error).splitlines()[0], 0.0)
+        return Fold(group.place, group.projection, numbers, _reason(error), 0.0)
     effect = Effect()
     for batch in inputs.batches(batch_tokens, str(model.device)):
         effect.add(run(model, batch), run(folded, batch))
     return Fold(group.place, group.projection, numbers, "", effect.figures()["relative"])
+
+
+def _reason(error: PlanError) -> str:
+    """The first of the reasons that stand under the heading, where there is one: they differ in the layer alone."""
+    first, *lines = error.what.splitlines()
+    return lines[0].strip() if lines else first

@@ -140,7 +140,7 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
         seed: of what is masked.
 
     Raises:
-        DataError: there is no text, or none with two tokens.
+        DataError: there is no text, or none with two tokens; or the tokenizer gives tokens that the model has not.
         TaskError: the tokenizer has no token to pad with.
     """
     longest = longest_input(tokenizer, model.config)
@@ -148,6 +148,9 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
     rows = tuple(tuple(row[:longest]) for row in whole if len(row) > 1)
     if not rows:
         raise DataError("There is no text to study the model on", remedy="Give texts of two words or more, one a line")
+    _check_vocabulary(rows, model)
+    if form == "classifier":  # it is asked for a label, and for no token
+        form = None
     if form == "masked" and tokenizer.mask_token_id is None:
         form = None  # without a token to hide words behind, states and logits are compared, and no loss
     return Inputs(
@@ -160,3 +163,13 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
         getattr(model.config, "decoder_start_token_id", None),
         seed,
     )
+
+
+def _check_vocabulary(rows: Sequence[Sequence[int]], model: Any) -> None:
+    known, largest = len(model.get_input_embeddings().weight), max(map(max, rows))
+    if largest >= known:
+        raise DataError(
+            f"The tokenizer makes the token {largest} of these texts, and the model knows {known:,}, from 0",
+            why="So it is another model's tokenizer",
+            remedy="Put the right one into the checkpoint's folder",
+        )
