@@ -28,10 +28,13 @@ def test_nothing_made_nothing_said() -> None:
 def test_folds() -> None:
     done = Fold(PLACE, "value", 8, "", 3e-7)
     refused = Fold(PLACE, "key", 8, "Its norm has no bias.", 0.0)
-    assert "(8 numbers, one kind after the other), the last states change by at most 3.0e-07" in _said(folds=(done,))
+    assert "(8 numbers, one kind at a time), the last states change by at most 3.0e-07" in _said(folds=(done,))
     said = _said(folds=(done, refused))
     assert "Not moved into the weights: encoder self, key. Its norm has no bias." in said
     assert "say nothing of their own" not in _said(folds=(refused,))
+    assert "say little of their own, but not nothing" in _said(folds=(replace(done, relative=1e-3),))
+    two = (refused, replace(refused, projection="query", refused="It reads no layer norm"))
+    assert "key; encoder self, query. Its norm has no bias. It reads no layer norm." in _said(folds=two)
 
 
 def test_steps() -> None:
@@ -76,3 +79,14 @@ def test_drift() -> None:
     said = _said(drifts=(drift("float32", "key", 1e-4, 1e-7), drift("float32", "value", 1e-2, 0.1)))
     assert "moved by 1.0e-04 in float32 (value: 1.0e-02); weight decay alone makes 2.0e-05" in said
     assert "What their move did to the last states is 1.0e-07 of their norm (1.0e-07 is rounding)" in said
+    half = _said(drifts=(drift("float32", "key", 1e-4, 1e-7),), settings=Settings("x", dtype="bfloat16"))
+    assert (
+        "1.0e-07 of their norm." in half and "is rounding" not in half
+    )  # measured in float32: the floor is not its own
+
+
+def test_rounding_of_a_large_loss_is_no_lesson() -> None:
+    lessons = tuple(Lesson("key", 8, 3e-3, step, 9.0 + 3e-6 * step, 9.0, 1e-7) for step in (0, 1))
+    assert "the key bias alone changes nothing" in _said(lessons=lessons)
+    small = tuple(replace(lesson, fitted=lesson.fitted - 8, loss=1.0) for lesson in lessons)
+    assert "changes the loss by +3e-06" in _said(lessons=small)

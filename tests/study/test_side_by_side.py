@@ -50,6 +50,17 @@ def test_value_against_query(query: float, value: float, says: str) -> None:
         assert f"{says} of attention: m0 (encoder self, decoder self, decoder cross)." in text
 
 
+def test_biases_that_do_nothing_are_in_no_order() -> None:
+    text = _said(_study("a", query=0.0, value=1e-7), _study("b"))
+    assert "or the value bias, changes nothing in 3 of 6 kinds of attention: m0 (" in text
+    assert "less than" not in text and "more than taking away the query bias in 3 of 6 kinds" in text
+
+
+def test_in_float64_a_last_digit_is_rounding() -> None:
+    exact = replace(_study("a", key=9e-16), floor={"relative": 0.0, "loss_change": 0.0})
+    assert "matters" not in _said(exact, exact)
+
+
 def test_a_key_that_matters_is_named() -> None:
     text = _said(_study("a"), _study("b", key=0.03))
     assert "does nothing, whatever stands in its place, in 3 of 6 kinds of attention: m0 (" in text

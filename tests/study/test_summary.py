@@ -28,7 +28,7 @@ def _said(*rows: Row, loss: bool = True, **changed: object) -> str:
 @pytest.mark.parametrize(
     ("relative", "verdict", "says"),
     [
-        (3 * FLOOR, "redundant", "does nothing: whatever stands in its place (1 ways"),
+        (3 * FLOOR, "redundant", "does nothing: whatever stands in its place (1 way was tried)"),
         (0.2, "needed", "matters: zeros in its place change the last states by 0.2 of their norm"),
     ],
 )
@@ -49,6 +49,18 @@ def test_query_and_value(query: float, value: float, says: str) -> None:
     text = _said(_row("whole", "query", query, 0.01), _row("whole", "value", value, 0.02))
     assert says in text and "+0.02 and +0.01 nats" in text
     assert "nats" not in _said(_row("whole", "query", query), _row("whole", "value", value), loss=False)
+
+
+def test_biases_that_do_nothing_are_in_no_order() -> None:
+    text = _said(_row("whole", "query", 0.0, 0.0), _row("whole", "value", FLOOR, 0.0))
+    assert "neither the query nor the value bias does anything" in text and "against what" not in text
+
+
+def test_float64_has_a_rounding_of_its_own() -> None:
+    """Its floor is zero, as it is held against itself; a change in the last digit is none all the same."""
+    floor = {"relative": 0.0, "loss_change": 0.0}
+    assert "does nothing" in _said(_row("whole", "key", 9e-16), floor=floor)
+    assert "matters" in _said(_row("whole", "key", 9e-14), floor=floor)
 
 
 def test_how_much_can_go() -> None:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hf_bias_patch.study.biases.arms import STUDIED
-from hf_bias_patch.study.found import Row, Study
+from hf_bias_patch.study.found import NOISE, Row, Study
 from hf_bias_patch.study.report.tables import number, percent, signed
-from hf_bias_patch.study.telling.summary import NOISE
 
 __all__ = [
     "RELATIVE",
@@ -227,7 +226,7 @@ def _numbers(title: str) -> dict[str, Any]:
 def _scale(found: Study, rows: Sequence[Row]) -> tuple[float, float]:
     """Powers of ten that colours span. What is within rounding takes the first: it has no order to show."""
     seen = _finite([row.figures["relative"] for row in rows])
-    above = [value for value in seen if value > NOISE * found.floor["relative"]]
+    above = [value for value in seen if value > NOISE * found.rounding]
     least, most = min(above or seen or [1.0]), max(seen or [1.0])
     return math.log10(min(least, most / 2)), math.log10(most)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hf_bias_patch.study.found import Lesson, Step, Study
+from hf_bias_patch.study.found import NOISE, Lesson, Step, Study
 
 __all__ = ["learned"]
 
 _NOTHING = 1e-6
-"""Nats a token: a change of the loss up to here is rounding in float32."""
+"""Nats a token, and of a loss above 1 that share: a change of the loss up to here is rounding in float32."""
 
 _ZERO = 1e-10
 """Of the other gradients: a gradient in float64 up to here is rounding."""
@@ -27,14 +27,17 @@ def _folds(found: Study) -> Iterator[str]:
     done = [fold for fold in found.folds if not fold.refused]
     if done:
         worst, numbers = max(fold.relative for fold in done), sum(fold.numbers for fold in done)
+        exact = worst <= NOISE * found.rounding
+        says = "say nothing of their own" if exact else "say little of their own, but not nothing"
         yield (
-            f"Given the weights, these biases say nothing of their own: moved into them ({numbers:,} numbers, one kind "
-            f"after the other), the last states change by at most {worst:.1e} of their norm; rounding alone makes "
-            f"{found.floor['relative']:.1e}."
+            f"Given the weights, these biases {says}: moved into them ({numbers:,} numbers, one kind "
+            f"at a time), the last states change by at most {worst:.1e} of their norm; rounding alone makes "
+            f"{found.rounding:.1e}."
         )
     if refused := [fold for fold in found.folds if fold.refused]:
         named = "; ".join(f"{fold.place}, {fold.projection}" for fold in refused)
-        yield f"Not moved into the weights: {named}. {refused[0].refused}"
+        why = ". ".join(dict.fromkeys(fold.refused.rstrip(".") for fold in refused))
+        yield f"Not moved into the weights: {named}. {why}."
 
 
 def _steps(found: Study) -> Iterator[str]:
@@ -93,7 +96,7 @@ def _lessons(lessons: Sequence[Lesson]) -> Iterator[str]:
     for trained in dict.fromkeys(lesson.trained for lesson in lessons):
         first, *_, last = (lesson for lesson in lessons if lesson.trained == trained)
         fitted, held = last.fitted - first.fitted, last.loss - first.loss
-        if max(abs(fitted), abs(held)) < _NOTHING:
+        if max(abs(fitted), abs(held)) < _NOTHING * max(1.0, first.fitted, first.loss):
             told.append(f"the {trained} bias alone changes nothing")
         else:
             told.append(
@@ -114,10 +117,11 @@ def _drift(found: Study) -> Iterator[str]:
         f"{_against(found, precision)}"
         for precision in dict.fromkeys(drift.precision for drift in keys)
     )
+    rounds = f" ({found.rounding:.1e} is rounding)" if found.settings.dtype == "float32" else ""
     yield (
         f"While the whole model trained for {keys[0].steps} steps, its key biases moved by {moved}; weight decay alone "
         f"makes {max(drift.decay for drift in keys):.1e}. What their move did to the last states is "
-        f"{max(drift.relative for drift in keys):.1e} of their norm ({found.floor['relative']:.1e} is rounding)."
+        f"{max(drift.relative for drift in keys):.1e} of their norm{rounds}."
     )
 
 

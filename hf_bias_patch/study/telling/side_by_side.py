@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 from hf_bias_patch.errors import ArgumentError
 from hf_bias_patch.study.biases.arms import STUDIED
-from hf_bias_patch.study.found import Row, Study
+from hf_bias_patch.study.found import NOISE, Row, Study
 from hf_bias_patch.study.results import read_results
 from hf_bias_patch.study.telling.scores import main_contrasts
-from hf_bias_patch.study.telling.summary import ALIKE, NOISE
+from hf_bias_patch.study.telling.summary import ALIKE
 
 __all__ = ["Line", "csv_of", "lines", "names", "read_all", "scores_side_by_side", "sentences", "short_name"]
 
@@ -49,6 +50,11 @@ class Line:
     can_go: int | None
     numbers: int | None
     bound: float
+
+    @property
+    def rounding(self) -> float:
+        """As `Study.rounding`."""
+        return max(self.floor, sys.float_info.epsilon)
 
 
 def read_all(folders: Sequence[Path]) -> list[Study]:
@@ -127,7 +133,17 @@ def sentences(studies: Sequence[Study], told: Sequence[str], table: Sequence[Lin
 
 
 def _order(table: Sequence[Line]) -> Iterator[str]:
-    both = [(line, line.value, line.query) for line in table if line.query is not None and line.value is not None]
+    there = [(line, line.value, line.query) for line in table if line.query is not None and line.value is not None]
+    both = [
+        (line, value, query)
+        for line, value, query in there
+        if not (value <= NOISE * line.rounding and query <= NOISE * line.rounding)
+    ]
+    if silent := [line for line, *_ in there if line not in [one for one, *_ in both]]:
+        yield (
+            f"Taking away the query bias, or the value bias, changes nothing in {len(silent)} of {_kinds(len(there))}: "
+            f"{_where(silent)}."
+        )
     sorts: dict[str, list[Line]] = {"more than": [], "less than": [], "about as much as": []}
     for line, value, query in both:
         times = value / (query or 1e-30)
@@ -137,13 +153,13 @@ def _order(table: Sequence[Line]) -> Iterator[str]:
         if mine:
             yield (
                 f"Taking away the value bias changes the last states {sort} taking away the query bias in {len(mine)} "
-                f"of {_kinds(len(both))}: {_where(mine)}."
+                f"of {_kinds(len(there))}: {_where(mine)}."
             )
 
 
 def _keys(table: Sequence[Line]) -> Iterator[str]:
     there = [line for line in table if line.key_worst is not None]
-    nothing, matters = _split(there, lambda line: (line.key_worst or 0.0) <= NOISE * line.floor)
+    nothing, matters = _split(there, lambda line: (line.key_worst or 0.0) <= NOISE * line.rounding)
     if nothing:
         yield (
             f"The key bias does nothing, whatever stands in its place, in {len(nothing)} of {_kinds(len(there))}: "

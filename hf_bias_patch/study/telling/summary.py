@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hf_bias_patch.study.found import Row, Study
+from hf_bias_patch.study.found import NOISE, Row, Study
 from hf_bias_patch.study.telling.learned import learned
 from hf_bias_patch.study.telling.scores import score_summary
 
-__all__ = ["ALIKE", "NOISE", "summary"]
-
-NOISE = 8.0
-"""Times the noise floor up to which a change may be rounding: each arm rounds anew, and so does the floor's run."""
+__all__ = ["ALIKE", "summary"]
 
 ALIKE = 1.25
 """Ratio of two changes up to which they are called alike."""
@@ -35,13 +32,14 @@ def _keys(found: Study) -> Iterator[str]:
         place: max((row for row in rows if row.place == place), key=lambda row: row.figures["relative"])
         for place in dict.fromkeys(row.place for row in rows)
     }
-    floor = found.floor["relative"] if worst else 0.0
+    floor = found.rounding
     silent = [place for place, row in worst.items() if row.figures["relative"] <= NOISE * floor]
     if silent:
-        ways = len({row.fill for row in rows})
+        count = len({row.fill for row in rows})
+        ways = "1 way was" if count == 1 else f"{count} ways were"
         most = max(worst[place].figures["relative"] for place in silent)
         yield (
-            f"The key bias of {_all_of(silent)} attention does nothing: whatever stands in its place ({ways} ways were "
+            f"The key bias of {_all_of(silent)} attention does nothing: whatever stands in its place ({ways} "
             f"tried), the last states change by at most {most:.1e} of their norm; rounding alone makes {floor:.1e}. "
             "The paper says so."
         )
@@ -65,6 +63,14 @@ def _order(found: Study) -> Iterator[str]:
     for place in dict.fromkeys(row.place for row in found.rows if row.stage == "whole"):
         query, value = (_dropped(found, place, name) for name in ("query", "value"))
         if query is None or value is None:
+            continue
+        if all(row.figures["relative"] <= NOISE * found.rounding for row in (query, value)):
+            most = max(row.figures["relative"] for row in (query, value))
+            yield (
+                f"In {place} attention neither the query nor the value bias does anything: without the one, or the "
+                f"other, the last states change by at most {most:.1e} of their norm; rounding alone makes "
+                f"{found.rounding:.1e}."
+            )
             continue
         times = value.figures["relative"] / (query.figures["relative"] or 1e-30)
         much, agrees = "about as much as", "where the paper says more"
