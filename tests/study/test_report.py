@@ -15,13 +15,15 @@ import plotly.graph_objects as go
 import pytest
 
 from hf_bias_patch.errors import ExtraError
-from hf_bias_patch.study.figures import write_figures
+from hf_bias_patch.study.figures import training, write_figures
+from hf_bias_patch.study.figures.biases import COLOURS, layers
 from hf_bias_patch.study.found import Drift, Row, Study
 from hf_bias_patch.study.report import write_report
 from hf_bias_patch.study.report.study_page import page_of
 from hf_bias_patch.study.report.tables import Column, cell, fine, number, percent, signed, table_of
 from hf_bias_patch.study.telling.summary import summary
 from tests.study.complete import HOSTILE, complete, environment_in
+from tests.study.complete import rows as rows_of
 
 EVERY = ("rows", "folds", "steps", "lessons", "drifts", "scores")
 NONE: dict[str, Any] = {name: () for name in EVERY}
@@ -197,3 +199,30 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             patched.setitem(sys.modules, name, None)
             with pytest.raises(ExtraError, match=r"hf_bias_patch\[study\]"):
                 _html(complete(), tmp_path)
+
+
+def test_the_legend_has_the_colours_of_the_bars() -> None:
+    from matplotlib.colors import to_rgba
+
+    (legend,) = training.steps(complete()).legends
+    drawn = {patch.get_label(): patch.get_facecolor() for patch in legend.get_patches()}
+    assert drawn == {name: to_rgba(COLOURS[name]) for name in ("query", "value")}  # a key's step does nothing
+
+
+@pytest.mark.parametrize("size", [0.0, 0.1])
+def test_rounding_takes_no_part_of_the_scale_of_layers(size: float) -> None:
+    found = complete()
+    rows = rows_of(sizes={"query": size, "key": 1e-8, "value": 2 * size})
+    figure = layers(replace(found, rows=tuple(rows)))
+    image = figure.axes[0].images[0]
+    assert image.norm.vmin >= 8 * found.rounding and image.norm.vmax >= 2 * image.norm.vmin
+    shades = image.cmap(image.norm(image.get_array()))
+    assert (shades[1] == image.cmap(0.0)).all() and (shades[2, 0] == shades[1, 0]).all() == (size == 0)
+
+
+def test_a_table_shows_what_went_and_figures_before_reasons() -> None:
+    page = page_of(complete(), {})
+    columns = {section.name: [column.label for column in section.tables[0].columns] for section in page.sections}
+    (table,) = next(section.tables for section in page.sections if section.name == "removal")
+    assert columns["removal"][-1] == "gone now, too" and columns["verdicts"][-1] in ("reason", "loss change")
+    assert table.rows[0][-1].text.startswith("encoder self key")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hf_bias_patch.study.biases.arms import STUDIED
-from hf_bias_patch.study.found import Row, Study
+from hf_bias_patch.study.found import NOISE, Row, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,8 @@ def perturbation(found: Study) -> Figure:
 
 
 def layers(found: Study) -> Figure:
-    """A heat map for each place: layers × projections, one layer's bias set to zero."""
+    """A heat map for each place: layers × projections, one layer's bias set to zero. All rounding has one colour: it
+    would take up most of the scale, and leave no difference between what matters."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
@@ -62,21 +64,23 @@ def layers(found: Study) -> Figure:
     places = _places(rows)
     figure = Figure(figsize=(7, 0.9 + 1.35 * len(places)), layout="constrained")
     panels = figure.subplots(len(places), 1, squeeze=False)[:, 0]
-    seen = [row.figures["relative"] for row in rows if row.figures["relative"] > 0]
-    norm = LogNorm(min(seen), max(max(seen), 2 * min(seen))) if seen else None
+    rounding = NOISE * found.rounding
+    above = [change for row in rows if rounding < (change := row.figures["relative"]) < math.inf]
+    least = min(above, default=rounding)
+    norm = LogNorm(least, max(2 * least, *above, least))
     for panel, place in zip(panels, places, strict=True):
         mine = [row for row in rows if row.place == place]
         shown: list[str] = [name for name in STUDIED if any(row.projection == name for row in mine)]
         layers = sorted({row.layer for row in mine if row.layer is not None})
         grid = np.full((len(shown), len(layers)), np.nan)
         for row in mine:
-            grid[shown.index(row.projection), layers.index(row.layer or 0)] = row.figures["relative"] or np.nan
+            grid[shown.index(row.projection), layers.index(row.layer or 0)] = max(row.figures["relative"], rounding / 2)
         image = panel.imshow(grid, norm=norm, aspect="auto", cmap="viridis")
         panel.set_yticks(range(len(shown)), shown)
         panel.set_xticks(range(len(layers)), [str(layer) for layer in layers])
         panel.set_title(f"{place}: one layer's bias set to zero", fontsize="medium")
     panels[-1].set_xlabel("layer")
-    figure.colorbar(image, ax=panels, label=RELATIVE.replace(" / ", "\n/ "))
+    figure.colorbar(image, ax=panels, extend="min", label=RELATIVE.replace(" / ", "\n/ "))
     return figure
 
 

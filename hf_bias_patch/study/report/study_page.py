@@ -97,9 +97,22 @@ def _where(found: Study) -> Iterator[Section]:
 def _removal(found: Study) -> Iterator[Section]:
     records = [row.plain() for row in found.rows if row.stage == "removal"]
     if records:
-        table = table_of(_without(records, *_SINGLE, "place", "projection", "fill", "verdict"), "Each removal")
+        known = _without(records, *_SINGLE, "place", "projection", "fill", "verdict", "reason")
+        table = table_of([one | added for one, added in zip(known, _added(found), strict=True)], "Each removal")
         about = words.REMOVAL if found.measure == "loss_change" else words.REMOVAL_WITHOUT_LOSS
         yield Section("removal", "How much can go", about, list(plots.removal(found)), [table])
+
+
+def _added(found: Study) -> Iterator[dict[str, str]]:
+    """For each removal the biases that went then, beside those before: in the order of their effect alone."""
+    alone = sorted((row for row in found.rows if row.stage == "layer"), key=lambda row: row.effect)
+    numbers = 0
+    for row in (row for row in found.rows if row.stage == "removal"):
+        went = []
+        while alone and numbers < row.numbers:
+            went.append(alone.pop(0))
+            numbers += went[-1].numbers
+        yield {"went": ", ".join(f"{one.place} {one.projection} {one.layer}" for one in went)}
 
 
 def _without(records: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:

@@ -81,9 +81,11 @@ _COLUMNS: Mapping[str, Column] = {
     "refused": Column("refused because"),
     "greater_is_better": Column("greater is better"),
     "fill": Column("in its place"),
+    "went": Column("gone now, too", "text", "attention, bias and layer, of those that were not gone before"),
     "place": Column("attention"),
 }
 _LEFT_OUT = {"name"}  # says what the other columns say
+_LAST = {"reason", "refused", "went"}  # long: before the figures they would push them out of sight
 _FOLD_FROM = 24
 
 
@@ -153,6 +155,7 @@ def table_of(records: Sequence[Mapping[str, Any]], caption: str, columns: Mappin
     filled = (key for record in records for key in record if key not in _LEFT_OUT and record[key] not in (None, ""))
     there = set(filled)
     names = [name for name in dict.fromkeys(key for record in records for key in record) if name in there]
+    names.sort(key=lambda name: name in _LAST)
     heads = [known.get(name) or _guess(name, [record.get(name) for record in records]) for name in names]
     rows = tuple(
         tuple(cell(record.get(name), head.kind) for name, head in zip(names, heads, strict=True)) for record in records
