@@ -100,7 +100,7 @@ class CountBar:
     def show(self, done: float, known: int, label: str) -> None:
         """Say how many are done, of how many (0: not known yet), and what is running."""
         if self._task is None:
-            self._task = self._progress.add_task("")
+            self._task = self._progress.add_task("", total=None)
             self._progress.start()
         self._progress.update(self._task, completed=done, total=known or None, description=escape(label))
         if label != self._label and not stderr().is_terminal:

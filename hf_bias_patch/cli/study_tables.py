@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,13 @@ def arms_table(found: Study) -> Table:
     made.title = f"What becomes of the last states{', choices and loss' if loss else ''}"
     rows = [(row.place, row.projection, row.fill, row.figures) for row in found.rows if row.stage == "whole"]
     for place, projection, fill, figures in [*rows, ("noise floor", "", "", found.floor)]:
-        cells = [f"{figures['relative']:.2g}", f"{figures['cosine']:.4f}"]
+        cells = [_short(figures["relative"]), f"{figures['cosine']:.4f}"]
         if loss:
-            cells += [f"{figures['kl']:.2g}", f"{figures['agreement']:.2%}", f"{figures['loss_change']:+.2g}"]
+            cells += [_short(figures["kl"]), f"{figures['agreement']:.2%}", _short(figures["loss_change"], "+")]
         made.add_row(place, projection, fill, *cells)
     return made
+
+
+def _short(value: float, sign: str = "") -> str:
+    """Two digits; `1e-7` for `1e-07`, which a terminal of 80 columns folds after the 0, so that it reads as 1e-0."""
+    return re.sub(r"e([+-])0", r"e\1", f"{value:{sign}.2g}")

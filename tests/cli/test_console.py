@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,9 +15,11 @@ from rich.console import Console, RenderableType
 
 import hf_bias_patch
 from hf_bias_patch.attention.inspect import inspect
-from hf_bias_patch.cli.console import table
+from hf_bias_patch.cli.console import CountBar, table
 from hf_bias_patch.cli.inspect import _heads, _sites
+from hf_bias_patch.cli.study_tables import arms_table
 from hf_bias_patch.cli.tables import plan_lines
+from tests.study.complete import complete
 
 DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
 
@@ -46,6 +49,21 @@ def test_tables_of_the_commands_in_a_narrow_terminal(name: str, width: int) -> N
     plan = hf_bias_patch.plan(f"embedded:{name}", fold="key,value,query:norm", max_loss=1)
     for content in (_sites(found)[0], _heads(found), *plan_lines(plan)):
         assert "…" not in printed(content, width)
+
+
+def test_no_number_of_a_study_is_folded_in_80_columns() -> None:
+    found = complete()
+    less = {name: -value / 3 for name, value in found.floor.items()}
+    text = printed(arms_table(replace(found, floor={**less, "kl": -1.15e-7, "loss_change": -1.15e-7})), 80)
+    assert re.search(r"noise .* -6.7e-8 .* -1.1e-7 .* -1.1e-7", text)
+
+
+def test_a_bar_of_unknown_length_claims_none() -> None:
+    with CountBar() as bar:
+        bar.show(0, 0, "loading")
+        assert bar._progress.tasks[0].total is None
+        bar.show(1, 60, "layers")
+        assert bar._progress.tasks[0].total == 60
 
 
 @pytest.fixture
