@@ -52,7 +52,7 @@ def test_value_against_query(query: float, value: float, says: str) -> None:
 
 def test_biases_that_do_nothing_are_in_no_order() -> None:
     text = _said(_study("a", query=0.0, value=1e-7), _study("b"))
-    assert "or the value bias, changes nothing in 3 of 6 kinds of attention: m0 (" in text
+    assert "or the value bias, cannot be told from rounding in 3 of 6 kinds of attention: m0 (" in text
     assert "less than" not in text and "more than taking away the query bias in 3 of 6 kinds" in text
 
 

@@ -141,8 +141,8 @@ def _order(table: Sequence[Line]) -> Iterator[str]:
     ]
     if silent := [line for line, *_ in there if line not in [one for one, *_ in both]]:
         yield (
-            f"Taking away the query bias, or the value bias, changes nothing in {len(silent)} of {_kinds(len(there))}: "
-            f"{_where(silent)}."
+            f"Taking away the query bias, or the value bias, cannot be told from rounding in {len(silent)} of "
+            f"{_kinds(len(there))}: {_where(silent)}."
         )
     sorts: dict[str, list[Line]] = {"more than": [], "less than": [], "about as much as": []}
     for line, value, query in both:

@@ -67,8 +67,8 @@ def _order(found: Study) -> Iterator[str]:
         if all(row.figures["relative"] <= NOISE * found.rounding for row in (query, value)):
             most = max(row.figures["relative"] for row in (query, value))
             yield (
-                f"In {place} attention neither the query nor the value bias does anything: without the one, or the "
-                f"other, the last states change by at most {most:.1e} of their norm; rounding alone makes "
+                f"In {place} attention what the query and the value bias do cannot be told from rounding: without the "
+                f"one, or the other, the last states change by at most {most:.1e} of their norm; rounding alone makes "
                 f"{found.rounding:.1e}."
             )
             continue
