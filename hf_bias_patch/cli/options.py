@@ -36,7 +36,7 @@ def read_texts(path: Path | None) -> list[str] | None:
     try:
         lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"--texts {path} cannot be read: {error}") from None
+        raise SourceError(f"--texts {path} cannot be read: {error}", remedy="Give a text file in UTF-8") from None
     texts = [line for line in lines if line]
     if not texts:
         raise SourceError(f"--texts {path} holds no text", remedy="Write one text a line")

@@ -73,7 +73,7 @@ def study(
     batch_tokens: Annotated[int, _HOW("Tokens in a batch.", min=16)] = 1024,
 ) -> None:
     """Change each attention bias in several ways, and measure what becomes of states, choices and loss."""
-    from hf_bias_patch.cli.console import CountBar
+    from hf_bias_patch.cli.console import CountBar, stderr
     from hf_bias_patch.scoring.extra import need
     from hf_bias_patch.study.run import study as study_checkpoint
     from hf_bias_patch.study.scratch import study_from_scratch
@@ -106,8 +106,13 @@ def study(
         ),
     )
     measure = study_from_scratch if from_scratch else study_checkpoint
-    with CountBar() as bar:
-        found = measure(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
+    try:
+        with CountBar() as bar:
+            found = measure(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
+    except KeyboardInterrupt:
+        if (out / "measured.jsonl").exists():
+            stderr().print("Stopped. What was measured is kept; --resume goes on with it.")
+        raise
     if found is not None:  # else another process leads
         _show(found, out)
 

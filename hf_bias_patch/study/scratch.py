@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.attention.inspect import inspect
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import SourceError, TaskError
 from hf_bias_patch.evidence.models import load_tokenizer, quiet
+from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, form_of_class
 from hf_bias_patch.scoring.loading import load_config
@@ -62,13 +64,13 @@ def study_from_scratch(
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
     config = load_config(source)
+    projections = _projections(config, source.name)  # before anything is written
     kept = open_kept(settings, out, team, resume=resume, overwrite=overwrite)
     places = {seed: out.absolute() / "from-scratch" / f"seed-{seed}" / "model" for seed in range(1, settings.seeds + 1)}
     for seed, place in places.items() if team.leads else ():
         if not place.exists():
             _make(config, tokenizer, seed, place)
     team.wait()
-    projections = biased(inspect(str(places[1])).sites, source.name)
     course = Course(kept, team, ends, progress if team.leads else lambda *_: None)
     found = course.run(trained(settings, out, "from scratch", projections, lambda seed: str(places[seed])))
     if not team.leads:
@@ -77,26 +79,47 @@ def study_from_scratch(
     return Study(settings, config.model_type, source.revision, {}, (), left_out, 0, 0, 0, notes, **found)
 
 
+def _projections(config: Any, name: str) -> tuple[Projection, ...]:
+    """Those that a model of the config has a bias of, told by its shapes alone."""
+    import torch
+
+    with torch.device("meta"):
+        model = _model_of(config)
+    sites = find_sites(model.config.to_dict(), ModelTensors(model).tensors)
+    return biased(sites, name)
+
+
 def _make(config: Any, tokenizer: Any, seed: int, place: Path) -> None:
-    """Save a model with random weights of a seed; whole or not at all.
+    """Save a model with random weights of a seed; whole or not at all."""
+    import torch
+
+    new = place.with_name("model.new")
+    shutil.rmtree(new, ignore_errors=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _model_of(config)
+    with quiet():
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+    os.replace(new, place)
+
+
+def _model_of(config: Any) -> Any:
+    """A model with random weights.
 
     A language model has its head, so that it can be trained on any task; any other is made without one, as a
     classifier's comes when it is trained, with as many labels as its task has.
+
+    Raises:
+        TaskError: transformers makes no such model of the config.
     """
     import torch
     import transformers
 
     form = form_of_class((config.architectures or [""])[0])
     name = "AutoModel" if form is None or form == "classifier" else AUTO_CLASSES[form]
-    new = place.with_name("model.new")
-    shutil.rmtree(new, ignore_errors=True)
     try:
-        with quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = getattr(transformers, name).from_config(config, dtype=torch.float32)
+        with quiet():
+            return getattr(transformers, name).from_config(config, dtype=torch.float32)
     except ValueError as error:  # transformers' own, of a config that this class cannot have
         raise TaskError(f"No {name} can be made of the config: {error}") from error
-    with quiet():
-        model.save_pretrained(new)
-        tokenizer.save_pretrained(new)
-    os.replace(new, place)

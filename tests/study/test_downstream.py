@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
+from transformers import LlamaConfig
 from typer.testing import CliRunner, Result
 
 from hf_bias_patch import patch
@@ -19,6 +21,7 @@ from hf_bias_patch.errors import (
     ArgumentError,
     BiasPatchError,
     DataError,
+    PlanError,
     RecipeError,
     TargetError,
     TaskError,
@@ -208,6 +211,17 @@ def test_from_scratch(fresh: tuple[Path, str]) -> None:
     assert "last states" not in printed and (out / "contrasts.csv").exists()
 
 
+def test_a_config_without_biases_leaves_nothing_behind(tmp_path: Path) -> None:
+    config = LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text(json.dumps({**config.to_dict(), "architectures": ["LlamaModel"]}))
+    for path in inspect_folder("gpt2").glob("tokenizer*"):
+        shutil.copy(path, tmp_path / "llama")
+    failed = _run(tmp_path / "llama", "--out", tmp_path / "out", "--from-scratch", "--tasks", "embedded:opinion")
+    assert isinstance(failed.exception, PlanError), failed.exception
+    assert not (tmp_path / "out").exists()
+
+
 def test_from_scratch_is_read_again(fresh: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = fresh
     monkeypatch.setattr("hf_bias_patch.tuning.apart.run_apart", lambda _: pytest.fail("it was trained again"))
@@ -284,6 +298,7 @@ def _run(*arguments: object) -> Result:
         (["--fine-tune"], ArgumentError, "--fine-tune is asked for, and no task"),
         (["--from-scratch"], ArgumentError, "--from-scratch is asked for, and no task"),
         (["--fine-tune", "--from-scratch", "--tasks", "sst2"], ArgumentError, "fine-tunes, or trains from scratch"),
+        (["--from-scratch", "--tasks", "sst2", "--heads"], ArgumentError, "--heads is asked for, and --from-scratch"),
         (["--epochs", 1], ArgumentError, "num_train_epochs is given, and no task"),
         (["--tasks", "sst3"], TaskError, "no task 'sst3'"),
         (["--tasks", "nowhere.yaml"], TaskError, "nowhere.yaml"),

@@ -85,6 +85,12 @@ def _check_combination(settings: Settings) -> None:
             why="From scratch there are no trained weights",
             remedy="Make two studies, with one of --fine-tune and --from-scratch each, in folders of their own",
         )
+    if settings.from_scratch and (settings.heads or settings.texts):
+        raise ArgumentError(
+            f"{'--heads' if settings.heads else '--texts'} is asked for, and --from-scratch",
+            why="A fresh model's biases are zero: changing them tells nothing, and only tasks are scored",
+            remedy="Leave it out, or make a study of a trained checkpoint",
+        )
     wanted = "--fine-tune" if settings.fine_tune else "--from-scratch" if settings.from_scratch else ""
     if wanted and not settings.tasks:
         raise ArgumentError(

@@ -50,7 +50,7 @@ def steps(found: Study) -> Figure:
 
 
 def lessons(found: Study) -> Figure:
-    """Losses by step: on held-out texts, and dotted on those that are trained on."""
+    """What losses changed by, by step: on held-out texts, and dotted on those that are trained on."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
@@ -58,12 +58,12 @@ def lessons(found: Study) -> Figure:
     for trained in dict.fromkeys(lesson.trained for lesson in found.lessons):
         mine = [row for row in found.lessons if row.trained == trained]
         steps, colour = [row.step for row in mine], COLOURS.get(trained, _WHOLE)
-        axes.plot(
-            steps, [row.loss for row in mine], "-o", color=colour, label=f"{trained}, held-out texts", markersize=4
-        )
-        axes.plot(steps, [row.fitted for row in mine], ":", color=colour, label=f"{trained}, texts it trains on")
+        held = [row.loss - mine[0].loss for row in mine]
+        axes.plot(steps, held, "-o", color=colour, label=f"{trained}, held-out texts", markersize=4)
+        fitted = [row.fitted - mine[0].fitted for row in mine]
+        axes.plot(steps, fitted, ":", color=colour, label=f"{trained}, texts it trains on")
     axes.set_xlabel("steps")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel("change of the loss (nats a token)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure

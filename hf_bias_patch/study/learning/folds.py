@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from hf_bias_patch.errors import PlanError
+from hf_bias_patch.errors import CheckpointError, PlanError
 from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.study.biases.groups import Group
 from hf_bias_patch.study.found import Fold
@@ -32,7 +32,7 @@ def fold(model: PreTrainedModel, inputs: Inputs, batch_tokens: int, group: Group
     stack, _, attention = group.place.partition(" ")
     try:
         apply(folded, fold={group.projection: "weight"}, stack=stack, attention=attention)
-    except PlanError as error:
+    except (PlanError, CheckpointError) as error:  # the latter of values that are no numbers
         return Fold(group.place, group.projection, numbers, _reason(error), 0.0)
     effect = Effect()
     for batch in inputs.batches(batch_tokens, str(model.device)):
@@ -40,7 +40,7 @@ def fold(model: PreTrainedModel, inputs: Inputs, batch_tokens: int, group: Group
     return Fold(group.place, group.projection, numbers, "", effect.figures()["relative"])
 
 
-def _reason(error: PlanError) -> str:
+def _reason(error: PlanError | CheckpointError) -> str:
     """The first of the reasons that stand under the heading, where there is one: they differ in the layer alone."""
     first, *lines = error.what.splitlines()
     return lines[0].strip() if lines else first

@@ -72,7 +72,7 @@ def _hover(record: Mapping[str, Any], title: Sequence[str]) -> str:
 
 
 def lessons(found: Study) -> Iterator[Plot]:
-    """Losses by step, two lines for each projection that trained: on held-out texts, and on those it trains on."""
+    """What losses changed by, two lines for each projection that trained: held-out texts, and those it trains on."""
     data, keys = [], []
     for trained in dict.fromkeys(lesson.trained for lesson in found.lessons):
         mine = [row for row in found.lessons if row.trained == trained]
@@ -80,7 +80,7 @@ def lessons(found: Study) -> Iterator[Plot]:
         keys.append(Key(trained, "line", _colour(trained)))
     layout = {
         "xaxis": {"title": {"text": "steps"}},
-        "yaxis": {"title": {"text": "loss<br>(nats a token)"}, "automargin": True},
+        "yaxis": {"title": {"text": "change of the loss<br>(nats a token)"}, "automargin": True},
     }
     if data:
         keys += [Key("held-out texts", "line", "ink"), Key("texts it trains on", "dash", "ink")]
@@ -94,7 +94,7 @@ def _curve(rows: Sequence[Lesson], trained: str, which: str, dash: str) -> dict[
         "mode": "lines+markers",
         "name": safe(trained),
         "x": [row.step for row in rows],
-        "y": [getattr(row, which) for row in rows],
+        "y": [getattr(row, which) - getattr(rows[0], which) for row in rows],
         "hovertext": [_hover(asdict(row), ("trained",)) for row in rows],
         "hoverinfo": "none",
         "marker": {"color": colour, "symbol": SYMBOLS.get(trained, "circle"), "size": 7},

@@ -174,8 +174,8 @@ def _removal(table: Sequence[Line]) -> Iterator[str]:
     for model, can_go, numbers, bound in known:
         if can_go is not None and numbers is not None:
             yield (
-                f"{model}: {can_go:,} of {numbers:,} query, key and value bias numbers can be zeros for a loss of at "
-                f"most {bound:g} nats a token."
+                f"{model}: {can_go:,} of {numbers:,} query, key and value bias numbers can be zeros for a change of "
+                f"the loss of at most {bound:g} nats a token."
             )
 
 
