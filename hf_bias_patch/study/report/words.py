@@ -76,7 +76,8 @@ DRIFT = (
 )
 SCORES = (
     "Scores with a bias removed. “As it is”: removed, then scored. “Fine-tuned”: removed, trained without it, "
-    "scored. “From scratch”: never there. Points are runs, a stroke is their mean with its standard deviation, and "
+    "scored. “Fine-tuned, then removed”: what was trained with all of them, scored without it. “From scratch”: never "
+    "there. Points are runs, a stroke is their mean with its standard deviation, and "
     "the dashed line the mean with nothing removed. Differences in the table are to runs of the same seed.",
 )
 COMPARISON = (
