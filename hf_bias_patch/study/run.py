@@ -63,6 +63,7 @@ def study(
     projections = biased(bench.biases.sites.values(), source.name)
     kept = open_kept(settings, out, team, resume=resume, overwrite=overwrite)
     if kept.floor is None:
+        progress(0, 0, "noise floor")
         kept.add_floor(team.agreed(bench.floor() if team.leads else None))
     course = Course(kept, team, ends, progress)
     found = course.run([*stages(bench, settings), *downstream(settings, out, projections)])
