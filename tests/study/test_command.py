@@ -87,6 +87,16 @@ def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
     assert "report.html" in printed and "The key bias of decoder self attention does nothing" in page
 
 
+def test_what_matters_least_goes_first(done: tuple[Path, str]) -> None:
+    """The first removal is an arm of one layer, too, and has its figures; the last one has all numbers."""
+    rows = _rows(done[0])
+    alone = sorted((row for row in rows if row["stage"] == "layer"), key=lambda row: abs(row["figures"]["loss_change"]))
+    first, *_, last = (row for row in rows if row["stage"] == "removal")
+    assert first["figures"] == alone[0]["figures"] and first["numbers"] == alone[0]["numbers"]
+    assert last["numbers"] == sum(row["numbers"] for row in alone) == 768
+    assert abs(alone[-1]["figures"]["loss_change"]) > 1000 * abs(alone[0]["figures"]["loss_change"])
+
+
 def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: Path) -> None:
     whole, _ = done
     shutil.copytree(whole, tmp_path / "again")

@@ -12,6 +12,7 @@ from torch.autograd.functional import jvp
 from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.study.biases.groups import groups_of
 from hf_bias_patch.study.biases.swap import Biases
 from hf_bias_patch.study.learning.drift import DECAY, PRECISIONS, RATE, drift
@@ -181,11 +182,25 @@ def test_rounding_in_bfloat16_moves_the_key_bias() -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_the_weights_can_say_what_a_bias_says(name: str) -> None:
+def test_the_weights_can_say_what_a_bias_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any exact fold changes nothing: so it is looked at which biases are gone, and that the others are there."""
     model, inputs = _model(name), _inputs(FORMS[name])
-    for group in groups_of(Biases(model).sites.values()):
+    folded: list[Any] = []
+
+    def watched(copied: Any, **asked: Any) -> Any:
+        folded.append(copied)
+        return apply(copied, **asked)
+
+    monkeypatch.setattr("hf_bias_patch.study.learning.folds.apply", watched)
+    groups = groups_of(Biases(model).sites.values())
+    for group in groups:
         found = fold(model, inputs, TOKENS, group, 7)
         assert not found.refused and 0 < found.relative < 1e-4 and found.numbers == 7
+        assert (found.place, found.projection) == (group.place, group.projection)
+        for other in groups:
+            gone = [not values.any() for values in Biases(folded[-1]).values(other.targets).values()]
+            assert all(gone) if other == group else not any(gone)
+    assert all(values.all() for group in groups for values in Biases(model).values(group.targets).values())
 
 
 def test_a_fold_that_is_refused_says_why() -> None:
