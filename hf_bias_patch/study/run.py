@@ -56,14 +56,15 @@ def study(
     ends = None if settings.budget is None else time.monotonic() + settings.budget
     check_folder(out, settings.identity(), resume=resume, overwrite=overwrite)  # before minutes of loading
     source, team = resolve(settings.model), Team(settings.device)
-    progress = progress if team.leads else _silent
-    progress(0, 0, f"loading {settings.model}")
+    if team.leads:
+        progress(0, 0, f"loading {settings.model}")
     check_tasks(settings, source)
     bench = _bench(source, settings, team)
     projections = biased(bench.biases.sites.values(), source.name)
     kept = open_kept(settings, out, team, resume=resume, overwrite=overwrite)
     if kept.floor is None:
-        progress(0, 0, "noise floor")
+        if team.leads:
+            progress(0, 0, "noise floor")
         kept.add_floor(team.agreed(bench.floor() if team.leads else None))
     course = Course(kept, team, ends, progress)
     found = course.run([*stages(bench, settings), *downstream(settings, out, projections)])
@@ -97,10 +98,6 @@ def open_kept(settings: Settings, out: Path, team: Team, *, resume: bool, overwr
     kept = Kept(out / "measured.jsonl", writes=team.leads)
     team.wait()
     return kept
-
-
-def _silent(done: float, known: int, label: str) -> None:
-    """Of the processes that share a study one speaks."""
 
 
 def _bench(source: Source, settings: Settings, team: Team) -> Bench:

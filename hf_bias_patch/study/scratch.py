@@ -71,7 +71,7 @@ def study_from_scratch(
         if not place.exists():
             _make(config, tokenizer, seed, place)
     team.wait()
-    course = Course(kept, team, ends, progress if team.leads else lambda *_: None)
+    course = Course(kept, team, ends, progress)
     found = course.run(trained(settings, out, "from scratch", projections, lambda seed: str(places[seed])))
     if not team.leads:
         return None

@@ -68,7 +68,7 @@ class Course:
         kept: what is there.
         team: the processes that share the work.
         ends: time of `time.monotonic` after which nothing more is begun; None if all of it is.
-        progress: is told how far it is.
+        progress: is told how far it is, by the process that leads.
         left_out: names of what there was no time for.
         notes: what a reader should know, each once.
     """
@@ -110,7 +110,8 @@ class Course:
                 self._note(measured.notes)
 
     def _tell(self, done: int, some: int, known: int, title: str, share: float) -> None:
-        self.progress(done + share * some, known, title)
+        if self.team.leads:
+            self.progress(done + share * some, known, title)
 
     def _note(self, notes: Any) -> None:
         self.notes += [note for note in notes if note not in self.notes]
