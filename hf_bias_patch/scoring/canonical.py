@@ -12,90 +12,132 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hf_bias_patch.errors import DataError
+from hf_bias_patch.scoring.bad_rows import BadRows, RowError
 from hf_bias_patch.scoring.tasks import Task
 
-__all__ = ["canonical_rows"]
+__all__ = ["any_label", "canonical_rows"]
 
 Row = Mapping[str, Any]
 HIDDEN = -1  # the label that GLUE's test splits have in place of the true one
 
 
-def canonical_rows(task: Task, rows: Iterable[Row], where: str, labels: bool = True) -> Iterator[dict[str, Any]]:
+def canonical_rows(
+    task: Task, rows: Iterable[tuple[str, Row]], where: str, labels: bool, bad: BadRows
+) -> Iterator[dict[str, Any]]:
     """Canonical rows in the order of the raw ones; questions with several references where the first of them stood.
 
     Args:
         task: whose columns they have.
-        rows: raw rows.
+        rows: raw rows, each with its place, such as `line 3`.
         where: what to call their source in an error.
         labels: whether labels or references are needed; if not, they are left out.
+        bad: what becomes of a row whose text or label is not what it should be.
 
     Raises:
-        DataError: a column is missing, or a row's text or label is not what it should be. The row is named.
+        DataError: a column is missing, or a row is wrong and refused. The row is named.
     """
-    made = (_row(task, row, number, where, labels) for number, row in enumerate(rows, 1))
+    made = _rows(task, rows, where, labels, bad)
     if task.kind == "language_modelling":
         return _texts(made, task.joined)
     return _grouped(made) if task.grouped and labels else made
 
 
-def _row(task: Task, raw: Row, number: int, where: str, labels: bool) -> dict[str, Any]:
-    row = {task.aliases.get(name, name) if task.aliases.get(name) not in raw else name: raw[name] for name in raw}
+def any_label(task: Task, rows: Iterable[tuple[str, Row]]) -> bool:
+    """Whether any row has a label, or a reference, that is not hidden."""
+    name = str(task.label).partition(".")[0]
+    values = (_renamed(task, raw).get(name) for _, raw in rows)
+    return any(value not in (None, "") and not _is_hidden(task, value) for value in values)
+
+
+def _rows(
+    task: Task, rows: Iterable[tuple[str, Row]], where: str, labels: bool, bad: BadRows
+) -> Iterator[dict[str, Any]]:
     needed = [*task.text, *([task.label] if task.label and labels else [])]
-    if missing := [name for name in needed if name.partition(".")[0] not in row]:
-        raise DataError(
-            f"{where}: there is no column {missing[0]!r}; it has {', '.join(map(repr, raw))}",
-            why=f"The task {task.name} reads {', '.join(needed)}",
-            remedy="Rename the column",
-        )
-    at = f"{where}, row {number}"
-    texts = [_text(row[name], f"{at}, column {name!r}") for name in task.text]
+    first = True
+    for place, raw in rows:
+        row = _renamed(task, raw)
+        missing = [name for name in needed if name.partition(".")[0] not in row]
+        if missing and first:
+            raise DataError(
+                f"{where}: there is no column {missing[0]!r}; it has {', '.join(map(repr, raw))}",
+                why=f"The task {task.name} reads {', '.join(needed)}",
+                remedy="Rename the column",
+            )
+        first = False  # a later row may lack a column in json files: that is the row's fault
+        try:
+            if missing:
+                raise RowError(f"it has no {missing[0]!r}")
+            made = _row(task, row, labels)
+        except RowError as wrong:
+            bad.meet(where, place, wrong)
+        else:
+            yield made
+
+
+def _renamed(task: Task, raw: Row) -> Row:
+    return {task.aliases.get(name, name) if task.aliases.get(name) not in raw else name: raw[name] for name in raw}
+
+
+def _row(task: Task, row: Row, labels: bool) -> dict[str, Any]:
+    texts = [_text(row[name], f"column {name!r}") for name in task.text]
     if task.kind == "generation":
-        found = {"references": _references(row, str(task.label), at)} if labels else {}
+        found = {"references": _references(row, str(task.label))} if labels else {}
         return {"source": texts[0], **found}
     made: dict[str, Any] = dict(zip(("text", "text_pair"), texts, strict=False))
     if task.label and labels:
         decide = _number if task.kind == "regression" else _label
-        made["label"] = decide(task, row[task.label], f"{at}, column {task.label!r}")
+        made["label"] = decide(task, row[task.label], f"column {task.label!r}")
     return made
 
 
-def _text(value: Any, where: str) -> str:
+def _text(value: Any, column: str) -> str:
     """A text; a list of triples as `subject | relation | object`, with ` ; ` between them."""
     if isinstance(value, (list, tuple)) and value:
-        parts = [_text(item, where) for item in value]
+        parts = [_text(item, column) for item in value]
         return (" ; " if isinstance(value[0], (list, tuple)) else " | ").join(parts)
     if not isinstance(value, str):
-        raise DataError(f"{where} holds {value!r}, which is no text")
+        raise RowError(f"{column} holds {value!r}, which is no text")
     return value
 
 
-def _references(row: Row, label: str, where: str) -> list[str]:
+def _references(row: Row, label: str) -> list[str]:
     name, _, inner = label.partition(".")
     value = row[name]
-    if inner:
+    if inner and isinstance(value, (Mapping, list)):
         # A list of mappings in JSON, a mapping of lists in parquet.
-        value = value.get(inner) if isinstance(value, Mapping) else [item.get(inner) for item in value]
+        items = [item.get(inner) if isinstance(item, Mapping) else None for item in value]
+        value = value.get(inner) if isinstance(value, Mapping) else items
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{where}, column {label!r} holds {value!r}, which is no text and no list of texts")
+        raise RowError(f"column {label!r} holds {value!r}, which is no text and no list of texts")
     return list(texts)
 
 
-def _label(task: Task, value: Any, where: str) -> int:
+def _label(task: Task, value: Any, column: str) -> int:
     """The number of a label, from its name or its number; the name first, for a name may look like a number."""
-    names, said = [name.lower() for name in task.labels], str(value).strip().lower()
+    if _is_hidden(task, value):
+        raise RowError(
+            f"{column} holds -1, which stands for a hidden label",
+            "Such rows can be predicted and not scored: take the validation split, write predictions only (--predict)",
+        )
+    names, said = _names(task), str(value).strip().lower()
     known = value is not None and said in names  # nothing is not the label `none`
     number = names.index(said) if known else _whole(value)
-    if number == HIDDEN:
-        raise DataError(
-            f"{where} holds the label -1",
-            why="That stands for a hidden label, so these rows can be predicted and not scored",
-            remedy="Take the validation split, or write predictions (--predict)",
-        )
     if number is None or not 0 <= number < len(task.labels):
         labels = ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
-        raise DataError(f"{where} holds {value!r}, which is no label of {task.name}", remedy=f"Labels are {labels}")
+        raise RowError(
+            f"{column} holds {value!r}, which is no label of {task.name}", f"Labels are {labels}: correct it"
+        )
     return number
+
+
+def _names(task: Task) -> list[str]:
+    return [name.lower() for name in task.labels]
+
+
+def _is_hidden(task: Task, value: Any) -> bool:
+    """Whether it is GLUE's -1, and no label of the task's own that is called so."""
+    return _whole(value) == HIDDEN and str(value).strip() not in _names(task)
 
 
 def _whole(value: Any) -> int | None:
@@ -107,13 +149,13 @@ def _whole(value: Any) -> int | None:
     return int(number) if math.isfinite(number) and number == int(number) else None
 
 
-def _number(task: Task, value: Any, where: str) -> float:
+def _number(task: Task, value: Any, column: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"{where} holds {value!r}, which is no finite number")
+        raise RowError(f"{column} holds {value!r}, which is no finite number, and {task.name} is a regression")
     return number
 
 

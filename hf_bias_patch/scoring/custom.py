@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.errors import DataError, TaskError
+from hf_bias_patch.scoring.bad_rows import BadRows
 from hf_bias_patch.scoring.measures import MEAN, Kind
-from hf_bias_patch.scoring.rows import Row, read_rows
+from hf_bias_patch.scoring.rows import read_rows
+from hf_bias_patch.scoring.tables import Columns, Row, is_table
 from hf_bias_patch.scoring.tasks import Task, make_task
 
 __all__ = ["custom_task"]
 
-_NO_TEXT = {"id", "idx", "index", "row", "label", "labels"}
+_NO_TEXT = {"id", "idx", "index", "row", "label", "labels", "", "unnamed: 0"}  # the last two: pandas' row numbers
 _LABELS = ("label", "labels", "score", "target", "summary", "references", "reference")
 _MOST = 100  # distinct labels; more are a mistake: numbers to predict, or texts
 _METRICS: dict[Kind, tuple[tuple[str, ...], str]] = {
@@ -34,6 +36,7 @@ def custom_task(
     label: str | None = None,
     labels: Sequence[str] | None = None,
     name: str = "custom",
+    skip_bad_rows: bool = False,
     **fields: Any,
 ) -> Task:
     """A task of local files, in the shape of those that come with the package.
@@ -45,6 +48,7 @@ def custom_task(
         label: column of the label or reference; by default `label`, or the last column for generation.
         labels: their names, in the order of their numbers; by default those in the file, sorted.
         name: of the task.
+        skip_bad_rows: look past rows that cannot be read.
         fields: any other field of `Task`, such as `metrics`, `main_metric`, `prompt`.
 
     Raises:
@@ -54,14 +58,17 @@ def custom_task(
     if not files:
         raise DataError("No file was given", remedy="Give at least a training or validation file")
     path = Path(files.get("train") or next(iter(files.values())))
-    rows = read_rows(path)
-    first = next(iter(rows), None)
+    named = (*(text or ()), *([label.partition(".")[0]] if label else []))
+    columns = Columns({column: frozenset({column}) for column in named})
+    rows = (row for _, row in read_rows(path, columns, BadRows(skip_bad_rows)))
+    first = next(rows, None)
     if first is None:
         raise DataError(f"{path} holds no rows")
-    columns = list(first)
     if kind != "language_modelling":
-        label = label or _label_column(columns, kind, path)
-        values = _values(chain([first], rows), label, path) if kind != "generation" else []
+        label = label or _label_column(list(first), kind, path)
+        if label.partition(".")[0] not in first:
+            raise DataError(f"{path}: there is no column {label!r}; it has {', '.join(map(repr, first))}")
+        values = list(_values(chain([first], rows), label)) if kind != "generation" else []
         kind = kind or ("regression" if any(_fraction(value) for value in values) else "classification")
         if kind == "classification":
             labels = labels or _label_names(values, label, path)
@@ -81,7 +88,7 @@ def custom_task(
             "metrics": metrics,
             "main_metric": main,
             "grouped": kind == "generation",
-            "joined": kind == "language_modelling" and path.suffix == ".txt",
+            "joined": kind == "language_modelling" and path.suffix.lower() == ".txt" and not is_table(path, columns),
             **fields,
         }
     )
@@ -112,13 +119,9 @@ def _text_columns(row: Row, label: str | None, kind: Kind, path: Path) -> list[s
     return known
 
 
-def _values(rows: Any, label: str, path: Path) -> list[Any]:
-    found: dict[Any, None] = {}
-    for row in rows:
-        if label not in row:
-            raise DataError(f"{path}: there is no column {label!r}; it has {', '.join(map(repr, row))}")
-        found[row[label]] = None
-    return list(found)
+def _values(rows: Iterable[Row], label: str) -> dict[Any, None]:
+    """The different labels; rows without one are found, and named, when the split is read."""
+    return dict.fromkeys(row[label] for row in rows if row.get(label) not in (None, ""))
 
 
 def _fraction(value: Any) -> bool:
@@ -129,7 +132,7 @@ def _fraction(value: Any) -> bool:
 
 
 def _label_names(values: list[Any], label: str, path: Path) -> list[str]:
-    names = {str(value).strip() for value in values if value is not None}
+    names = {str(value).strip() for value in values}
     if not 2 <= len(names) <= _MOST:
         shown = ", ".join(islice(sorted(names), 3))
         raise DataError(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_bias_patch.errors import DataError
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.rows import Row
+from hf_bias_patch.scoring.identity import DataIdentity
+from hf_bias_patch.scoring.tables import Row
 from hf_bias_patch.scoring.tasks import Hub, Task
 
 __all__ = ["hub_rows"]
@@ -17,8 +20,8 @@ _TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
 _OPTIONS = "evaluate: --file; tune: --train_file and --validation_file; compare: --files"
 
 
-def hub_rows(task: Task, split: str) -> Iterable[Row]:
-    """The rows of a split on the Hub. What is in the cache needs no network.
+def hub_rows(task: Task, split: str) -> tuple[Iterable[Row], DataIdentity]:
+    """The rows of a split on the Hub, and which they are, their number aside. What is in the cache needs no network.
 
     Raises:
         DataError: the task is on no Hub, the Hub cannot be reached, or it has no such data. Within seconds.
@@ -26,29 +29,37 @@ def hub_rows(task: Task, split: str) -> Iterable[Row]:
     hub = task.hub
     if hub is None:
         raise DataError(f"{task.name} is on no Hub", remedy=f"Give a local file ({_OPTIONS})")
-    reachable = _reachable(hub)
+    reachable, commit = _look(hub)
+    name = task.splits.get(split, split)
     with _offline(not reachable):
         try:
-            found = need("datasets").load_dataset(
-                hub.id, hub.config, revision=hub.revision, split=task.splits.get(split, split)
-            )
+            found = need("datasets").load_dataset(hub.id, hub.config, revision=commit or hub.revision, split=name)
         except Exception as error:  # each version of these libraries has its own errors
             _refuse(task, hub, reachable, error)
-    return iter(found)
+    return iter(found), DataIdentity("hub", hub.id, name, 0, hub.config, _commit_of(found))
 
 
-def _reachable(hub: Hub) -> bool:
-    """Whether the Hub answers; asked once, with a time limit, where `load_dataset` would try again and again."""
+def _look(hub: Hub) -> tuple[bool, str | None]:
+    """Whether the Hub answers, and the commit that the data is at there.
+
+    Asked once, with a time limit, where `load_dataset` would try again and again.
+    """
     client = need("huggingface_hub")
     if need("huggingface_hub.constants").HF_HUB_OFFLINE or need("datasets").config.HF_HUB_OFFLINE:
-        return False
+        return False, None
     try:
-        client.HfApi().dataset_info(hub.id, revision=hub.revision, timeout=_TIMEOUT)
+        return True, client.HfApi().dataset_info(hub.id, revision=hub.revision, timeout=_TIMEOUT).sha
     except client.errors.HfHubHTTPError:
-        return True  # it answers, if only to say no; `load_dataset` will get the same answer and may have a cache
+        return True, None  # it answers, if only to say no; `load_dataset` will get the same answer and may have a cache
     except Exception:  # of the transport: no route, no name, too slow
-        return False
-    return True
+        return False, None
+
+
+def _commit_of(dataset: Any) -> str | None:
+    """The commit that was really read, which may be an older one from the cache: its folder there is called so."""
+    folders = {Path(file["filename"]).parent.name for file in dataset.cache_files}
+    found = folders.pop() if len(folders) == 1 else ""
+    return found if re.fullmatch("[0-9a-f]{40}", found) else None
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def test_blanks_around_labels_are_no_part_of_them(write: Write) -> None:
 def test_nothing_is_not_the_label_none(write: Write) -> None:
     rows = '{"text": "x", "label": "none"}\n{"text": "y", "label": "some"}\n{"text": "z", "label": null}\n'
     task = custom_task({"train": write("a.jsonl", rows)})
-    with pytest.raises(DataError, match="row 3, column 'label' holds None"):
+    with pytest.raises(DataError, match="line 3: column 'label' holds None"):
         load_split(task, "train")
 
 
@@ -61,7 +61,7 @@ def test_a_label_that_training_never_saw(write: Write) -> None:
         "train": write("a.csv", "text,label\nx,spam\ny,ham\n"),
         "validation": write("b.csv", "text,label\nz,eggs\n"),
     }
-    with pytest.raises(DataError, match=r"b\.csv, row 1, column 'label' holds 'eggs'"):
+    with pytest.raises(DataError, match=r"b\.csv, line 2: column 'label' holds 'eggs'"):
         load_split(custom_task(files), "validation")
 
 

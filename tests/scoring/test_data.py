@@ -58,7 +58,7 @@ def test_a_name_that_looks_like_a_number_is_a_name(made: Callable[..., Task], wr
 @pytest.mark.parametrize("label", ["2", "0.5", "maybe", "", "inf", "-2"])
 def test_an_unknown_label_is_named_with_its_row(label: str, write: Write) -> None:
     path = write("a.tsv", f"sentence\tlabel\nfine\t1\nbad\t{label}\n")
-    with pytest.raises(DataError, match=r"row 2, column 'label' holds .* no label of sst2.*0 \(negative\), 1"):
+    with pytest.raises(DataError, match=r"line 3: column 'label' holds .* no label of sst2.*0 \(negative\), 1"):
         load_split(load_task("sst2"), "train", path)
 
 
@@ -79,13 +79,13 @@ def test_a_missing_column_names_those_there_are(write: Write) -> None:
 
 def test_a_text_that_is_none_is_named(write: Write) -> None:
     path = write("a.jsonl", '{"sentence": null, "label": 1}\n')
-    with pytest.raises(DataError, match="row 1, column 'sentence' holds None"):
+    with pytest.raises(DataError, match="line 1: column 'sentence' holds None"):
         load_split(load_task("sst2"), "train", path)
 
 
 def test_a_score_that_is_no_number_is_named(write: Write) -> None:
     path = write("a.csv", "sentence1,sentence2,label\na,b,nan\n")
-    with pytest.raises(DataError, match="row 1, column 'label' holds 'nan', which is no finite number"):
+    with pytest.raises(DataError, match="line 2: column 'label' holds 'nan', which is no finite number"):
         load_split(load_task("stsb"), "train", path)
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from hf_bias_patch.errors import DataError
 from hf_bias_patch.scoring.rows import find_file, read_rows
+from hf_bias_patch.scoring.tables import Columns
 
 
 def rows(path: Path, text: str, **options: object) -> list[dict[str, object]]:
     path.write_text(text, encoding="utf-8")
-    return [dict(row) for row in read_rows(path, **options)]  # type: ignore[arg-type]
+    return [dict(row) for _, row in read_rows(path, **options)]  # type: ignore[arg-type]
 
 
 def test_tsv_keeps_quotes_and_words_that_look_like_nothing(tmp_path: Path) -> None:
@@ -29,21 +30,22 @@ def test_csv_takes_quotes_for_quotes(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\nx,1\n")
-    assert list(read_rows(tmp_path / "a.csv")) == [{"text": "x", "label": "1"}]
+    assert list(read_rows(tmp_path / "a.csv")) == [("line 2", {"text": "x", "label": "1"})]
 
 
 def test_files_without_a_header_line(tmp_path: Path) -> None:
     columns = ("source", "label", "mark", "sentence")
     text = "gj04\t1\t\tThe sailors rode.\ncj99\t0\t*\tAs you eat.\n"
-    found = rows(tmp_path / "a.tsv", text, wanted={"sentence", "label"}, headerless=columns)
+    wanted = Columns({name: frozenset({name}) for name in ("sentence", "label")}, columns)
+    found = rows(tmp_path / "a.tsv", text, columns=wanted)
     assert [row["sentence"] for row in found] == ["The sailors rode.", "As you eat."]
     assert found[1]["mark"] == "*"
-    with_header = rows(tmp_path / "b.tsv", "\t".join(columns) + "\n" + text, wanted=columns, headerless=columns)
+    with_header = rows(tmp_path / "b.tsv", "\t".join(columns) + "\n" + text, columns=wanted)
     assert with_header == found
 
 
 def test_lines_with_too_many_fields_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.csv, line 3: 3 fields, where the first line has 2"):
+    with pytest.raises(DataError, match=r"a\.csv, line 3: 3 fields between commas, where the first line has 2"):
         rows(tmp_path / "a.csv", "text,label\nx,1\na, b,0\n")
 
 
@@ -53,9 +55,9 @@ def test_json_in_both_forms(tmp_path: Path) -> None:
     assert rows(tmp_path / "a.jsonl", lines) == content
     assert rows(tmp_path / "a.json", json.dumps(content)) == content
     assert rows(tmp_path / "b.json", json.dumps({"data": content})) == content
-    with pytest.raises(DataError, match="line 1 is no mapping"):
+    with pytest.raises(DataError, match="line 1: it is no mapping"):
         rows(tmp_path / "c.jsonl", "[1, 2]\n")
-    with pytest.raises(DataError, match="cannot be read as jsonl"):
+    with pytest.raises(DataError, match=r"line 1: it cannot be read as jsonl"):
         rows(tmp_path / "d.jsonl", "{broken\n")
     with pytest.raises(DataError, match="no list of rows"):
         rows(tmp_path / "e.json", '"text"')
@@ -67,7 +69,10 @@ def test_parquet(tmp_path: Path) -> None:
 
     table = pyarrow.table({"text": ["a", "b"], "label": [1, 0]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    assert list(read_rows(tmp_path / "a.parquet")) == [{"text": "a", "label": 1}, {"text": "b", "label": 0}]
+    assert list(read_rows(tmp_path / "a.parquet")) == [
+        ("row 1", {"text": "a", "label": 1}),
+        ("row 2", {"text": "b", "label": 0}),
+    ]
     (tmp_path / "b.parquet").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="cannot be read as parquet"):
         list(read_rows(tmp_path / "b.parquet"))
