@@ -1,4 +1,4 @@
-"""Fetches a variant from the Hub as a folder, whole or made of its base, and checks what came."""
+"""Fetches a variant or fine-tuned model from the Hub as a folder, or makes it of its base, and checks what came."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hf_bias_patch.checkpoint.source import Source, locate, place_name, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.patch_only import read_patch
 from hf_bias_patch.patching.rebuild import fetch_base, rebuild
-from hf_bias_patch.patching.record import is_patched
+from hf_bias_patch.patching.record import TRAINING, is_patched
 
 __all__ = ["pull"]
 
@@ -33,7 +33,7 @@ def pull(
     announce: Callable[[int], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Make a folder of a published variant.
+    """Make a folder of a published variant or fine-tuned model.
 
     Args:
         variant: a Hub id (`owner/name@REVISION`), or a folder that was fetched from there.
@@ -65,7 +65,7 @@ def pull(
         )
         return out
     checkpoint = open_model(source.path)
-    _refuse_others(source.name, checkpoint.config)
+    _refuse_others(source.name, checkpoint.config, (checkpoint.folder / TRAINING).is_file())
     for name in checkpoint.files:
         arrived_sha256(checkpoint.folder, name, source.known_sha256.get(name), source.name)
     if announce is not None:
@@ -75,18 +75,22 @@ def pull(
 
 
 def _find(variant: str | os.PathLike[str]) -> Source:
-    """Download it, unless its config says that it is no variant."""
+    """Download it, unless its files say that it is neither a variant nor fine-tuned."""
     found = locate(variant)
     if isinstance(found, Source):
         return found
-    config = open_hub_files(found.name, found.revision).small("config.json")
-    _refuse_others(found.name, parse_object(Path(found.name, "config.json"), config))
+    files = open_hub_files(found.name, found.revision)
+    config = parse_object(Path(found.name, "config.json"), files.small("config.json"))
+    _refuse_others(found.name, config, TRAINING in files.sizes)
     return resolve(variant)
 
 
-def _refuse_others(name: str, config: Mapping[str, Any]) -> None:
-    if not is_patched(config):
-        raise CheckpointError(f"{name} is no variant", remedy=f"Fetch other models with `hf download {name}`")
+def _refuse_others(name: str, config: Mapping[str, Any], trained: bool) -> None:
+    if not (trained or is_patched(config)):
+        raise CheckpointError(
+            f"{name} was neither patched nor fine-tuned by hf_bias_patch",
+            remedy=f"Fetch other models with `hf download {name}`",
+        )
 
 
 def _copy(checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable[[int], None] | None) -> None:
