@@ -1,4 +1,4 @@
-"""Certificates as text for people."""
+"""Certificates and training records as text for people."""
 
 from __future__ import annotations
 
@@ -13,8 +13,34 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hf_bias_patch.evidence.certificate import Certificate, Claim, Decoding, Figure
+    from hf_bias_patch.evidence.training import Training
 
-__all__ = ["certificate_lines"]
+__all__ = ["certificate_lines", "evidence_lines"]
+
+
+def evidence_lines(found: Certificate | Training) -> Iterator[RenderableType]:
+    """What `verify` found: the certificate of a patch, or the training record of a fine-tuned model."""
+    from hf_bias_patch.evidence.training import Training
+
+    return training_lines(found) if isinstance(found, Training) else certificate_lines(found)
+
+
+def training_lines(training: Training) -> Iterator[RenderableType]:
+    """A training record: what trained, what stayed, the verdict."""
+    kept, counts = training.kept, training.parameters
+    yield f"Fine-tuned from {training.source.name} on {training.task['name']}."
+    yield f"Trained: {counts['trained']:,} of {counts['total']:,} parameters, in {len(training.tensors)} tensors."
+    if kept is not None:
+        yield f"Unchanged: {kept.identical} tensors ({kept.parameters:,} parameters) are bit-identical to the source's."
+        yield f"Changed: {len(kept.changed)} tensors; new: {len(kept.new)}."
+    if kept is not None and kept.removed:
+        yield f"Removed before the training and still gone: {len(kept.removed)} biases."
+    yield ""
+    if training.passed:
+        yield "[bold green]PASSED[/]: nothing but what trained differs from the source."
+        return
+    yield "[bold red]NOT PROVEN[/]"
+    yield from (f"  {reason}" for reason in training.reasons)
 
 
 def certificate_lines(certificate: Certificate) -> Iterator[RenderableType]:

@@ -11,12 +11,13 @@ from hf_bias_patch.cli.options import AsJson, Layerwise, Seed, Texts, read_texts
 
 if TYPE_CHECKING:
     from hf_bias_patch.evidence.certificate import Certificate
+    from hf_bias_patch.evidence.training import Training
 
 __all__ = ["certify", "verify"]
 
 
 def verify(
-    variant: Annotated[str, typer.Argument(help="A patched checkpoint.")],
+    variant: Annotated[str, typer.Argument(help="A patched or fine-tuned checkpoint.")],
     against: Annotated[
         str | None,
         typer.Option(
@@ -30,7 +31,8 @@ def verify(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure that a variant computes what its source computes. Exit code 1 if it does not."""
+    """Measure that a variant computes what its source computes; of a model that `tune` made, that nothing but what
+    trained differs from its source. Exit code 1 if that does not hold."""
     certificate = certify(variant, against, texts=read_texts(texts), layerwise=layerwise, seed=seed, show=not as_json)
     if as_json:
         typer.echo(certificate.dumps())
@@ -45,10 +47,10 @@ def certify(
     layerwise: bool = False,
     seed: int = 0,
     show: bool = True,
-) -> Certificate:
-    """Verify, and print the certificate if `show`."""
+) -> Certificate | Training:
+    """Verify, and print what was found if `show`."""
     from hf_bias_patch.cli.console import stderr, stdout
-    from hf_bias_patch.cli.report import certificate_lines
+    from hf_bias_patch.cli.report import evidence_lines
     from hf_bias_patch.evidence.run import verify as measure
 
     with stderr().status("verifying") as status:
@@ -61,6 +63,6 @@ def certify(
             progress=lambda step: status.update(f"verifying: {step}"),
         )
     if show:
-        for line in certificate_lines(certificate):
+        for line in evidence_lines(certificate):
             stdout().print(line)
     return certificate

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.guards import refuse_place
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.patching.record import CERTIFICATE, PLAN
 
-__all__ = ["keep"]
+__all__ = ["is_writable", "keep"]
 
 
 def keep(certificate: Certificate, variant: Source) -> bool:
@@ -27,11 +29,7 @@ def keep(certificate: Certificate, variant: Source) -> bool:
         TargetError: the disk is full.
     """
     place = folder_of(variant) / CERTIFICATE
-    if not (folder_of(variant) / PLAN).is_file() or not os.access(place.parent, os.W_OK):
-        return False
-    try:
-        refuse_place(folder_of(variant))
-    except TargetError:
+    if not (folder_of(variant) / PLAN).is_file() or not is_writable(folder_of(variant)):
         return False
     try:
         # A file of its own, even where there was a link: what that leads to is somebody else's.
@@ -39,3 +37,12 @@ def keep(certificate: Certificate, variant: Source) -> bool:
     except OSError as error:
         raise TargetError(f"{place} cannot be written", why=error.strerror or str(error)) from error
     return True
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a model's side folder may be written to: it is no read-only one, and none that others rely on."""
+    try:
+        refuse_place(folder)
+    except TargetError:
+        return False
+    return os.access(folder / SIDE_FOLDER, os.W_OK)

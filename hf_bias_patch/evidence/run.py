@@ -12,9 +12,12 @@ from hf_bias_patch.evidence.capacity import require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
 from hf_bias_patch.evidence.keep import keep
 from hf_bias_patch.evidence.layerwise import ONE_ROUNDING, run_layerwise
+from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.pair import Pair, Step, opened_pair, versions
 from hf_bias_patch.evidence.restore import source_of
+from hf_bias_patch.evidence.retrace import retrace
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
+from hf_bias_patch.evidence.training import Training, patch_of, read_training
 from hf_bias_patch.evidence.whole import Whole, run_whole
 from hf_bias_patch.patching.plan import Plan
 
@@ -30,8 +33,11 @@ def verify(
     attention: Sequence[str] = ("eager", "sdpa"),
     seed: int = 0,
     progress: Step | None = None,
-) -> Certificate:
+) -> Certificate | Training:
     """Measure whether a variant computes what its source computes, and keep the certificate in the variant.
+
+    Of a model that `tune` fine-tuned, which computes something else, the training record is made anew instead: what
+    trained, and that nothing else differs from the source.
 
     Args:
         variant: a folder, a safetensors file, `embedded:NAME` or a Hub id.
@@ -43,8 +49,8 @@ def verify(
         progress: told what is being done, as each step begins.
 
     Returns:
-        The certificate. That it fails is no error: see `passed` and `reasons`. It is also written into the variant (see
-        `keep`), which is only read otherwise.
+        The certificate, or the training record. That it fails is no error: see `passed` and `reasons`. It is also
+        written into the variant (see `keep`), which is only read otherwise.
 
     Raises:
         SourceError, CheckpointError: one of the two leads nowhere or is damaged.
@@ -54,6 +60,10 @@ def verify(
     refuse_texts(texts, layerwise)
     step = progress or (lambda what: None)
     new = resolve(variant)
+    training = read_training(folder_of(new))
+    if training is not None and patch_of(folder_of(new)) is None:
+        step("every tensor against the source's")
+        return retrace(new, training, against)
     with source_of(new, against) as source, opened_pair(new, source, step) as pair:
         certificate = _measure(pair, texts, layerwise, attention, seed, step)
     keep(certificate, new)

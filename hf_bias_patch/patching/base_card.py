@@ -1,22 +1,41 @@
-"""A variant's README.md: ours once a card was written, and then that of its source is kept aside."""
+"""A model's README.md: ours once a card was written, and then that of its source is kept aside."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
-from hf_bias_patch.patching.record import PLAN
+from hf_bias_patch.patching.record import PLAN, TRAINING
 
-__all__ = ["BASE_CARD", "CARD", "base_card", "is_as_made", "is_own_card", "mark_of", "readme_of_source", "sealed"]
+__all__ = [
+    "BASE_CARD",
+    "CARD",
+    "base_card",
+    "front_matter",
+    "is_as_made",
+    "is_own_card",
+    "mark_of",
+    "readme_of_source",
+    "sealed",
+]
 
 CARD = "README.md"
 BASE_CARD = f"{SIDE_FOLDER}/base_card.md"
 
+_MATTER = re.compile(r"\ufeff?\s*---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|$)", re.DOTALL)
+"""Front matter, with the ends of lines that Windows writes as well."""
+
 
 def mark_of(folder: Path) -> str:
-    """The line by which a card is known as that of this variant: a copy in another variant is that one's base's."""
-    return f"<!-- Made by `hf-bias-patch card` from plan {hashlib.sha256((folder / PLAN).read_bytes()).hexdigest()} -->"
+    """The line by which a card is known as that of this model: a copy in a variant of it is that one's base's."""
+    what, file = ("plan", PLAN) if (folder / PLAN).is_file() else ("training", TRAINING)
+    sha256 = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    return f"<!-- Made by `hf-bias-patch card` from {what} {sha256} -->"
 
 
 def base_card(folder: Path) -> bytes | None:
@@ -32,9 +51,9 @@ def readme_of_source(folder: Path) -> dict[str, bytes | None]:
 
 
 def is_own_card(folder: Path) -> bool:
-    """Whether the README.md there is the card of this variant."""
-    card = folder / CARD
-    return (folder / PLAN).is_file() and card.is_file() and mark_of(folder).encode() in card.read_bytes()
+    """Whether the README.md there is the card of this variant or fine-tuned model."""
+    card, ours = folder / CARD, any((folder / file).is_file() for file in (PLAN, TRAINING))
+    return ours and card.is_file() and mark_of(folder).encode() in card.read_bytes()
 
 
 def sealed(text: str) -> str:
@@ -47,3 +66,23 @@ def is_as_made(folder: Path) -> bool:
     card = (folder / CARD).read_bytes().decode("utf-8", "replace") if is_own_card(folder) else ""
     text = card.rstrip("\n").rpartition("\n")[0]
     return bool(text) and card == sealed(text)
+
+
+def front_matter(card: bytes) -> dict[str, Any]:
+    """A card's YAML between the first two lines of `---`; empty if there is none, or none that is a mapping.
+
+    Every value is text, or a list of texts; others are left out. So the language `no` stays what it is for the Hub, and
+    for PyYAML is not: Norwegian.
+    """
+    matter = _MATTER.match(card.decode("utf-8", "replace"))
+    try:
+        found = yaml.load(matter[1], yaml.BaseLoader) if matter else None
+    except yaml.YAMLError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    texts = {
+        name: [text for text in value if text and isinstance(text, str)] if isinstance(value, list) else value
+        for name, value in found.items()
+    }
+    return {str(name): value for name, value in texts.items() if value and isinstance(value, str | list)}

@@ -24,7 +24,7 @@ def removal(edit: Edit) -> np.ndarray | float:
         return 0.0
     if edit.fill.kind == "constant":
         return edit.fill.first
-    random = np.random.default_rng([edit.seed, zlib.crc32(f"{edit.site}.{edit.projection}".encode())])
+    random = np.random.default_rng([edit.seed, zlib.crc32(edit.name.encode())])
     draw = random.uniform if edit.fill.kind == "uniform" else random.normal
     return draw(edit.fill.first, edit.fill.second, edit.slot.view.size)
 

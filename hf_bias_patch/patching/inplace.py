@@ -22,7 +22,7 @@ from hf_bias_patch.patching.base_card import readme_of_source
 from hf_bias_patch.patching.disk import Patched, changes_nothing
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
-from hf_bias_patch.patching.record import PLAN, UNDO, patched_config
+from hf_bias_patch.patching.record import PLAN, UNDO, patched_config, training_files
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
 from hf_bias_patch.patching.variant import keep_old_files
@@ -88,7 +88,8 @@ def patch_in_place(
 
 def _of_the_state_before(folder: Path) -> dict[str, bytes | None]:
     """Certificate, scores and card of an earlier patch, which the new state is not: name → what takes their place."""
-    return dict.fromkeys(path.as_posix() for path in side_files(folder)) | readme_of_source(folder)
+    stale = set(side_files(folder)) - set(training_files(folder))
+    return dict.fromkeys(sorted(path.as_posix() for path in stale)) | readme_of_source(folder)
 
 
 def _edits(checkpoint: Checkpoint, plan: Plan, undo: UndoWriter) -> list[ByteEdit]:

@@ -57,6 +57,11 @@ class Edit(BaseModel):
         return self.slot.projection
 
     @property
+    def name(self) -> str:
+        """The slot's name, such as `encoder.0.self.key`."""
+        return f"{self.site}.{self.projection}"
+
+    @property
     def bias(self) -> str:
         """Parameter name of the bias; a planned slot has one."""
         assert self.slot.bias is not None

@@ -9,31 +9,45 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
 __all__ = [
+    "BASE",
+    "BEFORE",
     "CERTIFICATE",
     "LOADER",
     "PLAN",
+    "TRAINING",
     "UNDO",
     "block_of",
     "is_patched",
     "loader_text",
     "patched_config",
+    "public_name",
     "recipe_of",
     "source_sha256",
+    "training_files",
+    "untouchable",
 ]
 
 PLAN = f"{SIDE_FOLDER}/plan.json"
 UNDO = f"{SIDE_FOLDER}/undo.zip"
 CERTIFICATE = f"{SIDE_FOLDER}/certificate.json"
+BASE = f"{SIDE_FOLDER}/base.json"
+"""The base as the user named it, for a variant of a local copy does not know where that came from."""
+TRAINING = f"{SIDE_FOLDER}/training.json"
+"""What a fine-tuned model says of its training; travels with every later patch of it."""
+BEFORE = f"{SIDE_FOLDER}/before_training"
+"""Plan and certificate of the patch that a fine-tuned model began with."""
 LOADER = "modeling_bias_patch.py"
 
 BLOCK = "bias_patch"
+MARKS = ("removed", "freeze", "train")
+"""What the block says of single slots."""
 _AUTO_CLASSES = (
     "AutoModel",
     "AutoModelForCausalLM",
@@ -57,9 +71,10 @@ def block_of(config: Mapping[str, Any]) -> dict[str, Any]:
     block = config.get(BLOCK)
     if block is None:
         return {}
-    kinds = {"recipe": dict, "absent": list}
+    kinds: dict[str, type] = {"recipe": dict, "absent": list, **dict.fromkeys(MARKS, list)}
     sound = isinstance(block, dict) and all(isinstance(block.get(name, kind()), kind) for name, kind in kinds.items())
-    if not sound or not all(isinstance(name, str) for name in block.get("absent", ())):
+    lists = [name for name, kind in kinds.items() if kind is list]
+    if not sound or not all(isinstance(item, str) for name in lists for item in block.get(name, ())):
         raise CheckpointError(
             f"config.json: `{BLOCK}` is {textwrap.shorten(repr(block), 60)}",
             why="There stands what a patch says of itself, and this is damaged or somebody else's",
@@ -98,7 +113,7 @@ def patched_config(
     Args:
         config: the source's config.
         plan: what was done.
-        source: where it came from; of a local path only the last part is named.
+        source: where it came from.
         sha256: of the source's own weight files, which may be pickles; empty where they were not read.
         present: the source's tensors. Stock loaders bring biases that an earlier patch took away back as zeros.
     """
@@ -106,14 +121,11 @@ def patched_config(
     block: dict[str, Any] = {
         "version": plan.package,
         "recipe": plan.recipe.plain(),
-        "source": {"name": _public_name(source), "revision": source.revision, "sha256": dict(sha256) or None},
+        "source": {"name": public_name(source), "revision": source.revision, "sha256": dict(sha256) or None},
         "absent": sorted({*(name for name in before.get("absent", ()) if name not in present), *plan.absent}),
         "lossy": plan.lossy or bool(before.get("lossy")),
+        **_marks(before, plan),
     }
-    for action in ("freeze", "train"):
-        slots = [f"{edit.site}.{edit.projection}" for edit in plan.edits if edit.action == action]
-        if slots:
-            block[action] = slots
     new = {**config, BLOCK: block}
     if block["absent"]:
         new["auto_map"] = {
@@ -123,10 +135,41 @@ def patched_config(
     return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _public_name(source: Source) -> str:
-    # A variant may be published; the folders of the machine it was made on are nobody's business.
+def _marks(before: Mapping[str, Any], plan: Plan) -> dict[str, list[str]]:
+    """Slots that are removed, frozen or to be trained, as `SITE.PROJECTION`: by this patch, or still by an earlier one.
+
+    The last word on a slot counts: a bias that was removed and then filled is there again.
+    """
+    said = {slot: mark for mark in MARKS for slot in before.get(mark, ())}
+    said |= {edit.name: "removed" if edit.removes else edit.action for edit in plan.edits}
+    found = {mark: sorted(slot for slot, last in said.items() if last == mark) for mark in MARKS}
+    return {mark: slots for mark, slots in found.items() if slots}
+
+
+def untouchable(config: Mapping[str, Any]) -> dict[str, str]:
+    """The slots of a variant that training must leave alone: `SITE.PROJECTION` to `removed` or `freeze`."""
+    block = block_of(config)
+    return {slot: mark for mark in ("removed", "freeze") for slot in block.get(mark, ())}
+
+
+def public_name(source: Source) -> str:
+    """What a source is called where others read it: of a local path the last part alone."""
+    # What is made may be published; the folders of the machine it was made on are nobody's business.
     place = Path(source.name)
     return place.resolve().name if place.exists() else source.name
+
+
+def training_files(folder: Path) -> list[Path]:
+    """What a fine-tuned model says of its training: paths relative to its folder. They stay true of what is made of it.
+
+    Args:
+        folder: of a checkpoint.
+    """
+    if not (folder / TRAINING).is_file():
+        return []
+    return [
+        path for path in side_files(folder) if path.as_posix() in (TRAINING, BASE) or path.parent.as_posix() == BEFORE
+    ]
 
 
 def loader_text(model_type: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hf_bias_patch.patching.plan import Edit, Plan
 
-__all__ = ["CARRIES", "FLAGS", "by_label", "places"]
+__all__ = ["CARRIES", "FLAGS", "by_label", "places", "runs"]
 
 FLAGS = {
     "logits": "logits",
@@ -38,14 +38,15 @@ def places(edits: Sequence[Edit]) -> str:
     for edit in edits:
         stack, layer, kind = edit.site.split(".")
         groups.setdefault(f"{stack} {kind}", []).append(int(layer))
-    return ", ".join(f"{name} {_runs(layers)}" for name, layers in groups.items())
+    return ", ".join(f"{name} {runs(layers)}" for name, layers in groups.items())
 
 
-def _runs(numbers: list[int]) -> str:
-    runs: list[list[int]] = []
+def runs(numbers: Iterable[int]) -> str:
+    """Numbers in few words: `0-5,7`."""
+    found: list[list[int]] = []
     for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
         else:
-            runs.append([number])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+            found.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)

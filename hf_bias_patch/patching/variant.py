@@ -18,7 +18,7 @@ from hf_bias_patch.checkpoint.listing import companion_files
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, loader_text, patched_config
+from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, loader_text, patched_config, training_files
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
 
@@ -60,7 +60,8 @@ def fill_variant(
             if file not in source.known_sha256
         }
         (folder / SIDE_FOLDER).mkdir()
-        for path in companion_files(checkpoint.folder, checkpoint.weight_names):
+        companions = companion_files(checkpoint.folder, checkpoint.weight_names)
+        for path in (*companions, *training_files(checkpoint.folder)):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkpoint.folder / path, folder / path)
         with UndoWriter(folder / UNDO) as undo:

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.errors import ArgumentError, CheckpointError
-from hf_bias_patch.patching.record import block_of
+from hf_bias_patch.evidence.training import read_training
+from hf_bias_patch.patching.record import BASE, block_of
 
 __all__ = ["BASE", "Base", "base_of", "dump_base", "parse_base"]
-
-BASE = f"{SIDE_FOLDER}/base.json"
-"""Beside a card: the base as the user named it, for a variant of a local copy does not know where that came from."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -59,7 +56,9 @@ def base_of(folder: Path, config: Mapping[str, Any]) -> Base:
         CheckpointError: what was kept of it is damaged.
     """
     if not (folder / BASE).is_file():
-        source = block_of(config).get("source") or {}
+        source, training = block_of(config).get("source") or {}, read_training(folder)
+        if training is not None and not source.get("revision"):
+            return Base(training.base.name, training.base.revision)
         return Base(str(source.get("name") or "a checkpoint"), source.get("revision"))
     try:
         kept = json.loads((folder / BASE).read_text("utf-8"))

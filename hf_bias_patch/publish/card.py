@@ -1,9 +1,8 @@
-"""A variant's card: README.md made from the facts beside it. No figure in it is typed by hand."""
+"""A model's card: README.md made from the facts beside it. No figure in it is typed by hand."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,18 @@ from hf_bias_patch.checkpoint.side import EVAL_RESULTS
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate, Figure
 from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card, is_as_made, is_own_card, sealed
+from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.record import BASE
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
-from hf_bias_patch.publish.base import BASE, Base, dump_base
+from hf_bias_patch.publish.auto_classes import auto_class
+from hf_bias_patch.publish.base import Base, dump_base
 from hf_bias_patch.publish.eval_results import eval_results
 from hf_bias_patch.publish.facts import Facts, read_facts
+from hf_bias_patch.publish.markdown import link, table
 from hf_bias_patch.publish.metadata import metadata
 from hf_bias_patch.publish.norms import NORMS, dump_norms
 from hf_bias_patch.publish.norms_plot import FIGURE, draw_norms
+from hf_bias_patch.publish.training_sections import removed, task_name, training_sections
 
 __all__ = ["LOSSY", "card_files", "render", "write_card"]
 
@@ -95,48 +99,58 @@ def card_files(folder: Path, facts: Facts) -> dict[str, bytes]:
 
 def render(facts: Facts) -> str:
     """The card as Markdown, front matter first. Needs no network, and is the same for the same facts."""
-    parts = [
-        f"---\n{metadata(facts)}---",
-        facts.mark,
-        *_opening(facts),
-        *_changes(facts),
-        *_equal(facts.certificate),
-        *_measured(facts.certificate),
-        *_results(facts),
-        *_use(facts),
-        *_limits(facts),
-        f"## Citation\n\n```bibtex\n{_PAPER}\n```",
-    ]
+    parts = [f"---\n{metadata(facts)}---", facts.mark, *_opening(facts)]
+    if facts.training is not None:
+        parts += training_sections(facts.training, facts.before)
+    if facts.before is not None:
+        parts += [
+            "## The patch before the training",
+            *_changes(facts.before.plan),
+            *_equal(facts.before.certificate),
+            *_measured(facts.before.certificate),
+        ]
+    if facts.plan is not None:
+        parts += ["## What was changed", *_changes(facts.plan), *_figure_of_norms(facts)]
+        parts += [*_equal(facts.certificate), *_measured(facts.certificate)]
+    parts += [*_results(facts), *_use(facts), *_limits(facts), f"## Citation\n\n```bibtex\n{_PAPER}\n```"]
     return sealed("\n\n".join(parts) + "\n")
 
 
 def _opening(facts: Facts) -> Iterable[str]:
-    base = _base(facts.base)
     if facts.lossy:
         yield f"**{LOSSY}**"
     yield f"# {facts.name}"
-    gone = dict.fromkeys(edit.slot.projection for edit in facts.plan.edits if edit.removes)
-    without = f" without the {_and(gone)} biases of its attention" if gone else ""
-    yield f"{base}{without}, made by hf_bias_patch."
+    what, its_base = link(facts.base), "its base"
+    if facts.training is not None:
+        after = f", after {removed(facts.before.plan)} were removed" if facts.before else ""
+        what, its_base = f"{what}, fine-tuned on {task_name(facts.training)}{after}", "the fine-tuned model"
+    if facts.plan is None:
+        yield f"{what}, made by hf_bias_patch."
+        return
+    then = "; then " if facts.training else " "
+    without = f"{then}without {removed(facts.plan)}" if any(edit.removes for edit in facts.plan.edits) else ""
+    yield f"{what}{without}, made by hf_bias_patch."
     if facts.certificate is None:
         yield "Nothing was measured: there is no certificate."
     elif facts.certificate.passed:
-        yield f"It computes what its base computes: {facts.certificate.headline}"
+        yield f"It computes what {its_base} computes: {facts.certificate.headline}"
 
 
-def _changes(facts: Facts) -> Iterable[str]:
-    yield "## What was changed"
+def _changes(plan: Plan) -> Iterable[str]:
     rows = []
-    for label, edits in by_label(facts.plan).items():
+    for label, edits in by_label(plan).items():
         reasons = "; ".join(dict.fromkeys(edit.slot.verdict.reason for edit in edits if edit.slot.verdict.reason))
         where = CARRIES.get(edits[0].into or "", "nowhere" if edits[0].removes else "stays")
         rows.append((label, where, places(edits), str(len(edits)), reasons))
-    yield _table(("action", "where the bias went", "sites", "biases", "verdict"), rows)
-    touched = sum(facts.plan.touched.values())
+    yield table(("action", "where the bias went", "sites", "biases", "verdict"), rows)
+    touched = sum(plan.touched.values())
     yield (
-        f"{len(facts.plan.touched)} of the checkpoint's tensors were touched ({touched:,} bytes), "
-        f"{len(facts.plan.absent)} left the file; all others are those of the base, byte for byte."
+        f"{len(plan.touched)} of the checkpoint's tensors were touched ({touched:,} bytes), "
+        f"{len(plan.absent)} left the file; all others are those of the base, byte for byte."
     )
+
+
+def _figure_of_norms(facts: Facts) -> Iterable[str]:
     if facts.norms:
         yield f"![Norm of each attention bias, by projection and site, in the base and in this variant]({FIGURE})"
 
@@ -153,7 +167,7 @@ def _equal(certificate: Certificate | None) -> Iterable[str]:
         )
         for claim in certificate.equal
     ]
-    yield _table(("", "stays equal", "largest relative change, in float64"), rows)
+    yield table(("", "stays equal", "largest relative change, in float64"), rows)
 
 
 def _measured(certificate: Certificate | None) -> Iterable[str]:
@@ -166,7 +180,7 @@ def _measured(certificate: Certificate | None) -> Iterable[str]:
         for run in certificate.runs
         for figure in run.deployed
     ]
-    yield _table(("figure", "output", "error", "noise floor", "bound"), rows)
+    yield table(("figure", "output", "error", "noise floor", "bound"), rows)
     verdict = "It passes." if certificate.passed else f"It does not pass: {' '.join(certificate.reasons)}"
     yield (
         f"{verdict} {certificate.comparisons:,} numbers were compared; {certificate.tolerance_from}. "
@@ -183,12 +197,12 @@ def _results(facts: Facts) -> Iterable[str]:
         for result in facts.results
         for name, value in result["metrics"].items()
     ]
-    yield _table(("task", "rows", "metric", "value"), rows)
+    yield table(("task", "rows", "metric", "value"), rows)
 
 
 def _use(facts: Facts) -> Iterable[str]:
     yield "## How to load it"
-    auto = _auto_class(facts.config)
+    auto = auto_class(facts.architecture)
     if facts.patch_only:
         yield "On the Hub it has no weights, but what makes them of the base's, which is fetched and checked by sha256:"
         yield (
@@ -201,15 +215,26 @@ def _use(facts: Facts) -> Iterable[str]:
     if facts.absent:
         yield "The biases are not in the file, so it brings a small loader (`modeling_bias_patch.py`):"
     yield f'```python\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("{facts.name}"{trust})\n```'
+    if facts.plan is None:
+        yield f"`hf-bias-patch verify {facts.name} --against {facts.base.name}` compares it with its source again."
+        return
+    against = "" if facts.training else f" --against {facts.base.name}"
+    theirs = "the fine-tuned weights" if facts.training else "the base's weights"
     yield (
-        f"`hf-bias-patch verify {facts.name} --against {facts.base.name}` measures it again, and "
-        f"`hf-bias-patch revert {facts.name} OUT` gives back the base's weights, bit for bit."
+        f"`hf-bias-patch verify {facts.name}{against}` measures it again, and "
+        f"`hf-bias-patch revert {facts.name} OUT` gives back {theirs}, bit for bit."
     )
 
 
 def _limits(facts: Facts) -> Iterable[str]:
     yield "## Limits"
-    lines = ["Equal means: of the same outputs up to rounding, in evaluation. What does not stay equal stands above."]
+    lines = []
+    if facts.certificate or facts.before:
+        lines.append(
+            "Equal means: the same outputs up to rounding, in evaluation. What does not stay equal stands above."
+        )
+    if facts.training:
+        lines.append("The scores are of one run: another seed gives others.")
     lines += list(facts.certificate.notes) if facts.certificate else []
     if licence := _licence(facts.base_card):
         lines.append(f"The base's licence ({licence}) holds for this model too.")
@@ -225,37 +250,6 @@ def _licence(matter: Mapping[str, Any]) -> str:
     return ", ".join(names)
 
 
-def _and(names: Iterable[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _base(base: Base) -> str:
-    if not base.on_hub:
-        return f"`{base.name}`"
-    at = f" at `{base.revision}`" if base.revision else ""
-    if base.revision and re.fullmatch("[0-9a-f]{40}", base.revision):
-        at = f" at commit `{base.revision[:12]}`"
-    return f"[{base.name}](https://hf.co/{base.name}){at}"
-
-
-def _auto_class(config: Any) -> str:
-    named = (config.get("architectures") or [""])[0]
-    heads = {
-        "ForMaskedLM": "AutoModelForMaskedLM",
-        "LMHeadModel": "AutoModelForCausalLM",
-        "ForCausalLM": "AutoModelForCausalLM",
-        "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
-        "ForSequenceClassification": "AutoModelForSequenceClassification",
-    }
-    return next((auto for ending, auto in heads.items() if named.endswith(ending)), "AutoModel")
-
-
 def _figure(figure: Figure) -> tuple[str, ...]:
     floor = "" if figure.floor is None else f"{figure.floor:.2g}"
     return figure.output, f"{figure.error:.2g}", floor, f"{figure.bound:.2g}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,9 +1,8 @@
-"""Which files of a variant are published, and what stands in them."""
+"""Which files of a variant or a fine-tuned model are published, and what stands in them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import open_model
@@ -17,6 +16,7 @@ from hf_bias_patch.patching.record import UNDO
 from hf_bias_patch.publish.card import LOSSY, card_files
 from hf_bias_patch.publish.facts import Facts
 from hf_bias_patch.publish.listing import Content, Remote
+from hf_bias_patch.publish.proof import refuse_unproven
 
 __all__ = ["patch_contents", "whole_contents"]
 
@@ -25,20 +25,20 @@ _LICENCE = re.compile(r"(licen[cs]e|notice|copying)[^/]*$", re.IGNORECASE)
 
 
 def whole_contents(folder: Path, facts: Facts) -> dict[str, Content]:
-    """A variant as it lies there, and its card. Nothing is written.
+    """A variant or a fine-tuned model as it lies there, and its card. Nothing is written.
 
     Args:
-        folder: of a variant.
+        folder: of the model.
         facts: of it, under its name on the Hub.
 
     Raises:
-        CheckpointError: a variant that is not lossy has no certificate, or one that does not pass; or the certificate
-            is of other weights; or somebody took out of a lossy variant's card that it is one.
+        CheckpointError: it is not proven (`proof.refuse_unproven`); or somebody took out of a lossy variant's card that
+            it is one.
         ExtraError: the card's figure cannot be drawn.
     """
     checkpoint = open_model(folder)
     sha256 = {file: sha256_file(folder / file) for file in checkpoint.files}
-    _refuse_unproven(folder, facts, sha256)
+    refuse_unproven(folder, facts, sha256)
     weights = checkpoint.weight_names
     paths = [*map(Path, sorted(weights)), *companion_files(folder, weights), *side_files(folder)]
     found = {path.as_posix(): Content(folder / path, sha256.get(path.as_posix(), "")) for path in paths}
@@ -70,30 +70,6 @@ def patch_contents(folder: Path, facts: Facts, there: Remote) -> dict[str, Conte
         and not (path in there.files and content.is_same(there.files[path]) and not _LICENCE.match(path))
     }
     return own | {path: Content(content) for path, content in patch.items()}
-
-
-def _refuse_unproven(folder: Path, facts: Facts, sha256: Mapping[str, str]) -> None:
-    """A certificate must be of these weights; and unless the variant is lossy, there must be one, and pass."""
-    verify = f"Measure it: `hf-bias-patch verify {folder} --against {facts.base.name}`"
-    certificate = facts.certificate
-    if certificate is not None:
-        for name, found in sha256.items():
-            if (measured := certificate.variant.sha256.get(name)) != found:
-                raise CheckpointError(
-                    f"{folder} is not published: its certificate is of another {name}",
-                    why=f"The file's sha256 is {found}, and {measured} was measured",
-                    remedy=verify,
-                )
-    if facts.lossy:
-        return
-    if certificate is None:
-        raise CheckpointError(f"{folder} is not published: it has no certificate", remedy=verify)
-    if not certificate.passed:
-        raise CheckpointError(
-            f"{folder} is not published: its certificate does not pass",
-            why="; ".join(certificate.reasons),
-            remedy="Leave out the edits that fail",
-        )
 
 
 def _card(folder: Path, facts: Facts) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What a variant's folder says of it: the plan, the certificate, its base, norms, scores, and the card of its base."""
+"""What a model's folder says of it: plan, certificate, training record, base, norms, scores, the card of its base."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.patching.base_card import base_card, mark_of
+from hf_bias_patch.evidence.training import PatchBefore, Training, patch_before, patch_of, read_training
+from hf_bias_patch.patching.base_card import base_card, front_matter, mark_of
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.record import CERTIFICATE, PLAN, UNDO, block_of
+from hf_bias_patch.patching.record import PLAN, TRAINING, UNDO, block_of, source_sha256
 from hf_bias_patch.publish.base import Base, base_of
 from hf_bias_patch.publish.norms import NORMS, Norm, measure_norms, read_norms
 
@@ -27,10 +26,6 @@ __all__ = ["RESULTS", "Facts", "add_results", "read_facts"]
 
 RESULTS = f"{SIDE_FOLDER}/results"
 """Scores of the variant, as `hf-bias-patch evaluate --json` prints them, one file each."""
-
-
-_MATTER = re.compile(r"\ufeff?\s*---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|$)", re.DOTALL)
-"""Front matter, with the ends of lines that Windows writes as well."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +36,11 @@ class Facts:
         name: of the folder, or on the Hub.
         mark: by which its card is known as its own.
         config: config.json.
-        plan: what was done.
-        certificate: what was measured; None if nothing was.
-        base: what was patched.
+        plan: of the patch; None for a model that was fine-tuned last.
+        certificate: what was measured of that patch; None if nothing was.
+        training: the record of a model that was fine-tuned, before that patch if there is one; None for others.
+        before: the patch that the fine-tuning began with; None if it began with none.
+        base: what was patched or fine-tuned.
         norms: of its biases; empty where they are not known.
         base_card: front matter of the base's card; empty if it had none.
         results: scores.
@@ -53,8 +50,10 @@ class Facts:
     name: str
     mark: str
     config: Mapping[str, Any]
-    plan: Plan
+    plan: Plan | None
     certificate: Certificate | None
+    training: Training | None
+    before: PatchBefore | None
     base: Base
     norms: tuple[Norm, ...]
     base_card: Mapping[str, Any]
@@ -64,46 +63,75 @@ class Facts:
     @property
     def absent(self) -> bool:
         """Whether biases left the file, so that the checkpoint needs its own loader."""
-        return bool(self.plan.absent)
+        return bool(block_of(self.config).get("absent"))
 
     @property
     def lossy(self) -> bool:
-        """Whether it computes something else on purpose, by this patch or an earlier one."""
-        return self.plan.lossy or bool(block_of(self.config).get("lossy"))
+        """Whether a patch made it compute something else on purpose: the last one, or an earlier one."""
+        return (self.plan is not None and self.plan.lossy) or bool(block_of(self.config).get("lossy"))
+
+    @property
+    def base_sha256(self) -> dict[str, str]:
+        """The weight files of the base, name to sha256; empty where they are not known."""
+        made_from = block_of(self.config).get("source") or {}
+        if self.training is not None and not made_from.get("revision"):
+            return dict(self.training.base.sha256)
+        return source_sha256(self.config)
+
+    @property
+    def architecture(self) -> str:
+        """The class of transformers that it was saved from; empty if config.json names none."""
+        return str((self.config.get("architectures") or [""])[0])
 
 
 def read_facts(folder: Path) -> Facts:
-    """Read a variant's facts. Its weights need not be there.
+    """Read the facts of a variant or a fine-tuned model. Its weights need not be there.
 
     Raises:
-        CheckpointError: the folder holds no variant, or a file of it is damaged.
+        CheckpointError: the folder holds neither, or a file of it is damaged.
     """
-    if not (folder / PLAN).is_file() or not (folder / "config.json").is_file():
-        missing = PLAN if (folder / "config.json").is_file() else "config.json"
-        if missing == PLAN and block_of(parse_object(folder / "config.json", (folder / "config.json").read_bytes())):
-            raise CheckpointError(
-                f"{folder} was saved anew since it was patched, and its plan and certificate did not come along",
-                why="What was trained computes something else than the base, which no certificate can speak of",
-                remedy="Publish the variant as it was patched, or this folder as any model: `hf upload`",
-            )
-        raise CheckpointError(
-            f"{folder} is no variant",
-            why=f"It has no {missing}",
-            remedy="Make one with `hf-bias-patch patch MODEL OUT`",
-        )
+    if not (folder / "config.json").is_file():
+        raise _no_variant(folder, "config.json")
     config = parse_object(folder / "config.json", (folder / "config.json").read_bytes())
-    plan = Plan.loads((folder / PLAN).read_bytes(), folder / PLAN)
-    certificate = folder / CERTIFICATE
+    patched, training = patch_of(folder), read_training(folder)
+    if patched is None and training is None:
+        raise _saved_anew(folder) if block_of(config) else _no_variant(folder, f"{PLAN} and no {TRAINING}")
+    theirs = front_matter(base_card(folder) or b"")
     return Facts(
-        name=folder.resolve().name,
+        name=_name(folder),
         mark=mark_of(folder),
         config=config,
-        plan=plan,
-        certificate=Certificate.loads(certificate.read_bytes(), certificate) if certificate.is_file() else None,
+        plan=patched.plan if patched else None,
+        certificate=patched.certificate if patched else None,
+        training=training,
+        before=patch_before(folder),
         base=base_of(folder, config),
-        norms=_norms(folder, plan),
-        base_card=_front_matter((base_card(folder) or b"").decode("utf-8", "replace")),
+        norms=_norms(folder, patched.plan) if patched else (),
+        base_card=theirs or (training.inherited if training else {}),
         results=tuple(_result(path) for path in sorted((folder / RESULTS).glob("*.json"))),
+    )
+
+
+def _name(folder: Path) -> str:
+    """What a folder is called; of `run/model` it is the run that has the telling name."""
+    folder = folder.resolve()
+    return folder.parent.name if (folder.parent / "settings.json").is_file() else folder.name
+
+
+def _no_variant(folder: Path, missing: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} holds no patched and no fine-tuned model",
+        why=f"It has no {missing}",
+        remedy="Make one with `hf-bias-patch patch MODEL OUT` or `hf-bias-patch tune`"
+        + (f"; a run's model is in {folder / 'model'}" if (folder / "model").is_dir() else ""),
+    )
+
+
+def _saved_anew(folder: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} was saved anew since it was patched, and its plan and certificate did not come along",
+        why="What another program trained or wrote computes something else, and nothing here says what was done",
+        remedy="Publish the variant as it was patched, or train it with `hf-bias-patch tune`, which keeps a record",
     )
 
 
@@ -131,26 +159,6 @@ def add_results(folder: Path, paths: Iterable[Path]) -> None:
             replace_file(folder / RESULTS / f"{name}.json", (json.dumps(result, indent=2) + "\n").encode())
     except OSError as error:
         raise TargetError(f"{folder / RESULTS} cannot be written", why=error.strerror or str(error)) from error
-
-
-def _front_matter(card: str) -> dict[str, Any]:
-    """The YAML between the first two lines of `---`; empty if there is none, or none that is a mapping.
-
-    Every value is text, or a list of texts; others are left out. So the language `no` stays what it is for the Hub, and
-    for PyYAML is not: Norwegian.
-    """
-    matter = _MATTER.match(card)
-    try:
-        found = yaml.load(matter[1], yaml.BaseLoader) if matter else None
-    except yaml.YAMLError:
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    texts = {
-        name: [text for text in value if text and isinstance(text, str)] if isinstance(value, list) else value
-        for name, value in found.items()
-    }
-    return {str(name): value for name, value in texts.items() if value and isinstance(value, str | list)}
 
 
 def _line(text: Any) -> str:

@@ -13,7 +13,7 @@ from hf_bias_patch.checkpoint.hub_errors import hub_error
 from hf_bias_patch.checkpoint.side import EVAL_RESULTS, SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError, TargetError
-from hf_bias_patch.patching.record import LOADER, source_sha256
+from hf_bias_patch.patching.record import LOADER
 from hf_bias_patch.publish.base import Base, parse_base
 from hf_bias_patch.publish.contents import patch_contents, whole_contents
 from hf_bias_patch.publish.facts import Facts, read_facts
@@ -114,6 +114,11 @@ def plan_push(
     if not Base(name).on_hub:
         raise ArgumentError(f"{name!r} is no name of a model on the Hub", remedy="Write owner/name")
     facts = read_facts(folder)
+    if patch_only and facts.plan is None:
+        raise ArgumentError(
+            f"{folder} is a fine-tuned model, and a patch alone cannot make it of its base",
+            remedy="Leave --patch-only out",
+        )
     if facts.lossy and not allow_lossy:
         raise CheckpointError(
             f"{folder} is not published: it computes something else than its base, on purpose",
@@ -134,7 +139,6 @@ def plan_push(
     else:
         contents = whole_contents(folder, facts)
     known = there.files if there else {}
-    done = ", ".join(dict.fromkeys(edit.label for edit in facts.plan.edits)) or "nothing"
     return Push(
         name=name,
         revision=branch,
@@ -145,9 +149,17 @@ def plan_push(
         base=base,
         files=tuple(_file(path, contents[path], known, theirs) for path in sorted(contents)),
         deleted=tuple(sorted(path for path in known if path not in contents and _contradicts(path))),
-        summary=commit_message or f"hf_bias_patch: {done}",
+        summary=commit_message or f"hf_bias_patch: {_done(facts)}",
         description=facts.certificate.headline if facts.certificate and facts.certificate.passed else "",
     )
+
+
+def _done(facts: Facts) -> str:
+    """What was done, in a line."""
+    if facts.plan is None:
+        assert facts.training is not None, "a model that is published was patched or fine-tuned"
+        return f"fine-tuned on {facts.training.task['name']}"
+    return ", ".join(dict.fromkeys(edit.label for edit in facts.plan.edits)) or "nothing"
 
 
 def _file(name: str, content: Content, known: Mapping[str, RemoteFile], base: Remote | None) -> File:
@@ -201,7 +213,7 @@ def _look_at_base(base: Base, facts: Facts, needed: bool) -> Remote | None:
         if needed:
             raise hub_error(base.name, base.revision, error) from error
         return None
-    for name, sha256 in source_sha256(facts.config).items():
+    for name, sha256 in facts.base_sha256.items():
         found = theirs.files[name].sha256 if name in theirs.files else "missing"
         if found != sha256:
             raise CheckpointError(

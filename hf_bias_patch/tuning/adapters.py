@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.find import find_sites
@@ -11,7 +11,7 @@ from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of
-from hf_bias_patch.tuning.select import Selection, Trained
+from hf_bias_patch.tuning.select import Selection, Trained, refuse_kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +30,7 @@ def add(
     *,
     head: bool,
     new: Collection[str] = (),
+    kept: Mapping[str, str] | None = None,
     sites: Sequence[Site] | None = None,
 ) -> tuple[Any, Selection]:
     """Wrap a model so that only an adapter trains, and the task head if it shall.
@@ -37,13 +38,14 @@ def add(
     Args:
         model: a transformers model.
         kind: `lora` (rank `RANK`, on query and value) or `beft` (a bias added behind the value map).
-        head, new, sites: as for `select`.
+        head, new, kept, sites: as for `select`.
 
     Returns:
         The peft model, and what trains.
 
     Raises:
-        TuneError: peft does not take this model, as BEFT does not take GPT-2's Conv1D.
+        TuneError: peft does not take this model, as BEFT does not take GPT-2's Conv1D; or BEFT would bring back a bias
+            that a patch removed.
         FamilyError, CheckpointError: no family covers the model.
     """
     heads = head_of(model, new)
@@ -52,6 +54,7 @@ def add(
     before = {id(parameter) for parameter in parameters.values()}
     trains = {id(parameters[name]) for name in heads} if head else set()
     found = find_sites(model.config.to_dict(), ModelTensors(model).tensors) if sites is None else sites
+    refuse_kept(found, _TARGETS[kind] if kind == "beft" else (), kept or {})
     wrapped = _wrap(model, kind, _config(kind, found))
     trained = []
     for name, parameter in wrapped.named_parameters():

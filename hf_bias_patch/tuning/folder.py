@@ -24,7 +24,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.errors import TargetError
+from hf_bias_patch.evidence.certificate import Certificate
+from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.version import __version__
 
 __all__ = ["RunFolder", "check_folder", "environment", "folder_name", "open_folder"]
@@ -61,6 +64,12 @@ class RunFolder:
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""
         _write(self.path / name, value)
+
+    def write_patch(self, plan: Plan, certificate: Certificate | None) -> None:
+        """Keep the patch that the run began with."""
+        for name, content in (("plan.json", plan), ("certificate.json", certificate)):
+            if content is not None:
+                replace_file(self.path / name, content.dumps().encode())
 
     def write_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep the metrics of the best evaluation so far."""

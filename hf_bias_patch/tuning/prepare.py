@@ -1,21 +1,18 @@
-"""From a checkpoint to a model that is ready to train: loaded, patched, and only what was asked for trainable."""
+"""From a checkpoint to a model that is ready to train: loaded, and only what was asked for trainable."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from hf_bias_patch.errors import BiasPatchError, TuneError
 from hf_bias_patch.evidence.models import quiet
-from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.patching.loading import load
-from hf_bias_patch.patching.recipe import make_recipe
+from hf_bias_patch.patching.record import BLOCK, untouchable
 from hf_bias_patch.tuning import adapters
 from hf_bias_patch.tuning.select import ADAPTERS, Selection, select
 from hf_bias_patch.tuning.settings import Settings
-
-if TYPE_CHECKING:
-    from hf_bias_patch.patching.plan import Plan
 
 __all__ = ["Prepared", "prepare"]
 
@@ -27,35 +24,32 @@ class Prepared:
     Attributes:
         model: a transformers model, or a peft model around one.
         selection: what trains.
-        plan: what was folded or dropped before; None if nothing.
         new: names of the parameters that the checkpoint did not hold.
     """
 
     model: Any
     selection: Selection
-    plan: Plan | None
     new: tuple[str, ...]
 
 
-def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
-    """Load a model with a head, patch it, and make trainable what the settings name.
+def prepare(settings: Settings, place: Path, auto_class: Any, **config: Any) -> Prepared:
+    """Load a model with a head, and make trainable what the settings name.
 
     Args:
         settings: of the run.
+        place: the checkpoint's folder.
         auto_class: a transformers Auto class, such as `AutoModelForSequenceClassification`.
         config: values of its config, such as `num_labels`.
 
     Raises:
         TuneError: the head in the checkpoint does not fit, or nothing would train.
-        SourceError, CheckpointError, FamilyError, RecipeError, PlanError: as for `load`, `apply` and `select`.
+        SourceError, CheckpointError, FamilyError, RecipeError: as for `load` and `select`.
     """
-    model, new = _load(settings.model_name_or_path, auto_class, config)
-    plan = None
-    if settings.fold or settings.drop:
-        plan = apply(model, make_recipe(fold=settings.fold, drop=settings.drop)).plan
+    model, new = _load(place, settings.model_name_or_path, auto_class, config)
+    kept = untouchable({BLOCK: getattr(model.config, BLOCK, None)})
     head = bool(new) if settings.train_head is None else settings.train_head
     if settings.train in ADAPTERS:
-        model, selection = adapters.add(model, settings.train, head=head, new=new)
+        model, selection = adapters.add(model, settings.train, head=head, new=new, kept=kept)
     else:
         selection = select(
             model,
@@ -63,6 +57,7 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
             head=head,
             new=new,
             freeze=settings.freeze,
+            kept=kept,
             redundant=settings.train_redundant,
         )
     if not selection.trained:
@@ -72,7 +67,7 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
-    return Prepared(model, selection, plan, new)
+    return Prepared(model, selection, new)
 
 
 def _keep_no_activations(model: Any) -> None:
@@ -82,7 +77,7 @@ def _keep_no_activations(model: Any) -> None:
     model.config.use_cache = False
 
 
-def _load(place: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+def _load(place: Path, name: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
     """The model, and the names of parameters that its checkpoint did not hold."""
     import torch
 
@@ -94,11 +89,11 @@ def _load(place: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tup
     except Exception as error:  # transformers raises whatever comes up inside it
         if "size mismatch" in str(error) or "ignore_mismatched_sizes" in str(error):
             raise TuneError(
-                f"The head in {place} does not fit the task ({_said(config)})",
+                f"The head in {name} does not fit the task ({_said(config)})",
                 why="It was trained for another number of labels",
                 remedy="Start from the checkpoint it was trained from, or take a task with as many labels",
             ) from error
-        raise TuneError(f"{place} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
+        raise TuneError(f"{name} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
     model, info = loaded
     return model, tuple(sorted(info["missing_keys"]))
 

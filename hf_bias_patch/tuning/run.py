@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import ExtraError, TuneError
+from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.scoring.run import Options
 from hf_bias_patch.scoring.run import prepare as encode_asked
 from hf_bias_patch.tuning.ending import save_model
@@ -17,6 +18,8 @@ from hf_bias_patch.tuning.kinds import TaskSettings
 from hf_bias_patch.tuning.loop import Loop, Outcome
 from hf_bias_patch.tuning.memory import peak_bytes
 from hf_bias_patch.tuning.prepare import Prepared, prepare
+from hf_bias_patch.tuning.record import write_record
+from hf_bias_patch.tuning.start import Start, started
 from hf_bias_patch.tuning.task_data import TaskData, task_data
 from hf_bias_patch.tuning.task_job import TaskJob
 from hf_bias_patch.tuning.watch import Watcher
@@ -68,11 +71,17 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
     how = {"resume": settings.resume, "overwrite": settings.overwrite}
     check_folder(settings.output_dir, settings.plain(), **how)  # before minutes of loading
     accelerator = _accelerator(settings)
-    data = task_data(settings)
+    source = resolve(settings.model_name_or_path)
+    data = task_data(settings, source)
     for line in data.notes if accelerator.is_main_process else ():
         watcher.say(line)
+    with started(settings, source, accelerator, watcher) as start:
+        return _tune(settings, data, start, accelerator, watcher)
+
+
+def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Accelerator, watcher: Watcher) -> Result:
     _seed(settings.seed)
-    prepared = prepare(settings, data.auto_class, **data.config)
+    prepared = prepare(settings, folder_of(start.loaded), data.auto_class, **data.config)
     job = _job(settings, data, prepared.model, accelerator)
     if job.asked is not None and job.asked.truncated and accelerator.is_main_process:
         watcher.say(f"Validation data: {job.asked}")
@@ -81,15 +90,15 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
         folder.write("trained.json", prepared.selection.plain())
         device, precision = accelerator.device.type, accelerator.mixed_precision
         folder.write("environment.json", environment(device, accelerator.num_processes, precision))
-        if prepared.plan is not None:
-            folder.write("plan.json", json.loads(prepared.plan.dumps()))
+        if start.before is not None:
+            folder.write_patch(*start.before)
     _seed(settings.seed + 1 + accelerator.process_index)  # each process its own dropout
     loop = Loop(prepared.model, job, prepared.selection, settings, accelerator, folder, watcher)
     try:
         outcome = loop.run()
     finally:
         watcher.end()
-    return _end(settings, data, prepared, loop, outcome, accelerator, folder)
+    return _end(settings, data, start, prepared, loop, outcome, folder)
 
 
 def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accelerator) -> TaskJob:
@@ -102,12 +111,13 @@ def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accele
 def _end(
     settings: TaskSettings,
     data: TaskData,
+    start: Start,
     prepared: Prepared,
     loop: Loop,
     outcome: Outcome,
-    accelerator: Accelerator,
     folder: RunFolder,
 ) -> Result:
+    accelerator = loop.accelerator
     results = {
         "task": data.task.name,
         "task_version": data.task.version,
@@ -123,6 +133,8 @@ def _end(
     if outcome.ended != "terminated":
         results |= save_model(loop, data.tokenizer, folder)
         if accelerator.is_main_process:
+            made_by = environment(accelerator.device.type, accelerator.num_processes, accelerator.mixed_precision)
+            write_record(folder.model, settings, start, data, prepared.selection, results, made_by)
             folder.write("results.json", results)
     accelerator.wait_for_everyone()
     accelerator.end_training()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +18,7 @@ from hf_bias_patch.tuning.head import head_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ADAPTERS", "WORDS", "Selection", "Trained", "is_bias", "projections_of", "select"]
+__all__ = ["ADAPTERS", "WORDS", "Selection", "Trained", "is_bias", "projections_of", "refuse_kept", "select"]
 
 ADAPTERS = ("lora", "beft")
 """What peft trains: parameters of its own, beside the model's."""
@@ -43,6 +43,7 @@ class Trained:
         elements: numbers that train.
         whole: numbers that the parameter has.
         live: name of the parameter that the optimiser holds: another only where a part trains.
+        places: where that part lies, as ranges of elements from one up to another; empty where all of it trains.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Trained:
     elements: int
     whole: int
     live: str
+    places: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def select(
     head: bool,
     new: Collection[str] = (),
     freeze: Sequence[str] = (),
+    kept: Mapping[str, str] | None = None,
     redundant: bool = False,
     sites: Sequence[Site] | None = None,
 ) -> Selection:
@@ -122,12 +125,14 @@ def select(
         head: whether the task head trains.
         new: names of the parameters that got random values when the model was loaded; they are the head's.
         freeze: projections whose bias does not train, whatever `train` says.
+        kept: slots that a patch removed or froze (`patching.record.untouchable`); none of them trains.
         redundant: let a bias train whose verdict says that it changes nothing.
         sites: the attention sites; by default the family's.
 
     Raises:
         RecipeError: `train` is no such word, or names a bias the model has not.
-        TuneError: every named bias of a projection is redundant: its gradient is zero.
+        TuneError: every named bias of a projection is redundant, so that its gradient is zero; or was removed or frozen
+            by a patch.
         FamilyError, CheckpointError: no family covers the model.
     """
     projections = projections_of(train)
@@ -139,12 +144,37 @@ def select(
         name: train == "all" or (train == "biases" and is_bias(name, parameter))
         for name, parameter in parameters.items()
     }
-    if projections or freeze:
+    if projections or freeze or kept:
         found = find_sites(model.config.to_dict(), ModelTensors(model).tensors) if sites is None else sites
+        refuse_kept(found, projections, kept or {})
         _mark(wanted, _slots(found, projections, "train", redundant), True)
         _mark(wanted, _slots(found, freeze, "freeze", redundant=True), False)
+        _mark(wanted, (slot for name, slot in _named(found) if name in (kept or {})), False)
     wanted |= dict.fromkeys(heads, head)
     return _apply(model, wanted, heads, projections)
+
+
+def refuse_kept(sites: Sequence[Site], projections: Iterable[str], kept: Mapping[str, str]) -> None:
+    """Refuse to train a projection's bias where a patch removed or froze it at every site.
+
+    Raises:
+        TuneError: it did.
+    """
+    for projection in projections:
+        marks = {kept.get(name) for name, slot in _named(sites) if slot.projection == projection}
+        if marks and None not in marks:
+            done = "removed" if "removed" in marks else "frozen"
+            raise TuneError(
+                f"train: the {projection} bias was {done} by the patch that made this checkpoint",
+                why="Training would undo that",
+                remedy="Train something else, or start from the checkpoint before the patch",
+            )
+
+
+def _named(sites: Sequence[Site]) -> Iterator[tuple[str, Slot]]:
+    """Every slot that has a bias, under its name, such as `encoder.0.self.key`."""
+    for site in sites:
+        yield from ((f"{site.name}.{name}", slot) for name, slot in site.slots.items() if slot.bias is not None)
 
 
 def _slots(sites: Sequence[Site], projections: Iterable[str], field: str, redundant: bool) -> Iterator[Slot]:
@@ -195,7 +225,7 @@ def _apply(
         if isinstance(which, np.ndarray):
             live = _slice(model, name, which)
             part = ",".join(projections) or "not frozen"
-            trained.append(Trained(name, part, role, int(which.sum()), which.size, live))
+            trained.append(Trained(name, part, role, int(which.sum()), which.size, live, _ranges(which)))
         else:
             trained.append(Trained(name, "all", role, parameter.numel(), parameter.numel(), name))
     return Selection(tuple(trained), total, any(tensor.role == "head" for tensor in trained))
@@ -207,6 +237,12 @@ def _slice(model: PreTrainedModel, name: str, mask: np.ndarray) -> str:
     from hf_bias_patch.tuning.slices import train_slice
 
     return train_slice(model, name, torch.from_numpy(np.flatnonzero(mask)).to(model.get_parameter(name).device))
+
+
+def _ranges(mask: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Where a mask is true, as ranges from one index up to another."""
+    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
+    return tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 
 
 def _role(name: str, parameter: Any) -> str:

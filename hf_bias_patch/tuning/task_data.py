@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import DataError, RecipeError, TaskError
 from hf_bias_patch.evidence.models import load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
@@ -49,18 +49,20 @@ class TaskData:
     notes: tuple[str, ...]
 
 
-def task_data(settings: TaskSettings) -> TaskData:
+def task_data(settings: TaskSettings, source: Source) -> TaskData:
     """Load and encode what a run needs.
+
+    Args:
+        settings: of the run.
+        source: the checkpoint, whose config and tokenizer are read.
 
     Raises:
         TaskError, DataError: the task or its data cannot be had, or the model cannot answer it.
         RecipeError: the command is for tasks of another kind.
-        SourceError: the model leads nowhere.
         CheckpointError: its config is missing or damaged.
     """
     import transformers
 
-    source = resolve(settings.model_name_or_path)
     config = load_config(source)
     tokenizer = load_tokenizer(source)
     if tokenizer is None:

@@ -151,12 +151,14 @@ def test_own_data(tmp_path: Path) -> None:
 
 def test_a_running_text_keeps_its_order(tmp_path: Path) -> None:
     """Lines that are mixed are no text, and their perplexity is none."""
+    from hf_bias_patch.checkpoint.source import resolve
     from hf_bias_patch.tuning.task_data import task_data
 
     file = tmp_path / "a.txt"
     file.write_text("".join(f"line {number}\n" for number in range(40)))
     given = {"model_name_or_path": "embedded:gpt2", "output_dir": tmp_path / "run", "train_file": file}
-    data = task_data(make_settings(LanguageSettings, **given, validation_share=0.25, max_train_samples=20))
+    settings = make_settings(LanguageSettings, **given, validation_share=0.25, max_train_samples=20)
+    data = task_data(settings, resolve("embedded:gpt2"))
     assert data.validation is not None and data.validation["text"][:] == [f"line {n}\n" for n in range(15, 20)]
     read = "".join(data.tokenizer.decode(ids) for ids in data.train.dataset["input_ids"])
     assert read == "".join(f"line {n}\n" for n in range(15))

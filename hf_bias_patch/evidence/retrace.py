@@ -1,0 +1,95 @@
+"""`verify` of a fine-tuned model: finds what it was made from, and compares the two again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hf_bias_patch.checkpoint.checkpoint import open_model
+from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
+from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
+from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.evidence.keep import is_writable
+from hf_bias_patch.evidence.models import folder_of
+from hf_bias_patch.evidence.restore import place_beside
+from hf_bias_patch.evidence.training import PatchBefore, Training, patch_before, patch_of
+from hf_bias_patch.evidence.untouched import compare_with_source
+from hf_bias_patch.patching.disk import patch
+from hf_bias_patch.patching.record import TRAINING
+
+__all__ = ["retrace", "weight_files"]
+
+
+def retrace(model: Source, training: Training, against: str | os.PathLike[str] | None) -> Training:
+    """Compare a fine-tuned model with its source again, and keep the outcome in its record.
+
+    Args:
+        model: the fine-tuned model.
+        training: its record.
+        against: its source; by default what the record, or the run folder around the model, names.
+
+    Raises:
+        VerifyError: model or source are not those that the record speaks of, or the source cannot be found.
+        SourceError, CheckpointError: one of the two leads nowhere or is damaged.
+    """
+    folder = folder_of(model)
+    _refuse_others(model, training.model.sha256, "The model changed since it was trained")
+    source = _source(folder, training, against)
+    _refuse_others(source, training.source.sha256, "Another checkpoint was fine-tuned")
+    with _as_it_began(source, patch_before(folder), place_beside(folder)) as began:
+        found = training.model_copy(update={"kept": compare_with_source(folder, began, training.free)})
+    if is_writable(folder):
+        replace_file(folder / TRAINING, found.dumps().encode())
+    return found
+
+
+def weight_files(source: Source) -> dict[str, str]:
+    """The weight files of a checkpoint, a pickle's too: name to sha256."""
+    folder = folder_of(source)
+    return sha256_of(source, pickle_files(folder) if is_pickled(folder) else open_model(source.path).files)
+
+
+def _refuse_others(place: Source, recorded: dict[str, str], what: str) -> None:
+    for name, found in weight_files(place).items():
+        if recorded.get(name) != found:
+            raise VerifyError(
+                f"{what}: the sha256 of {name} in {place.name} is {found}, and the training record has "
+                f"{recorded.get(name)}",
+                remedy="Compare the model as it was saved with the checkpoint that it was trained from (--against)",
+            )
+
+
+def _source(folder: Path, training: Training, against: str | os.PathLike[str] | None) -> Source:
+    if against is not None:
+        return resolve(against)
+    known = training.source
+    name = f"{known.name}@{known.revision}" if known.revision else known.name
+    try:
+        settings = json.loads((folder.parent / "settings.json").read_bytes())
+        name = str(settings["model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # it is not in its run folder any more
+    try:
+        return resolve(name)
+    except BiasPatchError as error:
+        raise VerifyError(
+            f"What {folder} was fine-tuned from cannot be found: {error.what}",
+            why=error.why,
+            remedy="Say where it is: --against MODEL (in Python, against=MODEL)",
+        ) from error
+
+
+@contextmanager
+def _as_it_began(source: Source, before: PatchBefore | None, place: Path) -> Iterator[Source]:
+    """The source after the patch that training began with: itself, where it was a variant already."""
+    done = patch_of(folder_of(source))
+    if before is None or (done is not None and done.plan.dumps() == before.plan.dumps()):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(dir=place, prefix=".source-") as made:
+        yield resolve(patch(source.path, Path(made, "patched"), before.plan.recipe).path)

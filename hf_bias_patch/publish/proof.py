@@ -1,0 +1,109 @@
+"""Refuses to publish what is not proven: by a certificate or training record that passes, of these very weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hf_bias_patch.checkpoint.checkpoint import open_model
+from hf_bias_patch.checkpoint.source import resolve, sha256_of
+from hf_bias_patch.errors import BiasPatchError, CheckpointError
+from hf_bias_patch.evidence.certificate import Certificate
+from hf_bias_patch.evidence.history import history
+from hf_bias_patch.evidence.restore import source_of
+from hf_bias_patch.evidence.training import PatchBefore, Training
+from hf_bias_patch.patching.record import source_sha256
+from hf_bias_patch.publish.facts import Facts
+
+__all__ = ["refuse_unproven"]
+
+
+def refuse_unproven(folder: Path, facts: Facts, sha256: Mapping[str, str]) -> None:
+    """Refuse a model whose evidence does not hold for the weights that lie there.
+
+    Args:
+        folder: of the model.
+        facts: of it.
+        sha256: of its weight files.
+
+    Raises:
+        CheckpointError: a variant that is not lossy has no certificate, or one that does not pass; a fine-tuned model's
+            record does not pass, or the patch that it began with has no certificate that does; or either is of other
+            weights.
+    """
+    if facts.plan is not None:
+        _refuse_variant(folder, facts, sha256)
+    if facts.training is not None:
+        if facts.plan is None:
+            _refuse_other_weights(folder, "training record", facts.training.model.sha256, sha256, _again(folder))
+        else:
+            _refuse_other_start(folder, facts.training)
+        _refuse_training(folder, facts.training, facts.before)
+
+
+def _refuse_variant(folder: Path, facts: Facts, sha256: Mapping[str, str]) -> None:
+    against = "" if facts.training else f" --against {facts.base.name}"
+    verify = f"Measure it: `hf-bias-patch verify {folder}{against}`"
+    if facts.certificate is not None:
+        _refuse_other_weights(folder, "certificate", facts.certificate.variant.sha256, sha256, verify)
+    if facts.lossy:
+        return
+    _refuse_certificate(folder, facts.certificate, "certificate", verify)
+
+
+def _refuse_certificate(folder: Path, certificate: Certificate | None, what: str, measure: str) -> None:
+    if certificate is None:
+        raise CheckpointError(f"{folder} is not published: it has no {what}", remedy=measure)
+    if not certificate.passed:
+        raise CheckpointError(
+            f"{folder} is not published: its {what} does not pass",
+            why="; ".join(certificate.reasons),
+            remedy="Leave out the edits that fail",
+        )
+
+
+def _refuse_other_weights(
+    folder: Path, what: str, measured: Mapping[str, str], sha256: Mapping[str, str], remedy: str
+) -> None:
+    for name, found in sha256.items():
+        if measured.get(name) != found:
+            raise CheckpointError(
+                f"{folder} is not published: its {what} is of another {name}",
+                why=f"The file's sha256 is {found}, and {measured.get(name)} was measured",
+                remedy=remedy,
+            )
+
+
+def _refuse_training(folder: Path, training: Training, before: PatchBefore | None) -> None:
+    if not training.passed:
+        raise CheckpointError(
+            f"{folder} is not published: its training record does not pass",
+            why=" ".join(training.reasons),
+            remedy=_again(folder),
+        )
+    if before is not None and not before.plan.lossy:
+        remedy = "Verify the variant that it was trained from, and run the same `tune` with --resume to record that"
+        _refuse_certificate(folder, before.certificate, "certificate of the patch before the training", remedy)
+
+
+def _again(folder: Path) -> str:
+    return f"Compare it with its source again: `hf-bias-patch verify {folder}`; or train it again"
+
+
+def _refuse_other_start(folder: Path, training: Training) -> None:
+    """A variant of a fine-tuned model: some patch of it must have begun with the weights that the record speaks of."""
+    recorded = sorted(training.model.sha256.values())
+    known = [source_sha256(open_model(folder).config), *(patch.sha256 for patch in history(open_model(folder)))]
+    if any(sorted(sha256.values()) == recorded for sha256 in known if sha256):
+        return
+    try:
+        with source_of(resolve(folder), None) as source:  # after an edit in place no hash of its source is kept
+            restored = sorted(sha256_of(source, open_model(source.path).files).values())
+    except BiasPatchError:
+        restored = []
+    if restored != recorded:
+        raise CheckpointError(
+            f"{folder} is not published: it was not made from the weights that its training record speaks of",
+            why="They changed between training and patch",
+            remedy="Patch the model as `tune` saved it",
+        )

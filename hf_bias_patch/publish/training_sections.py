@@ -1,0 +1,126 @@
+"""What a card says of a fine-tuned model: what is proven of it, how it was trained, and which tensors trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from hf_bias_patch.evidence.training import Kept, PatchBefore, Training
+from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.summary import runs
+from hf_bias_patch.publish.base import Base
+from hf_bias_patch.publish.markdown import and_list, link, table
+from hf_bias_patch.scoring.identity import DataIdentity
+
+__all__ = ["removed", "task_name", "training_sections"]
+
+_SETTINGS = (
+    "train", "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "num_train_epochs",
+    "max_train_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "mixed_precision",
+)  # fmt: skip
+
+
+def task_name(training: Training) -> str:
+    """The task in a card's sentence."""
+    return f"the task {training.task['name']}"
+
+
+def removed(plan: Plan) -> str:
+    """What a patch took away, as part of a sentence: `the key and value biases of its attention`."""
+    gone = dict.fromkeys(edit.projection for edit in plan.edits if edit.removes)
+    return f"the {and_list(gone)} biases of its attention" if gone else "no biases"
+
+
+def training_sections(training: Training, before: PatchBefore | None) -> Iterable[str]:
+    """Paragraphs of Markdown.
+
+    Args:
+        training: the record.
+        before: the patch that the training began with.
+    """
+    yield "## What is proven"
+    yield table(("", ""), _proven(training, before))
+    yield "All of it is in `bias_patch/training.json`; a push compares the hashes in it with the files."
+    yield "## How it was trained"
+    yield table(("", ""), _how(training))
+    yield "## Tensors that trained"
+    yield table(("tensor", "role", "part", "parameters"), _tensors(training))
+
+
+def _proven(training: Training, before: PatchBefore | None) -> Iterable[tuple[str, str]]:
+    base, source = training.base, training.source
+    yield "fine-tuned from", link(Base(base.name, base.revision))
+    if source != base:
+        yield "by way of", f"`{source.name}`"
+    if training.earlier is not None:
+        yield "which was fine-tuned on", task_name(training.earlier)
+    for file, sha256 in source.sha256.items():
+        yield f"sha256 of the source's {file}", f"`{sha256}`"
+    counts = training.parameters
+    head = f" ({counts['trained_without_head']:,} without the head)" if _has_head(training) else ""
+    yield "trained", f"{counts['trained']:,} of {counts['total']:,} parameters{head}"
+    if not training.passed:
+        yield "**not proven**", " ".join(training.reasons)
+    if training.kept is not None:
+        yield from _kept(training.kept, before)
+    if before is not None and before.certificate is not None:
+        proof = before.certificate
+        said = f"passes: {proof.headline}" if proof.passed else f"does not pass: {' '.join(proof.reasons)}"
+        yield "certificate of the patch it began with", said
+
+
+def _has_head(training: Training) -> bool:
+    return any(tensor.role == "head" for tensor in training.tensors)
+
+
+def _kept(kept: Kept, before: PatchBefore | None) -> Iterable[tuple[str, str]]:
+    source = "the patched source" if before else "the source"
+    yield (
+        "unchanged",
+        f"{kept.identical} tensors ({kept.parameters:,} parameters) are bit-identical to those of {source}",
+    )
+    if kept.new:
+        yield "new", and_list(f"`{name}`" for name in kept.new)
+    if kept.removed:
+        yield "removed before, and still gone", _slots(kept.removed)
+
+
+def _slots(names: Iterable[str]) -> str:
+    """Slot names such as `encoder.0.self.key`, their layers joined: `encoder self key 0-5`."""
+    groups: dict[str, list[int]] = {}
+    for name in names:
+        stack, layer, kind, projection = name.split(".")
+        groups.setdefault(f"{stack} {kind} {projection}", []).append(int(layer))
+    return ", ".join(f"{name} {runs(layers)}" for name, layers in groups.items())
+
+
+def _how(training: Training) -> Iterable[tuple[str, str]]:
+    about = training.task.get("about")
+    yield "task", f"{training.task['name']}{f' ({about})' if about else ''}"
+    yield "training data", str(DataIdentity.of_plain(training.train_data))
+    if training.validation_data is not None:
+        yield "validation data", str(DataIdentity.of_plain(training.validation_data))
+    found = ", ".join(f"{name} {value:.2f}" for name, value in training.metrics.items())
+    if found:
+        yield "score on the validation data", f"{found}; {training.main_metric} chose step {training.best_step}"
+    yield "optimiser steps", f"{training.steps:,} of AdamW"
+    for name in _SETTINGS:
+        if training.settings.get(name) is not None:
+            yield f"`{name}`", str(training.settings[name])
+    yield "device", f"{training.environment['processes']} × {training.environment['device']}"
+
+
+def _tensors(training: Training) -> Iterable[tuple[str, ...]]:
+    """A row a tensor, those of all layers in one: `encoder.layer.{0-5}.attention.self.value.bias`."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    elements: dict[tuple[str, str, str], int] = {}
+    for tensor in training.tensors:
+        found = re.search(r"(?<=\.)\d+(?=\.)", tensor.name)
+        layered = f"{tensor.name[: found.start()]}{{}}{tensor.name[found.end() :]}" if found else tensor.name
+        key = (layered, tensor.role, tensor.part)
+        groups.setdefault(key, []).extend([int(found[0])] if found else [])
+        elements[key] = elements.get(key, 0) + tensor.elements
+    for key, layers in groups.items():
+        name, role, part = key
+        shown = name.replace("{}", f"{{{runs(layers)}}}") if layers else name
+        yield f"`{shown}`", role, part, f"{elements[key]:,}"

@@ -1,0 +1,109 @@
+"""The checkpoint that a run begins with: as it is, or patched before, on disk and certified like any variant."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
+from hf_bias_patch.errors import BiasPatchError, TuneError
+from hf_bias_patch.evidence.certificate import Certificate
+from hf_bias_patch.evidence.models import folder_of
+from hf_bias_patch.evidence.run import verify
+from hf_bias_patch.evidence.training import PatchBefore, patch_of
+from hf_bias_patch.patching.disk import patch, plan
+from hf_bias_patch.patching.recipe import Recipe, make_recipe
+from hf_bias_patch.patching.record import CERTIFICATE
+from hf_bias_patch.tuning.settings import Settings
+from hf_bias_patch.tuning.watch import Watcher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Start", "started"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with.
+
+    Attributes:
+        source: what was asked for.
+        loaded: what the model is loaded from: the source, or a variant of it that lasts as long as the run.
+        before: the patch that made `loaded`, if it is a variant.
+    """
+
+    source: Source
+    loaded: Source
+    before: PatchBefore | None
+
+
+@contextmanager
+def started(settings: Settings, source: Source, accelerator: Accelerator, watcher: Watcher) -> Iterator[Start]:
+    """The checkpoint, patched first where `fold` or `drop` ask for that. Called by all processes.
+
+    The variant lies beside the run folder, under a hidden name, and goes away when the block is left.
+
+    Raises:
+        SourceError, CheckpointError, FamilyError, RecipeError, PlanError, TargetError: as for `patch`.
+        TuneError: the patch does not pass its certificate, so that another model would be trained than was meant.
+    """
+    if not (settings.fold or settings.drop):
+        yield Start(source, source, patch_of(folder_of(source)))
+        return
+    recipe = make_recipe(fold=settings.fold, drop=settings.drop)
+    plan(settings.model_name_or_path, recipe)  # on every process: what is refused must not leave the others waiting
+    place = settings.output_dir.absolute()
+    place = place.with_name(f".{place.name}.patched")
+    failed: list[BiasPatchError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            _patch(settings, recipe, place, watcher)
+        except BiasPatchError as error:
+            failed[0] = error
+    _raise_everywhere(failed)
+    try:
+        loaded = resolve(place) if place.exists() else source  # nothing there: there was nothing to patch
+        yield Start(source, loaded, patch_of(folder_of(loaded)))
+    finally:
+        if accelerator.is_main_process:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _patch(settings: Settings, recipe: Recipe, place: Path, watcher: Watcher) -> None:
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
+    place.parent.mkdir(parents=True, exist_ok=True)
+    done = patch(settings.model_name_or_path, place, recipe)
+    if done.unchanged or not settings.fold:
+        return
+    known = settings.output_dir / Path(CERTIFICATE).name
+    if settings.resume and known.is_file() and _is_of(known, place):
+        shutil.copyfile(known, place / CERTIFICATE)
+        return
+    watcher.say("The patch before training is verified")
+    certificate = verify(place, settings.model_name_or_path)
+    if not certificate.passed and not done.plan.lossy:
+        raise TuneError(
+            "The patch before training does not pass its certificate",
+            why=" ".join(certificate.reasons),
+            remedy="Fold fewer biases; or patch some layers only, with `hf-bias-patch patch`, and tune that variant",
+        )
+
+
+def _is_of(certificate: Path, variant: Path) -> bool:
+    """Whether a certificate that an interrupted run kept is of these very weights."""
+    measured = Certificate.loads(certificate.read_bytes(), certificate).variant.sha256
+    return measured == sha256_of(resolve(variant), measured)
+
+
+def _raise_everywhere(failed: list[BiasPatchError | None]) -> None:
+    """Raise the main process's error on every process; all wait for it here."""
+    from accelerate.utils import broadcast_object_list
+
+    error = broadcast_object_list(failed)[0]
+    if error is not None:
+        raise error
