@@ -41,10 +41,15 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
     settings = make_settings(CompareSettings, **fields)
     need("accelerate")
     table: list[Row] = []
+    told: set[str] = set()
     with stderr().status("starting") as status:
         for event in compare(settings):
             if isinstance(event, Done):
                 table += rows([event])
+                if event.results and event.task not in told:  # of all arms the same: which data, and what was left out
+                    told.add(event.task)
+                    for note in event.results[0].get("notes", ()):
+                        stderr().print(note, markup=False)
                 _write_csv(settings, table)
                 stderr().print(f"{event.task}, {event.arm}: {_score(table[-1]) or 'no result'}")
                 continue

@@ -12,8 +12,7 @@ import typer
 from hf_bias_patch.cli.options import AsJson, Model
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
+    from hf_bias_patch.scoring.data import Split
     from hf_bias_patch.scoring.run import Options, Scores
     from hf_bias_patch.scoring.tasks import Decode, Task
     from hf_bias_patch.scoring.windows import Masked
@@ -33,11 +32,20 @@ def evaluate(
     task: Annotated[
         str, typer.Option("--task", "--task_name", help="A task's name (a wrong one lists all), or a YAML file of one.")
     ],
-    split: Annotated[str | None, typer.Option(help="Of the task's splits.", show_default="validation")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Of the task's splits.", show_default="what --file is called after, else validation"),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="Read this file or folder instead of the Hub.", metavar="PATH")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.", min=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many rows; of generation, questions.", min=1)
+    ] = None,
+    skip_bad_rows: Annotated[
+        bool,
+        typer.Option("--skip-bad-rows", "--skip_bad_rows", help="Leave out and list rows that cannot be read."),
+    ] = False,
     batch_tokens: Annotated[int, _number("batch-tokens", "Tokens in a batch, padding included.", 1)] = 4096,
     max_length: Annotated[int | None, _number("max-length", "Tokens that an input may have.", 4)] = None,
     stride: Annotated[int | None, _number("stride", "Language modelling: tokens that each window scores.", 1)] = None,
@@ -59,11 +67,12 @@ def evaluate(
     dtype: Annotated[Dtype, typer.Option(help="To compute in.")] = "float32",
     predict: Annotated[
         Path | None,
-        typer.Option(help="Write predictions into this folder: for GLUE's test splits the server's files."),
+        typer.Option(help="Write predictions into this folder; without --file and --split, the GLUE server's files."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a task, without training it."""
+    from hf_bias_patch.scoring.asked import Asked, read_asked
     from hf_bias_patch.scoring.run import Options
     from hf_bias_patch.scoring.tasks import load_task
 
@@ -77,46 +86,21 @@ def evaluate(
         no_repeat_ngram_size=no_repeat_ngram_size,
     )
     options = Options(batch_tokens, max_length, stride, _masked(masked), decode)
-    splits = [split] if split else [*asked.submission] if predict and asked.submission else ["validation"]
-    _refuse_predicting(asked, splits, file, predict)
     # All data first: it costs seconds and may be refused, where a large model takes minutes to load.
-    datasets = {name: _load(asked, name, file, limit, predict) for name in splits}
-    found = _answer(model, asked, datasets, options, predict, device, dtype)
+    splits = read_asked(Asked(asked, split, file, limit, predict is not None, skip_bad_rows))
+    found = _answer(model, asked, splits, options, predict, device, dtype)
     if as_json:
-        plain = [_plain(scores, name, written) for name, (scores, written) in found.items()]
+        plain = [_plain(scores, name, splits[name], written) for name, (scores, written) in found.items()]
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, ensure_ascii=False, allow_nan=False))
         return
     for name, (scores, written) in found.items():
-        _print(model, asked, name, scores, written, len(datasets[name]))
-
-
-def _refuse_predicting(task: Task, splits: list[str], file: Path | None, predict: Path | None) -> None:
-    """Refuse files of predictions that would hold nothing, or the same rows under two names."""
-    from hf_bias_patch.errors import TaskError
-
-    if predict is None:
-        return
-    if task.kind == "language_modelling":
-        raise TaskError(f"{task.name} has no predictions to write", why="A language model only weighs its text")
-    if len(splits) > 1 and file is not None and file.is_file():
-        raise TaskError(
-            f"{file} is one file, and {task.name} has predictions of {' and '.join(splits)}",
-            remedy=f"Say which it is: --split {splits[0]}; or give a folder with a file of each",
-        )
-
-
-def _load(task: Task, split: str, file: Path | None, limit: int | None, predict: Path | None) -> Dataset:
-    from hf_bias_patch.scoring.data import load_split
-    from hf_bias_patch.scoring.submission import is_submitted
-
-    hidden = predict is not None and is_submitted(task, split)
-    return load_split(task, split, file, limit, labels=not hidden)
+        _print(model, asked, name, splits[name], scores, written)
 
 
 def _answer(
     model: str,
     task: Task,
-    datasets: dict[str, Dataset],
+    splits: dict[str, Split],
     options: Options,
     predict: Path | None,
     device: str | None,
@@ -132,7 +116,8 @@ def _answer(
     found: dict[str, tuple[Scores | None, Path | None]] = {}
     with stderr().status(f"loading {model}") as status:
         loaded, tokenizer = load_scorable(model, task.kind, device=device, dtype=dtype)
-        for split, dataset in datasets.items():
+        for split, read in splits.items():
+            dataset = read.dataset
             status.update(f"{task.name}, {split}: {len(dataset):,} rows")
             given = answers(loaded, tokenizer, task, dataset, options)
             if given.encoded.truncated:
@@ -173,30 +158,31 @@ def _masked(text: str) -> Masked:
         raise TaskError(f"--masked {text} is no share of the tokens", remedy="Write 0.15 or each") from None
 
 
-def _plain(scores: Scores | None, split: str, written: Path | None) -> dict[str, Any]:
+def _plain(scores: Scores | None, name: str, split: Split, written: Path | None) -> dict[str, Any]:
     """JSON values; JSON has no infinity, which a perplexity can be."""
-    plain: dict[str, Any] = {"split": split, **(scores.plain() if scores else {})}
+    plain: dict[str, Any] = {"split": name, **(scores.plain() if scores else {}), "data": split.identity.plain()}
+    plain["notes"] = [*(scores.notes if scores else ()), *split.notes]
     if scores:
         plain["metrics"] = {n: v if math.isfinite(v) else str(v) for n, v in scores.metrics.items()}
     return plain | ({"predictions": str(written)} if written else {})
 
 
-def _print(model: str, task: Task, split: str, scores: Scores | None, written: Path | None, rows: int) -> None:
+def _print(model: str, task: Task, name: str, split: Split, scores: Scores | None, written: Path | None) -> None:
     from hf_bias_patch.cli.console import stdout, table
 
+    rows = len(split.dataset)
     if scores is None:
-        stdout().print(
-            f"{model} on {task.name}, {split}: {rows:,} rows predicted; their labels are hidden.", markup=False
-        )
+        stdout().print(f"{model} on {task.name}, {name}: {rows:,} rows predicted.", markup=False)
     else:
-        stdout().print(f"{model} on {task.name} (version {task.version}), {split}: {rows:,} rows\n", markup=False)
+        stdout().print(f"{model} on {task.name} (version {task.version}), {name}: {rows:,} rows\n", markup=False)
         shown = table("metric", "value", "what", numbers=("value",))
-        for name, value in scores.metrics.items():
-            what = _what(name, task)
-            shown.add_row(f"[bold]{name}[/]" if name == scores.main_metric else name, f"{value:.4g}", what)
+        for metric, value in scores.metrics.items():
+            what = _what(metric, task)
+            shown.add_row(f"[bold]{metric}[/]" if metric == scores.main_metric else metric, f"{value:.4g}", what)
         stdout().print(shown)
-        for note in scores.notes:
-            stdout().print(f"Note: {note}", markup=False)
+    stdout().print(f"Data: {split.identity}", markup=False, soft_wrap=True)
+    for note in (*(scores.notes if scores else ()), *split.notes):
+        stdout().print(note if note.startswith(" ") else f"Note: {note}", markup=False, soft_wrap=True)
     if written is not None:
         stdout().print(f"Predictions written: {written}", markup=False, soft_wrap=True)
 

@@ -19,7 +19,7 @@ from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
 from hf_bias_patch.publish.auto_classes import auto_class
 from hf_bias_patch.publish.base import Base, dump_base
 from hf_bias_patch.publish.eval_results import eval_results
-from hf_bias_patch.publish.facts import Facts, read_facts
+from hf_bias_patch.publish.facts import Facts, data_of, read_facts
 from hf_bias_patch.publish.markdown import link, table
 from hf_bias_patch.publish.metadata import metadata
 from hf_bias_patch.publish.norms import NORMS, dump_norms
@@ -193,11 +193,17 @@ def _results(facts: Facts) -> Iterable[str]:
         return
     yield "## Scores"
     rows = [
-        (result["task"], str(result.get("rows", "")), name, f"{value:.2f}")
+        (result["task"], _data(result), name, f"{value:.2f}")
         for result in facts.results
         for name, value in result["metrics"].items()
     ]
-    yield table(("task", "rows", "metric", "value"), rows)
+    yield table(("task", "data", "metric", "value"), rows)
+
+
+def _data(result: Mapping[str, Any]) -> str:
+    if (data := data_of(result)) is not None:
+        return str(data)
+    return f"data unknown, {result['rows']:,} rows" if result.get("rows") else "data unknown"
 
 
 def _use(facts: Facts) -> Iterable[str]:

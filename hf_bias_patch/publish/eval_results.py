@@ -8,15 +8,17 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-from hf_bias_patch.errors import TaskError
-from hf_bias_patch.publish.facts import Facts
-from hf_bias_patch.scoring.tasks import Hub, load_task
+from hf_bias_patch.publish.facts import Facts, data_of
 
 __all__ = ["eval_results"]
 
 
 def eval_results(facts: Facts) -> bytes | None:
-    """The main metric of each task whose data is on the Hub; None if there is none such."""
+    """The main metric on each whole split that is on the Hub; None if there is none such.
+
+    Only of rows that anybody can have does a figure say something beside others': not of a file, of some of the rows,
+    or of those that could be read, and not of what a model may have been trained on.
+    """
     entries = [entry for result in facts.results if (entry := _entry(result)) is not None]
     if not entries:
         return None
@@ -24,22 +26,15 @@ def eval_results(facts: Facts) -> bytes | None:
 
 
 def _entry(result: dict[str, Any]) -> EvalResultEntry | None:
-    hub = _data_of(result["task"])
-    metric = result.get("main_metric")
-    if hub is None or metric is None or not math.isfinite(result["metrics"].get(metric, math.nan)):
+    data, metric = data_of(result), result.get("main_metric")
+    if data is None or not data.is_public or data.split == "train":
         return None
-    split, rows = result.get("split", "validation"), result.get("rows")
+    if metric is None or not math.isfinite(result["metrics"].get(metric, math.nan)):
+        return None
     return EvalResultEntry(
-        dataset_id=hub.id,
-        task_id=hub.config or "default",
+        dataset_id=data.name,
+        task_id=data.config or "default",
+        dataset_revision=data.revision,
         value=result["metrics"][metric],
-        notes=f"{metric} on {split}{f', {rows:,} rows' if rows else ''}; measured by hf-bias-patch evaluate",
+        notes=f"{metric} on {data.split}, {data.rows:,} rows; measured by hf-bias-patch",
     )
-
-
-def _data_of(task: str) -> Hub | None:
-    """Where a task's data lies; None for the user's own and the embedded ones, of which the Hub knows nothing."""
-    try:
-        return load_task(task).hub
-    except TaskError:
-        return None

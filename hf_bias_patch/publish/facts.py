@@ -21,8 +21,9 @@ from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import PLAN, TRAINING, UNDO, block_of, source_sha256
 from hf_bias_patch.publish.base import Base, base_of
 from hf_bias_patch.publish.norms import NORMS, Norm, measure_norms, read_norms
+from hf_bias_patch.scoring.identity import DataIdentity
 
-__all__ = ["RESULTS", "Facts", "add_results", "read_facts"]
+__all__ = ["RESULTS", "Facts", "add_results", "data_of", "read_facts"]
 
 RESULTS = f"{SIDE_FOLDER}/results"
 """Scores of the variant, as `hf-bias-patch evaluate --json` prints them, one file each."""
@@ -161,6 +162,16 @@ def add_results(folder: Path, paths: Iterable[Path]) -> None:
         raise TargetError(f"{folder / RESULTS} cannot be written", why=error.strerror or str(error)) from error
 
 
+def data_of(result: Mapping[str, Any]) -> DataIdentity | None:
+    """Which data scores are of, those of `evaluate` or of a run's results.json; None where an older file says nothing.
+
+    Raises:
+        ValueError: what it says is no identity.
+    """
+    found = result.get("data") or result.get("validation_data")
+    return None if found is None else DataIdentity.of_plain(found)
+
+
 def _line(text: Any) -> str:
     """A name in one line.
 
@@ -183,6 +194,7 @@ def _result(path: Path) -> dict[str, Any]:
             or not isinstance(found.get("rows", 0), int)
         ):
             raise ValueError
+        data_of(result)
         return result
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(

@@ -98,7 +98,7 @@ def read_split(
             f"{raw.where} holds no rows{left}", remedy=f"{task.name} needs at least one for its split {split}"
         )
     identity = replace(raw.identity, rows=len(dataset), skipped=bad.count)
-    notes = (f"{raw.where}: {bad.notes[0]}", *bad.notes[1:]) if bad.count else ()
+    notes = (f"{raw.identity.name}: {bad.notes[0]}", *bad.notes[1:]) if bad.count else ()
     return Split(dataset, replace(identity, limited=limit is not None and _goes_on(found)), notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -55,7 +56,7 @@ class DataIdentity:
         if self.origin == "file":
             return f"file {self.name}, sha256 {(self.sha256 or 'unknown')[:12]}"
         if self.origin == "generated":
-            return f"generated rows ({self.name}), {self.split}"
+            return f"generator {self.name}, {self.split}"
         data = f"{self.name} {self.config}" if self.config else self.name
         return f"{data}, {self.split}, commit {self.revision[:12] if self.revision else 'unknown'}"
 
@@ -70,7 +71,7 @@ class DataIdentity:
         Raises:
             ValueError: it is nothing of the kind.
         """
-        return _CHECKED.validate_python(plain, strict=True)
+        return _CHECKED.validate_json(json.dumps(plain), strict=True)
 
 
 _CHECKED = TypeAdapter(DataIdentity)

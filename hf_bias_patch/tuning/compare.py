@@ -51,8 +51,13 @@ class CompareSettings(BaseModel):
     learning_rates: Annotated[tuple[float, ...], BeforeValidator(as_names)] = Field(
         (), description="To choose from, in place of each arm's own four."
     )
-    max_train_samples: Positive | None = Field(None, description="Train on so many samples, drawn by the seed.")
-    max_eval_samples: Positive | None = Field(None, description="Evaluate on the first so many samples.")
+    max_train_samples: Positive | None = Field(
+        None, description="Train on so many samples, drawn by the seed; of generation, pairs."
+    )
+    max_eval_samples: Positive | None = Field(
+        None, description="Evaluate on the first so many samples; of generation, questions."
+    )
+    skip_bad_rows: bool = Field(False, description="Leave out and list rows that cannot be read.")
     num_train_epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over the training data.")
     per_device_train_batch_size: Positive = Field(32, description="Samples of a step.")
     mixed_precision: str | None = Field(None, description="no, bf16 or fp16; by default as Accelerate is configured.")
@@ -190,6 +195,7 @@ def _run(
         eval_steps=AT_THE_END,
         max_train_samples=settings.max_train_samples,
         max_eval_samples=settings.max_eval_samples,
+        skip_bad_rows=settings.skip_bad_rows,
         num_train_epochs=settings.num_train_epochs,
         per_device_train_batch_size=settings.per_device_train_batch_size,
         mixed_precision=settings.mixed_precision,

@@ -26,6 +26,7 @@ class TaskSettings(Settings):
         (), description="Of your own data: the column of the text, or two of a pair; by default what holds text."
     )
     label_column: str | None = Field(None, description="Of your own data: the column of the label or the target.")
+    skip_bad_rows: bool = Field(False, description="Leave out and list rows that cannot be read.")
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         description="Validate on this share of the training data, which is then not trained on; of a running text, "
@@ -58,6 +59,16 @@ class GlueSettings(TaskSettings):
     """Classification and regression: GLUE, and tasks of that shape."""
 
     kinds = ("classification", "regression")
+
+    regression: bool = Field(
+        False, description="Of your own data: labels are numbers to predict, whole ones too, and no classes."
+    )
+
+    @model_validator(mode="after")
+    def _own_regression(self) -> GlueSettings:
+        if self.regression and self.task_name is not None:
+            raise ValueError(f"regression is for your own data, and {self.task_name} says itself what its labels are")
+        return self
 
 
 class LanguageSettings(TaskSettings):

@@ -77,9 +77,13 @@ class Settings(BaseModel):
     train_file: Path | None = Field(None, description="Your own training data: jsonl, csv, tsv, parquet or txt.")
     validation_file: Path | None = Field(None, description="Your own validation data.")
     max_train_samples: Positive | None = Field(
-        None, description="Train on so many samples, drawn by the seed; of a running text, its first lines."
+        None,
+        description="Train on so many samples, drawn by the seed: of generation, pairs of a source and a reference; of "
+        "a running text, its first lines. A validation_share is taken from them.",
     )
-    max_eval_samples: Positive | None = Field(None, description="Evaluate on the first so many samples.")
+    max_eval_samples: Positive | None = Field(
+        None, description="Evaluate on the first so many samples; of generation, questions with all their references."
+    )
     # Of fewer than 4 a tokenizer's own are all that is left of a pair, or more than that.
     max_length: Annotated[int, Field(ge=4)] | None = Field(
         None, description="Tokens of a text at most; by default what the model takes."

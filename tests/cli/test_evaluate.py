@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_scores_as_table_and_as_json(run: Run, classifier: Any, tmp_path: Path) 
     code, out, _ = run(*command, "--json")
     found = json.loads(out)
     assert code == 0 and found["split"] == "validation" and found["rows"] == 3 and found["truncated"] == 1
+    assert found["data"] == {
+        "origin": "file",
+        "name": "dev.tsv",
+        "split": "validation",
+        "rows": 3,
+        "sha256": hashlib.sha256(SST2.encode()).hexdigest(),
+        "limited": False,
+        "skipped": 0,
+    }
     assert found["metrics"]["accuracy"] in (0, pytest.approx(100 / 3), pytest.approx(200 / 3), 100)
 
 
@@ -56,25 +66,64 @@ def test_files_for_the_glue_server(run: Run, classifier: Any, tmp_path: Path) ->
         (tmp_path / f"test_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out_folder = tmp_path / "out"
     code, out, _ = run("evaluate", classifier(3), "--task", "mnli", "--file", tmp_path, "--predict", out_folder)
-    assert code == 0 and out.count("labels are hidden") == 2
+    assert code == 0 and out.count("Labels are hidden or missing") == 2
     for name in ("MNLI-m.tsv", "MNLI-mm.tsv"):
         header, *lines = (out_folder / name).read_text().splitlines()
         assert header == "index\tprediction" and [line.split("\t")[0] for line in lines] == ["0", "1", "2"]
         assert {line.split("\t")[1] for line in lines} <= {"entailment", "neutral", "contradiction"}
 
 
-def test_one_file_is_not_two_splits(run: Run, classifier: Any, tmp_path: Path) -> None:
-    file = tmp_path / "test.jsonl"
-    file.write_text(json.dumps({"premise": "a", "hypothesis": "b", "label": -1}) + "\n")
-    command = ("evaluate", classifier(3), "--task", "mnli", "--file", file, "--predict", tmp_path / "out")
+@pytest.mark.parametrize(
+    ("name", "given", "written"),
+    [
+        ("test.jsonl", (), "MNLI-m.tsv"),
+        ("test_mismatched.jsonl", (), "MNLI-mm.tsv"),
+        ("mine.jsonl", ("--split", "test_matched"), "MNLI-m.tsv"),
+        ("mine.jsonl", (), "mnli.validation.jsonl"),
+    ],
+)
+def test_a_file_is_the_split_it_is_called_after(
+    name: str, given: tuple[str, ...], written: str, run: Run, classifier: Any, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(json.dumps({"premise": "a", "hypothesis": "b", "label": -1}) + "\n")
+    command = ("evaluate", classifier(3), "--task", "mnli", "--file", tmp_path / name)
+    code, out, _ = run(*command, "--predict", tmp_path / "out", *given)
+    assert code == 0 and "Labels are hidden or missing, so there are predictions and no scores" in out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [written]
+
+
+def test_predictions_of_a_file_with_labels_have_scores(run: Run, classifier: Any, tmp_path: Path) -> None:
+    (tmp_path / "dev.tsv").write_text(SST2)
+    command = ("evaluate", classifier(2), "--task", "sst2", "--file", tmp_path / "dev.tsv", "--predict", tmp_path / "p")
+    code, out, _ = run(*command)
+    assert code == 0 and "validation: 3 rows" in out and "accuracy" in out and "Data: file dev.tsv, sha256" in out
+    lines = (tmp_path / "p" / "sst2.validation.jsonl").read_text().splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [0, 1, 2]
+    (tmp_path / "dev.tsv").write_text("index\tsentence\n0\tfine\n1\tbad\n")
+    code, out, _ = run(*command, "--json")
+    found = json.loads(out)
+    assert code == 0 and "metrics" not in found and found["notes"][0].startswith("Labels are hidden or missing")
+    assert found["data"]["rows"] == 2 and found["split"] == "validation"
+
+
+def test_rows_that_cannot_be_read_are_left_out_where_asked(run: Run, classifier: Any, tmp_path: Path) -> None:
+    broken = "".join(f"half a row {number}\n" for number in range(11))
+    (tmp_path / "dev.tsv").write_text(f"sentence\tlabel\nfine\t1\nwrong\tmaybe\n{broken}bad\t0\n")
+    command = ("evaluate", classifier(2), "--task", "sst2", "--file", tmp_path / "dev.tsv")
     code, _, err = run(*command)
-    assert code == 2 and "--split test_matched" in " ".join(err.split()) and not (tmp_path / "out").exists()
-    code, out, _ = run(*command, "--split", "test")
-    assert (
-        code == 0
-        and "labels are hidden" in out
-        and [path.name for path in (tmp_path / "out").iterdir()] == ["MNLI-m.tsv"]
-    )
+    assert code == 2 and "line 3: column 'label' holds 'maybe'" in " ".join(err.split())
+    assert "--skip_bad_rows" in " ".join(err.split())
+    code, out, _ = run(*command, "--skip_bad_rows", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["rows"] == 2 and found["data"]["skipped"] == 12 and not found["data"]["limited"]
+    assert "12 rows that cannot be read were left out" in found["notes"][0] and len(found["notes"]) == 12
+    assert "line 4: 1 fields between tabs, where the first line has 2" in found["notes"][2]
+    assert found["notes"][-1].strip() == "and 2 more"
+    code, out, _ = run(*command, "--skip-bad-rows")
+    assert code == 0 and "12 rows that cannot be read were left out" in out and "line 12: 1 fields" in out
+    command = (*command, "--skip-bad-rows", "--predict", tmp_path / "out", "--split", "test")
+    code, _, err = run(*command)
+    assert code == 2 and "one of every row" in " ".join(err.split()) and not (tmp_path / "out").exists()
 
 
 def test_hidden_labels_cannot_be_scored(run: Run, classifier: Any, tmp_path: Path) -> None:

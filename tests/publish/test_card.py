@@ -140,7 +140,7 @@ def test_scores_are_stated(variant: Path, tmp_path: Path) -> None:
     scores.write_text(json.dumps({"task": "sst2", "rows": 872, "metrics": {"accuracy": 79.128, "loss": 0.44}}))
     add_results(variant, [scores])
     text = write_card(variant).read_text()
-    assert "| sst2 | 872 | accuracy | 79.13 |" in text and _matter(text)["metrics"] == ["accuracy"]
+    assert "| sst2 | data unknown, 872 rows | accuracy | 79.13 |" in text and _matter(text)["metrics"] == ["accuracy"]
     for bad in ('{"task": "x"}', "[]", "no json", '{"task": "x", "metrics": {"a": "b"}}'):
         scores.write_text(bad)
         with pytest.raises(CheckpointError, match="holds no scores"):
