@@ -18,7 +18,7 @@ ANY_DASHES: dict[str, Any] = {"token_normalize_func": lambda name: name.replace(
 """Context settings under which `--output-dir` is `--output_dir`: the ecosystem's scripts have underscores."""
 
 
-_ALSO = {"model_name_or_path": "--model", "task_name": "--task"}
+_ALSO = {"model_name_or_path": "--model", "task_name": "--task", "output_dir": "--output"}
 """Short names beside the ecosystem's, as the other commands have them."""
 
 

@@ -182,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._models(parse_qs(urlsplit(self.path).query))
         routes = (
             (_MODEL + r"(/revision/(?P<revision>.+))?", self._info),
-            (_MODEL + r"/tree/(?P<revision>.+)", self._tree),
+            (_MODEL + r"/tree/(?P<revision>refs/pr/\d+|[^/]+)(/(?P<inside>.+))?", self._tree),
             (r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>refs/pr/\d+|[^/]+)/(?P<name>.+)", self._file),
         )
         for pattern, read in routes:
@@ -216,7 +216,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_json(about | {"private": private})
 
     def _tree(self, given: dict[str, str], commit: str, files: dict[str, Blob], fault: Fault | None) -> None:
-        self.send_json([entry(name, blob) for name, blob in files.items()])
+        inside = f"{given['inside']}/" if given["inside"] else ""
+        found = [entry(name, blob) for name, blob in files.items() if name.startswith(inside)]
+        if not found and inside:
+            return self.error(404, code="EntryNotFound")
+        self.send_json(found)
 
     def _file(self, given: dict[str, str], commit: str, files: dict[str, Blob], fault: Fault | None) -> None:
         blob = files.get(given["name"])
