@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.keep import is_writable
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.restore import place_beside
@@ -38,9 +39,9 @@ def retrace(model: Source, training: Training, against: str | os.PathLike[str] |
         SourceError, CheckpointError: one of the two leads nowhere or is damaged.
     """
     folder = folder_of(model)
-    _refuse_others(model, training.model.sha256, "The model changed since it was trained")
+    _refuse_others(model, [training.model], "The model changed since it was trained")
     source = _source(folder, training, against)
-    _refuse_others(source, training.source.sha256, "Another checkpoint was fine-tuned")
+    _refuse_others(source, [training.source, training.base], "Another checkpoint was fine-tuned")
     with _as_it_began(source, patch_before(folder), place_beside(folder)) as began:
         found = training.model_copy(update={"kept": compare_with_source(folder, began, training.free)})
     if is_writable(folder):
@@ -54,14 +55,16 @@ def weight_files(source: Source) -> dict[str, str]:
     return sha256_of(source, pickle_files(folder) if is_pickled(folder) else open_model(source.path).files)
 
 
-def _refuse_others(place: Source, recorded: dict[str, str], what: str) -> None:
-    for name, found in weight_files(place).items():
-        if recorded.get(name) != found:
-            raise VerifyError(
-                f"{what}: the sha256 of {name} in {place.name} is {found}, and the training record has "
-                f"{recorded.get(name)}",
-                remedy="Compare the model as it was saved with the checkpoint that it was trained from (--against)",
-            )
+def _refuse_others(place: Source, recorded: Sequence[Party], what: str) -> None:
+    found = weight_files(place)
+    if any(found == party.sha256 for party in recorded):
+        return
+    known = recorded[0].sha256
+    name = next((name for name in (*found, *known) if found.get(name) != known.get(name)), "")
+    raise VerifyError(
+        f"{what}: {name} of {place.name} has the sha256 {found.get(name)}, and {known.get(name)} is in the training record",
+        remedy="Compare the model as it was saved with the checkpoint that it was trained from (--against)",
+    )
 
 
 def _source(folder: Path, training: Training, against: str | os.PathLike[str] | None) -> Source:

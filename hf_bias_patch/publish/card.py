@@ -9,12 +9,12 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.links import hub_repo
-from hf_bias_patch.checkpoint.side import EVAL_RESULTS
+from hf_bias_patch.checkpoint.side import EVAL_RESULTS, SIDE_FOLDER
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate, Figure
 from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card, is_as_made, is_own_card, sealed
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.record import BASE
+from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
 from hf_bias_patch.publish.auto_classes import auto_class
 from hf_bias_patch.publish.base import Base, dump_base
@@ -106,12 +106,11 @@ def render(facts: Facts) -> str:
         parts += [
             "## The patch before the training",
             *_changes(facts.before.plan),
-            *_equal(facts.before.certificate),
-            *_measured(facts.before.certificate),
+            *_evidence(facts.before.certificate, "###", BEFORE),
         ]
     if facts.plan is not None:
         parts += ["## What was changed", *_changes(facts.plan), *_figure_of_norms(facts)]
-        parts += [*_equal(facts.certificate), *_measured(facts.certificate)]
+        parts += _evidence(facts.certificate, "##", SIDE_FOLDER)
     parts += [*_results(facts), *_use(facts), *_limits(facts), f"## Citation\n\n```bibtex\n{_PAPER}\n```"]
     return sealed("\n\n".join(parts) + "\n")
 
@@ -155,10 +154,18 @@ def _figure_of_norms(facts: Facts) -> Iterable[str]:
         yield f"![Norm of each attention bias, by projection and site, in the base and in this variant]({FIGURE})"
 
 
-def _equal(certificate: Certificate | None) -> Iterable[str]:
-    if certificate is None or not certificate.equal:
+def _evidence(certificate: Certificate | None, level: str, folder: str) -> Iterable[str]:
+    """What a certificate says, under headings of that level; it lies in that folder."""
+    if certificate is None:
         return
-    yield "## What stays equal"
+    if certificate.equal:
+        yield f"{level} What stays equal"
+        yield _equal(certificate)
+    yield f"{level} Certificate"
+    yield from _measured(certificate, f"{folder}/{Path(CERTIFICATE).name}")
+
+
+def _equal(certificate: Certificate) -> str:
     rows = [
         (
             FLAGS.get(claim.flag, claim.flag),
@@ -167,13 +174,10 @@ def _equal(certificate: Certificate | None) -> Iterable[str]:
         )
         for claim in certificate.equal
     ]
-    yield table(("", "stays equal", "largest relative change, in float64"), rows)
+    return table(("", "stays equal", "largest relative change, in float64"), rows)
 
 
-def _measured(certificate: Certificate | None) -> Iterable[str]:
-    if certificate is None:
-        return
-    yield "## Certificate"
+def _measured(certificate: Certificate, place: str) -> Iterable[str]:
     rows = [(f"algebra, float64, {run.where}", *_figure(figure)) for run in certificate.runs for figure in run.algebra]
     rows += [
         (f"deployed, {certificate.dtype}, {run.where}", *_figure(figure))
@@ -184,7 +188,7 @@ def _measured(certificate: Certificate | None) -> Iterable[str]:
     verdict = "It passes." if certificate.passed else f"It does not pass: {' '.join(certificate.reasons)}"
     yield (
         f"{verdict} {certificate.comparisons:,} numbers were compared; {certificate.tolerance_from}. "
-        "All evidence is in `bias_patch/certificate.json`."
+        f"All evidence is in `{place}`."
     )
 
 

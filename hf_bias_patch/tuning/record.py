@@ -71,7 +71,7 @@ def write_record(
         task=_public_task(data.task),
         train_data=data.train_identity.plain(),
         validation_data=data.validation_identity.plain() if data.validation_identity else None,
-        settings={name: value for name, value in settings.plain().items() if name not in _PRIVATE},
+        settings=_public_settings(settings),
         tensors=tuple(TrainedTensor.model_validate(vars(tensor)) for tensor in selection.trained),
         parameters={name: count for name, count in selection.plain().items() if isinstance(count, int)},
         free=free,
@@ -121,6 +121,11 @@ def _take_patch_along(model: Path, start: Start) -> None:
         # A patch is lossy where it was not meant to change the model; training is.
         config[BLOCK] = {**block, "lossy": False}
         replace_file(model / "config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _public_settings(settings: Settings) -> dict[str, Any]:
+    plain = {name: value for name, value in settings.plain().items() if name not in _PRIVATE}
+    return plain | {"learning_rate": settings.rate}
 
 
 def _public_task(task: Task) -> dict[str, Any]:

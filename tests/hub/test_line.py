@@ -89,7 +89,12 @@ def kind(request: pytest.FixtureRequest, hub: Hub, tmp_path: Path) -> Kind:
 def fresh(hub: Hub, tmp_path: Path) -> Run:
     """Runs Python in a process of its own, which knows the Hub and nothing of this one."""
     env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_right"}
+    env |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_right",
+    }
 
     def run(*arguments: str) -> str:
         command = [sys.executable, "-W", "ignore", *arguments]
