@@ -62,7 +62,8 @@ def _refuse_others(place: Source, recorded: Sequence[Party], what: str) -> None:
     known = recorded[0].sha256
     name = next((name for name in (*found, *known) if found.get(name) != known.get(name)), "")
     raise VerifyError(
-        f"{what}: {name} of {place.name} has the sha256 {found.get(name)}, and {known.get(name)} is in the training record",
+        f"{what}: {name} of {place.name} is not the recorded one",
+        why=f"Its sha256 is {found.get(name)}, and the training record has {known.get(name)}",
         remedy="Compare the model as it was saved with the checkpoint that it was trained from (--against)",
     )
 

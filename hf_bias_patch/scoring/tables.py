@@ -92,7 +92,7 @@ def table_rows(path: Path, kind: str, columns: Columns, bad: BadRows) -> Iterato
         DataError: a column is missing or there twice, or a quote is opened and never closed.
     """
     delimiter = _delimiter(path, kind, columns)
-    dialect = _Dialect(delimiter, _quoted(path, delimiter, preferred=kind == "csv"))
+    dialect = _Dialect(delimiter, _quoted(path, delimiter, preferred=kind == "csv" or delimiter != "\t"))
     with path.open(encoding="utf-8-sig", newline="") as file:
         records = _records(dialect, file, path, bad)
         first = next(records, None)

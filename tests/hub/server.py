@@ -19,7 +19,7 @@ from tests.hub.uploads import POSTS, PUTS, entry
 
 __all__ = ["Fault", "Hub"]
 
-_MODEL = r"/api/models/(?P<id>[^/]+/[^/]+)"
+_REPO = r"/api/(?:models|datasets)/(?P<id>[^/]+/[^/]+)"
 _PIECE = 65_536
 
 
@@ -53,7 +53,7 @@ class Hub:
     def add(
         self, name: str, folder: Path, known_sha256: dict[str, str] | None = None, *, keep: bool = False, **access: bool
     ) -> str:
-        """Commit a folder's files to a model, `private` or `gated` if it is new; returns the commit's hash.
+        """Commit a folder's files to a model or data set, `private` or `gated` if it is new; returns the commit's hash.
 
         All that was there goes, unless it is to `keep`.
         """
@@ -181,9 +181,9 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/models":
             return self._models(parse_qs(urlsplit(self.path).query))
         routes = (
-            (_MODEL + r"(/revision/(?P<revision>.+))?", self._info),
-            (_MODEL + r"/tree/(?P<revision>refs/pr/\d+|[^/]+)(/(?P<inside>.+))?", self._tree),
-            (r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>refs/pr/\d+|[^/]+)/(?P<name>.+)", self._file),
+            (_REPO + r"(/revision/(?P<revision>.+))?", self._info),
+            (_REPO + r"/tree/(?P<revision>refs/pr/\d+|[^/]+)(/(?P<inside>.+))?", self._tree),
+            (r"(?:/datasets)?/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>refs/pr/\d+|[^/]+)/(?P<name>.+)", self._file),
         )
         for pattern, read in routes:
             if match := re.fullmatch(pattern, path):

@@ -165,7 +165,7 @@ POSTS = (
     (r"/api/validate-yaml", validate),
     (r"/api/models/(?P<id>[^/]+/[^/]+)/branch/(?P<revision>.+)", branch),
     (r"/api/models/(?P<id>[^/]+/[^/]+)/preupload/(?P<revision>.+)", preupload),
-    (r"/api/models/(?P<id>[^/]+/[^/]+)/paths-info/(?P<revision>.+)", paths),
+    (r"/api/(?:models|datasets)/(?P<id>[^/]+/[^/]+)/paths-info/(?P<revision>.+)", paths),
     (r"/api/models/(?P<id>[^/]+/[^/]+)/lfs-files/duplicate", duplicate),
     (r"/api/models/(?P<id>[^/]+/[^/]+)/commit/(?P<revision>[^?]+)", commit),
     (r"/(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch", batch),
