@@ -13,7 +13,7 @@ from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.errors import ArgumentError, CheckpointError
 from hf_bias_patch.patching.record import block_of
 
-__all__ = ["BASE", "Base", "base_of", "dump_base", "parse_base"]
+__all__ = ["BASE", "Base", "base_of", "dump_base", "kept_base", "parse_base", "source_base"]
 
 BASE = f"{SIDE_FOLDER}/base.json"
 """Beside a card: the base as the user named it, for a variant of a local copy does not know where that came from."""
@@ -28,15 +28,22 @@ class Base:
     Attributes:
         name: Hub id, or what it was called where it is not known on the Hub.
         revision: its commit, where that is known.
+        patches: how many patches lead from it to the variant.
     """
 
     name: str
     revision: str | None = None
+    patches: int = 1
 
     @property
     def on_hub(self) -> bool:
         """Whether the name is a Hub id."""
         return _HUB_ID.fullmatch(self.name) is not None
+
+    @property
+    def typed(self) -> str:
+        """As a user writes it: `owner/name` or `owner/name@REVISION`."""
+        return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
 def parse_base(text: str) -> Base:
@@ -58,18 +65,37 @@ def base_of(folder: Path, config: Mapping[str, Any]) -> Base:
     Raises:
         CheckpointError: what was kept of it is damaged.
     """
+    return kept_base(folder) or source_base(config)
+
+
+def source_base(config: Mapping[str, Any]) -> Base:
+    """What a variant was made from, as its config.json names it: a Hub id only if it was patched from the Hub."""
+    source = block_of(config).get("source") or {}
+    return Base(str(source.get("name") or "a checkpoint"), source.get("revision"))
+
+
+def kept_base(folder: Path) -> Base | None:
+    """The base as it is kept beside a variant; None if it is not.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
     if not (folder / BASE).is_file():
-        source = block_of(config).get("source") or {}
-        return Base(str(source.get("name") or "a checkpoint"), source.get("revision"))
+        return None
     try:
         kept = json.loads((folder / BASE).read_text("utf-8"))
-        return Base(str(kept["name"]), kept["revision"])
-    except (OSError, ValueError, KeyError, TypeError):
+        base = Base(str(kept["name"]), kept["revision"], kept.get("patches", 1))
+        if not isinstance(base.patches, int) or not isinstance(base.revision, str | None):
+            raise ValueError
+        return base
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(
-            f"{folder / BASE} is damaged", remedy="Name the base again with `hf-bias-patch card --base-model`"
+            f"{folder / BASE} is damaged",
+            remedy="Delete it, and name the base again with `hf-bias-patch card --base-model`",
         ) from None
 
 
 def dump_base(base: Base) -> bytes:
     """What is kept of the base beside a variant."""
-    return (json.dumps({"name": base.name, "revision": base.revision}) + "\n").encode()
+    kept = {"name": base.name, "revision": base.revision} | ({"patches": base.patches} if base.patches > 1 else {})
+    return (json.dumps(kept) + "\n").encode()

@@ -41,7 +41,7 @@ def write_card(folder: Path, base: Base | None = None, *, overwrite: bool = Fals
 
     Args:
         folder: of a variant.
-        base: where the variant does not know its Hub id.
+        base: instead of the one that is kept, and kept from then on; it is not checked here.
         overwrite: whether a card that somebody wrote into may be replaced.
 
     Returns:
@@ -60,7 +60,7 @@ def write_card(folder: Path, base: Base | None = None, *, overwrite: bool = Fals
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
             replace_file(folder / name, content)
-        for name in {EVAL_RESULTS, NORMS, FIGURE} - set(files):
+        for name in {BASE, EVAL_RESULTS, NORMS, FIGURE} - set(files):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise TargetError(f"{folder / CARD} cannot be written", why=error.strerror or str(error)) from error
@@ -121,7 +121,8 @@ def _opening(facts: Facts) -> Iterable[str]:
     if facts.certificate is None:
         yield "Nothing was measured: there is no certificate."
     elif facts.certificate.passed:
-        yield f"It computes what its base computes: {facts.certificate.headline}"
+        measured = "its base" if facts.base.patches == 1 else f"`{facts.certificate.source.name}`"
+        yield f"It computes what {measured} computes: {facts.certificate.headline}"
 
 
 def _changes(facts: Facts) -> Iterable[str]:
@@ -133,9 +134,13 @@ def _changes(facts: Facts) -> Iterable[str]:
         rows.append((label, where, places(edits), str(len(edits)), reasons))
     yield _table(("action", "where the bias went", "sites", "biases", "verdict"), rows)
     touched = sum(facts.plan.touched.values())
+    chain = facts.base.patches > 1
+    before = (
+        f"the checkpoint before this patch, the last of {facts.base.patches} since the base" if chain else "the base"
+    )
     yield (
         f"{len(facts.plan.touched)} of the checkpoint's tensors were touched ({touched:,} bytes), "
-        f"{len(facts.plan.absent)} left the file; all others are those of the base, byte for byte."
+        f"{len(facts.plan.absent)} left the file; all others are those of {before}, byte for byte."
     )
     if facts.norms:
         yield f"![Norm of each attention bias, by projection and site, in the base and in this variant]({FIGURE})"
@@ -203,7 +208,14 @@ def _use(facts: Facts) -> Iterable[str]:
     yield f'```python\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("{facts.name}"{trust})\n```'
     yield (
         f"`hf-bias-patch verify {facts.name} --against {facts.base.name}` measures it again, and "
-        f"`hf-bias-patch revert {facts.name} OUT` gives back the base's weights, bit for bit."
+        f"`hf-bias-patch revert {facts.name} OUT` gives back the base's weights, bit for bit{_again(facts.base)}."
+    )
+
+
+def _again(base: Base) -> str:
+    """A revert takes one patch back."""
+    return (
+        f", once `hf-bias-patch revert OUT` took the {base.patches - 1} before it back too" if base.patches > 1 else ""
     )
 
 
