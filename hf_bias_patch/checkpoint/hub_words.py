@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 __all__ = ["chain", "hub_words"]
 
-_LINES = 20
-"""A reason that lists all licences of the Hub, or all its tasks, has about 15."""
+_LINES = 40
+"""One reason that lists all licences of the Hub, or all its tasks, has about 15 to 20."""
 
 _WIDTH = 76
 _FIRST = 400

@@ -12,7 +12,7 @@ import numpy as np
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.durable import read_range
-from hf_bias_patch.checkpoint.header import Header, TensorInfo
+from hf_bias_patch.checkpoint.header import Header, TensorInfo, parse_header
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.record import PLAN, UNDO, source_sha256
@@ -46,14 +46,11 @@ def sources(folder: Path) -> Iterator[Mapping[str, str]]:
             if undo is None:
                 if not (folder / UNDO).is_file():
                     return
-                undo, state = opened.enter_context(Undo(folder / UNDO)), open_checkpoint(folder)
+                undo = opened.enter_context(Undo(folder / UNDO))
             else:
                 undo = opened.enter_context(undo.nested(UNDO))
-            # Of a patch that moved tensors in their files, the state before is not restored: it names its source.
-            state = _Before(state, undo) if state and not undo.manifest.headers else None
-            if not named and state is None:
-                return
-            if not named and state is not None:
+            state = _Before(state or open_checkpoint(folder), undo)
+            if not named:
                 yield {file: _sha256(state, file) for file in state.files}
             if not {PLAN, UNDO, "config.json"} <= set(undo.manifest.files):
                 return
@@ -72,8 +69,11 @@ class _Before:
 
     def __init__(self, after: Checkpoint | _Before, undo: Undo) -> None:
         self._after, self._undo = after, undo
-        self.tensors: Mapping[str, TensorInfo] = after.tensors
-        self.files: Mapping[str, Header] = after.files
+        old = {file: _old_header(after.files.get(file), undo, file) for file in undo.manifest.headers}
+        self.files: Mapping[str, Header] = {**after.files, **old}
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: info for header in self.files.values() for name, info in header.tensors.items()
+        }
         self._last: tuple[str, np.ndarray] | None = None
 
     def pieces(self, name: str) -> Iterator[bytes]:
@@ -98,8 +98,15 @@ class _Before:
         return self.read(name)[start:stop].copy()
 
 
+def _old_header(after: Header | None, undo: Undo, file: str) -> Header:
+    """The header of a file that tensors left, or that went with them."""
+    raw = undo.content(undo.manifest.headers[file])
+    stayed = sum(info.nbytes for info in after.tensors.values()) if after else 0
+    left = (old.nbytes for old in undo.manifest.tensors.values() if old.file == file and old.patched_sha256 is None)
+    return parse_header(Path(file), raw, len(raw) + stayed + sum(left))
+
+
 def _sha256(state: _Before, file: str) -> str:
-    """Of a weight file, whose header no edit in place changes."""
     header = state.files[file]
     digest = hashlib.sha256(header.raw)
     try:

@@ -78,10 +78,10 @@ def check_base(folder: Path, base: Base) -> Base:
         )
     name, found, patched = _difference(there, made_from[0]) or ("", "", "")
     has = f"its sha256 is {found}" if found else "there is no such file"
-    earlier = f"; nor was any of its {len(made_from) - 1} earlier patches made from it" if made_from[1:] else ""
+    earlier = f"; nor is it one of the {len(made_from) - 1} before that" if made_from[1:] else ""
     raise CheckpointError(
         f"{base.name} at {there.commit[:12]} is not the base: {name} is not what was patched",
-        why=f"On the Hub {has}, and {patched} was patched{earlier}",
+        why=f"On the Hub {has}; the checkpoint that was patched has {patched}{earlier}",
         remedy="Name the base, and its commit if it changed since, with --base-model owner/name@COMMIT",
     )
 

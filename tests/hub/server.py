@@ -29,13 +29,15 @@ class Hub:
     Attributes:
         tokens: token → user, who may write where the namespace is that name, and read what is private.
         messages: summary and description of the commits made by upload.
-        complaints: what it finds wrong with the metadata of cards.
+        cards: those that it was asked to check the metadata of.
+        complaints: what it finds wrong with it.
     """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.requests: list[Request] = []
         self.messages: list[tuple[str, str]] = []
+        self.cards: list[str] = []
         self.complaints: list[str] = []
         self.tokens = {"hf_right": "owner", "hf_stranger": "stranger"}
         self._faults: list[tuple[re.Pattern[str], Fault]] = []
