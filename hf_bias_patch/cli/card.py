@@ -60,7 +60,7 @@ def _named(variant: Path, base_model: str) -> Base:
     named = name_base(variant, base_model)
     if named.unchecked:
         stderr().print(
-            f"{named.base.typed} was not checked, for the Hub cannot be asked: {named.unchecked}. "
+            f"{named.base.typed} was not checked, for the Hub cannot be asked ({named.unchecked}). "
             "`hf-bias-patch push` will check it.",
             markup=False,
             soft_wrap=True,

@@ -9,6 +9,7 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.hub_files import HubFiles, open_hub_files
 from hf_bias_patch.errors import CheckpointError, SourceError, UnreachableError
 from hf_bias_patch.evidence.sources import sources
+from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.patching.record import UNDO
 from hf_bias_patch.publish.base import Base, kept_base, parse_base
 
@@ -46,7 +47,7 @@ def name_base(folder: Path, typed: str) -> Named:
     except UnreachableError as error:
         kept = kept_base(folder)
         known = kept is not None and kept.name == base.name and base.revision in (None, kept.revision)
-        return Named(kept if kept and known else base, " ".join(error.why.split()))
+        return Named(kept if kept and known else base, " ".join(error.why.split()).rstrip("."))
 
 
 def check_base(folder: Path, base: Base) -> Base:
@@ -106,11 +107,15 @@ def agreed_base(folder: Path, typed: str) -> Base:
     if kept is not None and kept.name == base.name and base.revision is None:
         base = kept
     checked = check_base(folder, base)
-    same = kept is None or (kept.name == base.name and kept.revision in (None, base.revision, checked.revision))
-    if not same:
-        assert kept is not None
+    said = kept.typed if kept else "no base"
+    if kept is None:
+        # A card that somebody wrote into is published as it is.
+        agrees = not is_own_card(folder) or is_as_made(folder) or base.name in (folder / CARD).read_text("utf-8")
+    else:
+        agrees = kept.name == base.name and kept.revision in (None, base.revision, checked.revision)
+    if not agrees:
         raise CheckpointError(
-            f"--base-model names {base.typed}, and the card of {folder} names {kept.typed}",
+            f"--base-model names {base.typed}, and the card of {folder} names {said}",
             why="What is published would contradict what lies here",
             remedy=f"Change it with `hf-bias-patch card {folder} --base-model {base.typed}`, or leave --base-model out",
         )

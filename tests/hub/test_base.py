@@ -203,6 +203,18 @@ class TestChanged:
         push(plan_push(variant, NAME))
         assert json.loads(hub.files(NAME)[KEPT]) == {"name": BASE, "revision": first}
 
+    def test_a_push_does_not_contradict_what_somebody_wrote(self, hub: Hub, saved: Saved, variant: Path) -> None:
+        hub.add(BASE, saved("bert"))
+        verify(variant, saved("bert"))
+        assert _card(variant).exit_code == 0
+        assert plan_push(variant, NAME, base_model=BASE).base.name == BASE
+        card = variant / "README.md"
+        card.write_text(card.read_text() + "By hand.\n")
+        with pytest.raises(CheckpointError, match="names no base"):
+            plan_push(variant, NAME, base_model=BASE)
+        card.write_text(card.read_text() + f"Of {BASE}.\n")
+        assert plan_push(variant, NAME, base_model=BASE).base.name == BASE
+
     def test_a_base_that_went_from_the_hub_stays_named(self, hub: Hub, saved: Saved, tmp_path: Path) -> None:
         """It was there when the variant was made of it."""
         commit = hub.add(BASE, saved("bert"))
