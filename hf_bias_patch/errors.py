@@ -54,7 +54,8 @@ class BiasPatchError(Exception):
 
     def __str__(self) -> str:
         parts = (self.what, self.why, self.remedy)
-        return " ".join(part if part.endswith((".", ":", "\n")) else f"{part}." for part in parts if part)
+        ended = [part if part.endswith((".", ":", "\n")) else f"{part}." for part in parts if part]
+        return "".join(part if part.endswith("\n") else f"{part} " for part in ended).rstrip()
 
 
 class ArgumentError(BiasPatchError, TypeError):

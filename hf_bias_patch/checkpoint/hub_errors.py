@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hf_bias_patch.checkpoint.hub_words import hub_words
 from hf_bias_patch.errors import SourceError, UnreachableError
 
 __all__ = ["GIVE_A_FOLDER", "hub_error"]
@@ -11,12 +12,11 @@ _LATER = (408, 429, 500, 502, 503, 504)
 
 
 def hub_error(name: str, revision: str | None, error: Exception) -> SourceError:
-    """An error of huggingface_hub in our words: what, why, and what to do. It holds no token: the client names none."""
+    """An error of huggingface_hub: what and what to do in our words, why in the Hub's. It holds no token."""
     from huggingface_hub import errors
 
     at = f" at revision {revision}" if revision else ""
-    text = str(error).strip()
-    why = f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
+    why = hub_words(error)
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         return SourceError(f"{name} is gated", why, "Accept its terms on the Hub and log in with `hf auth login`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -73,6 +74,17 @@ class HubFiles:
         if self.sizes[name] > _LARGEST_SMALL:
             raise CheckpointError(f"{name} of {self.model} has {self.sizes[name]:,} bytes, which is no sound {name}")
         return self.part(Part(name, 0, self.sizes[name]))
+
+    def sha256_of(self, name: str) -> str | None:
+        """The sha256 of a file, of one that is kept in git by its content; None if there is no such file.
+
+        Raises:
+            CheckpointError: it is kept in git, and larger than any file there.
+            SourceError: the Hub cannot be reached, or refuses.
+        """
+        if name in self.sha256 or name not in self.sizes:
+            return self.sha256.get(name)
+        return hashlib.sha256(self.small(name)).hexdigest()
 
     def parts(self, wanted: Iterable[Part]) -> Iterator[tuple[Part, bytes]]:
         """Several parts, some requests under way at once, in the order asked for."""

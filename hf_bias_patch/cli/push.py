@@ -22,8 +22,15 @@ def push(
     variant: Annotated[Path, typer.Argument(help="A variant's folder.", metavar="VARIANT")],
     name: Annotated[str, typer.Argument(help="owner/name on the Hub; made if it is not there.", metavar="NAME")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; made if it is not there.", show_default="main")] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it as a pull request.")] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Branch, made if it is not there; or refs/pr/NUMBER, a pull request that is open.", show_default="main"
+        ),
+    ] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Propose it as a pull request, a new one each time.")
+    ] = False,
     patch_only: Annotated[
         bool,
         typer.Option(
@@ -72,8 +79,12 @@ def push(
         return
     if not done.copied:
         stdout().print("The Hub does not copy from the base, so those files were uploaded too.")
-    said = "Published" if planned.changes else "All of it is there already"
+    said = "All of it is there already" if not planned.changes else "Proposed" if done.pull else "Published"
     stdout().print(f"{said}: {strong(done.url)}", soft_wrap=True)
+    if done.pull:
+        stdout().print(
+            f"To change it, push with --revision {done.pull}: --create-pr opens another one.", soft_wrap=True
+        )
 
 
 def _show(planned: Push) -> None:
@@ -87,7 +98,7 @@ def _show(planned: Push) -> None:
         made.add_row(name, "", "delete (of an earlier push)")
     stdout().print(made)
     new = "" if planned.there else f", a new {'private' if planned.private else 'public'} repository"
-    pull = " as a pull request" if planned.create_pr else ""
+    pull = " as a new pull request" if planned.create_pr else ""
     stdout().print(
         f"To {place}{new}{pull}: {nbytes(planned.nbytes('upload'))} to upload, {nbytes(planned.nbytes('copy'))} to "
         f"copy on the server, {nbytes(planned.nbytes('same'))} there already."

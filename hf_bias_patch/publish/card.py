@@ -45,7 +45,7 @@ def write_card(folder: Path, base: Base | None = None, *, overwrite: bool = Fals
 
     Args:
         folder: of a variant.
-        base: where the variant does not know its Hub id.
+        base: instead of the one that is kept, and kept from then on; it is not checked here.
         overwrite: whether a card that somebody wrote into may be replaced.
 
     Returns:
@@ -64,7 +64,7 @@ def write_card(folder: Path, base: Base | None = None, *, overwrite: bool = Fals
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
             replace_file(folder / name, content)
-        for name in {EVAL_RESULTS, NORMS, FIGURE} - set(files):
+        for name in {BASE, EVAL_RESULTS, NORMS, FIGURE} - set(files):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise TargetError(f"{folder / CARD} cannot be written", why=error.strerror or str(error)) from error
@@ -105,11 +105,11 @@ def render(facts: Facts) -> str:
     if facts.before is not None:
         parts += [
             "## The patch before the training",
-            *_changes(facts.before.plan),
+            *_changes(facts.before.plan, "the source"),
             *_evidence(facts.before.certificate, "###", BEFORE),
         ]
     if facts.plan is not None:
-        parts += ["## What was changed", *_changes(facts.plan), *_figure_of_norms(facts)]
+        parts += ["## What was changed", *_changes(facts.plan, _what_was_patched(facts)), *_figure_of_norms(facts)]
         parts += _evidence(facts.certificate, "##", SIDE_FOLDER)
     parts += [*_results(facts), *_use(facts), *_limits(facts), f"## Citation\n\n```bibtex\n{_PAPER}\n```"]
     return sealed("\n\n".join(parts) + "\n")
@@ -120,22 +120,29 @@ def _opening(facts: Facts) -> Iterable[str]:
         yield f"**{LOSSY}**"
     yield f"# {facts.name}"
     what, its_base = link(facts.base), "its base"
-    if facts.training is not None:
+    if facts.training is not None and facts.base.trained:
         after = f", after {removed(facts.before.plan)} were removed" if facts.before else ""
         what, its_base = f"{what}, fine-tuned on {task_name(facts.training)}{after}", "the fine-tuned model"
     if facts.plan is None:
         yield f"{what}, made by hf_bias_patch."
         return
-    then = "; then " if facts.training else " "
+    then = "; then " if facts.base.trained else " "
     without = f"{then}without {removed(facts.plan)}" if any(edit.removes for edit in facts.plan.edits) else ""
     yield f"{what}{without}, made by hf_bias_patch."
     if facts.certificate is None:
         yield "Nothing was measured: there is no certificate."
     elif facts.certificate.passed:
-        yield f"It computes what {its_base} computes: {facts.certificate.headline}"
+        measured = its_base if facts.base.patches == 1 else f"`{facts.certificate.source.name}`"
+        yield f"It computes what {measured} computes: {facts.certificate.headline}"
 
 
-def _changes(plan: Plan) -> Iterable[str]:
+def _what_was_patched(facts: Facts) -> str:
+    if facts.base.patches > 1:
+        return f"the checkpoint before this patch, the last of {facts.base.patches} since the base"
+    return "the fine-tuned model" if facts.base.trained else "the base"
+
+
+def _changes(plan: Plan, before: str) -> Iterable[str]:
     rows = []
     for label, edits in by_label(plan).items():
         reasons = "; ".join(dict.fromkeys(edit.slot.verdict.reason for edit in edits if edit.slot.verdict.reason))
@@ -145,7 +152,7 @@ def _changes(plan: Plan) -> Iterable[str]:
     touched = sum(plan.touched.values())
     yield (
         f"{len(plan.touched)} of the checkpoint's tensors were touched ({touched:,} bytes), "
-        f"{len(plan.absent)} left the file; all others are those of the base, byte for byte."
+        f"{len(plan.absent)} left the file; all others are those of {before}, byte for byte."
     )
 
 
@@ -232,7 +239,14 @@ def _use(facts: Facts) -> Iterable[str]:
     theirs = "the fine-tuned weights" if facts.training else "the base's weights"
     yield (
         f"`hf-bias-patch verify {facts.name}{against}` measures it again, and "
-        f"`hf-bias-patch revert {facts.name} OUT` gives back {theirs}, bit for bit."
+        f"`hf-bias-patch revert {facts.name} OUT` gives back {theirs}, bit for bit{_again(facts.base)}."
+    )
+
+
+def _again(base: Base) -> str:
+    """A revert takes one patch back."""
+    return (
+        f", once `hf-bias-patch revert OUT` took the {base.patches - 1} before it back too" if base.patches > 1 else ""
     )
 
 

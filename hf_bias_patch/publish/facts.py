@@ -18,7 +18,7 @@ from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.training import PatchBefore, Training, patch_before, patch_of, read_training
 from hf_bias_patch.patching.base_card import base_card, front_matter, mark_of
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.record import PLAN, TRAINING, UNDO, block_of, source_sha256
+from hf_bias_patch.patching.record import PLAN, TRAINING, UNDO, block_of
 from hf_bias_patch.publish.base import Base, base_of
 from hf_bias_patch.publish.norms import NORMS, Norm, measure_norms, read_norms
 from hf_bias_patch.scoring.identity import DataIdentity
@@ -70,14 +70,6 @@ class Facts:
     def lossy(self) -> bool:
         """Whether a patch made it compute something else on purpose: the last one, or an earlier one."""
         return (self.plan is not None and self.plan.lossy) or bool(block_of(self.config).get("lossy"))
-
-    @property
-    def base_sha256(self) -> dict[str, str]:
-        """The weight files of the base, name to sha256; empty where they are not known."""
-        made_from = block_of(self.config).get("source") or {}
-        if self.training is not None and not made_from.get("revision"):
-            return dict(self.training.base.sha256)
-        return source_sha256(self.config)
 
     @property
     def architecture(self) -> str:

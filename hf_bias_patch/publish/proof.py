@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hf_bias_patch.checkpoint.checkpoint import open_model
-from hf_bias_patch.checkpoint.source import resolve, sha256_of
-from hf_bias_patch.errors import BiasPatchError, CheckpointError
+from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.evidence.history import history
-from hf_bias_patch.evidence.restore import source_of
+from hf_bias_patch.evidence.sources import sources
 from hf_bias_patch.evidence.training import PatchBefore, Training
-from hf_bias_patch.patching.record import source_sha256
 from hf_bias_patch.publish.facts import Facts
 
 __all__ = ["refuse_unproven"]
@@ -92,16 +88,8 @@ def _again(folder: Path) -> str:
 
 def _refuse_other_start(folder: Path, training: Training) -> None:
     """A variant of a fine-tuned model: some patch of it must have begun with the weights that the record speaks of."""
-    recorded = sorted(training.model.sha256.values())
-    known = [source_sha256(open_model(folder).config), *(patch.sha256 for patch in history(open_model(folder)))]
-    if any(sorted(sha256.values()) == recorded for sha256 in known if sha256):
-        return
-    try:
-        with source_of(resolve(folder), None) as source:  # after an edit in place no hash of its source is kept
-            restored = sorted(sha256_of(source, open_model(source.path).files).values())
-    except BiasPatchError:
-        restored = []
-    if restored != recorded:
+    recorded = training.model.sha256
+    if not any(files == recorded for files in sources(folder)):
         raise CheckpointError(
             f"{folder} is not published: it was not made from the weights that its training record speaks of",
             why="They changed between training and patch",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_bias_patch.errors import TargetError
-from hf_bias_patch.publish.push_errors import push_error
+from hf_bias_patch.patching.base_card import CARD
+from hf_bias_patch.publish.push_errors import Left, a_branch, a_repository, metadata_error, push_error
 from hf_bias_patch.publish.push_plan import File, Push
 
 __all__ = ["Pushed", "push"]
@@ -19,12 +20,14 @@ class Pushed:
     Attributes:
         commit: hash of the commit that holds it all; one that was there, where nothing was to be done.
         url: to look at it: of the pull request, or of the commit.
+        pull: the ref of the pull request that was opened, `refs/pr/1`, to push to it again; empty if none was.
         copied: whether files were copied on the server as planned; where the Hub refuses that, they are uploaded.
     """
 
     commit: str
     url: str
     copied: bool = True
+    pull: str = ""
 
 
 def push(planned: Push) -> Pushed:
@@ -35,8 +38,8 @@ def push(planned: Push) -> Pushed:
 
     Raises:
         TargetError: nobody is logged in, the Hub refuses or breaks off, or somebody pushed since it was planned.
-            Nothing is published then, unless it was only the Hub's last answer that did not arrive; a repository or
-            branch that was made for it may be there, empty.
+            Nothing is published then, unless it was only the Hub's last answer that did not arrive. Where a repository
+            or branch was made for it and stays, empty, the message says so.
     """
     from huggingface_hub import HfApi, get_token
 
@@ -45,26 +48,56 @@ def push(planned: Push) -> Pushed:
         return Pushed(planned.there.commit, f"{api.endpoint}/{planned.name}/commit/{planned.there.commit}")
     if get_token() is None:
         raise TargetError("Nobody is logged in", remedy="Log in with `hf auth login`, or set HF_TOKEN")
+    left = Left(planned.name, planned.create_pr)
     try:
-        parent = _prepare(api, planned)
+        _check_metadata(planned)
+        parent = _prepare(api, planned, left)
         try:
             return _commit(api, planned, parent, copied=True)
         except Exception as error:
             if not _is_refused_copy(error):
                 raise
             return _commit(api, planned, parent, copied=False)
+    except TargetError:
+        raise
     except Exception as error:  # each version of the client has its own transport, with its own errors
-        raise push_error(planned.name, error) from error
+        raise push_error(error, left) from error
 
 
-def _prepare(api: Any, planned: Push) -> str | None:
+def _check_metadata(planned: Push) -> None:
+    """Let the Hub check the card before anything is made for it. The client does so too, but later.
+
+    Its `RepoCard.validate` reads and writes the front matter anew, by which Norwegian (`no`) becomes `false`.
+
+    Raises:
+        TargetError: the Hub refuses it.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import BadRequestError
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    card = next((file.content for file in planned.files if file.name == CARD and file.how != "same"), None)
+    if card is None:
+        return
+    text = (card.source if isinstance(card.source, bytes) else card.source.read_bytes()).decode("utf-8", "replace")
+    asked = {"content": text, "repoType": "model"}
+    address = f"{constants.ENDPOINT}/api/validate-yaml"
+    try:
+        hf_raise_for_status(get_session().post(address, json=asked, headers=build_hf_headers()))
+    except BadRequestError as error:
+        raise metadata_error(error) from error
+
+
+def _prepare(api: Any, planned: Push, left: Left) -> str | None:
     """Make repository and branch where they are not there; returns the commit to build on."""
     parent = planned.there.commit if planned.there else None
     if planned.there is None:
-        api.create_repo(planned.name, private=planned.private)
+        with left.makes(a_repository(planned.name)):
+            api.create_repo(planned.name, private=planned.private)
         parent = str(api.model_info(planned.name).sha)
     if planned.new_branch:
-        api.create_branch(planned.name, branch=planned.revision, exist_ok=True)
+        with left.makes(a_branch(planned.name, planned.revision)):
+            api.create_branch(planned.name, branch=planned.revision, exist_ok=True)
     return parent
 
 
@@ -82,7 +115,7 @@ def _commit(api: Any, planned: Push, parent: str | None, *, copied: bool) -> Pus
         create_pr=planned.create_pr,
         parent_commit=parent,
     )
-    return Pushed(done.oid, done.pr_url or str(done.commit_url), copied)
+    return Pushed(done.oid, done.pr_url or str(done.commit_url), copied, done.pr_revision or "")
 
 
 def _operation(file: File, planned: Push, copied: bool) -> Any:

@@ -1,56 +1,148 @@
-"""What the Hub's refusals of an upload mean to a user. No message holds a token: the client names none."""
+"""What the Hub's refusals of an upload mean to a user, and what stays there after one. No message holds a token."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from hf_bias_patch.checkpoint.hub_words import chain, hub_words
 from hf_bias_patch.errors import TargetError
 
-__all__ = ["push_error"]
+__all__ = ["Left", "a_branch", "a_repository", "metadata_error", "push_error"]
 
 _LATER = (408, 429, 500, 502, 503, 504)
+_UNSAID = (None, 502, 504)
+"""No answer, or one of a machine on the way to the Hub: what was asked for may have been done."""
 _NOTHING = "Nothing was published: all files come with one commit, or none"
+_FORBIDDEN = "Use a token that may write, push under your own name, or propose the change with --create-pr"
+_TOO_LARGE = "Take large files that the model does not need out of the folder, or save the source in smaller shards"
+_AGAIN = "Push again: what arrived is kept, and what is there is not sent twice"
 
 
-def push_error(name: str, error: Exception) -> TargetError:
-    """An error of huggingface_hub in our words: what, why, and what to do."""
-    status = next((code for code in map(_status, _chain(error)) if code is not None), None)
-    text = str(error).strip()
-    said = f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
-    why = f"{_NOTHING}. {said}"
-    if status == 401:
-        return TargetError(f"The Hub does not know who pushes to {name}", why, "Log in with `hf auth login`")
-    if status == 403:
-        return TargetError(
-            f"You may not write to {name}",
-            why,
-            "Use a token that may write, push under your own name, or propose the change with --create-pr",
-        )
-    if status == 404:
-        return TargetError(f"There is no {name}, or no such revision of it", why, "Check the names")
-    if status == 409:
-        return TargetError(f"Somebody made {name} in this moment", why, "Look at what it is, and push again")
-    if status == 412:
-        return TargetError(
-            f"Somebody pushed to {name} in this moment", why, "Look at what they changed, and push again"
-        )
-    if status in _LATER:
-        return TargetError(f"The Hub answered {status} for {name}", why, "Push again later; what arrived is kept")
-    if isinstance(error, ValueError) and not isinstance(error, OSError):
-        return TargetError(f"The Hub's client refuses to push to {name}", why)
-    if status is not None:
-        return TargetError(f"The Hub answered {status} for {name}", why)
+@dataclass(frozen=True)
+class Thing:
+    """What a push makes before it sends anything.
+
+    Attributes:
+        what: it is.
+        holds: what it holds before the commit.
+        delete: the command that takes it away.
+    """
+
+    what: str
+    holds: str
+    delete: str
+
+
+@dataclass
+class Left:
+    """What stays on the Hub if a push breaks off.
+
+    Attributes:
+        name: of the repository.
+        create_pr: whether a pull request is to be opened.
+        making: what was asked for and not answered yet.
+        made: what was made, in this order.
+    """
+
+    name: str
+    create_pr: bool = False
+    making: Thing | None = None
+    made: list[Thing] = field(default_factory=list)
+
+    @contextmanager
+    def makes(self, thing: Thing) -> Iterator[None]:
+        """Around the request that makes something."""
+        self.making = thing
+        yield
+        self.making = None
+        self.made.append(thing)
+
+    def told(self, *, broke: bool, cut: bool) -> str:
+        """What is there now, and how to take it away; empty if nothing is.
+
+        Args:
+            broke: whether the Hub failed, rather than refused.
+            cut: whether it did not say that either, so that what was asked for may have been done.
+        """
+        if self.made:
+            thing = self.made[0]  # a branch goes with its repository
+            holds = f"with all of the push or {thing.holds}" if cut and not self.making else thing.holds
+            is_there = f"The {thing.what} was made for it and is there, {holds}: the next push fills it, or"
+        elif self.making and broke:
+            thing = self.making
+            is_there = f"Whether the {thing.what} was made is not known: if it is there, {thing.holds},"
+        else:
+            return ""
+        return f"{is_there} `{thing.delete}` takes it away"
+
+
+def a_repository(name: str) -> Thing:
+    """The repository of a push."""
+    return Thing(f"repository {name}", "empty", f"hf repos delete {name}")
+
+
+def a_branch(name: str, branch: str) -> Thing:
+    """The branch of a push."""
+    return Thing(f"branch {branch} of {name}", "as main is", f"hf repos branch delete {name} {branch}")
+
+
+def push_error(error: Exception, left: Left) -> TargetError:
+    """An error of huggingface_hub: what and what to do in our words, why in the Hub's, and what stays there.
+
+    Args:
+        error: raised by the client while it pushed.
+        left: what was made before.
+    """
+    status = next((code for code in map(_status, chain(error)) if code is not None), None)
+    what, remedy = _meaning(left, error, status)
+    cut = status in _UNSAID and not _is_clients_own(error)
+    broke = cut or (status or 0) >= 500
+    published = "All of it was published, or nothing: all files come with one commit" if cut else _NOTHING
+    if cut and left.create_pr:
+        remedy = f"Look whether the pull request is there, for another push opens another one. {remedy}"
+    advice = ". ".join(part for part in (left.told(broke=broke, cut=cut), remedy) if part)
+    return TargetError(what, f"{published}. {hub_words(error)}", advice)
+
+
+def metadata_error(error: Exception) -> TargetError:
+    """The Hub refuses the front matter of a card, which was asked before anything was made."""
     return TargetError(
-        f"The connection to the Hub broke while pushing to {name}",
-        f"All of it was published, or nothing: all files come with one commit. {said}",
-        "Push again: what arrived is kept, and what is there is not sent twice",
+        "The Hub refuses the metadata at the top of README.md",
+        f"{_NOTHING}. {hub_words(error)}",
+        "See it with `hf-bias-patch card VARIANT --print`; write README.md with `hf-bias-patch card VARIANT`, correct "
+        "it by hand, and push again: a card that you wrote into is pushed as it is",
     )
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error and what caused it: the client wraps those of its threads."""
-    found = [error]
-    while (cause := found[-1].__cause__ or found[-1].__context__) is not None:
-        found.append(cause)
-    return found
+def _meaning(left: Left, error: Exception, status: int | None) -> tuple[str, str]:
+    """What happened, and what to do."""
+    name = left.name
+    if status == 409 and left.making:
+        return f"Somebody made {name} in this moment", "Look at what it is, and push again"
+    if status in (409, 412):
+        return f"Somebody pushed to {name} in this moment", "Look at what they changed, and push again"
+    if status in _LATER:
+        return f"The Hub answered {status} for {name}", "Push again later; what arrived is kept"
+    known = {
+        401: (f"The Hub does not know who pushes to {name}", "Log in with `hf auth login`"),
+        403: (f"You may not write to {name}", _FORBIDDEN),
+        404: (f"There is no {name}, or no such revision of it", "Check the names"),
+        413: (f"What is pushed to {name} is too large for the Hub", _TOO_LARGE),
+    }
+    if status in known:
+        return known[status]
+    if _is_clients_own(error):
+        return f"The Hub's client refuses to push to {name}", ""
+    if status is not None:
+        return f"The Hub answered {status} for {name}", ""
+    return f"The connection to the Hub broke while pushing to {name}", _AGAIN
+
+
+def _is_clients_own(error: Exception) -> bool:
+    """Whether the client refused by itself; what it raises of a connection or an answer is an OSError too."""
+    return isinstance(error, ValueError) and not isinstance(error, OSError)
 
 
 def _status(error: BaseException) -> int | None:

@@ -14,7 +14,8 @@ from hf_bias_patch.checkpoint.side import EVAL_RESULTS, SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError, TargetError
 from hf_bias_patch.patching.record import LOADER
-from hf_bias_patch.publish.base import Base, parse_base
+from hf_bias_patch.publish.base import Base, source_base
+from hf_bias_patch.publish.base_check import agreed_base, check_base
 from hf_bias_patch.publish.contents import patch_contents, whole_contents
 from hf_bias_patch.publish.facts import Facts, read_facts
 from hf_bias_patch.publish.listing import Content, Remote, RemoteFile, look_at
@@ -100,7 +101,8 @@ def plan_push(
         create_pr: propose the change as a pull request.
         patch_only: publish what makes the weights of the base's, not the weights.
         allow_lossy: publish a variant that computes something else on purpose.
-        base_model: Hub id of the base, `owner/name` or `owner/name@REVISION`, where the variant does not know it.
+        base_model: Hub id of the base, `owner/name` or `owner/name@REVISION`, where the variant does not know it. It
+            may not be another one than `card --base-model` kept.
         commit_message: instead of one that says what was done.
 
     Raises:
@@ -124,10 +126,7 @@ def plan_push(
             f"{folder} is not published: it computes something else than its base, on purpose",
             remedy="If that is meant, pass --allow-lossy: the card says so in its first line",
         )
-    base = parse_base(base_model) if base_model else facts.base
-    theirs = _look_at_base(base, facts, needed=patch_only or base_model is not None)
-    if theirs is not None:
-        base = replace(base, revision=theirs.commit)
+    base, theirs = _base(folder, facts, base_model, patch_only)
     branch = revision or "main"
     _refuse_the_base(name, branch, create_pr, base)
     there, new_branch = _look_at_target(name, branch, create_pr, private)
@@ -197,30 +196,60 @@ def _refuse_over_weights(name: str, there: Remote | None) -> None:
         )
 
 
-def _look_at_base(base: Base, facts: Facts, needed: bool) -> Remote | None:
-    """The base's files on the Hub, where copies can come from; None where it is not there, or not what was patched."""
-    if not base.on_hub:
-        if not needed:
-            return None
+def _base(folder: Path, facts: Facts, typed: str | None, patch_only: bool) -> tuple[Base, Remote | None]:
+    """The base, checked, and its files on the Hub, where copies can come from.
+
+    A base that somebody named is checked. One that config.json names was, when it was patched, and may have gone since.
+    """
+    if typed is None and not facts.base.on_hub:
+        if not patch_only:
+            return facts.base, None
         raise SourceError(
-            f"The Hub id of the base is not known ({base.name})",
+            f"The Hub id of the base is not known ({facts.base.name})",
             why="A patch alone is applied to it, by whoever fetches it",
             remedy="Name it with --base-model owner/name",
         )
     try:
-        theirs = look_at(base.name, base.revision)
+        base = agreed_base(folder, typed) if typed else check_base(folder, facts.base)
+        theirs = _listed(base)
+    except SourceError:
+        if typed or patch_only or facts.base != source_base(folder, facts.config):
+            raise
+        return facts.base, None
+    if patch_only and base.trained:
+        raise CheckpointError(
+            f"{folder} cannot be published as a patch alone: {base.name} was fine-tuned before it was patched",
+            why="A patch alone is applied to what was patched",
+            remedy="Push the fine-tuned model, and name it with --base-model; or push the whole variant",
+        )
+    if base.patches > 1:
+        _refuse_far_base(folder, facts, base, theirs, patch_only)
+    return base, theirs
+
+
+def _refuse_far_base(folder: Path, facts: Facts, base: Base, theirs: Remote, patch_only: bool) -> None:
+    """Of several patches, each has a plan and may have a certificate of its own; what is published is their sum."""
+    if patch_only:
+        raise CheckpointError(
+            f"{folder} cannot be published as a patch alone: it was made from {base.name} by {base.patches} patches",
+            why="A patch alone holds the last of them",
+            remedy="Push the whole variant, or make one of the base by a single recipe",
+        )
+    measured = facts.certificate.source if facts.certificate else None
+    known = {name: file.sha256 for name, file in theirs.files.items()}
+    if measured and any(known.get(name) != sha256 for name, sha256 in measured.sha256.items()):
+        raise CheckpointError(
+            f"{folder} is not published: its certificate is against {measured.name}, and not against {base.name}",
+            why=f"It was made from {base.name} by {base.patches} patches, and the certificate is of fewer",
+            remedy=f"Measure them together: `hf-bias-patch verify {folder} --against {base.typed}`",
+        )
+
+
+def _listed(base: Base) -> Remote:
+    try:
+        return look_at(base.name, base.revision)
     except Exception as error:
-        if needed:
-            raise hub_error(base.name, base.revision, error) from error
-        return None
-    for name, sha256 in facts.base_sha256.items():
-        found = theirs.files[name].sha256 if name in theirs.files else "missing"
-        if found != sha256:
-            raise CheckpointError(
-                f"{name} of {base.name} is not what was patched: its sha256 is {found}, and {sha256} was patched",
-                remedy="Name the base, and its commit, with --base-model owner/name@COMMIT",
-            )
-    return theirs
+        raise hub_error(base.name, base.revision, error) from error
 
 
 def _look_at_target(name: str, branch: str, create_pr: bool, private: bool) -> tuple[Remote | None, bool]:

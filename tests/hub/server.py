@@ -29,12 +29,16 @@ class Hub:
     Attributes:
         tokens: token → user, who may write where the namespace is that name, and read what is private.
         messages: summary and description of the commits made by upload.
+        cards: those that it was asked to check the metadata of.
+        complaints: what it finds wrong with it.
     """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.requests: list[Request] = []
         self.messages: list[tuple[str, str]] = []
+        self.cards: list[str] = []
+        self.complaints: list[str] = []
         self.tokens = {"hf_right": "owner", "hf_stranger": "stranger"}
         self._faults: list[tuple[re.Pattern[str], Fault]] = []
         self._lock = threading.Lock()
@@ -164,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
             fault.first()
         try:
             if fault is not None and fault.status is not None:
-                self.error(fault.status, headers=fault.headers)
+                self.error(fault.status, headers=fault.headers, body=fault.body)
             else:
                 self._route(fault)
         except (BrokenPipeError, ConnectionResetError):
@@ -305,11 +309,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         self.end_headers()
 
-    def error(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
+    def error(self, status: int, code: str = "", headers: dict[str, str] | None = None, body: object = None) -> None:
         """Refuse."""
         about = {"X-Error-Code": code} if code else {}
-        body = json.dumps({"error": HTTPStatus(status).phrase}).encode()
-        self._send(status, body, {"Content-Type": "application/json"} | about | (headers or {}))
+        kind = "text/html" if isinstance(body, str) else "application/json"
+        content = body if isinstance(body, str) else json.dumps(body or {"error": HTTPStatus(status).phrase})
+        self._send(status, content.encode(), {"Content-Type": kind} | about | (headers or {}))
 
 
 def _pieces(path: Path, start: int, length: int) -> Iterator[bytes]:

@@ -89,7 +89,7 @@ class Fault:
     """What goes wrong, once for each time it stands in the list.
 
     Attributes:
-        status, headers: the answer, instead of the right one.
+        status, headers, body: the answer, instead of the right one; a text is sent as a page, all else as JSON.
         cut_after: bytes of a body after which the connection is cut: of the answer, or of an upload.
         ignore_range: the whole file is sent.
         unanswered: a commit is made, and the connection cut before that is said.
@@ -99,6 +99,7 @@ class Fault:
 
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    body: object = None
     cut_after: int | None = None
     ignore_range: bool = False
     unanswered: bool = False

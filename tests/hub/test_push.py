@@ -209,7 +209,7 @@ class TestPlaces:
         for name in ("owner/impostor", "owner/other"):
             with _refused(hub, "is not what was patched"):
                 _push(variant, base_model=name)
-        with _refused(hub, "no public model"):
+        with _refused(hub, "has none of that name"):
             _push(variant, base_model="owner/none")
 
 

@@ -64,8 +64,20 @@ def test_what_the_hub_does_not_copy_is_said(
     assert "those files were uploaded too" in _run("push", tmp_path / "second", NAME).output
 
 
-def test_a_card_takes_a_base_by_name_and_commit(variant: Path) -> None:
-    commit = "0123456789abcdef" * 2 + "01234567"
+def test_a_card_takes_a_base_by_name_and_commit(hub: Hub, saved: Callable[..., Path], variant: Path) -> None:
+    commit = hub.add("owner/other", saved("bert"))
+    hub.add("owner/other", saved("gpt2"))
     assert _run("card", variant, "--base-model", f"owner/other@{commit}").exit_code == 0
     assert f"[owner/other](https://hf.co/owner/other) at commit `{commit[:12]}`" in (variant / "README.md").read_text()
     assert _run("card", variant, "--base-model", "no id").exit_code != 0
+
+
+def test_a_pull_request_is_a_new_one_each_time_unless_it_is_named(hub: Hub, variant: Path) -> None:
+    first = _run("push", variant, BASE, "--create-pr")
+    assert first.exit_code == 0 and f"Proposed: {hub.url}/{BASE}/discussions/1" in first.output
+    assert "as a new pull request" in first.output and "push with --revision refs/pr/1" in first.output
+    assert "discussions/2" in _run("push", variant, BASE, "--create-pr").output
+    (variant / "notes.txt").write_text("more")
+    again = _run("push", variant, BASE, "--revision", "refs/pr/1")
+    assert again.exit_code == 0 and "Published" in again.output
+    assert hub.files(BASE, "refs/pr/1")["notes.txt"] == b"more" and "refs/pr/3" not in hub.repos[BASE].refs

@@ -38,7 +38,9 @@ def branch(http: Handler, given: dict[str, str], fault: Fault | None) -> None:
 
 
 def validate(http: Handler, given: dict[str, str], fault: Fault | None) -> None:
-    http.send_json({"errors": [], "warnings": []})
+    http.hub.cards.append(http.json()["content"])
+    found = [{"message": complaint} for complaint in http.hub.complaints]
+    http.send_json({"errors": found, "warnings": []}, 400 if found else 200)
 
 
 def preupload(http: Handler, given: dict[str, str], fault: Fault | None) -> None:

@@ -164,7 +164,8 @@ def test_on_the_command_line(variant: Path, source: Path) -> None:
     shown = CliRunner().invoke(app, ["card", str(variant), "--print", "--base-model", "owner/base"])
     assert shown.exit_code == 0 and (variant / "README.md").read_text() == BASE_CARD
     done = CliRunner().invoke(app, ["card", str(variant), "--base-model", "owner/base"])
-    assert done.exit_code == 0 and (variant / "README.md").read_text() == shown.output
+    assert done.exit_code == 0 and (variant / "README.md").read_text() == shown.stdout
+    assert "owner/base was not checked" in shown.stderr and "push` will check it" in done.stderr
     assert isinstance(CliRunner().invoke(app, ["card", str(source)]).exception, CheckpointError)
     with pytest.raises(CheckpointError, match="is no variant"):
         read_facts(source)
