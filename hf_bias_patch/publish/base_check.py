@@ -68,6 +68,7 @@ def check_base(folder: Path, base: Base) -> Base:
     """
     there = _there(base)
     made_from: list[Mapping[str, str]] = []
+    trained = False
     for files, patches, trained in _ancestors(folder):
         made_from.append(files)
         if files and _difference(there, files) is None:
@@ -78,12 +79,13 @@ def check_base(folder: Path, base: Base) -> Base:
             why=f"It was edited in place, and {UNDO} is not beside it",
             remedy="Put that file back, or patch the base into a folder of its own",
         )
-    name, found, patched = _difference(there, made_from[0]) or ("", "", "")
+    name, found, known = _difference(there, made_from[0]) or ("", "", "")
+    done = "fine-tuned" if trained else "patched"
     has = f"its sha256 is {found}" if found else "there is no such file"
     earlier = f"; nor is it one of the {len(made_from) - 1} before that" if made_from[1:] else ""
     raise CheckpointError(
-        f"{base.name} at {there.commit[:12]} is not the base: {name} is another one",
-        why=f"On the Hub {has}; what this was made from has {patched}{earlier}",
+        f"{base.name} at {there.commit[:12]} is not the base: {name} is not what was {done}",
+        why=f"On the Hub {has}; the checkpoint that was {done} has {known}{earlier}",
         remedy="Name the base, and its commit if it changed since, with --base-model owner/name@COMMIT",
     )
 

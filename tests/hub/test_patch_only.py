@@ -262,7 +262,7 @@ class TestWhatCannot:
 
     def test_be_pulled(self, hub: Hub, saved: Saved, variant: Path, tmp_path: Path) -> None:
         _forget(hub, tmp_path)
-        with pytest.raises(CheckpointError, match="is no variant"):
+        with pytest.raises(CheckpointError, match="neither patched nor fine-tuned"):
             pull(BASE, tmp_path / "made")
         assert not any(".safetensors" in request.path for request in hub.requests)
         with pytest.raises(SourceError, match="no public model"):

@@ -268,7 +268,7 @@ class TestProof:
         assert "it has no weights" not in hub.files("owner/whole")["README.md"].decode()
 
     def test_what_is_no_variant(self, hub: Hub, saved: Saved) -> None:
-        with _refused(hub, "is no variant"):
+        with _refused(hub, "holds no patched and no fine-tuned model"):
             _push(saved("bert"))
 
 
@@ -388,5 +388,5 @@ def test_absent_biases_bring_their_loader(hub: Hub, saved: Saved, tmp_path: Path
     tokens = torch.arange(5)[None]
     with torch.no_grad():
         assert torch.allclose(AutoModel.from_pretrained(BASE).eval()(tokens)[0], model(tokens)[0], atol=1e-5)
-    with pytest.raises(CheckpointError, match="is no variant"):
+    with pytest.raises(CheckpointError, match="holds no patched and no fine-tuned model"):
         plan_push(tmp_path, NAME)

@@ -167,7 +167,7 @@ def test_on_the_command_line(variant: Path, source: Path) -> None:
     assert done.exit_code == 0 and (variant / "README.md").read_text() == shown.stdout
     assert "owner/base was not checked" in shown.stderr and "push` will check it" in done.stderr
     assert isinstance(CliRunner().invoke(app, ["card", str(source)]).exception, CheckpointError)
-    with pytest.raises(CheckpointError, match="is no variant"):
+    with pytest.raises(CheckpointError, match="holds no patched and no fine-tuned model"):
         read_facts(source)
 
 
