@@ -102,5 +102,6 @@ def test_compare(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> 
     code, out, err = typed(*given, *more)
     assert code == 0, err
     assert "embedded:opinion" in out and "±" in out
+    assert "embedded:opinion: 16 training samples (16 of 3,000 rows), 8 to validate on" in err
     assert "none: rate-0.001 (run 1 of 2)" in err and "none: seed-1 (run 2 of 2)" in err
     assert (tmp_path / "arms" / "compare.csv").read_text().startswith("task,arm,")

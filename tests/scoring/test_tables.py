@@ -85,7 +85,13 @@ def test_what_is_wrong_with_the_columns_is_said(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["sentence,label,\na,1,\nb,0,\n", "sentence,label\na,1,\nb,0\n", " sentence , label\na,1\nb,0\n"]
+    "text",
+    [
+        "sentence,label,\na,1\nb,0\n",
+        "sentence,label,\na,1,\nb,0,\n",
+        "sentence,label\na,1,\nb,0\n",
+        " sentence , label\na,1\nb,0\n",
+    ],
 )
 def test_delimiters_at_the_end_and_blanks_in_the_header(text: str, write: Write) -> None:
     assert sst2(write("a.csv", text)) == {"text": ["a", "b"], "label": [1, 0]}
