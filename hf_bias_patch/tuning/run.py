@@ -121,6 +121,8 @@ def _end(
         "peak_bytes": peak_bytes(accelerator.device),
     }
     if outcome.ended != "terminated":
+        if accelerator.is_main_process:
+            folder.forget_results()
         results |= save_model(loop, data.tokenizer, folder)
         if accelerator.is_main_process:
             folder.write("results.json", results)
