@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -52,6 +53,8 @@ def feed(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=workers,
+        # Python's own choice may be another, which would copy the job to each worker.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         worker_init_fn=_ignore_sigterm,
         generator=torch.Generator(),  # the global one is dropout's: reading ahead must not move it
     )
@@ -60,7 +63,7 @@ def feed(
         yield replace(fed, batch={name: value.to(device, non_blocking=True) for name, value in fed.batch.items()})
 
 
-def _as_it_is(fed: Fed) -> Fed:
+def _as_it_is(fed: Any) -> Any:
     return fed
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.errors import TargetError
+from hf_bias_patch.tuning.state import forget_state
 from hf_bias_patch.version import __version__
 
 __all__ = ["RunFolder", "check_folder", "environment", "folder_name", "open_folder"]
@@ -78,7 +79,7 @@ class RunFolder:
 
     def forget_tensors(self) -> None:
         """Take away all tensors but the model's, of a run that has ended: four fifths of what it takes on disk."""
-        shutil.rmtree(self.state, ignore_errors=True)
+        forget_state(self.state)
         for path in (*self.path.glob("best-*.safetensors"), self.trained):
             path.unlink(missing_ok=True)
 
@@ -135,7 +136,7 @@ def open_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwr
     folder = RunFolder(path)
     try:
         if overwrite and path.exists():
-            _empty(path)
+            _empty(folder)
         path.mkdir(parents=True, exist_ok=True)
         folder.write(_SETTINGS, settings)
     except OSError as error:
@@ -165,13 +166,14 @@ def environment(device: str, processes: int, mixed_precision: str) -> dict[str, 
     }
 
 
-def _empty(path: Path) -> None:
+def _empty(folder: RunFolder) -> None:
     """Take away what a run left, its settings last: killed on the way, the folder is still that of a run.
 
-    Its results and its states go first, so that nobody takes half a run for a whole one.
+    Its results and its state go first, so that nobody takes half a run for a whole one.
     """
-    parts = sorted(path.iterdir(), key=lambda part: (not part.name.startswith((_RESULTS, "state")), part.name))
-    for part in parts:
+    folder.forget_results()
+    forget_state(folder.state)
+    for part in folder.path.iterdir():
         if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part)
         elif part.name != _SETTINGS:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TuneError
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-__all__ = ["Progress", "keep_only", "load_state", "load_tensors", "save_state", "save_tensors", "trained_tensors"]
+__all__ = [
+    "Progress",
+    "forget_state",
+    "keep_only",
+    "load_state",
+    "load_tensors",
+    "save_state",
+    "save_tensors",
+    "trained_tensors",
+]
 
 _PROGRESS = "progress.json"
 _COMPILED = "_orig_mod."
@@ -84,6 +94,16 @@ def save_state(accelerator: Accelerator, folder: Path, progress: Progress) -> No
     accelerator.wait_for_everyone()
 
 
+def forget_state(folder: Path) -> None:
+    """Take a saved state away; killed on the way, it is whole or gone."""
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    for state in (old, folder):
+        if state.exists():
+            os.replace(state, new)
+            shutil.rmtree(new)
+
+
 def load_state(accelerator: Accelerator, folder: Path) -> Progress:
     """Put a saved state back: tensors, optimiser, schedule, random generators. Called by all processes.
 
@@ -115,7 +135,7 @@ def load_state(accelerator: Accelerator, folder: Path) -> Progress:
     except Exception as error:  # each library that reads a file of it has errors of its own
         raise TuneError(
             f"The state in {folder} cannot be resumed",
-            why=f"{type(error).__name__}: {error}",
+            why=f"{type(error).__name__}: {shorten(str(error), 150, placeholder=' …')}",
             remedy="Begin anew with --overwrite",
         ) from error
     return progress

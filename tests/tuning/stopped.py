@@ -7,7 +7,9 @@ import json
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +38,18 @@ class DrawingJob(RandomJob):
 
 
 class SignallingJob(DrawingJob):
-    """Sends a signal to this process in a step; made for one without accumulation."""
+    """Sends a signal to this process, or to its group, in a step; made for one without accumulation."""
 
-    def __init__(self, signal: int, step: int) -> None:
+    def __init__(self, stop: Stop) -> None:
         super().__init__()
-        self.signal, self.left = signal, step
+        self.stop, self.done = stop, 0
 
     def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        self.left -= torch.is_grad_enabled()
-        if self.left == 0:
-            os.kill(os.getpid(), self.signal)
-            self.left = -1
+        self.done += torch.is_grad_enabled()
+        if self.stop.number == self.done:
+            self.stop.send()
+            self.stop.number = 0
+            time.sleep(0.3)  # as long as a real step, in which other processes die of it
         return super().loss(model, batch)
 
 
@@ -56,9 +59,11 @@ class Stop(Watcher):
 
     Attributes:
         signal: which.
-        moment: `step` or `evaluation`: behind that of a step; `change`: before a change of a file of the run.
+        moment: `step` or `evaluation`: behind that of a step; `inside`: in a step; `change`: before a change of a
+            file of the run; `opened`: before a file is opened to be written.
         number: of the step, or of the change, counted from 1.
-        group: to the process group.
+        name: how the path of that file ends, or of what is written in its place.
+        group: to the process group, which must be its own.
         changes: so many there were.
     """
 
@@ -66,15 +71,19 @@ class Stop(Watcher):
     moment: str
     number: int
     group: bool = False
+    name: str = ""
     changes: int = 0
 
     def watch(self, folder: Path) -> Stop:
         """Hear of changes in a run folder; for as long as this process lives."""
 
         def hear(event: str, arguments: tuple[Any, ...]) -> None:
-            if changes_a_file(event, arguments) and str(folder) in str(arguments[0]):
-                self.changes += 1
-                self._at("change", self.changes)
+            if not (changes_a_file(event, arguments) and str(folder) in str(arguments[0])):
+                return
+            self.changes += 1
+            self._at("change", self.changes)
+            if self.name and str(arguments[0]).removesuffix(".new").endswith(self.name):
+                self._at("opened", self.number)
 
         sys.addaudithook(hear)
         return self
@@ -87,7 +96,16 @@ class Stop(Watcher):
 
     def _at(self, moment: str, number: int) -> None:
         if (moment, number) == (self.moment, self.number):
-            (os.killpg if self.group else os.kill)(os.getpid(), self.signal)
+            self.send()
+
+    def send(self) -> None:
+        """Send it."""
+        if self.group:  # from outside: torch's workers ignore what their parent sends while it ends
+            assert os.getpgrp() == os.getpid(), "only a group of its own"
+            code = f"import os; os.killpg({os.getpid()}, {int(self.signal)})"
+            subprocess.run([sys.executable, "-c", code], check=True, start_new_session=True)
+        else:
+            os.kill(os.getpid(), self.signal)
 
 
 def changes_a_file(event: str, arguments: tuple[Any, ...]) -> bool:
@@ -133,7 +151,8 @@ def killed_whole(settings: Any, stop: Stop) -> int | None:
 def ran_by_two(settings: Settings, stop: Stop | None = None) -> dict[str, Any] | None:
     """What a run of two processes leaves; None where a signal ended it.
 
-    In a step the second process gets the signal, which the first one must be told; before a change of a file the first.
+    In a step the second process gets the signal, which the first one must be told; before a change of a file the
+    first.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -164,7 +183,7 @@ def _codes(calls: list[tuple[Any, ...]]) -> list[int | None]:
 def _alone(settings: Settings, stop: Stop) -> None:
     if stop.group:
         os.setpgid(0, 0)
-    ran(settings, stop.watch(settings.output_dir))
+    ran(settings, stop.watch(settings.output_dir), SignallingJob(stop) if stop.moment == "inside" else None)
 
 
 def _whole(settings: Any, stop: Stop) -> None:
@@ -178,8 +197,8 @@ def _one_of_two(settings: Settings, stop: Stop | None, rank: int, port: int) -> 
     watcher = job = None
     if stop is not None and stop.moment == "change" and rank == 0:
         watcher = stop.watch(settings.output_dir)
-    if stop is not None and stop.moment == "step" and rank == 1:
-        job = SignallingJob(stop.signal, stop.number)
+    if stop is not None and stop.moment == "inside" and rank == 1:
+        job = SignallingJob(stop)
     found = ran(settings, watcher, job)
     if rank == 0 and found["ended"] != "terminated":
         settings.output_dir.with_suffix(".left").write_text(json.dumps(found))
