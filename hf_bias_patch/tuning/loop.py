@@ -104,6 +104,8 @@ class Loop:
             self._resume()
         if self._main:
             self.watcher.begin(self.selection, self.steps, self.progress.step)
+            for note in self.selection.notes:
+                self.watcher.say(note)
         with StopSignal() as stop:
             ended = self._train(stop)
         if ended != "terminated":
