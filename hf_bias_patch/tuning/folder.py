@@ -124,7 +124,9 @@ def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overw
     if known is None:
         if path.exists() and not _is_empty(path):
             raise TargetError(
-                f"{path} is there, and holds no run", why="Nothing in it is touched", remedy="Name another folder"
+                f"{path} exists and holds no run of hf_bias_patch",
+                why="Nothing in it is touched",
+                remedy="Name another folder",
             )
     elif not overwrite:
         _refuse_other(path, known, settings, resume)

@@ -257,7 +257,7 @@ class Loop:
     def _lost(self, what: str, why: str) -> TuneError:
         """An error that says what is left."""
         state = self.folder.state
-        kept = f"The state before it is in {state}" if state.exists() else "No state was saved before it"
+        kept = f"The state saved before it is in {state}" if state.exists() else "No state was saved before it"
         return TuneError(
             what, why=f"{why} {kept}", remedy="Begin anew with a smaller --learning_rate, or without mixed precision"
         )

@@ -46,8 +46,12 @@ def projections_of(train: str) -> tuple[str, ...]:
     words = tuple(dict.fromkeys(part.strip() for part in train.replace("+", ",").split(",") if part.strip()))
     if wrong := [word for word in words if word not in WORDS]:
         raise RecipeError(f"train: {wrong[0]!r} is not known", remedy=f"Write one of {', '.join(WORDS)}")
-    if not words or (len(words) > 1 and not set(words) <= set(PROJECTIONS)):
-        raise RecipeError(f"train: {train!r} names no one thing", remedy="Only projections may be joined: query,value")
+    if not words:
+        raise RecipeError("train: no word is given", remedy=f"Write one of {', '.join(WORDS)}")
+    if len(words) > 1 and not set(words) <= set(PROJECTIONS):
+        raise RecipeError(
+            f"train: {' and '.join(words)} cannot be joined", remedy="Only projections can, such as query,value"
+        )
     return words if set(words) <= set(PROJECTIONS) else ()
 
 
@@ -86,7 +90,9 @@ def select(
     """
     projections = projections_of(train)
     if train in ADAPTERS:
-        raise RecipeError(f"train: {train} is no part of the model", remedy="`adapters.add` adds it")
+        raise RecipeError(
+            f"train: {train} is an adapter, not a part of the model", remedy="Add it with `tuning.adapters.add`"
+        )
     heads = head_of(model, new)
     wanted: dict[str, Wanted] = {
         name: train == "all" or (train == "biases" and is_bias(name, parameter))

@@ -121,7 +121,7 @@ def load_state(accelerator: Accelerator, folder: Path) -> Progress:
     generators = len(list(folder.glob("random_states_*.pkl")))
     if generators != accelerator.num_processes:
         raise TuneError(
-            f"The state in {folder} is of {generators} processes, and there are {accelerator.num_processes}",
+            f"The state in {folder} was saved by {generators} processes, and this run has {accelerator.num_processes}",
             why="Data order and dropout would not be the same",
             remedy="Start as many processes as before, or begin anew with --overwrite",
         )

@@ -133,7 +133,9 @@ def test_nan_in_an_evaluation_names_the_step_and_keeps_the_last_state(tmp_path: 
                 raise TaskError("The model gives out NaN on toy")
             return super().evaluate(model)
 
-    with pytest.raises(TuneError, match=r"evaluation at step 12 of 18 failed.*NaN on toy.*The state before it is in"):
+    with pytest.raises(
+        TuneError, match=r"evaluation at step 12 of 18 failed.*NaN on toy.*The state saved before it is in"
+    ):
         trained(classifier(), settings_for(tmp_path / "run", num_train_epochs=3), job=Breaking())
     assert json.loads((tmp_path / "run" / "state" / "progress.json").read_text())["step"] == 6
 

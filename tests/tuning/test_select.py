@@ -98,6 +98,25 @@ def test_of_a_fused_bias_only_the_redundant_part_is_left_out() -> None:
     assert moved[:WIDTH].all() and not moved[WIDTH : 2 * WIDTH].any() and moved[2 * WIDTH :].all()
 
 
+def test_the_part_of_a_packed_bias_is_left_out() -> None:
+    """torch's MultiheadAttention reads its `in_proj_bias` without calling a map."""
+    from hf_bias_patch.probing.small import small_config, small_model
+
+    model = small_model(small_config("siglip_vision_model")).float()
+    name = "head.attention.in_proj_bias"
+    before = model.get_parameter(name).detach().clone()
+    selection = select(model, "biases", head=False)
+    check(model, selection)
+    assert [tensor.part for tensor in selection.trained if tensor.name == name] == ["query,value"]
+    size = model.config.image_size
+    optimiser = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=0.1)
+    model(pixel_values=torch.randn(2, 3, size, size)).pooler_output.square().sum().backward()
+    optimiser.step()
+    join_slices(model)
+    moved, width = model.get_parameter(name) != before, len(before) // 3
+    assert moved[:width].all() and not moved[width : 2 * width].any() and moved[2 * width :].all()
+
+
 def with_one_needed_key(model: Any) -> list[Site]:
     """The sites of a model as if the key of the first were needed."""
     sites = list(find_sites(model.config.to_dict(), ModelTensors(model).tensors))
@@ -220,7 +239,12 @@ def test_gradient_of_a_redundant_key_is_noise(bert: Any) -> None:
 
 @pytest.mark.parametrize(
     ("train", "message"),
-    [("bias", "not known"), ("value,all", "no one thing"), ("", "no one thing"), ("values", "not known")],
+    [
+        ("bias", "not known"),
+        ("value,all", "value and all cannot be joined"),
+        ("", "no word is given"),
+        ("values", "not known"),
+    ],
 )
 def test_wrong_words(train: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
