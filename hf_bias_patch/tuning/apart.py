@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -40,7 +42,8 @@ def result_of(settings: TaskSettings) -> dict[str, Any]:
 def run_apart(settings: TaskSettings) -> None:
     """Run `tune`; its results are in the run folder.
 
-    SIGTERM and an interrupt are handed on: else the run would go on by itself, and meet its successor in its folder.
+    SIGTERM and an interrupt are handed on, and a run whose parent was killed ends as by SIGTERM: else it would go on by
+    itself, and meet its successor in its folder.
 
     Raises:
         TuneError: the process was killed.
@@ -89,8 +92,16 @@ def _leave_the_group() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(rank)] if int(rank) < len(visible) and visible[0] else rank
 
 
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process was started by another"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)  # heard by the training loop, which saves its state
+
+
 def _tune(settings: TaskSettings, sender: Connection) -> None:
     _leave_the_group()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     from hf_bias_patch.tuning.run import tune
 
     error = None

@@ -1,5 +1,7 @@
 """Arms against each other: the same data, order and budget; each arm's learning rate chosen on held-out training data.
 
+Redundant biases train in these arms (`train_redundant`): that of the key shows that nothing comes of it.
+
 OUT/TASK/ARM/rate-0.001/   a run that chooses the rate: trained without a tenth of the training data, scored on it
 OUT/TASK/ARM/seed-1/       a run that is reported: trained on all of it, scored once, at the end
 """
@@ -45,7 +47,7 @@ class CompareSettings(BaseModel):
     task_name: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(description="Tasks: sst2,cola,…")
     output_dir: Path = Field(description="Where the runs and the table go; runs that are there are not run again.")
     arms: Annotated[tuple[str, ...], BeforeValidator(_arms)] = Field(
-        ARMS, description="What trains in each arm; of several projections query+value."
+        ARMS, description="What trains in each arm, redundant biases too; of several projections query+value."
     )
     seeds: Positive = Field(3, description="Reported runs of each arm.")
     learning_rates: Annotated[tuple[float, ...], BeforeValidator(as_names)] = Field(

@@ -5,8 +5,7 @@ environment.json   versions, device, processes
 trained.json       every tensor that trains, with its count
 metrics.jsonl      a line each few steps, and one each evaluation
 state/             to resume from
-best.safetensors   the trained tensors as they were at the best evaluation
-best.json          when that was, and its metrics
+best-00000020.safetensors   the trained tensors as they were at the best evaluation, after 20 steps
 trained.safetensors   the trained tensors as they ended: kilobytes, where biases train
 model/             the model as it ended, for stock transformers
 results.json       the last word
@@ -28,11 +27,14 @@ from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.tuning.state import forget_state
 from hf_bias_patch.version import __version__
 
 __all__ = ["RunFolder", "check_folder", "environment", "folder_name", "open_folder"]
 
 _SETTINGS = "settings.json"
+_RESULTS = "results.json"
+_NEW = ".new"  # behind the name of a file that is being written
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,12 @@ class RunFolder:
         """Where the state to resume from lies."""
         return self.path / "state"
 
-    @property
-    def best(self) -> Path:
-        """The trained tensors as they were at the best evaluation."""
-        return self.path / "best.safetensors"
+    def best(self, step: int) -> Path:
+        """The trained tensors as they were at an evaluation that was the best so far, after `step` steps.
+
+        Named by its step, so that a state never finds tensors that are newer than it is.
+        """
+        return self.path / f"best-{step:08}.safetensors"
 
     @property
     def trained(self) -> Path:
@@ -71,13 +75,11 @@ class RunFolder:
             if content is not None:
                 replace_file(self.path / name, content.dumps().encode())
 
-    def write_best(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keep the metrics of the best evaluation so far."""
-        self.write("best.json", {"step": step, "metrics": dict(metrics)})
-
-    def best_metrics(self) -> dict[str, float]:
-        """The metrics of the best evaluation of a run that is resumed."""
-        return json.loads((self.path / "best.json").read_text("utf-8"))["metrics"]
+    def keep_best(self, step: int) -> None:
+        """Take away the best tensors of all steps but one."""
+        for path in self.path.glob("best-*.safetensors*"):
+            if path != self.best(step):
+                path.unlink(missing_ok=True)
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -86,19 +88,28 @@ class RunFolder:
 
     def forget_tensors(self) -> None:
         """Take away all tensors but the model's, of a run that has ended: four fifths of what it takes on disk."""
-        shutil.rmtree(self.state, ignore_errors=True)
-        for path in (self.best, self.trained):
+        forget_state(self.state)
+        for path in (*self.path.glob("best-*.safetensors"), self.trained):
             path.unlink(missing_ok=True)
 
-    def forget_after(self, step: int) -> None:
-        """Take lines of later steps out of metrics.jsonl: they are run again after a resume."""
+    def forget_results(self) -> None:
+        """Take results.json away, before the model it speaks of is written anew."""
+        (self.path / _RESULTS).unlink(missing_ok=True)
+
+    def forget_after(self, step: int, evaluated: int) -> None:
+        """Take out of metrics.jsonl what is run again after a resume: later steps, and later evaluations.
+
+        Args:
+            step: the last one that stays.
+            evaluated: the last step whose evaluation stays.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
+        lines = [json.loads(text) for text in path.read_text("utf-8").splitlines() if text.endswith("}")]
+        kept = [line for line in lines if line["step"] <= (step if "loss" in line else evaluated)]
         new = path.with_suffix(".new")
-        new.write_text("".join(line + "\n" for line in kept), "utf-8")
+        new.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
         os.replace(new, path)
 
 
@@ -120,9 +131,11 @@ def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overw
     if not os.access(there, os.W_OK):
         raise TargetError(f"{there} cannot be written to", remedy="Name another folder")
     if known is None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not _is_empty(path):
             raise TargetError(
-                f"{path} is there, and holds no run", why="Nothing in it is touched", remedy="Name another folder"
+                f"{path} exists and holds no run of hf_bias_patch",
+                why="Nothing in it is touched",
+                remedy="Name another folder",
             )
     elif not overwrite:
         _refuse_other(path, known, settings, resume)
@@ -134,7 +147,7 @@ def open_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwr
     folder = RunFolder(path)
     try:
         if overwrite and path.exists():
-            shutil.rmtree(path)
+            _empty(folder)
         path.mkdir(parents=True, exist_ok=True)
         folder.write(_SETTINGS, settings)
     except OSError as error:
@@ -162,6 +175,25 @@ def environment(device: str, processes: int, mixed_precision: str) -> dict[str, 
         "processes": processes,
         "mixed_precision": mixed_precision,
     }
+
+
+def _empty(folder: RunFolder) -> None:
+    """Take away what a run left, its settings last: killed on the way, the folder is still that of a run.
+
+    Its results and its state go first, so that nobody takes half a run for a whole one.
+    """
+    folder.forget_results()
+    forget_state(folder.state)
+    for part in folder.path.iterdir():
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        elif part.name != _SETTINGS:
+            part.unlink()
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a folder holds nothing, or only what a run leaves that was killed while it made its folder."""
+    return path.is_dir() and all(part.name == _SETTINGS + _NEW for part in path.iterdir())
 
 
 def _settings_in(path: Path) -> dict[str, Any] | None:
@@ -199,6 +231,6 @@ def _version(package: str) -> str | None:
 
 
 def _write(path: Path, value: Any) -> None:
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(path.name + _NEW)
     new.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
     os.replace(new, path)

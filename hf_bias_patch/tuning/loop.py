@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from hf_bias_patch.errors import TaskError, TuneError
-from hf_bias_patch.tuning.batches import MicroBatch, Schedule
+from hf_bias_patch.tuning.batches import Schedule
+from hf_bias_patch.tuning.feed import Fed, feed
 from hf_bias_patch.tuning.folder import RunFolder
-from hf_bias_patch.tuning.job import Batch, Job
+from hf_bias_patch.tuning.job import Job
 from hf_bias_patch.tuning.optimiser import make_optimiser, make_scheduler, total_steps
 from hf_bias_patch.tuning.select import Selection
 from hf_bias_patch.tuning.settings import Settings
@@ -43,16 +43,19 @@ class Outcome:
     Attributes:
         ended: `done`, `early` (no better evaluation for a while) or `terminated` (SIGTERM: saved, to be resumed).
         progress: how far it came.
-        metrics: of the best evaluation; empty if there was none.
     """
 
     ended: str
     progress: Progress
-    metrics: Mapping[str, float]
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Of the best evaluation; empty if there was none."""
+        return self.progress.metrics
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"ended": self.ended, **asdict(self.progress), "metrics": dict(self.metrics)}
+        return {"ended": self.ended, **asdict(self.progress)}
 
 
 class Loop:
@@ -89,7 +92,7 @@ class Loop:
         accelerator.register_for_checkpointing(scheduler)
         keep_only(accelerator, self.names)
         self.progress = Progress()
-        self.metrics: Mapping[str, float] = {}
+        self._saved = (0, 0)  # the step, and the last one evaluated, of the state that is saved
 
     def run(self) -> Outcome:
         """Train to the end, or until it is stopped; the model then holds the best state that was evaluated.
@@ -98,45 +101,82 @@ class Loop:
             TuneError: the loss is no number any more, or a state cannot be resumed.
         """
         if self.settings.resume:
-            self.progress = load_state(self.accelerator, self.folder.state)
-            self.metrics = self.folder.best_metrics() if self.progress.best is not None else {}
-            if self._main:
-                self.folder.forget_after(self.progress.step)
+            self._resume()
         if self._main:
             self.watcher.begin(self.selection, self.steps, self.progress.step)
+            for note in self.selection.notes:
+                self.watcher.say(note)
         with StopSignal() as stop:
             ended = self._train(stop)
         if ended != "terminated":
             self._take_best()
-        return Outcome(ended, self.progress, self.metrics)
+        return Outcome(ended, self.progress)
+
+    def _resume(self) -> None:
+        progress = self.progress = load_state(self.accelerator, self.folder.state)
+        self._saved = (progress.step, progress.evaluated)
+        if progress.best is not None and not self.folder.best(progress.best_step).exists():
+            raise TuneError(
+                f"{self.folder.best(progress.best_step)} is missing",
+                why="It holds the best state of the run that is to be resumed",
+                remedy="Begin anew with --overwrite",
+            )
+        if self._main:
+            self.folder.forget_after(progress.step, progress.evaluated)
+            self.folder.keep_best(progress.best_step)
 
     def _train(self, stop: StopSignal) -> str:
-        if self._patience_is_over():  # resumed after it was: one more step would be one too many
-            return "early"
         self.model.train()
-        micro_batches = self._micro_batches(self.progress.step)
-        while self.progress.step < self.steps:
-            start = time.monotonic()
-            done = self._step([next(micro_batches) for _ in range(self.settings.gradient_accumulation_steps)])
+        workers = self.settings.dataloader_num_workers
+        fed = feed(self.job, self.schedule, self.accelerator, self.progress.step, self.steps, workers)
+        while (ended := self._between_steps(stop)) is None:
+            start, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
+            done = self._step([next(fed) for _ in range(self.settings.gradient_accumulation_steps)])
             self.progress.seconds += time.monotonic() - start
-            self._tell(*done)
-            stopped = self._any(stop.asked)
-            due = self._due(self.settings.eval_steps)
-            if due and not stopped and self.job.validates:
-                self._evaluate()
-            early = self._patience_is_over()
-            if stopped or early or due or self._due(self.settings.save_steps):
-                save_state(self.accelerator, self.folder.state, self.progress)
-            if stopped or early:
-                return "terminated" if stopped else "early"
-        return "done"
+            self._tell(rate, *done)
+        return ended
 
-    def _due(self, every: int | None) -> bool:
-        """Whether it is time for something that is done so often; at the end of an epoch and of the run too."""
+    def _between_steps(self, stop: StopSignal) -> str | None:
+        """Evaluate and save where it is time to; how the run ended, or None if it goes on.
+
+        It comes before a step, not behind it: a run that was stopped before its evaluation begins with that.
+        """
+        stopped = self._any(stop.asked)
+        evaluates = self._evaluation_is_due() and not stopped
+        if evaluates:
+            self._evaluate()
+            stopped = self._any(stop.asked)
+        ended = "terminated" if stopped else self._ended()
+        if ended or evaluates or self._is_time(self.settings.save_steps):
+            self._save()
+        return ended
+
+    def _ended(self) -> str | None:
+        patience = self.settings.early_stopping_patience
+        if patience is not None and self.progress.since_best >= patience:
+            return "early"
+        return "done" if self.progress.step == self.steps else None
+
+    def _evaluation_is_due(self) -> bool:
+        progress = self.progress
+        return self.job.validates and progress.evaluated < progress.step and self._is_time(self.settings.eval_steps)
+
+    def _is_time(self, every: int | None) -> bool:
+        """Whether it is time for something that is done so often, by default each epoch; at the end of a run too."""
         step = self.progress.step
         return step == self.steps or step % (every or self.schedule.steps_per_epoch) == 0
 
-    def _step(self, runs: list[_Run]) -> tuple[float, int, int]:
+    def _save(self) -> None:
+        """Save a state, unless that of this moment is saved."""
+        now = (self.progress.step, self.progress.evaluated)
+        if now == self._saved:
+            return
+        save_state(self.accelerator, self.folder.state, self.progress)
+        self._saved = now
+        if self._main:  # only now: the state before needed the best tensors before
+            self.folder.keep_best(self.progress.best_step)
+
+    def _step(self, runs: list[Fed]) -> tuple[float, int, int]:
         """One optimiser step over what each process holds of it: its loss, samples and tokens.
 
         The loss is a sum over samples or tokens; it is divided by how many there are in the whole step, over all
@@ -167,36 +207,13 @@ class Loop:
         self.progress.tokens += int(tokens)
         return mean, int(samples), int(tokens)
 
-    def _micro_batches(self, first: int) -> Iterator[_Run]:
-        """What this process runs from step `first` on."""
-        process = self.accelerator.process_index
-        per_epoch = self.schedule.steps_per_epoch
-        steps = self.schedule.micro_batches(process, first, self.steps)
-        parts = [
-            (part, (self.settings.seed, (first + number) // per_epoch))
-            for number, step in enumerate(steps)
-            for part in step
-        ]
-        loader = DataLoader(
-            _Parts(self.job, parts),
-            batch_size=None,
-            collate_fn=lambda run: run,
-            num_workers=self.settings.dataloader_num_workers,
-            generator=torch.Generator(),  # the global one is dropout's: reading ahead must not move it
-        )
-        for run in loader:
-            device = self.accelerator.device
-            moved = {name: value.to(device, non_blocking=True) for name, value in run.batch.items()}
-            yield replace(run, batch=moved)
-
-    def _tell(self, loss: float, samples: int, tokens: int) -> None:
+    def _tell(self, rate: float, loss: float, samples: int, tokens: int) -> None:
         step = self.progress.step
         if not self._main:
             return
         self.watcher.step(step, loss, samples, tokens)
         if step % self.settings.logging_steps == 0 or step == self.steps:
             speed = self.progress.samples / max(self.progress.seconds, 1e-9)
-            rate = self.scheduler.get_last_lr()[0]
             line = {"step": step, "loss": loss, "learning_rate": rate, "samples_per_second": round(speed, 2)}
             self.folder.log(line)
             self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
@@ -211,42 +228,36 @@ class Loop:
         self.model.train()
         value = metrics[job.main]
         best = progress.best is None or (value > progress.best if job.greater_is_better else value < progress.best)
-        tensors = trained_tensors(self.accelerator, self.model, self.names) if best else {}
+        progress.evaluated = progress.step
         progress.since_best = 0 if best else progress.since_best + 1
         if best:
-            progress.best, progress.best_step, self.metrics = value, progress.step, metrics
-        if not self._main:
-            return
-        if best:
-            save_tensors(tensors, self.folder.best)
-            self.folder.write_best(progress.step, metrics)
-        self.folder.log({"step": progress.step, **{f"eval_{name}": number for name, number in metrics.items()}})
-        self.accelerator.log({f"eval_{name}": number for name, number in metrics.items()}, step=progress.step)
-        self.watcher.evaluated(progress.step, metrics, best)
+            progress.best, progress.best_step, progress.metrics = value, progress.step, metrics
+            tensors = trained_tensors(self.accelerator, self.model, self.names)
+            if self._main:
+                save_tensors(tensors, self.folder.best(progress.step))
+        if self._main:
+            line = {f"eval_{name}": number for name, number in metrics.items()}
+            self.folder.log({"step": progress.step, **line})
+            self.accelerator.log(line, step=progress.step)
+            self.watcher.evaluated(progress.step, metrics, best)
 
     def _take_best(self) -> None:
         """Put the best state that was evaluated into the model."""
         self.accelerator.wait_for_everyone()
-        if self.progress.best is None or not self.names:
-            return
-        if self.progress.best_step != self.progress.step:
+        progress = self.progress
+        if progress.best is not None and progress.best_step != progress.step:
             bare = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            load_tensors(bare, self.folder.best)
-
-    def _patience_is_over(self) -> bool:
-        patience = self.settings.early_stopping_patience
-        return patience is not None and self.progress.since_best >= patience
+            load_tensors(bare, self.folder.best(progress.best_step))
 
     def _refuse_nan(self, loss: float) -> None:
         if not math.isfinite(loss):
-            raise self._lost(
-                f"The loss is {loss} at step {self.progress.step + 1} of {self.steps}", "Nothing good comes after."
-            )
+            what = f"The loss is {loss} at step {self.progress.step + 1} of {self.steps}"
+            raise self._lost(what, "Its gradients would make every parameter that trains NaN.")
 
     def _lost(self, what: str, why: str) -> TuneError:
         """An error that says what is left."""
         state = self.folder.state
-        kept = f"The state before it is in {state}" if state.exists() else "No state was saved before it"
+        kept = f"The state saved before it is in {state}" if state.exists() else "No state was saved before it"
         return TuneError(
             what, why=f"{why} {kept}", remedy="Begin anew with a smaller --learning_rate, or without mixed precision"
         )
@@ -270,31 +281,3 @@ class Loop:
     @property
     def _main(self) -> bool:
         return self.accelerator.is_main_process
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A micro-batch; what its loss is a sum over, its samples and tokens, all 0 where it does not count."""
-
-    batch: Batch
-    count: int = 0
-    samples: int = 0
-    tokens: int = 0
-
-
-class _Parts(Dataset):
-    """Micro-batches, collated where a loader's workers are."""
-
-    def __init__(self, job: Job, parts: list[tuple[MicroBatch, tuple[int, int]]]) -> None:
-        self.job, self.parts = job, parts
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __getitem__(self, index: int) -> _Run:
-        part, seed = self.parts[index]
-        batch = self.job.batch(part.rows, seed)
-        if not part.counts:
-            return _Run(batch)
-        tokens = sum(self.job.lengths[row] for row in part.rows)
-        return _Run(batch, self.job.count(batch), len(part.rows), tokens)

@@ -134,6 +134,8 @@ def _end(
         "peak_bytes": peak_bytes(accelerator.device),
     }
     if outcome.ended != "terminated":
+        if accelerator.is_main_process:
+            folder.forget_results()
         results |= save_model(loop, data.tokenizer, folder)
         if accelerator.is_main_process:
             made_by = environment(accelerator.device.type, accelerator.num_processes, accelerator.mixed_precision)

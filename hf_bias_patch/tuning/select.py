@@ -1,24 +1,29 @@
-"""Decides what trains: sets `requires_grad` on chosen biases and the head, and says of every tensor why it trains."""
+"""Decides what trains: sets `requires_grad` on chosen biases and the head, and says of every tensor why it trains.
+
+One rule for redundant biases, whichever word names them: they train only if it is asked for (`redundant`,
+`--train_redundant`), because their gradient is zero and only rounding noise would move them. `all` is no word for
+biases: it trains everything, as stock fine-tuning does.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.find import find_sites, uncovered
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
-from hf_bias_patch.errors import RecipeError, TuneError
+from hf_bias_patch.errors import CheckpointError, FamilyError, RecipeError, TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of
+from hf_bias_patch.tuning.selection import LeftOut, Selection, Trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ADAPTERS", "WORDS", "Selection", "Trained", "is_bias", "projections_of", "refuse_kept", "select"]
+__all__ = ["ADAPTERS", "WORDS", "LeftOut", "Selection", "Trained", "is_bias", "projections_of", "refuse_kept", "select"]
 
 ADAPTERS = ("lora", "beft")
 """What peft trains: parameters of its own, beside the model's."""
@@ -32,59 +37,6 @@ Wanted: TypeAlias = "bool | np.ndarray"
 _BIAS = re.compile(r"(.*[._])?bias(_\w+)?|.*\.(in_proj_bias|[qkvo]_bias)")
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A tensor that trains.
-
-    Attributes:
-        name: of the parameter as the stock model calls it.
-        part: what of it trains, as `value`; or `all`.
-        role: `attention bias`, `bias`, `weight`, `head` or `adapter`.
-        elements: numbers that train.
-        whole: numbers that the parameter has.
-        live: name of the parameter that the optimiser holds: another only where a part trains.
-        places: where that part lies, as ranges of elements from one up to another; empty where all of it trains.
-    """
-
-    name: str
-    part: str
-    role: str
-    elements: int
-    whole: int
-    live: str
-    places: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Selection:
-    """All that trains.
-
-    Attributes:
-        trained: the tensors, in the model's order.
-        total: elements of all parameters of the model, the head's and adapters' among them.
-        head: whether the task head trains.
-    """
-
-    trained: tuple[Trained, ...]
-    total: int
-    head: bool
-
-    @property
-    def elements(self) -> int:
-        """Numbers that train, the head's among them."""
-        return sum(tensor.elements for tensor in self.trained)
-
-    @property
-    def without_head(self) -> int:
-        """Numbers that train, without the head's: what papers count."""
-        return sum(tensor.elements for tensor in self.trained if tensor.role != "head")
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON values."""
-        counts = {"trained": self.elements, "trained_without_head": self.without_head, "total": self.total}
-        return {**counts, "tensors": [vars(tensor) for tensor in self.trained]}
-
-
 def projections_of(train: str) -> tuple[str, ...]:
     """The projections that a `train` word names: none for `biases`, `all`, `none`, `lora`, `beft`.
 
@@ -94,8 +46,12 @@ def projections_of(train: str) -> tuple[str, ...]:
     words = tuple(dict.fromkeys(part.strip() for part in train.replace("+", ",").split(",") if part.strip()))
     if wrong := [word for word in words if word not in WORDS]:
         raise RecipeError(f"train: {wrong[0]!r} is not known", remedy=f"Write one of {', '.join(WORDS)}")
-    if not words or (len(words) > 1 and not set(words) <= set(PROJECTIONS)):
-        raise RecipeError(f"train: {train!r} names no one thing", remedy="Only projections may be joined: query,value")
+    if not words:
+        raise RecipeError("train: no word is given", remedy=f"Write one of {', '.join(WORDS)}")
+    if len(words) > 1 and not set(words) <= set(PROJECTIONS):
+        raise RecipeError(
+            f"train: {' and '.join(words)} cannot be joined", remedy="Only projections can, such as query,value"
+        )
     return words if set(words) <= set(PROJECTIONS) else ()
 
 
@@ -126,32 +82,85 @@ def select(
         new: names of the parameters that got random values when the model was loaded; they are the head's.
         freeze: projections whose bias does not train, whatever `train` says.
         kept: slots that a patch removed or froze (`patching.record.untouchable`); none of them trains.
-        redundant: let a bias train whose verdict says that it changes nothing.
+        redundant: let redundant biases train.
         sites: the attention sites; by default the family's.
 
     Raises:
         RecipeError: `train` is no such word, or names a bias the model has not.
-        TuneError: every named bias of a projection is redundant, so that its gradient is zero; or was removed or frozen
-            by a patch.
-        FamilyError, CheckpointError: no family covers the model.
+        TuneError: every bias of a named projection is redundant, or was removed or frozen by a patch.
+        FamilyError, CheckpointError: projections are named, and no family covers the model.
     """
     projections = projections_of(train)
     if train in ADAPTERS:
-        raise RecipeError(f"train: {train} is no part of the model", remedy="`adapters.add` adds it")
-    parameters = dict(model.named_parameters())
+        raise RecipeError(
+            f"train: {train} is an adapter, not a part of the model", remedy="Add it with `tuning.adapters.add`"
+        )
     heads = head_of(model, new)
     wanted: dict[str, Wanted] = {
         name: train == "all" or (train == "biases" and is_bias(name, parameter))
-        for name, parameter in parameters.items()
+        for name, parameter in model.named_parameters()
     }
-    if projections or freeze or kept:
-        found = find_sites(model.config.to_dict(), ModelTensors(model).tensors) if sites is None else sites
-        refuse_kept(found, projections, kept or {})
-        _mark(wanted, _slots(found, projections, "train", redundant), True)
-        _mark(wanted, _slots(found, freeze, "freeze", redundant=True), False)
-        _mark(wanted, (slot for name, slot in _named(found) if name in (kept or {})), False)
+    kept = kept or {}
+    must, rules = bool(projections or freeze or kept), train != "all" and not redundant
+    found, untold = _sites(model, sites, must) if must or rules else ((), "")
+    for slot in _named(found, projections, "train"):
+        _mark(wanted, slot, True)
+    for slot in _named(found, freeze, "freeze"):
+        _mark(wanted, slot, False)
+    refuse_kept(found, projections, kept)
+    for site in found:
+        for projection, slot in site.slots.items():
+            if f"{site.name}.{projection}" in kept:
+                _mark(wanted, slot, False)
     wanted |= dict.fromkeys(heads, head)
-    return _apply(model, wanted, heads, projections)
+    left_out: tuple[LeftOut, ...] = ()
+    if rules:
+        _refuse_redundant(found, projections)
+        left_out = tuple(_leave_out(wanted, found))
+    trained, total = _apply(model, wanted, _parts(wanted, found), heads, attention=bool(projections))
+    has_head = any(tensor.role == "head" for tensor in trained)
+    return Selection(trained, total, has_head, left_out, untold if rules and train == "biases" else "")
+
+
+def _sites(model: PreTrainedModel, sites: Sequence[Site] | None, must: bool) -> tuple[Sequence[Site], str]:
+    """The attention sites, and why there are none or not all are known.
+
+    Raises:
+        FamilyError, CheckpointError: no family covers the model, and it must.
+    """
+    if sites is not None:
+        return sites, ""
+    config = model.config.to_dict()
+    try:
+        found = find_sites(config, ModelTensors(model).tensors)
+    except (FamilyError, CheckpointError) as error:
+        if must:
+            raise
+        return (), f"{error.what}."
+    towers = uncovered(config)
+    unknown = [slot.verdict.reason for site in found for slot in site.slots.values() if slot.verdict.state == "unknown"]
+    reason = f"No family covers {', '.join(towers)}." if towers else f"{unknown[0].capitalize()}." if unknown else ""
+    return found, reason
+
+
+def _named(sites: Sequence[Site], projections: Iterable[str], field: str) -> Iterator[Slot]:
+    """The slots of projections that have a bias.
+
+    Raises:
+        RecipeError: there is none of one projection.
+    """
+    for projection in projections:
+        present = list(_present(sites, projection))
+        if not present:
+            raise RecipeError(f"{field}: the model has no {projection} bias")
+        yield from present
+
+
+def _present(sites: Sequence[Site], projection: str) -> Iterator[Slot]:
+    for site in sites:
+        slot = site.slots.get(projection)
+        if slot is not None and slot.bias is not None:
+            yield slot
 
 
 def refuse_kept(sites: Sequence[Site], projections: Iterable[str], kept: Mapping[str, str]) -> None:
@@ -161,7 +170,8 @@ def refuse_kept(sites: Sequence[Site], projections: Iterable[str], kept: Mapping
         TuneError: it did.
     """
     for projection in projections:
-        marks = {kept.get(name) for name, slot in _named(sites) if slot.projection == projection}
+        present = [site.name for site in sites for slot in _present([site], projection)]
+        marks = {kept.get(f"{name}.{projection}") for name in present}
         if marks and None not in marks:
             done = "removed" if "removed" in marks else "frozen"
             raise TuneError(
@@ -171,48 +181,61 @@ def refuse_kept(sites: Sequence[Site], projections: Iterable[str], kept: Mapping
             )
 
 
-def _named(sites: Sequence[Site]) -> Iterator[tuple[str, Slot]]:
-    """Every slot that has a bias, under its name, such as `encoder.0.self.key`."""
-    for site in sites:
-        yield from ((f"{site.name}.{name}", slot) for name, slot in site.slots.items() if slot.bias is not None)
-
-
-def _slots(sites: Sequence[Site], projections: Iterable[str], field: str, redundant: bool) -> Iterator[Slot]:
-    """The slots of projections that have a bias.
-
-    Raises:
-        RecipeError: there is none of one projection.
-        TuneError: all of one projection are redundant, and may not be.
-    """
+def _refuse_redundant(sites: Sequence[Site], projections: Iterable[str]) -> None:
+    """Where the rule leaves nothing of a projection that was named."""
     for projection in projections:
-        slots = [site.slots[projection] for site in sites if projection in site.slots]
-        present = [slot for slot in slots if slot.bias is not None]
-        if not present:
-            raise RecipeError(f"{field}: the model has no {projection} bias")
-        if not redundant and all(slot.verdict.state == "redundant" for slot in present):
+        present = list(_present(sites, projection))
+        if all(slot.verdict.state == "redundant" for slot in present):
             reason = present[0].verdict.reason.capitalize()
             raise TuneError(
                 f"train: the {projection} bias is redundant here",
                 why=f"{reason}. Its gradient is zero; only rounding noise would move it",
                 remedy="Train value or query; for an experiment add --train_redundant",
             )
-        yield from present
 
 
-def _mark(wanted: dict[str, Wanted], slots: Iterable[Slot], trains: bool) -> None:
-    for slot in slots:
-        name = slot.bias
-        if name not in wanted:
-            continue
-        before = wanted[name]
-        mask = before.copy() if isinstance(before, np.ndarray) else np.full(slot.view.axis, before)
-        slot.view.put(mask, trains)
-        wanted[name] = mask if mask.any() and not mask.all() else bool(mask.any())
+def _leave_out(wanted: dict[str, Wanted], sites: Sequence[Site]) -> Iterator[LeftOut]:
+    """Take the redundant biases out of what is wanted."""
+    for site in sites:
+        for projection, slot in site.slots.items():
+            if slot.bias in wanted and slot.verdict.state == "redundant":
+                trains = slot.view.take(_mask(wanted[slot.bias], slot))
+                _mark(wanted, slot, False)
+                if trains.any():
+                    yield LeftOut(slot.bias, projection, int(trains.sum()))
+
+
+def _mask(which: Wanted, slot: Slot) -> np.ndarray:
+    return which.copy() if isinstance(which, np.ndarray) else np.full(slot.view.axis, which)
+
+
+def _mark(wanted: dict[str, Wanted], slot: Slot, trains: bool) -> None:
+    if slot.bias is None or slot.bias not in wanted:
+        return
+    mask = _mask(wanted[slot.bias], slot)
+    slot.view.put(mask, trains)
+    wanted[slot.bias] = mask if mask.any() and not mask.all() else bool(mask.any())
+
+
+def _parts(wanted: Mapping[str, Wanted], sites: Sequence[Site]) -> dict[str, str]:
+    """Of parameters that train in part, the projections that do."""
+    parts: dict[str, list[str]] = {}
+    for site in sites:
+        for projection, slot in site.slots.items():
+            which = wanted.get(slot.bias or "")
+            if isinstance(which, np.ndarray) and slot.view.take(which).all():
+                parts.setdefault(str(slot.bias), []).append(projection)
+    return {name: ",".join(projections) for name, projections in parts.items()}
 
 
 def _apply(
-    model: PreTrainedModel, wanted: dict[str, Wanted], heads: Collection[str], projections: Sequence[str]
-) -> Selection:
+    model: PreTrainedModel,
+    wanted: Mapping[str, Wanted],
+    parts: Mapping[str, str],
+    heads: Collection[str],
+    attention: bool,
+) -> tuple[tuple[Trained, ...], int]:
+    """Set `requires_grad`; what trains, and elements of all parameters."""
     parameters = dict(model.named_parameters())
     total = sum(parameter.numel() for parameter in parameters.values())
     trained = []
@@ -221,14 +244,15 @@ def _apply(
         parameter.requires_grad_(which is not False)
         if which is False:
             continue
-        role = "head" if name in heads else "attention bias" if projections else _role(name, parameter)
+        role = "head" if name in heads else "attention bias" if attention else _role(name, parameter)
         if isinstance(which, np.ndarray):
             live = _slice(model, name, which)
-            part = ",".join(projections) or "not frozen"
-            trained.append(Trained(name, part, role, int(which.sum()), which.size, live, _ranges(which)))
+            trained.append(
+                Trained(name, parts.get(name, "a part"), role, int(which.sum()), which.size, live, _ranges(which))
+            )
         else:
             trained.append(Trained(name, "all", role, parameter.numel(), parameter.numel(), name))
-    return Selection(tuple(trained), total, any(tensor.role == "head" for tensor in trained))
+    return tuple(trained), total
 
 
 def _slice(model: PreTrainedModel, name: str, mask: np.ndarray) -> str:

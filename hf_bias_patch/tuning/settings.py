@@ -62,12 +62,16 @@ class Settings(BaseModel):
     train: Annotated[str, BeforeValidator(_train_words)] = Field(
         "value",
         description="What trains: value, query, key, output, or several (query,value); biases (every bias: BitFit); "
-        "all; none; lora or beft.",
+        "all (everything); none (the head alone); lora or beft. Of biases no redundant one, see --train_redundant.",
     )
     train_head: bool | None = Field(
         None, description="Whether the task head trains; by default where it is new, as a classifier's is."
     )
-    train_redundant: bool = Field(False, description="Let a bias train that is redundant, for an experiment.")
+    train_redundant: bool = Field(
+        False,
+        description="Let redundant biases train, too, for an experiment: rounding noise moves them. Without it they do "
+        "not, whichever word of --train names them; all is everything either way.",
+    )
     fold: Annotated[dict[Projection, Destination], BeforeValidator(as_folds)] = Field(
         default_factory=dict, description="Before training, remove these biases exactly, as `patch` does."
     )

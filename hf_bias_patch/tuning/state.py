@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TuneError
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-__all__ = ["Progress", "keep_only", "load_state", "load_tensors", "save_state", "save_tensors", "trained_tensors"]
+__all__ = [
+    "Progress",
+    "forget_state",
+    "keep_only",
+    "load_state",
+    "load_tensors",
+    "save_state",
+    "save_tensors",
+    "trained_tensors",
+]
 
 _PROGRESS = "progress.json"
 _COMPILED = "_orig_mod."
@@ -28,8 +38,10 @@ class Progress:
 
     Attributes:
         step: optimiser steps done.
+        evaluated: the last step after which the model was evaluated; 0 before the first evaluation.
         best: the best value of the main metric so far; None before the first evaluation.
         best_step: when that was.
+        metrics: of that evaluation, all of them.
         since_best: evaluations since.
         samples: samples trained on.
         tokens: tokens of them, without padding.
@@ -37,8 +49,10 @@ class Progress:
     """
 
     step: int = 0
+    evaluated: int = 0
     best: float | None = None
     best_step: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
     since_best: int = 0
     samples: int = 0
     tokens: int = 0
@@ -80,6 +94,16 @@ def save_state(accelerator: Accelerator, folder: Path, progress: Progress) -> No
     accelerator.wait_for_everyone()
 
 
+def forget_state(folder: Path) -> None:
+    """Take a saved state away; killed on the way, it is whole or gone."""
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    for state in (old, folder):
+        if state.exists():
+            os.replace(state, new)
+            shutil.rmtree(new)
+
+
 def load_state(accelerator: Accelerator, folder: Path) -> Progress:
     """Put a saved state back: tensors, optimiser, schedule, random generators. Called by all processes.
 
@@ -87,30 +111,55 @@ def load_state(accelerator: Accelerator, folder: Path) -> Progress:
         How far the run had come; nothing done, where there is no state yet.
 
     Raises:
-        TuneError: the state is damaged, or of another number of processes.
+        TuneError: the state is damaged, or of another number of processes, or of another version of this package.
     """
+    _undo_half_a_swap(accelerator, folder)
     if not folder.exists():
-        old = folder.with_name(folder.name + ".old")  # killed between two renames
-        if not old.exists():
-            return Progress()
-        folder = old
+        return Progress()
+    from accelerate.utils import load
+
     generators = len(list(folder.glob("random_states_*.pkl")))
     if generators != accelerator.num_processes:
         raise TuneError(
-            f"The state in {folder} is of {generators} processes, and there are {accelerator.num_processes}",
-            why="The same data order and dropout cannot be had",
+            f"The state in {folder} was saved by {generators} processes, and this run has {accelerator.num_processes}",
+            why="Data order and dropout would not be the same",
             remedy="Start as many processes as before, or begin anew with --overwrite",
         )
     try:
-        progress = Progress(**json.loads((folder / _PROGRESS).read_text("utf-8")))
+        progress = _progress(folder)
         accelerator.load_state(str(folder), strict=False)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        # Accelerate goes on without a word where these cannot be read, with another dropout.
+        load(folder / f"random_states_{accelerator.process_index}.pkl")
+    except TuneError:
+        raise
+    except Exception as error:  # each library that reads a file of it has errors of its own
         raise TuneError(
             f"The state in {folder} cannot be resumed",
-            why=f"{type(error).__name__}: {error}",
+            why=f"{type(error).__name__}: {shorten(str(error), 150, placeholder=' …')}",
             remedy="Begin anew with --overwrite",
         ) from error
     return progress
+
+
+def _undo_half_a_swap(accelerator: Accelerator, folder: Path) -> None:
+    """A run that was killed between the two renames of `save_state` left its state under the old one's name."""
+    old = folder.with_name(folder.name + ".old")
+    if accelerator.is_main_process and not folder.exists() and old.exists():
+        os.replace(old, folder)
+    accelerator.wait_for_everyone()
+
+
+def _progress(folder: Path) -> Progress:
+    found = json.loads((folder / _PROGRESS).read_text("utf-8"))
+    known = {field.name for field in fields(Progress)}
+    if differing := sorted(known ^ set(found)):
+        raise TuneError(
+            f"The state in {folder} was saved by another version of hf_bias_patch",
+            why=f"{_PROGRESS} has other fields: {', '.join(differing)}",
+            remedy="Go on with the version it was begun with (environment.json says which), or begin anew with "
+            "--overwrite",
+        )
+    return Progress(**found)
 
 
 def trained_tensors(accelerator: Accelerator, model: Any, names: Collection[str]) -> dict[str, torch.Tensor]:
@@ -135,4 +184,8 @@ def load_tensors(model: Any, path: Path) -> None:
 
     unexpected = model.load_state_dict(load_file(path), strict=False).unexpected_keys
     if unexpected:
-        raise TuneError(f"{path} holds {unexpected[0]}, which the model has not")
+        raise TuneError(
+            f"{path} holds {unexpected[0]}, and the model has no such tensor",
+            why="The run was begun with another model or another version of transformers",
+            remedy="Begin anew with --overwrite",
+        )

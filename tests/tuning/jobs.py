@@ -101,9 +101,10 @@ def made_loop(
     accelerator = Accelerator(
         cpu=True, gradient_accumulation_steps=settings.gradient_accumulation_steps, dynamo_backend=compiler
     )
-    folder: RunFolder = open_folder(
-        settings.output_dir, settings.plain(), resume=settings.resume, overwrite=settings.overwrite
-    )
+    folder = RunFolder(settings.output_dir)
+    if accelerator.is_main_process:
+        open_folder(folder.path, settings.plain(), resume=settings.resume, overwrite=settings.overwrite)
+    accelerator.wait_for_everyone()
     selection: Selection = select(model, settings.train, head=head, freeze=settings.freeze)
     transformers.set_seed(settings.seed)
     return Loop(model, job or RandomJob(), selection, settings, accelerator, folder, watcher or Watcher())

@@ -181,7 +181,8 @@ def test_plot(tmp_path: Path, runs: list[TaskSettings]) -> None:
     assert text.count("<use") > 4
 
 
-def test_sigterm_ends_the_run_with_the_comparison(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_the_run_ends_with_the_comparison(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     """Nothing is left that trains on, or waits; the same command goes on."""
     arguments = ["--model", "embedded:bert", "--task", "embedded:opinion", "--arms", "none", "--seeds", "1"]
     command = [sys.executable, "-m", "hf_bias_patch", "compare", *arguments, "--output_dir", str(tmp_path)]
@@ -191,12 +192,12 @@ def test_sigterm_ends_the_run_with_the_comparison(tmp_path: Path) -> None:
         while not (run / "metrics.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(sent)
         # To the end of its error output: the run shares that, so that it has ended too.
         process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 143
+    assert process.returncode == code
     assert (run / "state" / "progress.json").exists() and not (run / "results.json").exists()
 
 

@@ -1,10 +1,8 @@
-"""The loop on tiny models: what moves, what does not, how it ends, and that a resumed run is the uninterrupted one."""
+"""The loop on tiny models: what moves, what does not, how it ends. Stopped runs are in test_resume.py."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,52 +82,6 @@ def test_optimiser_state_covers_only_what_trains(tmp_path: Path) -> None:
     assert sum(entry["exp_avg"].numel() for entry in state.values()) == loop.selection.elements == 3 * 32
 
 
-@pytest.mark.parametrize("train", ["value", "all"])
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
-def test_resumed_is_uninterrupted(tmp_path: Path, name: str, train: str) -> None:
-    """With dropout, in the middle of an epoch, the same last bit."""
-
-    def settings(folder: str, **more: Any) -> Any:
-        return settings_for(tmp_path / folder, train=train, num_train_epochs=3, save_steps=4, eval_steps=5, **more)
-
-    whole = classifier(name, dropout=0.2)
-    whole_losses = Losses()
-    outcome = trained(whole, settings("whole"), watcher=whole_losses)
-
-    cut, losses = classifier(name, dropout=0.2), Losses()
-    loop = made_loop(cut, settings("cut"), watcher=losses)
-    loop.watcher = _StopAt(7, losses)
-    assert loop.run().ended == "terminated"
-    resumed, more = classifier(name, dropout=0.2), Losses()
-    torch.manual_seed(99)  # whatever the new process drew before
-    again = trained(resumed, settings("cut", resume=True), watcher=more)
-    assert losses.losses + more.losses == whole_losses.losses
-    assert len(more.losses) == 18 - 7
-    assert again.metrics == outcome.metrics
-    for key, value in values(whole).items():
-        assert torch.equal(value, values(resumed)[key]), key
-    kept = [(line["step"], line.get("loss")) for line in lines(tmp_path / "cut")]
-    assert kept == [(line["step"], line.get("loss")) for line in lines(tmp_path / "whole")]
-
-
-class _StopAt(Losses):
-    """Sends SIGTERM to this process at a step, as a cluster's scheduler does."""
-
-    def __init__(self, at: int, losses: Losses) -> None:
-        super().__init__()
-        self.at, self.losses = at, losses.losses
-
-    def step(self, step: int, loss: float, samples: int, tokens: int) -> None:
-        super().step(step, loss, samples, tokens)
-        if step == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def test_resume_without_a_state_begins(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path / "run", resume=True)
-    assert trained(classifier(), settings).progress.step == 12
-
-
 def test_another_run_is_not_touched(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "run", num_train_epochs=1)
     trained(classifier(), settings)
@@ -181,7 +133,9 @@ def test_nan_in_an_evaluation_names_the_step_and_keeps_the_last_state(tmp_path: 
                 raise TaskError("The model gives out NaN on toy")
             return super().evaluate(model)
 
-    with pytest.raises(TuneError, match=r"evaluation at step 12 of 18 failed.*NaN on toy.*The state before it is in"):
+    with pytest.raises(
+        TuneError, match=r"evaluation at step 12 of 18 failed.*NaN on toy.*The state saved before it is in"
+    ):
         trained(classifier(), settings_for(tmp_path / "run", num_train_epochs=3), job=Breaking())
     assert json.loads((tmp_path / "run" / "state" / "progress.json").read_text())["step"] == 6
 
@@ -221,17 +175,10 @@ def test_compiled_the_best_state_is_kept_all_the_same(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "run", eval_steps=2, max_train_steps=4)
     loop = made_loop(model, settings, job=_Scripted([0.7, 0.6]), compiler="eager")
     loop.run()
-    best = load_file(tmp_path / "run" / "best.safetensors")
+    best = load_file(tmp_path / "run" / "best-00000002.safetensors")
     assert set(best) == {tensor.live for tensor in loop.selection.trained}
     now = values(model)
     assert all(torch.equal(now[name], best[name]) for name in best)
-
-
-def test_resumed_after_an_early_end_nothing_more_is_trained(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path / "run", eval_steps=2, early_stopping_patience=1, num_train_epochs=9)
-    first = trained(classifier(), settings, job=_Scripted([0.7, 0.6]))
-    again = trained(classifier(), settings.model_copy(update={"resume": True}), job=_Scripted([]))
-    assert first.ended == again.ended == "early" and again.progress.step == first.progress.step == 4
 
 
 def test_states_hold_only_what_trains(tmp_path: Path) -> None:
@@ -240,14 +187,7 @@ def test_states_hold_only_what_trains(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "run")
     loop = made_loop(classifier(), settings)
     loop.run()
-    for file in ("state/model.safetensors", "best.safetensors"):
+    best = f"best-{loop.progress.best_step:08}.safetensors"
+    for file in ("state/model.safetensors", best):
         with safe_open(tmp_path / "run" / file, "pt") as held:
             assert set(held.keys()) == {tensor.live for tensor in loop.selection.trained}
-
-
-def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path / "run")
-    trained(classifier(), settings)
-    (tmp_path / "run" / "state" / "progress.json").write_text("{")
-    with pytest.raises(TuneError, match="cannot be resumed"):
-        trained(classifier(), settings.model_copy(update={"resume": True}))

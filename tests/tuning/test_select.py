@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import transformers
 
-from hf_bias_patch.errors import RecipeError, TuneError
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.attention.verdict import Verdict
+from hf_bias_patch.errors import FamilyError, RecipeError, TuneError
+from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.adapters import add
 from hf_bias_patch.tuning.head import head_of
 from hf_bias_patch.tuning.select import Selection, projections_of, select
+from hf_bias_patch.tuning.slices import join_slices
 from tests.models import fresh, inputs_of
 
 WIDTH = 32
@@ -54,11 +60,116 @@ def test_parts_of_gpt2(train: str) -> None:
     assert [(tensor.part, tensor.whole) for tensor in selection.trained] == [(train, 3 * WIDTH)] * 3
 
 
-def test_every_bias(bert: Any) -> None:
+def biases_of(model: Any) -> set[str]:
+    return {name for name, _ in model.named_parameters() if name.endswith("bias")}
+
+
+def test_every_bias_but_redundant_ones(bert: Any) -> None:
     selection = select(bert, "biases", head=False)
     check(bert, selection)
-    wanted = {name for name, value in bert.named_parameters() if name.endswith("bias") and name.startswith("bert.")}
+    keys = {name for name in biases_of(bert) if name.endswith("self.key.bias")}
+    wanted = {name for name in biases_of(bert) if name.startswith("bert.")} - keys
     assert live(bert) == wanted and "bert.pooler.dense.bias" in wanted
+    assert {bias.name for bias in selection.left_out} == keys and len(keys) == 3
+    assert selection.notes == ("3 redundant key biases do not train (96 parameters); --train_redundant lets them",)
+    plain = selection.plain()
+    assert plain["notes"] == list(selection.notes) and sum(bias["elements"] for bias in plain["left_out"]) == 96
+
+
+def test_every_bias_if_it_is_asked_for(bert: Any) -> None:
+    selection = select(bert, "biases", head=False, redundant=True)
+    assert live(bert) == {name for name in biases_of(bert) if name.startswith("bert.")}
+    assert not selection.left_out and not selection.notes
+
+
+def test_of_a_fused_bias_only_the_redundant_part_is_left_out() -> None:
+    model = fresh("gpt2", dtype=torch.float32)
+    selection = select(model, "biases", head=False)
+    check(model, selection)
+    fused = [tensor for tensor in selection.trained if tensor.name.endswith("c_attn.bias")]
+    assert [(tensor.part, tensor.elements) for tensor in fused] == [("query,value", 2 * WIDTH)] * 3
+    assert [(bias.projection, bias.elements) for bias in selection.left_out] == [("key", WIDTH)] * 3
+    optimiser = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=0.1)
+    model(**inputs_of(model)).logits.square().mean().backward()
+    optimiser.step()
+    join_slices(model)
+    whole = fresh("gpt2", dtype=torch.float32)
+    moved = model.get_parameter(fused[0].name) != whole.get_parameter(fused[0].name)
+    assert moved[:WIDTH].all() and not moved[WIDTH : 2 * WIDTH].any() and moved[2 * WIDTH :].all()
+
+
+def test_the_part_of_a_packed_bias_is_left_out() -> None:
+    """torch's MultiheadAttention reads its `in_proj_bias` without calling a map."""
+    from hf_bias_patch.probing.small import small_config, small_model
+
+    model = small_model(small_config("siglip_vision_model")).float()
+    name = "head.attention.in_proj_bias"
+    before = model.get_parameter(name).detach().clone()
+    selection = select(model, "biases", head=False)
+    check(model, selection)
+    assert [tensor.part for tensor in selection.trained if tensor.name == name] == ["query,value"]
+    size = model.config.image_size
+    optimiser = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=0.1)
+    model(pixel_values=torch.randn(2, 3, size, size)).pooler_output.square().sum().backward()
+    optimiser.step()
+    join_slices(model)
+    moved, width = model.get_parameter(name) != before, len(before) // 3
+    assert moved[:width].all() and not moved[width : 2 * width].any() and moved[2 * width :].all()
+
+
+def with_one_needed_key(model: Any) -> list[Site]:
+    """The sites of a model as if the key of the first were needed."""
+    sites = list(find_sites(model.config.to_dict(), ModelTensors(model).tensors))
+    key = replace(sites[0].slots["key"], verdict=Verdict("needed", "it is compared with positions"))
+    sites[0] = replace(sites[0], slots={**sites[0].slots, "key": key})
+    return sites
+
+
+@pytest.mark.parametrize("train", ["key", "query,key", "biases"])
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_a_key_that_is_needed_at_one_site_trains_there_alone(name: str, train: str) -> None:
+    model = fresh(name, dtype=torch.float32)
+    sites = with_one_needed_key(model)
+    selection = select(model, train, head=False, sites=sites)
+    check(model, selection)
+    assert [bias.name for bias in selection.left_out] == [site.slots["key"].bias for site in sites[1:]]
+    assert selection.notes[0].startswith("2 redundant key biases do not train (64 parameters)")
+    keys = [tensor for tensor in selection.trained if tensor.name == sites[0].slots["key"].bias]
+    assert len(keys) == 1
+    everything = select(fresh(name, dtype=torch.float32), train, head=False, sites=sites, redundant=True)
+    assert everything.elements == selection.elements + 2 * WIDTH and not everything.left_out
+
+
+def test_a_redundant_bias_that_is_new_does_not_train_with_the_head(bert: Any) -> None:
+    new = [f"bert.encoder.layer.{layer}.attention.self.{part}.bias" for layer in range(3) for part in ("key", "value")]
+    selection = select(bert, "none", head=True, new=new)
+    assert live(bert) == head_of(bert) | {name for name in new if ".value." in name}
+    assert len(selection.left_out) == 3
+
+
+def test_what_is_frozen_is_not_said_to_be_left_out(bert: Any) -> None:
+    selection = select(bert, "biases", head=False, freeze=("key",))
+    assert not selection.left_out and not any(".key." in name for name in live(bert))
+
+
+def test_where_no_family_covers_the_model_all_biases_train_and_it_is_said(bert: Any) -> None:
+    class NoSuchConfig(transformers.BertConfig):
+        model_type = "nosuch"
+
+    bert.config = NoSuchConfig(**bert.config.to_dict())
+    selection = select(bert, "biases", head=False)
+    assert live(bert) == {name for name in biases_of(bert) if name.startswith("bert.")}
+    assert "cannot be told. No family covers the model type 'nosuch'" in selection.notes[0]
+    assert not select(bert, "biases", head=False, redundant=True).notes
+    assert not select(bert, "none", head=True).notes and not select(bert, "all", head=True).notes
+    with pytest.raises(FamilyError, match="nosuch"):
+        select(bert, "value", head=False)
+
+
+def test_where_a_config_is_not_covered_it_is_said(bert: Any) -> None:
+    bert.config.position_embedding_type = "relative_key_query"
+    notes = select(bert, "biases", head=False).notes
+    assert len(notes) == 1 and "cannot be told. The family does not cover" in notes[0]
 
 
 def test_everything(bert: Any) -> None:
@@ -72,7 +183,7 @@ def test_everything_but_one_bias() -> None:
     check(model, selection)
     assert selection.elements == selection.total - 3 * WIDTH
     parts = [tensor for tensor in selection.trained if tensor.part != "all"]
-    assert [(tensor.part, tensor.elements) for tensor in parts] == [("not frozen", 2 * WIDTH)] * 3
+    assert [(tensor.part, tensor.elements) for tensor in parts] == [("query,value", 2 * WIDTH)] * 3
 
 
 def test_head_has_its_own_switch(bert: Any) -> None:
@@ -128,7 +239,12 @@ def test_gradient_of_a_redundant_key_is_noise(bert: Any) -> None:
 
 @pytest.mark.parametrize(
     ("train", "message"),
-    [("bias", "not known"), ("value,all", "no one thing"), ("", "no one thing"), ("values", "not known")],
+    [
+        ("bias", "not known"),
+        ("value,all", "value and all cannot be joined"),
+        ("", "no word is given"),
+        ("values", "not known"),
+    ],
 )
 def test_wrong_words(train: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):

@@ -1,0 +1,96 @@
+"""What trains, tensor by tensor, and what was left out: what `select` and `adapters.add` answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["LeftOut", "Selection", "Trained"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A tensor that trains.
+
+    Attributes:
+        name: of the parameter as the stock model calls it.
+        part: the projections of it that train, as `value` or `query,value`; or `all`.
+        role: `attention bias`, `bias`, `weight`, `head` or `adapter`.
+        elements: numbers that train.
+        whole: numbers that the parameter has.
+        live: name of the parameter that the optimiser holds: another only where a part trains.
+        places: where that part lies, as ranges of elements from one up to another; empty where all of it trains.
+    """
+
+    name: str
+    part: str
+    role: str
+    elements: int
+    whole: int
+    live: str
+    places: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A redundant bias that does not train, for no other reason than that.
+
+    Attributes:
+        name: of the parameter.
+        projection: whose bias it is; of a fused parameter only its part is left out.
+        elements: numbers that do not train.
+    """
+
+    name: str
+    projection: str
+    elements: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All that trains.
+
+    Attributes:
+        trained: the tensors, in the model's order.
+        total: elements of all parameters of the model, the head's and adapters' among them.
+        head: whether the task head trains.
+        left_out: redundant biases that were named and do not train.
+        untold: why it cannot be told which biases are redundant; empty if it can, or does not matter.
+    """
+
+    trained: tuple[Trained, ...]
+    total: int
+    head: bool
+    left_out: tuple[LeftOut, ...] = ()
+    untold: str = ""
+
+    @property
+    def elements(self) -> int:
+        """Numbers that train, the head's among them."""
+        return sum(tensor.elements for tensor in self.trained)
+
+    @property
+    def without_head(self) -> int:
+        """Numbers that train, without the head's: what papers count."""
+        return sum(tensor.elements for tensor in self.trained if tensor.role != "head")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of it, in sentences."""
+        sentences = []
+        for projection in dict.fromkeys(bias.projection for bias in self.left_out):
+            sizes = [bias.elements for bias in self.left_out if bias.projection == projection]
+            said = f"{projection} biases do" if len(sizes) > 1 else f"{projection} bias does"
+            sentences.append(
+                f"{len(sizes)} redundant {said} not train ({sum(sizes):,} parameters); --train_redundant lets "
+                + ("them" if len(sizes) > 1 else "it")
+            )
+        if self.untold:
+            sentences.append(f"All biases train, redundant ones too: which are cannot be told. {self.untold}")
+        return tuple(sentences)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        counts = {"trained": self.elements, "trained_without_head": self.without_head, "total": self.total}
+        listed = {"tensors": [vars(tensor) for tensor in self.trained]}
+        return {**counts, **listed, "left_out": [vars(bias) for bias in self.left_out], "notes": list(self.notes)}
