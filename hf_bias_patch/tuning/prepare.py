@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError, TuneError
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.patching.recipe import make_recipe
 from hf_bias_patch.tuning import adapters
+from hf_bias_patch.tuning.adapter_folder import AdapterFolder, NoAdapterError, adapter_folder, linear_biases
+from hf_bias_patch.tuning.base import base_of
 from hf_bias_patch.tuning.select import ADAPTERS, Selection, select
 from hf_bias_patch.tuning.settings import Settings
 
@@ -29,12 +32,16 @@ class Prepared:
         selection: what trains.
         plan: what was folded or dropped before; None if nothing.
         new: names of the parameters that the checkpoint did not hold.
+        adapter: what is written for peft at the end; None if peft cannot express it.
+        no_adapter: why not, in one sentence.
     """
 
     model: Any
     selection: Selection
     plan: Plan | None
     new: tuple[str, ...]
+    adapter: AdapterFolder | None = None
+    no_adapter: str = ""
 
 
 def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
@@ -50,12 +57,14 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
         SourceError, CheckpointError, FamilyError, RecipeError, PlanError: as for `load`, `apply` and `select`.
     """
     model, new = _load(settings.model_name_or_path, auto_class, config)
+    biases = linear_biases(model)
     plan = None
     if settings.fold or settings.drop:
         plan = apply(model, make_recipe(fold=settings.fold, drop=settings.drop)).plan
     head = bool(new) if settings.train_head is None else settings.train_head
     if settings.train in ADAPTERS:
-        model, selection = adapters.add(model, settings.train, head=head, new=new)
+        how = {"rank": settings.lora_rank, "alpha": settings.lora_alpha}
+        model, selection = adapters.add(model, settings.train, head=head, new=new, **how)
     else:
         selection = select(
             model,
@@ -72,7 +81,12 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
-    return Prepared(model, selection, plan, new)
+    base, patched = base_of(resolve(settings.model_name_or_path)), plan.touched if plan is not None else ()
+    try:
+        adapter = adapter_folder(model, selection, base, biases, new=new, patched=patched)
+    except NoAdapterError as reason:
+        return Prepared(model, selection, plan, new, no_adapter=str(reason))
+    return Prepared(model, selection, plan, new, adapter)
 
 
 def _keep_no_activations(model: Any) -> None:

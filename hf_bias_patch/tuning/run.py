@@ -121,7 +121,7 @@ def _end(
         "peak_bytes": peak_bytes(accelerator.device),
     }
     if outcome.ended != "terminated":
-        results |= save_model(loop, data.tokenizer, folder)
+        results |= save_model(loop, data.tokenizer, folder, prepared)
         if accelerator.is_main_process:
             folder.write("results.json", results)
     accelerator.wait_for_everyone()

@@ -37,8 +37,8 @@ class Trained:
     """A tensor that trains.
 
     Attributes:
-        name: of the parameter as the stock model calls it.
-        part: what of it trains, as `value`; or `all`.
+        name: of the parameter as the stock model calls it; of an adapter the one that it changes.
+        part: what of it trains, as `value`, or of an adapter which of its tensors, as `lora_A`; or `all`.
         role: `attention bias`, `bias`, `weight`, `head` or `adapter`.
         elements: numbers that train.
         whole: numbers that the parameter has.
@@ -76,6 +76,14 @@ class Selection:
     def without_head(self) -> int:
         """Numbers that train, without the head's: what papers count."""
         return sum(tensor.elements for tensor in self.trained if tensor.role != "head")
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Names of the saved model's tensors that training may have changed, some of them only in part.
+
+        An adapter counts as merged: LoRA changes the weights of its maps, BEFT their biases.
+        """
+        return frozenset(tensor.name for tensor in self.trained)
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
