@@ -12,10 +12,11 @@ from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, quiet
 from hf_bias_patch.patching.loading import load
+from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, require_form
 from hf_bias_patch.scoring.measures import Kind
 
-__all__ = ["CONFIG", "MODEL_CONFIG", "base_of", "is_adapter", "load_adapter"]
+__all__ = ["CONFIG", "MODEL_CONFIG", "adapter_base", "is_adapter", "load_adapter"]
 
 CONFIG = "adapter_config.json"
 MODEL_CONFIG = "bias_patch"
@@ -31,7 +32,7 @@ def is_adapter(source: Source) -> bool:
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
-def base_of(source: Source) -> Source:
+def adapter_base(source: Source) -> Source:
     """The base that an adapter names.
 
     Raises:
@@ -64,28 +65,30 @@ def load_adapter(source: Source, kind: Kind, dtype: Any) -> Any:
         A transformers model in evaluation mode, whose adapted layers are peft's.
 
     Raises:
-        SourceError, CheckpointError: as for `base_of`.
+        SourceError, CheckpointError: as for `adapter_base`.
         TaskError: it has no head for the task, or does not fit the base.
     """
     import transformers
 
-    base = base_of(source)
+    need("peft")
+    base = adapter_base(source)
     tensors = _tensors(source)
     form = require_form(kind, _form(source, base), source.name)
     auto_class = getattr(transformers, AUTO_CLASSES[form])
     config = _model_config(source, base, auto_class, tensors)
     with quiet():
         model, report = _load_base(source, base, auto_class, config, dtype)
-        known = {name.removeprefix(_IN_FILE) for name in tensors}
-        lost = {*map(str, report["missing_keys"]), *(str(name) for name, *_ in report["mismatched_keys"])} - known
-        if lost:
-            raise TaskError(
-                f"{source.name} and its base {base.name} lack {len(lost)} parameters, such as {min(lost)}",
-                why="They would be drawn at random, and so would the scores",
-                remedy="Take an adapter that was saved with its head (peft's `modules_to_save`), or tune one: "
-                "`hf-bias-patch tune`",
-            )
-        return _put_on(source, base, model, tensors)
+        whole = _put_on(source, base, model, tensors)
+    known = {name.removeprefix(_IN_FILE) for name in tensors}
+    mismatched = {str(name) for name, *_ in report["mismatched_keys"]}
+    if lost := {*map(str, report["missing_keys"]), *mismatched} - known:
+        raise TaskError(
+            f"{source.name} and its base {base.name} lack {len(lost)} parameters, such as {min(lost)}",
+            why="They would be drawn at random, and so would the scores",
+            remedy="Take an adapter that was saved with its head (peft's `modules_to_save`), or tune one: "
+            "`hf-bias-patch tune`",
+        )
+    return whole
 
 
 def _config(source: Source) -> dict[str, Any]:
@@ -123,26 +126,29 @@ def _form(source: Source, base: Source) -> Form | None:
     return form_of_class(name or (_base_config(base).architectures or [""])[0])
 
 
-def _base_config(base: Source) -> Any:
+def _read_config(folder: Path, what: str) -> Any:
     import transformers
 
     try:
-        return transformers.AutoConfig.from_pretrained(folder_of(base), local_files_only=True, trust_remote_code=False)
-    except Exception as error:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each way of being wrong has its own
         raise CheckpointError(
-            f"{base.name}, the base of the adapter, has no config that transformers can use",
+            f"{what} has no config that transformers can use",
             why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
         ) from error
+
+
+def _base_config(base: Source) -> Any:
+    return _read_config(folder_of(base), f"{base.name}, the base of the adapter,")
 
 
 def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mapping[str, Any]) -> Any:
     """The trained model's config: as `tune` left it, else the base's with as many labels as the head has."""
     import torch
-    import transformers
 
     own = folder_of(source) / MODEL_CONFIG
     if (own / "config.json").is_file():
-        return transformers.AutoConfig.from_pretrained(own, local_files_only=True, trust_remote_code=False)
+        return _read_config(own, f"The folder {own}")
     config = _base_config(base)
     with torch.device("meta"):
         empty = auto_class.from_config(config).state_dict()

@@ -8,7 +8,7 @@ from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
 from hf_bias_patch.patching.loading import load
-from hf_bias_patch.scoring.adapters import base_of, is_adapter, load_adapter
+from hf_bias_patch.scoring.adapters import adapter_base, is_adapter, load_adapter
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import form_of_class, require_form
 from hf_bias_patch.scoring.measures import Kind
@@ -66,7 +66,7 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
     source = resolve(model)
     kind_of_number = getattr(torch, dtype)
     if is_adapter(source):
-        tokenizer = load_tokenizer(source) or load_tokenizer(base_of(source))
+        tokenizer = load_tokenizer(source) or load_tokenizer(adapter_base(source))
         found = load_adapter(source, kind, kind_of_number)
     else:
         tokenizer = load_tokenizer(source)

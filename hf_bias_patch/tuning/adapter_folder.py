@@ -154,6 +154,8 @@ def _biases(
     """Changes of linear layers' biases, by training and by a patch before it, as a BEFT adapter."""
     import peft
 
+    if not hasattr(peft, "BeftConfig"):
+        raise NoAdapterError("the installed peft has no BEFT, which adds to biases (upgrade it)")
     if others := [name for name in patched if name not in biases]:
         raise NoAdapterError(
             f"the patch before training changed {others[0]}, and BEFT adds to linear layers' biases only"

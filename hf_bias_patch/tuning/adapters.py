@@ -87,7 +87,7 @@ def _merged(wrapped: Any, kind: str) -> Iterator[tuple[str, tuple[str, str]]]:
     prefix = next(name for name, module in wrapped.named_modules() if module is inside)
     for path, module in inside.named_modules():
         if isinstance(module, BaseTunerLayer):
-            for name, _ in module.named_parameters():
+            for name in module.state_dict():  # type: ignore[attr-defined]
                 yield f"{prefix}.{path}.{name}", (f"{path}.{_CHANGES[kind]}", name.partition(".")[0])
 
 

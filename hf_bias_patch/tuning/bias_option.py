@@ -59,14 +59,11 @@ def stock_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _trained(inner: Any) -> dict[str, torch.Tensor]:
     """Bias name → the layer's own, if it has one, and BEFT's."""
-    from peft.tuners.beft import BeftLayer
-
-    layers = {name: module for name, module in inner.named_modules() if isinstance(module, BeftLayer)}
     found = {}
-    for name, layer in layers.items():
-        own = layer.get_base_layer().bias
-        vector = layer.beft_bias["default"].detach().flatten()
-        found[f"{name}.bias"] = vector if own is None else own.detach() + vector
+    for name, layer in inner.named_modules():
+        if hasattr(layer, "beft_bias"):
+            own, vector = layer.get_base_layer().bias, layer.beft_bias["default"].detach().flatten()
+            found[f"{name}.bias"] = vector if own is None else own.detach() + vector
     return found
 
 

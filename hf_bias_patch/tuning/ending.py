@@ -26,13 +26,15 @@ def save_model(loop: Loop, tokenizer: Any, folder: RunFolder, prepared: Prepared
     Returns:
         `trained_bytes`, the size of the file of trained tensors; `saved_as`, what the folder `model` holds: a `model`,
         or a `model and adapter` where no stock model has the biases that BEFT trained; `adapter`, the name of the
-        folder that peft loads, or None, and then `no_adapter` says why; `switched_on`, where a config's option made
-        room for trained biases, its name and the biases that the model has more than its source.
+        folder that peft loads, or None, and then `no_adapter` says why; `switched_on`, only where the model has more
+        biases than its source: the config's `option` that gives it these, and their names, `added`.
     """
     accelerator = loop.accelerator
     tensors = trained_tensors(accelerator, loop.model, loop.names)
     bare = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False, keep_torch_compile=False)
-    state = accelerator.get_state_dict(loop.model) if accelerator.distributed_type.name == "FSDP" else None
+    shares = accelerator.distributed_type.name
+    gathers = shares == "FSDP" or (shares == "DEEPSPEED" and not _merges(bare))
+    state = accelerator.get_state_dict(loop.model) if gathers else None
     if not accelerator.is_main_process:
         return {}
     save_tensors(tensors, folder.trained)
@@ -57,27 +59,22 @@ def save_model(loop: Loop, tokenizer: Any, folder: RunFolder, prepared: Prepared
 def _save(bare: Any, state: dict[str, Any] | None, folder: RunFolder) -> dict[str, Any]:
     """Write the model, merged where it can be."""
     given = {"state_dict": state} if state else {}
-    if not hasattr(bare, "merge_and_unload"):
-        bare.save_pretrained(folder.model, **given)
-        return {"saved_as": "model"}
-    if _has_slots(bare):
-        bare.merge_and_unload().save_pretrained(folder.model, **given)
+    if _merges(bare):
+        merged = bare.merge_and_unload() if hasattr(bare, "merge_and_unload") else bare
+        merged.save_pretrained(folder.model, **given)
         return {"saved_as": "model"}
     # Of a model in shards no process alone can run the comparison.
-    merged = merged_by_option(bare) if state is None else None
-    if merged is not None:
-        merged.model.save_pretrained(folder.model)
-        added = {merged.option or "the class as it is": list(merged.added)}
-        return {"saved_as": "model", "switched_on": added}
-    _save_unmerged(bare, state, folder)
-    return {"saved_as": "model and adapter"}
+    found = merged_by_option(bare) if state is None else None
+    if found is None:
+        _save_unmerged(bare, state, folder)
+        return {"saved_as": "model and adapter"}
+    found.model.save_pretrained(folder.model)
+    return {"saved_as": "model", "switched_on": {"option": found.option, "added": list(found.added)}}
 
 
-def _has_slots(bare: Any) -> bool:
+def _merges(bare: Any) -> bool:
     """Whether there is a bias to merge each BEFT vector into. LoRA's matrices always have their weight."""
-    from peft.tuners.beft import BeftLayer
-
-    return all(layer.get_base_layer().bias is not None for layer in bare.modules() if isinstance(layer, BeftLayer))
+    return all(layer.get_base_layer().bias is not None for layer in bare.modules() if hasattr(layer, "beft_bias"))
 
 
 def _save_unmerged(bare: Any, state: dict[str, Any] | None, folder: RunFolder) -> None:

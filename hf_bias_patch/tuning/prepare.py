@@ -63,8 +63,8 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
         plan = apply(model, make_recipe(fold=settings.fold, drop=settings.drop)).plan
     head = bool(new) if settings.train_head is None else settings.train_head
     if settings.train in ADAPTERS:
-        how = {"rank": settings.lora_rank, "alpha": settings.lora_alpha}
-        model, selection = adapters.add(model, settings.train, head=head, new=new, **how)
+        rank, alpha = settings.lora_rank, settings.lora_alpha
+        model, selection = adapters.add(model, settings.train, head=head, new=new, rank=rank, alpha=alpha)
     else:
         selection = select(
             model,
