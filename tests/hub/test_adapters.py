@@ -51,11 +51,10 @@ def test_the_base_is_taken_at_its_commit(hub: Hub, adapter: Path) -> None:
     assert config["base_model_name_or_path"] == BASE and len(config["revision"]) == 40
     merged = transformers.AutoModelForSequenceClassification.from_pretrained(adapter.parent / "model")
     hub.add(ADAPTER, adapter)
-    for place in (str(adapter), ADAPTER):
-        scored, _ = load_scorable(place, "classification", device="cpu")
-        stock = peft.AutoPeftModelForSequenceClassification.from_pretrained(place)
-        for found in (scored, stock):
-            assert torch.allclose(logits(found), logits(merged), rtol=1e-5, atol=1e-5)
+    found = [load_scorable(place, "classification", device="cpu")[0] for place in (str(adapter), ADAPTER)]
+    found.append(peft.AutoPeftModelForSequenceClassification.from_pretrained(adapter))
+    for model in found:
+        assert torch.allclose(logits(model), logits(merged), rtol=1e-5, atol=1e-5)
 
 
 def test_a_base_that_is_gone_is_named(hub: Hub, adapter: Path) -> None:
