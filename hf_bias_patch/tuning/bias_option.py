@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.tuning.merging import stock_state
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["WithBiases", "merged_by_option", "stock_state"]
+__all__ = ["WithBiases", "merged_by_option"]
 
 _ROUNDING = 1e-4
 """Of the largest logit. A bias added by the layer and one added behind it differ by float32's rounding (6e-8 each time,
@@ -49,12 +51,6 @@ def merged_by_option(wrapped: Any) -> WithBiases | None:
             if _same(inner, made.model):
                 return made
     return None
-
-
-def stock_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a model around which peft put an adapter, under their own names and without the adapter's."""
-    names = {name: name.removeprefix("base_model.model.").replace(".base_layer.", ".") for name in state}
-    return {own: state[name] for name, own in names.items() if not own.endswith(".default") and ".default." not in own}
 
 
 def _trained(inner: Any) -> dict[str, torch.Tensor]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.scoring.adapters import CONFIG, MODEL_CONFIG
-from hf_bias_patch.tuning.bias_option import merged_by_option, stock_state
+from hf_bias_patch.tuning.bias_option import merged_by_option
+from hf_bias_patch.tuning.merging import merged_state, stock_state
 from hf_bias_patch.tuning.slices import join_slices
 from hf_bias_patch.tuning.state import save_tensors, trained_tensors
 
@@ -57,11 +58,15 @@ def save_model(loop: Loop, tokenizer: Any, folder: RunFolder, prepared: Prepared
 
 
 def _save(bare: Any, state: dict[str, Any] | None, folder: RunFolder) -> dict[str, Any]:
-    """Write the model, merged where it can be."""
-    given = {"state_dict": state} if state else {}
+    """Write the model, merged where it can be. `state` is all of it, where the model itself is in shards."""
+    if not hasattr(bare, "merge_and_unload"):
+        bare.save_pretrained(folder.model, **({"state_dict": state} if state else {}))
+        return {"saved_as": "model"}
     if _merges(bare):
-        merged = bare.merge_and_unload() if hasattr(bare, "merge_and_unload") else bare
-        merged.save_pretrained(folder.model, **given)
+        if state:
+            bare.get_base_model().save_pretrained(folder.model, state_dict=merged_state(bare, state))
+        else:
+            bare.merge_and_unload().save_pretrained(folder.model)
         return {"saved_as": "model"}
     # Of a model in shards no process alone can run the comparison.
     found = merged_by_option(bare) if state is None else None

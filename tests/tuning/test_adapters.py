@@ -22,10 +22,12 @@ from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.run import evaluate
 from hf_bias_patch.scoring.tasks import load_task
+from hf_bias_patch.tuning.adapters import add
 from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
+from hf_bias_patch.tuning.merging import merged_state
 from hf_bias_patch.tuning.run import Result, tune
 from hf_bias_patch.tuning.settings import make_settings
-from tests.models import randomise
+from tests.models import fresh, randomise
 from tests.tuning.jobs import alone
 
 # Stock peft asks stock transformers for what it deprecated, and says that a map without a bias cannot be merged.
@@ -294,6 +296,31 @@ def test_a_base_from_the_hub_is_named_by_id_and_commit(tmp_path: Path) -> None:
     run(tmp_path / "run", "value", cached / "snapshots" / "0123abc")
     config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("some/bert", "0123abc")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("lora", "gpt2"), ("lora", "bert"), ("beft", "bert")])
+def test_merging_what_was_gathered_is_what_peft_merges(tmp_path: Path, kind: str, name: str) -> None:
+    """As of a model in shards, of which only the tensors are whole."""
+    wrapped, _ = add(fresh(name, dtype=torch.float32), kind, head=False)
+    with torch.no_grad():
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    found = merged_state(wrapped, {name: value.clone() for name, value in wrapped.state_dict().items()})
+    wrapped.get_base_model().save_pretrained(tmp_path, state_dict=dict(found))  # which it empties
+    expected = wrapped.merge_and_unload()
+    again = type(expected).from_pretrained(tmp_path)
+    for state in (found, again.state_dict()):
+        assert state.keys() == expected.state_dict().keys()
+        assert all(torch.equal(state[name], value) for name, value in expected.state_dict().items())
+
+
+def test_a_tuned_model_is_a_base_too(tmp_path: Path) -> None:
+    """Its head does not train again, and goes along all the same."""
+    run(tmp_path / "first", "value")
+    result = run(tmp_path / "second", "lora", tmp_path / "first" / "model")
+    assert result.plain["trained"] == result.plain["trained_without_head"]
+    check(tmp_path / "second", tmp_path / "first" / "model", "SequenceClassification")
 
 
 def test_an_earlier_adapter_is_taken_away(tmp_path: Path) -> None:
