@@ -78,6 +78,7 @@ def load_adapter(source: Source, kind: Kind, dtype: Any) -> Any:
     config = _model_config(source, base, auto_class, tensors)
     with quiet():
         model, report = _load_base(source, base, auto_class, config, dtype)
+        _make_room(model, tensors)
         whole = _put_on(source, base, model, tensors)
     known = {name.removeprefix(_IN_FILE) for name in tensors}
     mismatched = {str(name) for name, *_ in report["mismatched_keys"]}
@@ -174,6 +175,15 @@ def _load_base(source: Source, base: Source, auto_class: Any, config: Any, dtype
     return model, report
 
 
+def _make_room(model: Any, tensors: Mapping[str, Any]) -> None:
+    """As many embeddings as the adapter brings, which had tokens added to its base."""
+    embeddings = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    brought = tensors.get(f"{_IN_FILE}{name}.weight")
+    if brought is not None and len(brought) != len(embeddings.weight):
+        model.resize_token_embeddings(len(brought), mean_resizing=False)
+
+
 def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]) -> Any:
     import peft
 
@@ -197,7 +207,8 @@ def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]
             why=f"{type(error).__name__}: {' '.join(str(error).split())}",
             remedy="Take the base that it was trained on",
         ) from error
-    if others := sorted(taken.keys() ^ tensors.keys()):
+    whole = wrapped.state_dict().keys()  # embeddings are saved as they are, and are no part of the adapter to peft
+    if others := sorted((taken.keys() - tensors.keys()) | (tensors.keys() - taken.keys() - whole)):
         has = "has a tensor that its base has no place for" if others[0] in tensors else "lacks a tensor"
         raise TaskError(
             f"The adapter {source.name} does not fit its base {base.name}: it {has}, {others[0]}",

@@ -349,6 +349,26 @@ def test_plain_peft_is_scored(tmp_path: Path) -> None:
     assert len(tokenizer) == len(transformers.AutoTokenizer.from_pretrained(folder("bert")))
 
 
+def test_plain_peft_with_added_tokens_is_scored(tmp_path: Path) -> None:
+    """peft saves the embeddings with the adapter then."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder("gpt2"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder("gpt2"))
+    assert tokenizer.add_tokens(["<one>", "<two>"]) == 2
+    model.resize_token_embeddings(len(tokenizer))
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["c_attn"], fan_in_fan_out=True)
+    made = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.3)
+    with pytest.warns(UserWarning, match="embedding layer has been resized"):
+        made.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    found, read = load_scorable(str(tmp_path / "adapter"), "language_modelling", device="cpu")
+    assert len(read) == len(tokenizer) == found.get_input_embeddings().num_embeddings
+    assert torch.equal(logits(found), logits(made))
+
+
 def refused(place: Path, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_scorable(str(place), "classification", device="cpu")
