@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError, TuneError
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.evidence.models import folder_of, quiet
 from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.patching.recipe import make_recipe
+from hf_bias_patch.scoring.adapters import CONFIG
 from hf_bias_patch.tuning import adapters
 from hf_bias_patch.tuning.adapter_folder import AdapterFolder, NoAdapterError, adapter_folder, linear_biases
 from hf_bias_patch.tuning.base import base_of
@@ -56,6 +57,8 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
         TuneError: the head in the checkpoint does not fit, or nothing would train.
         SourceError, CheckpointError, FamilyError, RecipeError, PlanError: as for `load`, `apply` and `select`.
     """
+    source = resolve(settings.model_name_or_path)
+    _refuse_adapter(source)
     model, new = _load(settings.model_name_or_path, auto_class, config)
     biases = linear_biases(model)
     plan = None
@@ -81,12 +84,21 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
-    base, patched = base_of(resolve(settings.model_name_or_path)), plan.touched if plan is not None else ()
+    base, patched = base_of(source), plan.touched if plan is not None else ()
     try:
         adapter = adapter_folder(model, selection, base, biases, new=new, patched=patched)
     except NoAdapterError as reason:
         return Prepared(model, selection, plan, new, no_adapter=str(reason))
     return Prepared(model, selection, plan, new, adapter)
+
+
+def _refuse_adapter(source: Source) -> None:
+    if (folder_of(source) / CONFIG).is_file():
+        raise TuneError(
+            f"{source.name} holds an adapter beside its model",
+            why="What it adds has no place in the model itself, where training begins",
+            remedy="Begin from the model that it was trained from",
+        )
 
 
 def _keep_no_activations(model: Any) -> None:
