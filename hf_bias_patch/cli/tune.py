@@ -93,4 +93,5 @@ def _show(result: Result) -> None:
         for name, value in result.metrics.items():
             rows.add_row(f"[bold]{name}[/]" if name == result.main else name, f"{value:,.2f}")
         stdout().print(rows)
-    stdout().print(f"Written: {strong(result.folder)} (results.json; model/ loads with stock transformers)")
+    adapter = ", adapter/ with peft" if result.plain.get("adapter") else ""
+    stdout().print(f"Written: {strong(result.folder)} (results.json; model/ loads with stock transformers{adapter})")

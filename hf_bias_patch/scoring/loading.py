@@ -8,6 +8,7 @@ from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
 from hf_bias_patch.patching.loading import load
+from hf_bias_patch.scoring.adapters import adapter_base, is_adapter, load_adapter
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import form_of_class, require_form
 from hf_bias_patch.scoring.measures import Kind
@@ -24,6 +25,12 @@ def load_config(source: Source) -> Any:
     import transformers
 
     folder = folder_of(source)
+    if is_adapter(source):
+        raise CheckpointError(
+            f"{source.name} is a peft adapter, and no model by itself",
+            remedy="Take the merged model, which `tune` leaves in `model` beside it, or merge it (peft's "
+            "`merge_and_unload`) and save that",
+        )
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each way of being wrong has its own
@@ -36,7 +43,7 @@ def load_config(source: Source) -> Any:
 
 
 def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: str = "float32") -> tuple[Any, Any]:
-    """Load a checkpoint, or a variant of either storage, to be scored as it is.
+    """Load a checkpoint, a variant of either storage, or a peft adapter on its base, to be scored as it is.
 
     Args:
         model: a folder, `embedded:NAME` or a Hub id.
@@ -48,21 +55,32 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
         The model in evaluation mode, and its tokenizer.
 
     Raises:
-        SourceError: MODEL leads nowhere, or has no tokenizer.
+        SourceError: MODEL or an adapter's base leads nowhere, or has no tokenizer.
         CheckpointError: its config is missing, damaged, or of no model type that transformers has.
-        TaskError: it has no head for the task, or the head's values are not in its files.
+        TaskError: it has no head for the task, or the head's values are not in its files; an adapter does not fit its
+            base.
     """
     need("torch")
     import torch
 
     source = resolve(model)
-    config = load_config(source)
-    tokenizer = load_tokenizer(source)
+    kind_of_number = getattr(torch, dtype)
+    if is_adapter(source):
+        tokenizer = load_tokenizer(source) or load_tokenizer(adapter_base(source))
+        found = load_adapter(source, kind, kind_of_number)
+    else:
+        tokenizer = load_tokenizer(source)
+        found = _load_model(source, kind, kind_of_number)
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
+    return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
+
+
+def _load_model(source: Source, kind: Kind, dtype: Any) -> Any:
+    config = load_config(source)
     with quiet():
         require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
-        loaded: Any = load(folder_of(source), dtype=getattr(torch, dtype), output_loading_info=True)
+        loaded: Any = load(folder_of(source), dtype=dtype, output_loading_info=True)
     found, report = loaded
     if missing := sorted(map(str, report["missing_keys"])):
         raise TaskError(
@@ -70,4 +88,4 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
             why="They would be drawn at random, and so would the scores",
             remedy="Take a checkpoint that was saved with its head, or tune one: `hf-bias-patch tune`",
         )
-    return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
+    return found

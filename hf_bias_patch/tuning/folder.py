@@ -8,6 +8,7 @@ state/             to resume from
 best-00000020.safetensors   the trained tensors as they were at the best evaluation, after 20 steps
 trained.safetensors   the trained tensors as they ended: kilobytes, where biases train
 model/             the model as it ended, for stock transformers
+adapter/           the same as an adapter of its base, for peft, where peft can express it
 results.json       the last word
 """
 
@@ -64,6 +65,11 @@ class RunFolder:
     def model(self) -> Path:
         """The model as it ended."""
         return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        """The same as an adapter of its base."""
+        return self.path / "adapter"
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import BiasPatchError, TuneError
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.evidence.models import folder_of, quiet
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.patching.record import BLOCK, untouchable
+from hf_bias_patch.scoring.adapters import CONFIG
 from hf_bias_patch.tuning import adapters
+from hf_bias_patch.tuning.adapter_folder import AdapterFolder, NoAdapterError, adapter_folder, linear_biases
+from hf_bias_patch.tuning.base import Base, base_of
 from hf_bias_patch.tuning.select import ADAPTERS, Selection, select
 from hf_bias_patch.tuning.settings import Settings
+from hf_bias_patch.tuning.start import Start
 
 __all__ = ["Prepared", "prepare"]
 
@@ -25,19 +30,23 @@ class Prepared:
         model: a transformers model, or a peft model around one.
         selection: what trains.
         new: names of the parameters that the checkpoint did not hold.
+        adapter: what is written for peft at the end; None if peft cannot express it.
+        no_adapter: why not, in one sentence.
     """
 
     model: Any
     selection: Selection
     new: tuple[str, ...]
+    adapter: AdapterFolder | None = None
+    no_adapter: str = ""
 
 
-def prepare(settings: Settings, place: Path, auto_class: Any, **config: Any) -> Prepared:
+def prepare(settings: Settings, start: Start, auto_class: Any, **config: Any) -> Prepared:
     """Load a model with a head, and make trainable what the settings name.
 
     Args:
         settings: of the run.
-        place: the checkpoint's folder.
+        start: the checkpoint to load.
         auto_class: a transformers Auto class, such as `AutoModelForSequenceClassification`.
         config: values of its config, such as `num_labels`.
 
@@ -45,11 +54,14 @@ def prepare(settings: Settings, place: Path, auto_class: Any, **config: Any) -> 
         TuneError: the head in the checkpoint does not fit, or nothing would train.
         SourceError, CheckpointError, FamilyError, RecipeError: as for `load` and `select`.
     """
-    model, new = _load(place, settings.model_name_or_path, auto_class, config)
+    _refuse_adapter(start.source)
+    model, new = _load(folder_of(start.loaded), settings.model_name_or_path, auto_class, config)
+    biases = linear_biases(model)
     kept = untouchable({BLOCK: getattr(model.config, BLOCK, None)})
     head = bool(new) if settings.train_head is None else settings.train_head
     if settings.train in ADAPTERS:
-        model, selection = adapters.add(model, settings.train, head=head, new=new, kept=kept)
+        how: dict[str, Any] = {"rank": settings.lora_rank, "alpha": settings.lora_alpha, "kept": kept}
+        model, selection = adapters.add(model, settings.train, head=head, new=new, **how)
     else:
         selection = select(
             model,
@@ -67,7 +79,37 @@ def prepare(settings: Settings, place: Path, auto_class: Any, **config: Any) -> 
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
-    return Prepared(model, selection, new)
+    try:
+        adapter = adapter_folder(model, selection, _base(start), biases, new=new)
+    except NoAdapterError as reason:
+        return Prepared(model, selection, new, no_adapter=str(reason))
+    return Prepared(model, selection, new, adapter)
+
+
+def _base(start: Start) -> Base:
+    """What an adapter is loaded on.
+
+    Raises:
+        NoAdapterError: nobody else has that.
+    """
+    if start.loaded is not start.source:
+        raise NoAdapterError(
+            "the model was patched before training, so that nothing that stays is the adapter's base (patch it first, "
+            "and tune the variant: then the variant is the base)"
+        )
+    base = base_of(start.source)
+    if base is None:
+        raise NoAdapterError("the base is a patch without its weights, on which peft can load nothing")
+    return base
+
+
+def _refuse_adapter(source: Source) -> None:
+    if (folder_of(source) / CONFIG).is_file():
+        raise TuneError(
+            f"{source.name} holds an adapter beside its model",
+            why="What it adds has no place in the model itself, where training begins",
+            remedy="Begin from the model that it was trained from",
+        )
 
 
 def _keep_no_activations(model: Any) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import ExtraError, TuneError
-from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.scoring.run import Options
 from hf_bias_patch.scoring.run import prepare as encode_asked
 from hf_bias_patch.tuning.ending import save_model
@@ -81,7 +80,7 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
 
 def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Accelerator, watcher: Watcher) -> Result:
     _seed(settings.seed)
-    prepared = prepare(settings, folder_of(start.loaded), data.auto_class, **data.config)
+    prepared = prepare(settings, start, data.auto_class, **data.config)
     job = _job(settings, data, prepared.model, accelerator)
     if job.asked is not None and job.asked.truncated and accelerator.is_main_process:
         watcher.say(f"Validation data: {job.asked}")
@@ -136,7 +135,7 @@ def _end(
     if outcome.ended != "terminated":
         if accelerator.is_main_process:
             folder.forget_results()
-        results |= save_model(loop, data.tokenizer, folder)
+        results |= save_model(loop, data.tokenizer, folder, prepared)
         if accelerator.is_main_process:
             made_by = environment(accelerator.device.type, accelerator.num_processes, accelerator.mixed_precision)
             write_record(folder.model, settings, start, data, prepared.selection, results, made_by)

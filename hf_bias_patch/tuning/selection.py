@@ -13,8 +13,9 @@ class Trained:
     """A tensor that trains.
 
     Attributes:
-        name: of the parameter as the stock model calls it.
-        part: the projections of it that train, as `value` or `query,value`; or `all`.
+        name: of the parameter as the stock model calls it; of an adapter the one that it changes once it is merged.
+        part: the projections of it that train, as `value` or `query,value`; of an adapter which of its tensors, as
+            `lora_A`; or `all`.
         role: `attention bias`, `bias`, `weight`, `head` or `adapter`.
         elements: numbers that train.
         whole: numbers that the parameter has.
@@ -73,6 +74,11 @@ class Selection:
     def without_head(self) -> int:
         """Numbers that train, without the head's: what papers count."""
         return sum(tensor.elements for tensor in self.trained if tensor.role != "head")
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Names of the saved model's tensors that training may have changed, some of them only in part."""
+        return frozenset(tensor.name for tensor in self.trained)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from hf_bias_patch.errors import RecipeError
 from hf_bias_patch.patching.recipe import Destination, as_folds, as_names
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
+from hf_bias_patch.tuning.adapters import RANK
 from hf_bias_patch.tuning.select import ADAPTERS, projections_of
 
 __all__ = ["AT_THE_END", "Settings", "as_files", "make_settings", "read_settings"]
@@ -71,6 +72,10 @@ class Settings(BaseModel):
         False,
         description="Let redundant biases train, too, for an experiment: rounding noise moves them. Without it they do "
         "not, whichever word of --train names them; all is everything either way.",
+    )
+    lora_rank: Positive = Field(RANK, description="With --train lora: rank of its matrices.")
+    lora_alpha: Positive | None = Field(
+        None, description="With --train lora: its product counts alpha / rank times; by default twice the rank."
     )
     fold: Annotated[dict[Projection, Destination], BeforeValidator(as_folds)] = Field(
         default_factory=dict, description="Before training, remove these biases exactly, as `patch` does."
@@ -143,6 +148,8 @@ class Settings(BaseModel):
             raise ValueError(f"{both[0]} is in both fold and drop")
         if self.train in ADAPTERS and self.freeze:
             raise ValueError(f"freeze: with train {self.train} nothing but the adapter trains")
+        if self.train != "lora" and (self.lora_rank != RANK or self.lora_alpha is not None):
+            raise ValueError(f"lora_rank and lora_alpha are for train lora, and train is {self.train}")
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other")
         return self

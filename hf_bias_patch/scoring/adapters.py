@@ -1,0 +1,217 @@
+"""A peft adapter, put on its base to be scored: the base is found, the head comes along, and all of it must fit."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.checkpoint.source import Source, resolve
+from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
+from hf_bias_patch.evidence.models import folder_of, quiet
+from hf_bias_patch.patching.loading import load
+from hf_bias_patch.scoring.extra import need
+from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, require_form
+from hf_bias_patch.scoring.measures import Kind
+
+__all__ = ["CONFIG", "MODEL_CONFIG", "adapter_base", "is_adapter", "load_adapter"]
+
+CONFIG = "adapter_config.json"
+MODEL_CONFIG = "bias_patch"
+"""Where `tune` leaves the trained model's config.json in an adapter's folder, with its labels' names: the base has its
+own. Not beside adapter_config.json, where transformers takes it for that of a whole model."""
+_FORMS: dict[str, Form] = {"SEQ_CLS": "classifier", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
+_IN_FILE = "base_model.model."
+
+
+def is_adapter(source: Source) -> bool:
+    """Whether a folder holds an adapter alone. One that lies beside a whole model is put on by transformers itself."""
+    folder = folder_of(source)
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def adapter_base(source: Source) -> Source:
+    """The base that an adapter names.
+
+    Raises:
+        CheckpointError: its config cannot be read, or names none.
+        SourceError: the base is not there.
+    """
+    config = _config(source)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(f"{source.name} is an adapter, and its {CONFIG} names no base_model_name_or_path")
+    try:
+        return resolve(name, revision=None if Path(name).exists() else revision)
+    except SourceError as error:
+        raise SourceError(
+            f"The base of the adapter {source.name}, {name}{f' at {revision}' if revision else ''}, is missing",
+            why=str(error),
+            remedy=f"Put it there, or set base_model_name_or_path in {folder_of(source) / CONFIG} to where it is",
+        ) from error
+
+
+def load_adapter(source: Source, kind: Kind, dtype: Any) -> Any:
+    """The base with the adapter on it, not merged, and the head that was trained with it.
+
+    Args:
+        source: a folder for which `is_adapter` holds.
+        kind: of the task.
+        dtype: of torch.
+
+    Returns:
+        A transformers model in evaluation mode, whose adapted layers are peft's.
+
+    Raises:
+        SourceError, CheckpointError: as for `adapter_base`.
+        TaskError: it has no head for the task, or does not fit the base.
+    """
+    import transformers
+
+    need("peft")
+    base = adapter_base(source)
+    tensors = _tensors(source)
+    form = require_form(kind, _form(source, base), source.name)
+    auto_class = getattr(transformers, AUTO_CLASSES[form])
+    config = _model_config(source, base, auto_class, tensors)
+    with quiet():
+        model, report = _load_base(source, base, auto_class, config, dtype)
+        _make_room(model, tensors)
+        whole = _put_on(source, base, model, tensors)
+    known = {name.removeprefix(_IN_FILE) for name in tensors}
+    mismatched = {str(name) for name, *_ in report["mismatched_keys"]}
+    if lost := {*map(str, report["missing_keys"]), *mismatched} - known:
+        raise TaskError(
+            f"{source.name} and its base {base.name} lack {len(lost)} parameters, such as {min(lost)}",
+            why="They would be drawn at random, and so would the scores",
+            remedy="Take an adapter that was saved with its head (peft's `modules_to_save`), or tune one: "
+            "`hf-bias-patch tune`",
+        )
+    return whole
+
+
+def _config(source: Source) -> dict[str, Any]:
+    path = folder_of(source) / CONFIG
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read", why=str(error)) from error
+    if not isinstance(found, dict) or "peft_type" not in found:
+        raise CheckpointError(f"{path} is no adapter's config", why="It has no peft_type")
+    return found
+
+
+def _tensors(source: Source) -> dict[str, Any]:
+    from peft.utils.save_and_load import load_peft_weights
+
+    folder = folder_of(source)
+    if not any((folder / f"adapter_model.{ending}").is_file() for ending in ("safetensors", "bin")):
+        raise CheckpointError(f"{source.name} has no adapter_model.safetensors")
+    try:
+        found: dict[str, Any] = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # each way of being damaged has its own
+        raise CheckpointError(
+            f"The tensors of the adapter {source.name} cannot be read", why=f"{type(error).__name__}: {error}"
+        ) from error
+    return found
+
+
+def _form(source: Source, base: Source) -> Form | None:
+    """By the adapter's task type; else by the class that it was trained on, or the base was saved from."""
+    config = _config(source)
+    if config.get("task_type") is not None:
+        return _FORMS.get(config["task_type"])
+    name = (config.get("auto_mapping") or {}).get("base_model_class")
+    return form_of_class(name or (_base_config(base).architectures or [""])[0])
+
+
+def _read_config(folder: Path, what: str) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each way of being wrong has its own
+        raise CheckpointError(
+            f"{what} has no config that transformers can use",
+            why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+        ) from error
+
+
+def _base_config(base: Source) -> Any:
+    return _read_config(folder_of(base), f"{base.name}, the base of the adapter,")
+
+
+def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mapping[str, Any]) -> Any:
+    """The trained model's config: as `tune` left it, else the base's with as many labels as the head has."""
+    import torch
+
+    own = folder_of(source) / MODEL_CONFIG
+    if (own / "config.json").is_file():
+        return _read_config(own, f"The folder {own}")
+    config = _base_config(base)
+    with torch.device("meta"):
+        empty = auto_class.from_config(config).state_dict()
+    for name, tensor in tensors.items():
+        stock = empty.get(name.removeprefix(_IN_FILE))
+        if stock is not None and tensor.shape[1:] == stock.shape[1:] and len(tensor) != len(stock) == config.num_labels:
+            config.num_labels = len(tensor)
+            break
+    return config
+
+
+def _load_base(source: Source, base: Source, auto_class: Any, config: Any, dtype: Any) -> tuple[Any, dict[str, Any]]:
+    # A head of another size is replaced by the adapter's, or named as lost.
+    how = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+    try:
+        loaded: Any = load(folder_of(base), auto_class, config=config, dtype=dtype, **how)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{base.name}, the base of the adapter {source.name}, cannot be loaded",
+            why=f"{type(error).__name__}: {error}",
+        ) from error
+    model, report = loaded
+    return model, report
+
+
+def _make_room(model: Any, tensors: Mapping[str, Any]) -> None:
+    """As many embeddings as the adapter brings, which had tokens added to its base."""
+    embeddings = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    brought = tensors.get(f"{_IN_FILE}{name}.weight")
+    if brought is not None and len(brought) != len(embeddings.weight):
+        model.resize_token_embeddings(len(brought), mean_resizing=False)
+
+
+def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]) -> Any:
+    import peft
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they warn of is refused below
+            config = peft.PeftConfig.from_pretrained(str(folder_of(source)))
+            if config.is_prompt_learning:
+                raise TaskError(
+                    f"{source.name} is an adapter of the kind {config.peft_type.value}",
+                    why="It puts tokens before the text, which shifts what scores are read from",
+                    remedy="Take one that changes layers, such as LoRA",
+                )
+            wrapped = peft.PeftModel.from_pretrained(model, str(folder_of(source)), autocast_adapter_dtype=False)
+            taken = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, TaskError):
+            raise
+        raise TaskError(
+            f"The adapter {source.name} does not fit its base {base.name}",
+            why=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            remedy="Take the base that it was trained on",
+        ) from error
+    whole = wrapped.state_dict().keys()  # embeddings are saved as they are, and are no part of the adapter to peft
+    if others := sorted((taken.keys() - tensors.keys()) | (tensors.keys() - taken.keys() - whole)):
+        has = "has a tensor that its base has no place for" if others[0] in tensors else "lacks a tensor"
+        raise TaskError(
+            f"The adapter {source.name} does not fit its base {base.name}: it {has}, {others[0]}",
+            remedy="Take the base that it was trained on",
+        )
+    return wrapped.get_base_model().eval()
