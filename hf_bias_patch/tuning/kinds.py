@@ -59,6 +59,12 @@ class GlueSettings(TaskSettings):
 
     kinds = ("classification", "regression")
 
+    new_head: bool = Field(
+        False,
+        description="Begin with a new head, whatever the checkpoint holds; by default its own is kept, and labels are "
+        "mapped to it by their names.",
+    )
+
 
 class LanguageSettings(TaskSettings):
     """Language modelling: causal or masked, as the model is."""

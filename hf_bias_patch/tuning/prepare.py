@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.errors import BiasPatchError, TuneError
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.errors import TuneError
 from hf_bias_patch.patching.applying import apply
-from hf_bias_patch.patching.loading import load
 from hf_bias_patch.patching.recipe import make_recipe
+from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning import adapters
+from hf_bias_patch.tuning.kinds import GlueSettings
+from hf_bias_patch.tuning.loading import load_classifier, load_model
 from hf_bias_patch.tuning.select import ADAPTERS, Selection, select
 from hf_bias_patch.tuning.settings import Settings
 
@@ -29,28 +30,35 @@ class Prepared:
         selection: what trains.
         plan: what was folded or dropped before; None if nothing.
         new: names of the parameters that the checkpoint did not hold.
+        notes: what a person should know of the head.
     """
 
     model: Any
     selection: Selection
     plan: Plan | None
     new: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
-def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
+def prepare(settings: Settings, auto_class: Any, task: Task) -> Prepared:
     """Load a model with a head, patch it, and make trainable what the settings name.
 
     Args:
         settings: of the run.
         auto_class: a transformers Auto class, such as `AutoModelForSequenceClassification`.
-        config: values of its config, such as `num_labels`.
+        task: that the head is for.
 
     Raises:
         TuneError: the head in the checkpoint does not fit, or nothing would train.
         SourceError, CheckpointError, FamilyError, RecipeError, PlanError: as for `load`, `apply` and `select`.
     """
-    model, new = _load(settings.model_name_or_path, auto_class, config)
-    plan = None
+    place = settings.model_name_or_path
+    if isinstance(settings, GlueSettings):
+        ready = load_classifier(place, auto_class, task, new_head=settings.new_head)
+    else:
+        ready = load_model(place, auto_class)
+    model: Any = ready.model
+    new, plan = ready.new, None
     if settings.fold or settings.drop:
         plan = apply(model, make_recipe(fold=settings.fold, drop=settings.drop)).plan
     head = bool(new) if settings.train_head is None else settings.train_head
@@ -68,11 +76,11 @@ def prepare(settings: Settings, auto_class: Any, **config: Any) -> Prepared:
     if not selection.trained:
         raise TuneError(
             f"Nothing would train: train is {settings.train}, and the head does not train",
-            remedy="Say --train_head, or another --train",
+            remedy="Say --train_head, --new_head for one that begins anew, or another --train",
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
-    return Prepared(model, selection, plan, new)
+    return Prepared(model, selection, plan, new, ready.notes)
 
 
 def _keep_no_activations(model: Any) -> None:
@@ -80,28 +88,3 @@ def _keep_no_activations(model: Any) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     model.config.use_cache = False
-
-
-def _load(place: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """The model, and the names of parameters that its checkpoint did not hold."""
-    import torch
-
-    try:
-        with quiet():
-            loaded: Any = load(place, auto_class, output_loading_info=True, dtype=torch.float32, **config)
-    except BiasPatchError:
-        raise
-    except Exception as error:  # transformers raises whatever comes up inside it
-        if "size mismatch" in str(error) or "ignore_mismatched_sizes" in str(error):
-            raise TuneError(
-                f"The head in {place} does not fit the task ({_said(config)})",
-                why="It was trained for another number of labels",
-                remedy="Start from the checkpoint it was trained from, or take a task with as many labels",
-            ) from error
-        raise TuneError(f"{place} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
-    model, info = loaded
-    return model, tuple(sorted(info["missing_keys"]))
-
-
-def _said(config: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in config.items() if isinstance(value, (int, str))) or "as asked"

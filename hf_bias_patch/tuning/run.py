@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import ExtraError, TuneError
+from hf_bias_patch.scoring.labels import label_order
 from hf_bias_patch.scoring.run import Options
 from hf_bias_patch.scoring.run import prepare as encode_asked
 from hf_bias_patch.tuning.ending import save_model
@@ -72,7 +73,9 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
     for line in data.notes if accelerator.is_main_process else ():
         watcher.say(line)
     _seed(settings.seed)
-    prepared = prepare(settings, data.auto_class, **data.config)
+    prepared = prepare(settings, data.auto_class, data.task)
+    for line in prepared.notes if accelerator.is_main_process else ():
+        watcher.say(line)
     job = _job(settings, data, prepared.model, accelerator)
     if job.asked is not None and job.asked.truncated and accelerator.is_main_process:
         watcher.say(f"Validation data: {job.asked}")
@@ -96,7 +99,8 @@ def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accele
     options = _options(settings, data)
     validation = data.validation
     asked = None if validation is None else encode_asked(model, data.tokenizer, data.task, validation, options)
-    return TaskJob(data.task, data.form, data.tokenizer, data.train, validation, asked, options, accelerator)
+    order, _ = label_order(model.config, data.task)
+    return TaskJob(data.task, data.form, data.tokenizer, data.train, validation, asked, options, accelerator, order)
 
 
 def _end(

@@ -35,7 +35,6 @@ class TaskData:
         train: encoded training data.
         validation: canonical validation data; None if there is none.
         auto_class: of transformers, with the head that the task needs.
-        config: values of the model's config that the head needs.
         notes: what a person should know of the data.
     """
 
@@ -45,7 +44,6 @@ class TaskData:
     train: Encoded
     validation: Dataset | None
     auto_class: Any
-    config: dict[str, Any]
     notes: tuple[str, ...]
 
 
@@ -78,7 +76,6 @@ def task_data(settings: TaskSettings) -> TaskData:
         encoded,
         validation,
         getattr(transformers, AUTO_CLASSES[form]),
-        _head(task) if form == "classifier" else {},
         _notes(task, encoded, validation),
     )
 
@@ -140,18 +137,6 @@ def _shared(train: Dataset, share: float, mixed: bool, settings: TaskSettings) -
 
 def _given(path: Path | None, split: str) -> dict[str, str | Path] | None:
     return None if path is None else {split: path}
-
-
-def _head(task: Task) -> dict[str, Any]:
-    if task.kind == "regression":
-        return {"num_labels": 1, "problem_type": "regression"}
-    names = dict(enumerate(task.labels))
-    return {
-        "num_labels": len(names),
-        "problem_type": "single_label_classification",
-        "id2label": names,
-        "label2id": {name: number for number, name in names.items()},
-    }
 
 
 def _notes(task: Task, train: Encoded, validation: Dataset | None) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class TaskJob:
         asked: the same, encoded.
         options: how to evaluate.
         accelerator: of Accelerate; its processes share an evaluation.
+        order: for each label of the task the output of the head that stands for it; the same order if None.
     """
 
     task: Task
@@ -48,6 +49,7 @@ class TaskJob:
     asked: Encoded | None
     options: Options
     accelerator: Accelerator
+    order: Sequence[int] | None = None
 
     @property
     def main(self) -> str:
@@ -75,6 +77,8 @@ class TaskJob:
         if self.form == "masked":
             samples = [self._masked(sample, (*seed, row)) for sample, row in zip(samples, rows, strict=True)]
         batch = self._collator(samples)
+        if self.order is not None:
+            batch["labels"] = torch.tensor(self.order)[batch["labels"]]
         return {name: value for name, value in batch.items() if name not in KEPT_ASIDE}
 
     def count(self, batch: Batch) -> int:
