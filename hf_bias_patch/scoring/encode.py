@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import Form
 from hf_bias_patch.scoring.tasks import Task
@@ -97,8 +96,6 @@ def encode(
         from hf_bias_patch.scoring.prompts import generation_rows
 
         return generation_rows(dataset, tokenizer, task, max_length, form, training, max_target_length)
-    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
-        raise TaskError("The tokenizer has neither a padding nor an end token", why="Batches cannot be padded")
     return _classified(dataset, tokenizer, max_length)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import ExtraError, TuneError
+from hf_bias_patch.scoring.decoding import Decoding, decoding_of, end_tokens
 from hf_bias_patch.scoring.labels import label_order
+from hf_bias_patch.scoring.padding import settle_padding
 from hf_bias_patch.scoring.run import Options
 from hf_bias_patch.scoring.run import prepare as encode_asked
 from hf_bias_patch.tuning.ending import save_model
 from hf_bias_patch.tuning.folder import RunFolder, check_folder, environment, open_folder
-from hf_bias_patch.tuning.kinds import TaskSettings
+from hf_bias_patch.tuning.kinds import GenerationSettings, TaskSettings
 from hf_bias_patch.tuning.loop import Loop, Outcome
 from hf_bias_patch.tuning.memory import peak_bytes
 from hf_bias_patch.tuning.prepare import Prepared, prepare
@@ -74,7 +76,8 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
         watcher.say(line)
     _seed(settings.seed)
     prepared = prepare(settings, data.auto_class, data.task)
-    for line in prepared.notes if accelerator.is_main_process else ():
+    settled = _settle(settings, data, prepared)  # on every process
+    for line in settled if accelerator.is_main_process else ():
         watcher.say(line)
     job = _job(settings, data, prepared.model, accelerator)
     if job.asked is not None and job.asked.truncated and accelerator.is_main_process:
@@ -93,6 +96,21 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
     finally:
         watcher.end()
     return _end(settings, data, prepared, loop, outcome, accelerator, folder)
+
+
+def _settle(settings: TaskSettings, data: TaskData, prepared: Prepared) -> list[str]:
+    """Have the model's configs and the tokenizer say what is trained with; what a person should know of it."""
+    notes = [*prepared.notes]
+    if note := settle_padding(prepared.model, data.tokenizer).note:
+        notes.append(note)
+    if data.task.kind == "generation":
+        prepared.model.generation_config.eos_token_id = end_tokens(prepared.model, data.tokenizer)
+        notes += _decoding(settings, data, prepared).notes
+    return notes
+
+
+def _decoding(settings: TaskSettings, data: TaskData, prepared: Prepared) -> Decoding:
+    return decoding_of(prepared.model, data.task, _options(settings, data).decode, data.form)
 
 
 def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accelerator) -> TaskJob:
@@ -124,6 +142,8 @@ def _end(
         "total": prepared.selection.total,
         "peak_bytes": peak_bytes(accelerator.device),
     }
+    if data.task.kind == "generation":
+        results["decode"] = _decoding(settings, data, prepared).plain()
     if outcome.ended != "terminated":
         results |= save_model(loop, data.tokenizer, folder)
         if accelerator.is_main_process:
@@ -197,4 +217,5 @@ def _options(settings: TaskSettings, data: TaskData) -> Options:
     length = settings.max_length
     longest = max(data.train.dataset["length"][:], default=1)
     tokens = settings.per_device_eval_batch_size * (length or longest)
-    return Options(batch_tokens=tokens, max_length=length)
+    decode = settings.decode if isinstance(settings, GenerationSettings) else None
+    return Options(batch_tokens=tokens, max_length=length, decode=decode)

@@ -16,7 +16,7 @@ from hf_bias_patch.scoring.encode import Encoded, encode
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, input_limit, require_form
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task, load_task
-from hf_bias_patch.tuning.kinds import GenerationSettings, TaskSettings
+from hf_bias_patch.tuning.kinds import TaskSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -87,9 +87,6 @@ def _task(settings: TaskSettings) -> Task:
             f"{task.name} is a {task.kind} task, and this command is for {' and '.join(settings.kinds)}",
             remedy="The commands are: tune glue, tune lm, tune generation",
         )
-    if isinstance(settings, GenerationSettings):
-        given = {name: value for name, value in settings.decoding.items() if value is not None}
-        task = task.model_copy(update={"decode": task.decode.model_copy(update=given)})
     return task
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, MaskingCollator, pad_id
+from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, MaskingCollator
 from hf_bias_patch.scoring.encode import Encoded
 from hf_bias_patch.scoring.forms import Form
 from hf_bias_patch.scoring.run import Options, evaluate
@@ -32,7 +32,7 @@ class TaskJob:
     Attributes:
         task: what is asked.
         form: of the model.
-        tokenizer: of the model.
+        tokenizer: of the model; it names the padding token (`scoring.padding`).
         train: encoded training data.
         validation: canonical validation data; None if there is none, and then the last state is the best.
         asked: the same, encoded.
@@ -122,12 +122,14 @@ class TaskJob:
 
     @cached_property
     def _collator(self) -> Collator:
-        return Collator(pad_id(self.tokenizer), multiple_of=8 if self.accelerator.device.type == "cuda" else 1)
+        multiple = 8 if self.accelerator.device.type == "cuda" else 1
+        left = self.form == "classifier" and self.tokenizer.padding_side == "left"
+        return Collator(self.tokenizer.pad_token_id, "left" if left else "right", multiple)
 
     def _masked(self, sample: dict[str, Any], seed: Sequence[int]) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         masking = MaskingCollator(
-            Collator(pad_id(self.tokenizer)),
+            Collator(self.tokenizer.pad_token_id),
             self.tokenizer.mask_token_id,
             len(self.tokenizer),
             frozenset(self.tokenizer.all_special_ids),

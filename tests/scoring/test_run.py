@@ -211,4 +211,5 @@ def test_no_answer_is_longer_than_the_decoder_has_positions(loaded: Loaded, made
     task = made("generation", decode={"num_beams": 1, "max_new_tokens": 300, "min_new_tokens": 200})
     dataset = Dataset.from_dict({"source": ["Anna has red boots ."], "references": [["boots"]]})
     scores = evaluate(model, tokenizer, task, dataset)
-    assert scores.notes == ("Answers end at 128 tokens, not 300: the decoder has no more positions.",)
+    assert "Answers end at 128 tokens, not 300: the decoder has no more positions." in scores.notes
+    assert scores.decode is not None and scores.decode["max_new_tokens"] == 128
