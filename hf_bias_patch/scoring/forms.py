@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
@@ -10,10 +12,12 @@ from hf_bias_patch.scoring.measures import Kind
 __all__ = [
     "AUTO_CLASSES",
     "Form",
+    "bare",
     "form_of",
     "form_of_class",
     "input_limit",
     "longest_input",
+    "readable",
     "require_form",
     "unwrapped",
 ]
@@ -66,15 +70,19 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
+def bare(model: Any) -> Any:
+    """The transformers model inside of an adapter's wrapper too."""
+    inner = unwrapped(model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
 def form_of(model: Any) -> Form:
     """The form of a loaded model, also one wrapped by an adapter, by DistributedDataParallel or by torch.compile.
 
     Raises:
         TaskError: it has no head that any task here could use.
     """
-    inner = unwrapped(model)
-    if hasattr(inner, "get_base_model"):
-        inner = inner.get_base_model()
+    inner = bare(model)
     for kind in type(inner).__mro__:
         if form := form_of_class(kind.__name__):
             return form
@@ -105,6 +113,19 @@ def require_form(kind: Kind, form: Form | None, name: str) -> Form:
     if taken == ("classifier",):
         remedy = "Train one first: `hf-bias-patch tune glue`, or take a checkpoint that was tuned on the task"
     raise TaskError(f"{name} has {has}, and a {kind} task needs one for {needs}", remedy=remedy)
+
+
+def readable(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a tokenizer's columns a model reads.
+
+    A tokenizer of BERT's kind tells the two texts of a pair apart by `token_type_ids`, also beside a model that does
+    not (DistilBERT), or that has one type alone (RoBERTa).
+    """
+    inner, left_out = bare(model), set()
+    types = getattr(inner.config, "type_vocab_size", None)
+    if "token_type_ids" not in inspect.signature(type(inner).forward).parameters or (types is not None and types < 2):
+        left_out.add("token_type_ids")
+    return {name: value for name, value in inputs.items() if name not in left_out}
 
 
 def longest_input(tokenizer: Any, config: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_bias_patch.checkpoint.source import Source, resolve
-from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
+from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.scoring.extra import need
@@ -49,7 +49,8 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
 
     Raises:
         SourceError: MODEL leads nowhere, or has no tokenizer.
-        CheckpointError: its config is missing, damaged, or of no model type that transformers has.
+        CheckpointError: its config is missing, damaged, or of no model type that transformers has; or its weights do
+            not go with it.
         TaskError: it has no head for the task, or the head's values are not in its files.
     """
     need("torch")
@@ -60,9 +61,16 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
-    with quiet():
-        require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
-        loaded: Any = load(folder_of(source), dtype=getattr(torch, dtype), output_loading_info=True)
+    require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
+    try:
+        with quiet():
+            loaded: Any = load(folder_of(source), dtype=getattr(torch, dtype), output_loading_info=True)
+    except BiasPatchError:
+        raise
+    except Exception as error:  # transformers raises whatever comes up inside it
+        raise CheckpointError(
+            f"{source.name} cannot be loaded", why=f"{type(error).__name__}: {str(error).strip()}"
+        ) from error
     found, report = loaded
     if missing := sorted(map(str, report["missing_keys"])):
         raise TaskError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.forms import form_of_class, unwrapped
+from hf_bias_patch.scoring.forms import bare, form_of_class
 
 __all__ = ["Padding", "Side", "choose_padding", "padded", "settle_padding"]
 
@@ -53,7 +53,7 @@ def choose_padding(model: Any, tokenizer: Any) -> Padding:
     Raises:
         TaskError: no token of the tokenizer can be used.
     """
-    inner = _bare(model)
+    inner = bare(model)
     config = _config(inner)
     rows, own, models = _rows(inner), tokenizer.pad_token_id, getattr(config, "pad_token_id", None)
     found = next((token for token in _candidates(config, tokenizer) if _usable(token, tokenizer, rows)), None)
@@ -77,7 +77,7 @@ def settle_padding(model: Any, tokenizer: Any) -> Padding:
     Raises:
         TaskError: as of `choose_padding`.
     """
-    padding, inner = choose_padding(model, tokenizer), _bare(model)
+    padding, inner = choose_padding(model, tokenizer), bare(model)
     inner.config.pad_token_id = _config(inner).pad_token_id = padding.id
     if tokenizer.pad_token_id != padding.id:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding.id)
@@ -91,18 +91,13 @@ def settle_padding(model: Any, tokenizer: Any) -> Padding:
 @contextmanager
 def padded(model: Any, padding: Padding) -> Iterator[None]:
     """Have the model's config name the token for a while."""
-    config = _config(_bare(model))
+    config = _config(bare(model))
     before = getattr(config, "pad_token_id", None)
     config.pad_token_id = padding.id
     try:
         yield
     finally:
         config.pad_token_id = before
-
-
-def _bare(model: Any) -> Any:
-    inner = unwrapped(model)
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def _config(model: Any) -> Any:

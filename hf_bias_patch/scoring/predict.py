@@ -10,7 +10,7 @@ from hf_bias_patch.errors import TaskError
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE
 from hf_bias_patch.scoring.decoding import Decoding, generation_config
-from hf_bias_patch.scoring.forms import unwrapped
+from hf_bias_patch.scoring.forms import readable, unwrapped
 from hf_bias_patch.scoring.tasks import Task
 
 if TYPE_CHECKING:
@@ -157,4 +157,5 @@ def evaluating(model: Any) -> Iterator[None]:
 def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
     """What the model reads: no labels, for then it would compute a loss that nobody asked for."""
     device = next(model.parameters()).device
-    return {name: value.to(device) for name, value in batch.items() if name not in (*KEPT_ASIDE, "labels")}
+    read = readable(model, batch)
+    return {name: value.to(device) for name, value in read.items() if name not in (*KEPT_ASIDE, "labels")}

@@ -12,7 +12,7 @@ import torch
 
 from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, MaskingCollator
 from hf_bias_patch.scoring.encode import Encoded
-from hf_bias_patch.scoring.forms import Form
+from hf_bias_patch.scoring.forms import Form, readable
 from hf_bias_patch.scoring.run import Options, evaluate
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning.job import Batch
@@ -90,7 +90,7 @@ class TaskJob:
 
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Cross-entropy in nats, or squared error, summed over what `count` counts."""
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        inputs = readable(model, {name: value for name, value in batch.items() if name != "labels"})
         labels = batch["labels"]
         if self.form == "seq2seq":
             inputs["decoder_input_ids"] = self._shifted(model, labels)

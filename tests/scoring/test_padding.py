@@ -143,6 +143,25 @@ def test_xlnet_reads_its_last_position(made: Make) -> None:
     assert torch.allclose(torch.tensor([given.predictions[row] for row in range(5)]), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["DistilBert", "Roberta"])
+def test_models_that_read_no_token_types(kind: str, made: Make) -> None:
+    """BERT's tokenizer gives them all the same, and numbers the second text of a pair 1."""
+    sizes = {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 48} if kind == "DistilBert" else {
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "type_vocab_size": 1,
+    }  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(vocab_size=1024, num_labels=3, pad_token_id=0, **sizes)
+    model = randomise(getattr(transformers, f"{kind}ForSequenceClassification")(config), 4).eval()
+    tokenizer = classifier("bert")[1]
+    assert 1 in tokenizer("a", "b")["token_type_ids"], "vacuous"
+    task = made("classification", labels=("a", "b", "c"), text=("text", "more"))
+    rows = Dataset.from_dict({"text": TEXTS, "text_pair": TEXTS[::-1]})
+    given = answers(model, tokenizer, task, rows, Options(batch_tokens=1000))
+    ids = torch.tensor([tokenizer(TEXTS[2], TEXTS[2])["input_ids"]])
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    assert torch.allclose(torch.tensor(given.predictions[2]), expected, atol=1e-5)
+
+
 def test_roberta_keeps_what_it_counts_positions_from() -> None:
     """Saved with another padding token, its positions would start elsewhere."""
     config = transformers.RobertaConfig(vocab_size=1024, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
