@@ -19,7 +19,9 @@ __all__ = [
     "longest_input",
     "readable",
     "require_form",
+    "text_config",
     "unwrapped",
+    "vocabulary",
 ]
 
 Form = Literal["classifier", "masked", "causal", "seq2seq"]
@@ -74,6 +76,18 @@ def bare(model: Any) -> Any:
     """The transformers model inside of an adapter's wrapper too."""
     inner = unwrapped(model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def text_config(model: Any) -> Any:
+    """The config that the model's layers read: of several, the one of its texts."""
+    config = bare(model).config
+    return config if config.is_encoder_decoder else config.get_text_config()
+
+
+def vocabulary(model: Any) -> int:
+    """Tokens that a model knows: rows of its embedding, which may be more or fewer than its tokenizer has."""
+    embedding = bare(model).get_input_embeddings()
+    return int(getattr(embedding, "num_embeddings", None) or text_config(model).vocab_size)
 
 
 def form_of(model: Any) -> Form:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.forms import bare, form_of_class
+from hf_bias_patch.scoring.forms import bare, form_of_class, text_config, vocabulary
 
 __all__ = ["Padding", "Side", "choose_padding", "padded", "settle_padding"]
 
@@ -54,8 +54,8 @@ def choose_padding(model: Any, tokenizer: Any) -> Padding:
         TaskError: no token of the tokenizer can be used.
     """
     inner = bare(model)
-    config = _config(inner)
-    rows, own, models = _rows(inner), tokenizer.pad_token_id, getattr(config, "pad_token_id", None)
+    config = text_config(inner)
+    rows, own, models = vocabulary(inner), tokenizer.pad_token_id, getattr(config, "pad_token_id", None)
     found = next((token for token in _candidates(config, tokenizer) if _usable(token, tokenizer, rows)), None)
     if found is None:
         raise TaskError(
@@ -78,7 +78,7 @@ def settle_padding(model: Any, tokenizer: Any) -> Padding:
         TaskError: as of `choose_padding`.
     """
     padding, inner = choose_padding(model, tokenizer), bare(model)
-    inner.config.pad_token_id = _config(inner).pad_token_id = padding.id
+    inner.config.pad_token_id = text_config(inner).pad_token_id = padding.id
     if tokenizer.pad_token_id != padding.id:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding.id)
     if form_of_class(type(inner).__name__) == "classifier":
@@ -91,23 +91,13 @@ def settle_padding(model: Any, tokenizer: Any) -> Padding:
 @contextmanager
 def padded(model: Any, padding: Padding) -> Iterator[None]:
     """Have the model's config name the token for a while."""
-    config = _config(bare(model))
+    config = text_config(model)
     before = getattr(config, "pad_token_id", None)
     config.pad_token_id = padding.id
     try:
         yield
     finally:
         config.pad_token_id = before
-
-
-def _config(model: Any) -> Any:
-    """The config that the model's layers read: of several, the one of its texts."""
-    return model.config if model.config.is_encoder_decoder else model.config.get_text_config()
-
-
-def _rows(model: Any) -> int:
-    embedding = model.get_input_embeddings()
-    return int(getattr(embedding, "num_embeddings", None) or _config(model).vocab_size)
 
 
 def _candidates(config: Any, tokenizer: Any) -> Iterator[Any]:

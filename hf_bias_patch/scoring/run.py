@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.collate import Collator
 from hf_bias_patch.scoring.decoding import decoding_of
-from hf_bias_patch.scoring.encode import Encoded, encode
+from hf_bias_patch.scoring.encode import Encoded, check_vocabulary, encode
 from hf_bias_patch.scoring.forms import Form, form_of, input_limit, require_form, unwrapped
 from hf_bias_patch.scoring.labels import decide, label_order
 from hf_bias_patch.scoring.metrics import compute, perplexity
@@ -135,11 +135,15 @@ def evaluate(
 
 
 def prepare(model: Any, tokenizer: Any, task: Task, dataset: Dataset, options: Options) -> Encoded:
-    """The data set as the model reads it. Arguments and errors as of `evaluate`."""
+    """The data set as the model reads it. Arguments and errors as of `evaluate`.
+
+    Raises:
+        DataError: there is a token that the model does not know.
+    """
     inner = unwrapped(model)
     form = require_form(task.kind, form_of(model), type(inner).__name__)
     answer = decoding_of(model, task, options.decode, form).max_new_tokens if task.kind == "generation" else 0
-    return encode(
+    encoded = encode(
         dataset,
         tokenizer,
         task,
@@ -149,6 +153,8 @@ def prepare(model: Any, tokenizer: Any, task: Task, dataset: Dataset, options: O
         stride=options.stride,
         masked=options.masked,
     )
+    check_vocabulary(encoded, model)
+    return encoded
 
 
 def answers(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import ExtraError, TuneError
 from hf_bias_patch.scoring.decoding import Decoding, decoding_of, end_tokens
+from hf_bias_patch.scoring.encode import check_vocabulary
 from hf_bias_patch.scoring.labels import label_order
 from hf_bias_patch.scoring.padding import settle_padding
 from hf_bias_patch.scoring.run import Options
@@ -76,8 +77,8 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
         watcher.say(line)
     _seed(settings.seed)
     prepared = prepare(settings, data.auto_class, data.task)
-    settled = _settle(settings, data, prepared)  # on every process
-    for line in settled if accelerator.is_main_process else ():
+    prepared = replace(prepared, notes=tuple(_settle(settings, data, prepared)))  # on every process
+    for line in prepared.notes if accelerator.is_main_process else ():
         watcher.say(line)
     job = _job(settings, data, prepared.model, accelerator)
     if job.asked is not None and job.asked.truncated and accelerator.is_main_process:
@@ -114,6 +115,7 @@ def _decoding(settings: TaskSettings, data: TaskData, prepared: Prepared) -> Dec
 
 
 def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accelerator) -> TaskJob:
+    check_vocabulary(data.train, model)
     options = _options(settings, data)
     validation = data.validation
     asked = None if validation is None else encode_asked(model, data.tokenizer, data.task, validation, options)
@@ -141,6 +143,7 @@ def _end(
         "trained_without_head": prepared.selection.without_head,
         "total": prepared.selection.total,
         "peak_bytes": peak_bytes(accelerator.device),
+        "notes": [*data.notes, *prepared.notes],
     }
     if data.task.kind == "generation":
         results["decode"] = _decoding(settings, data, prepared).plain()

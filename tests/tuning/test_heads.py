@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import TuneError
@@ -209,6 +210,16 @@ def test_a_head_of_several_labels_at_once(tmp_path: Path) -> None:
     assert ready.model.config.problem_type == "single_label_classification"
     assert "several labels at once" in ready.notes[0] and "positive, negative" in ready.notes[1]
     assert any("several labels at once" in note for note in scored(place, OPINION).notes)
+
+
+def test_a_head_without_its_bias_is_still_the_checkpoints(tmp_path: Path) -> None:
+    """A missing bias begins with zeros; the outputs are what they were."""
+    place = checkpoint(tmp_path / "x", ["positive", "negative"])
+    tensors = load_file(place / "model.safetensors")
+    del tensors["classifier.bias"]
+    save_file(tensors, place / "model.safetensors", {"format": "pt"})
+    ready = load_classifier(str(place), CLASSIFIER, load_task(OPINION))
+    assert ready.new == ("classifier.bias",) and ready.model.config.id2label == {0: "positive", 1: "negative"}
 
 
 def test_a_trunk_of_another_size_is_no_matter_of_the_head(tmp_path: Path) -> None:

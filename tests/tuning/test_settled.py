@@ -11,6 +11,7 @@ import pytest
 import transformers
 
 from hf_bias_patch.assets import folder
+from hf_bias_patch.errors import DataError
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
@@ -65,6 +66,7 @@ def test_a_classifier(bare: Path, tmp_path: Path) -> None:
     result = run("glue", bare, tmp_path, said, task_name=task.name)
     (line,) = [line for line in said.lines if "padding token" in line or "batches are padded" in line]
     assert f"no padding token; batches are padded with {END} (0), which changes no answer" in line
+    assert line in json.loads((tmp_path / "run" / "results.json").read_text())["notes"]
     saved = tmp_path / "run" / "model"
     check_files(saved, generates=False)
     rows = load_split(task, "validation", limit=8)
@@ -97,6 +99,19 @@ def test_a_language_model(bare: Path, tmp_path: Path, kind: str, fields: dict[st
             "num_beams": 2, "max_new_tokens": 6, "min_new_tokens": 0,
         }  # fmt: skip
         assert any("num_beams 2, max_new_tokens 6 (asked for)" in line for line in said.lines)
+
+
+@pytest.mark.parametrize("kind", ["glue", "lm"])
+def test_tokens_that_the_model_does_not_know(bare: Path, tmp_path: Path, kind: str) -> None:
+    """Added to the tokenizer alone, and then met in a text."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bare)
+    tokenizer.add_tokens(["Anna"])
+    tokenizer.save_pretrained(bare)
+    file = tmp_path / "train.tsv"
+    file.write_text("text\tlabel\nTom is here\tyes\nSo Anna is here\tno\n")
+    with pytest.raises(DataError, match="makes the token 1024 of these texts, and the model knows 1,024, from 0"):
+        run(kind, bare, tmp_path, Said(), train_file=file)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_learnt_as_the_end_ends_answers(bare: Path, tmp_path: Path) -> None:
