@@ -17,6 +17,10 @@ Match = Literal["names", "generic", "numbers", "none"]
 nothing (`LABEL_0`); they are other ones, or another number of them. Only the last leaves open which output is which."""
 
 
+_OTHER_HEADS = {"multi_label_classification": "several labels at once", "regression": "scores"}
+"""By a config's problem_type: heads as large as a classifier's that were trained for something else."""
+
+
 def head_names(config: Any) -> dict[int, str]:
     """What a config calls the outputs of its head, by their numbers."""
     named = getattr(config, "id2label", None) or {}
@@ -75,8 +79,8 @@ def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, .
     if match in ("numbers", "none") and len(names) == len(task.labels) and not _says_nothing(names):
         pairs = ", ".join(f"{name} as {label}" for name, label in zip(names.values(), task.labels, strict=True))
         notes.append(f"The model names its labels otherwise; they were taken in their order: {pairs}.")
-    if getattr(config, "problem_type", None) == "multi_label_classification":
-        notes.append("The head was trained to give several labels at once; the one with the largest logit was taken.")
+    if trained := _OTHER_HEADS.get(getattr(config, "problem_type", None) or ""):
+        notes.append(f"The head was trained to give {trained}; the label with the largest number was taken.")
     return order, tuple(notes)
 
 

@@ -48,7 +48,7 @@ def predict_classes(
             if logits.ndim != 2 or logits.shape[1] != task.outputs:
                 raise TaskError(
                     f"The head gives {logits.shape[-1]} numbers, and {task.name} needs {task.outputs}",
-                    remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name}`",
+                    remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name} --new_head`",
                 )
             if order is not None:
                 logits = logits[:, list(order)]

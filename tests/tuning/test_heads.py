@@ -210,6 +210,8 @@ def test_a_head_of_several_labels_at_once(tmp_path: Path) -> None:
     assert ready.model.config.problem_type == "single_label_classification"
     assert "several labels at once" in ready.notes[0] and "positive, negative" in ready.notes[1]
     assert any("several labels at once" in note for note in scored(place, OPINION).notes)
+    scores = checkpoint(tmp_path / "y", ["LABEL_0", "LABEL_1"], problem_type="regression")
+    assert any("trained to give scores" in note for note in scored(scores, OPINION).notes)
 
 
 def test_a_head_without_its_bias_is_still_the_checkpoints(tmp_path: Path) -> None:
