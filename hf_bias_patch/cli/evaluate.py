@@ -61,6 +61,10 @@ def evaluate(
     no_repeat_ngram_size: Annotated[
         int | None, _number("no-repeat-ngram-size", "Generation: no n-gram of this size twice.", 0)
     ] = None,
+    early_stopping: Annotated[
+        Literal["true", "false", "never"] | None,
+        _number("early-stopping", "Generation: whether a beam search ends with the first answers that are whole."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda.", show_default="a GPU if there is one")
     ] = None,
@@ -78,12 +82,12 @@ def evaluate(
 
     asked = load_task(task)
     decode = _decode(
-        asked,
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
         length_penalty=length_penalty,
         no_repeat_ngram_size=no_repeat_ngram_size,
+        early_stopping=early_stopping,
     )
     options = Options(batch_tokens, max_length, stride, _masked(masked), decode)
     # All data first: it costs seconds and may be refused, where a large model takes minutes to load.
@@ -132,16 +136,17 @@ def _answer(
     return found
 
 
-def _decode(task: Task, **given: Any) -> Decode:
-    """The task's settings of generation, with those given in their place."""
+def _decode(**given: Any) -> Decode:
+    """The settings of generation that are given; the others are the task's, or the model's own."""
     from pydantic import ValidationError
 
     from hf_bias_patch.errors import TaskError
     from hf_bias_patch.patching.wording import problems
     from hf_bias_patch.scoring.tasks import Decode
+    from hf_bias_patch.scoring.tasks import early_stopping as stopping
 
     try:
-        return Decode(**task.decode.model_dump() | {name: value for name, value in given.items() if value is not None})
+        return Decode(**given | {"early_stopping": stopping(given["early_stopping"])})
     except ValidationError as error:
         raise TaskError("; ".join(problems(error))) from None
 

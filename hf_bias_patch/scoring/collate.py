@@ -6,30 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_bias_patch.errors import TaskError
-
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["IGNORED", "KEPT_ASIDE", "Collator", "MaskingCollator", "pad_id"]
+__all__ = ["IGNORED", "KEPT_ASIDE", "Collator", "MaskingCollator"]
 
 IGNORED = -100
 """The label of a position that no loss looks at."""
 
 KEPT_ASIDE = ("row", "length", "document")
 """Columns of a batch that are no input of a model; take them off before calling it."""
-
-
-def pad_id(tokenizer: Any) -> int:
-    """The token to pad with: the tokenizer's own, else its end token (GPT-2 has no other).
-
-    Raises:
-        TaskError: it has neither.
-    """
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if found is None:
-        raise TaskError("The tokenizer has neither a padding nor an end token", why="Batches cannot be padded")
-    return int(found)
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.errors import TaskError
+from hf_bias_patch.errors import DataError
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import Form
+from hf_bias_patch.scoring.forms import Form, vocabulary
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.scoring.windows import Masked, blocks, windows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Encoded", "encode"]
+__all__ = ["Encoded", "check_vocabulary", "encode"]
 
 Columns = dict[str, list[Any]]
 _BATCH = 1000  # rows that a fast tokenizer is given at a time
@@ -97,9 +97,27 @@ def encode(
         from hf_bias_patch.scoring.prompts import generation_rows
 
         return generation_rows(dataset, tokenizer, task, max_length, form, training, max_target_length)
-    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
-        raise TaskError("The tokenizer has neither a padding nor an end token", why="Batches cannot be padded")
     return _classified(dataset, tokenizer, max_length)
+
+
+def check_vocabulary(encoded: Encoded, model: Any) -> None:
+    """Refuse tokens that the model has no row for: it would stop at an index that says nothing.
+
+    Raises:
+        DataError: there is one, as of a tokenizer that is another model's, or has tokens added to it.
+    """
+    import pyarrow.compute as arrow
+
+    known, table = vocabulary(model), encoded.dataset.data
+    columns = [table.column(name) for name in ("input_ids", "labels") if name in encoded.dataset.column_names]
+    numbers = [arrow.list_flatten(column) for column in columns if "list" in str(column.type)]
+    largest = max((arrow.max(found).as_py() or 0 for found in numbers), default=0)
+    if largest >= known:
+        raise DataError(
+            f"The tokenizer makes the token {largest} of these texts, and the model knows {known:,}, from 0",
+            why="So it is another model's tokenizer, or tokens were added to it and not to the model",
+            remedy="Put the tokenizer that belongs to the weights beside them",
+        )
 
 
 def _classified(dataset: Dataset, tokenizer: Any, max_length: int) -> Encoded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
@@ -10,12 +12,16 @@ from hf_bias_patch.scoring.measures import Kind
 __all__ = [
     "AUTO_CLASSES",
     "Form",
+    "bare",
     "form_of",
     "form_of_class",
     "input_limit",
     "longest_input",
+    "readable",
     "require_form",
+    "text_config",
     "unwrapped",
+    "vocabulary",
 ]
 
 Form = Literal["classifier", "masked", "causal", "seq2seq"]
@@ -66,15 +72,31 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
+def bare(model: Any) -> Any:
+    """The transformers model inside of an adapter's wrapper too."""
+    inner = unwrapped(model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def text_config(model: Any) -> Any:
+    """The config that the model's layers read: of several, the one of its texts."""
+    config = bare(model).config
+    return config if config.is_encoder_decoder else config.get_text_config()
+
+
+def vocabulary(model: Any) -> int:
+    """Tokens that a model knows: rows of its embedding, which may be more or fewer than its tokenizer has."""
+    embedding = bare(model).get_input_embeddings()
+    return int(getattr(embedding, "num_embeddings", None) or text_config(model).vocab_size)
+
+
 def form_of(model: Any) -> Form:
     """The form of a loaded model, also one wrapped by an adapter, by DistributedDataParallel or by torch.compile.
 
     Raises:
         TaskError: it has no head that any task here could use.
     """
-    inner = unwrapped(model)
-    if hasattr(inner, "get_base_model"):
-        inner = inner.get_base_model()
+    inner = bare(model)
     for kind in type(inner).__mro__:
         if form := form_of_class(kind.__name__):
             return form
@@ -105,6 +127,19 @@ def require_form(kind: Kind, form: Form | None, name: str) -> Form:
     if taken == ("classifier",):
         remedy = "Train one first: `hf-bias-patch tune glue`, or take a checkpoint that was tuned on the task"
     raise TaskError(f"{name} has {has}, and a {kind} task needs one for {needs}", remedy=remedy)
+
+
+def readable(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a tokenizer's columns a model reads.
+
+    A tokenizer of BERT's kind tells the two texts of a pair apart by `token_type_ids`, also beside a model that does
+    not (DistilBERT), or that has one type alone (RoBERTa).
+    """
+    inner, left_out = bare(model), set()
+    types = getattr(inner.config, "type_vocab_size", None)
+    if "token_type_ids" not in inspect.signature(type(inner).forward).parameters or (types is not None and types < 2):
+        left_out.add("token_type_ids")
+    return {name: value for name, value in inputs.items() if name not in left_out}
 
 
 def longest_input(tokenizer: Any, config: Any) -> int:

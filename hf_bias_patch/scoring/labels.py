@@ -1,16 +1,62 @@
-"""From rows of logits to decisions, in the task's order of labels, whatever order the model's head has."""
+"""Which output of a head stands for which label of a task, and from rows of logits to decisions."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.tasks import Task
 
-__all__ = ["decide", "label_order"]
+__all__ = ["Match", "decide", "head_names", "label_order", "match_labels"]
+
+Match = Literal["names", "generic", "numbers", "none"]
+"""How a head's names go with a task's labels: they are the same ones; the task's are only numbers; the head's say
+nothing (`LABEL_0`); they are other ones, or another number of them. Only the last leaves open which output is which."""
+
+
+_OTHER_HEADS = {"multi_label_classification": "several labels at once", "regression": "scores"}
+"""By a config's problem_type: heads as large as a classifier's that were trained for something else."""
+
+
+def head_names(config: Any) -> dict[int, str]:
+    """What a config calls the outputs of its head, by their numbers."""
+    named = getattr(config, "id2label", None) or {}
+    return {int(number): str(named[number]) for number in sorted(named, key=int)}
+
+
+def match_labels(names: Mapping[int, str], labels: Sequence[str]) -> tuple[Match, list[int] | None]:
+    """Hold the names of a head's outputs against a task's labels.
+
+    Names are the same whatever their case, and whether blanks, `_` or `-` stand between their words.
+
+    Args:
+        names: number of an output → its name.
+        labels: the task's, in the order of their numbers.
+
+    Returns:
+        How they go together, and for each label the output that stands for it; None where the order is the same.
+    """
+    if len(names) != len(labels):
+        return "none", None
+    outputs = {_plain(name): number for number, name in names.items()}
+    wanted = [_plain(label) for label in labels]
+    if len(outputs) == len(set(wanted)) == len(labels) and outputs.keys() == set(wanted):
+        order = [outputs[name] for name in wanted]
+        return "names", None if order == sorted(order) else order
+    if all(label.strip().isdecimal() for label in labels):
+        return "numbers", None
+    return ("generic" if _says_nothing(names) else "none"), None
+
+
+def _says_nothing(names: Mapping[int, str]) -> bool:
+    return all(re.fullmatch(r"(label ?)?\d+", _plain(name)) for name in names.values())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, ...]]:
@@ -25,18 +71,17 @@ def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, .
     Returns:
         For each label of the task the output that stands for it, or None where the order is the same.
     """
-    names = {int(i): str(name).lower() for i, name in (getattr(config, "id2label", None) or {}).items()}
-    wanted = [name.lower() for name in task.labels]
-    if task.kind != "classification" or len(names) != len(wanted):
+    if task.kind != "classification":
         return None, ()
-    if sorted(names.values()) == sorted(wanted):
-        outputs = {name: i for i, name in names.items()}
-        order = [outputs[name] for name in wanted]
-        return (None, ()) if order == sorted(order) else (order, ("The head's outputs were put in the task's order.",))
-    if all(re.fullmatch(r"label_\d+", name) for name in names.values()):
-        return None, ()
-    pairs = ", ".join(f"{names[i]} as {label}" for i, label in enumerate(wanted))
-    return None, (f"The model names its labels otherwise; they were taken in their order: {pairs}.",)
+    names = head_names(config)
+    match, order = match_labels(names, task.labels)
+    notes = ["The head's outputs were put in the task's order."] if order is not None else []
+    if match in ("numbers", "none") and len(names) == len(task.labels) and not _says_nothing(names):
+        pairs = ", ".join(f"{name} as {label}" for name, label in zip(names.values(), task.labels, strict=True))
+        notes.append(f"The model names its labels otherwise; they were taken in their order: {pairs}.")
+    if trained := _OTHER_HEADS.get(getattr(config, "problem_type", None) or ""):
+        notes.append(f"The head was trained to give {trained}; the label with the largest number was taken.")
+    return order, tuple(notes)
 
 
 def decide(task: Task, answers: Sequence[Any]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_bias_patch.checkpoint.source import Source, resolve
-from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
+from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.scoring.adapters import adapter_base, is_adapter, load_adapter
@@ -56,7 +56,8 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
 
     Raises:
         SourceError: MODEL or an adapter's base leads nowhere, or has no tokenizer.
-        CheckpointError: its config is missing, damaged, or of no model type that transformers has.
+        CheckpointError: its config is missing, damaged, or of no model type that transformers has; or its weights do
+            not go with it.
         TaskError: it has no head for the task, or the head's values are not in its files; an adapter does not fit its
             base.
     """
@@ -78,9 +79,16 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
 
 def _load_model(source: Source, kind: Kind, dtype: Any) -> Any:
     config = load_config(source)
-    with quiet():
-        require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
-        loaded: Any = load(folder_of(source), dtype=dtype, output_loading_info=True)
+    require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
+    try:
+        with quiet():
+            loaded: Any = load(folder_of(source), dtype=dtype, output_loading_info=True)
+    except BiasPatchError:
+        raise
+    except Exception as error:  # transformers raises whatever comes up inside it
+        raise CheckpointError(
+            f"{source.name} cannot be loaded", why=f"{type(error).__name__}: {str(error).strip()}"
+        ) from error
     found, report = loaded
     if missing := sorted(map(str, report["missing_keys"])):
         raise TaskError(

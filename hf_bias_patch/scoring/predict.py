@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, pad_id
-from hf_bias_patch.scoring.forms import unwrapped
-from hf_bias_patch.scoring.tasks import Decode, Task
+from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE
+from hf_bias_patch.scoring.decoding import Decoding, generation_config
+from hf_bias_patch.scoring.forms import readable, unwrapped
+from hf_bias_patch.scoring.tasks import Task
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ def predict_classes(
             if logits.ndim != 2 or logits.shape[1] != task.outputs:
                 raise TaskError(
                     f"The head gives {logits.shape[-1]} numbers, and {task.name} needs {task.outputs}",
-                    remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name}`",
+                    remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name} --new_head`",
                 )
             if order is not None:
                 logits = logits[:, list(order)]
@@ -83,14 +84,17 @@ def likelihoods(model: Any, batches: Iterable[Batch], shifted: bool) -> Predicti
     return found
 
 
-def predict_texts(model: Any, batches: Iterable[Batch], tokenizer: Any, decode: Decode, prompted: bool) -> Predictions:
+def predict_texts(
+    model: Any, batches: Iterable[Batch], tokenizer: Any, decoding: Decoding, pad: int, *, prompted: bool
+) -> Predictions:
     """The text generated for every row.
 
     Args:
         model: an encoder-decoder, or a decoder-only model whose batches are padded on the left.
         batches: with `row`.
         tokenizer: of the model.
-        decode: beam search and length settings.
+        decoding: beam search and length settings.
+        pad: number of the padding token.
         prompted: whether the model's output begins with its input, as that of a decoder-only model does.
 
     Returns:
@@ -98,31 +102,18 @@ def predict_texts(model: Any, batches: Iterable[Batch], tokenizer: Any, decode: 
     """
     found: Predictions = {}
     inner = unwrapped(model)
-    settings = _settings(inner, tokenizer, decode)
-    with evaluating(model):
+    settings = generation_config(inner, tokenizer, decoding, pad)
+    # A text to stop at is looked for among the tokenizer's words.
+    more = {"tokenizer": tokenizer} if settings.stop_strings else {}
+    # transformers warns of each setting of the model's own that others take the place of.
+    with quiet(), evaluating(model):
         for batch in batches:
-            ids = inner.generate(**_inputs(model, batch), generation_config=settings)
+            ids = inner.generate(**_inputs(model, batch), generation_config=settings, **more)
             if prompted:
                 ids = ids[:, batch["input_ids"].shape[1] :]
             texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
             found.update(zip(batch["row"].tolist(), map(str.strip, texts), strict=True))
     return found
-
-
-def _settings(model: Any, tokenizer: Any, decode: Decode) -> Any:
-    """The model's own generation config (its special tokens, say), with ours in place of its search settings."""
-    config = copy.deepcopy(model.generation_config)
-    config.update(
-        **decode.model_dump(),
-        do_sample=False,
-        early_stopping=decode.num_beams > 1,
-        max_length=None,
-        min_length=None,
-        pad_token_id=pad_id(tokenizer),
-    )
-    if config.eos_token_id is None:
-        config.eos_token_id = tokenizer.eos_token_id
-    return config
 
 
 def gather(predictions: Predictions, accelerator: Any | None, rows: int) -> Predictions:
@@ -166,4 +157,5 @@ def evaluating(model: Any) -> Iterator[None]:
 def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
     """What the model reads: no labels, for then it would compute a loss that nobody asked for."""
     device = next(model.parameters()).device
-    return {name: value.to(device) for name, value in batch.items() if name not in (*KEPT_ASIDE, "labels")}
+    read = readable(model, batch)
+    return {name: value.to(device) for name, value in read.items() if name not in (*KEPT_ASIDE, "labels")}

@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.collate import Collator, pad_id
-from hf_bias_patch.scoring.encode import Encoded, encode
+from hf_bias_patch.scoring.collate import Collator
+from hf_bias_patch.scoring.decoding import decoding_of
+from hf_bias_patch.scoring.encode import Encoded, check_vocabulary, encode
 from hf_bias_patch.scoring.forms import Form, form_of, input_limit, require_form, unwrapped
 from hf_bias_patch.scoring.labels import decide, label_order
 from hf_bias_patch.scoring.metrics import compute, perplexity
+from hf_bias_patch.scoring.padding import Side, choose_padding, padded
 from hf_bias_patch.scoring.predict import Predictions, gather, likelihoods, predict_classes, predict_texts
 from hf_bias_patch.scoring.tasks import Decode, Task
 from hf_bias_patch.scoring.windows import EACH, Masked
@@ -34,7 +36,7 @@ class Options:
         max_length: tokens an input may have; what the model takes if None, and never more.
         stride: tokens that each window after the first scores (causal language modelling); half a window if None.
         masked: share of the tokens a masked language model is scored on, or `each`, one at a time.
-        decode: beam search and length settings; the task's if None.
+        decode: beam search and length settings that are asked for; the others are the task's, or the model's own.
     """
 
     batch_tokens: int = 4096
@@ -54,6 +56,7 @@ class Answers:
         form: of the model.
         notes: what a reader should know.
         seconds: wall time.
+        decode: the settings of generation that were used; None of other tasks.
     """
 
     predictions: Predictions
@@ -61,6 +64,7 @@ class Answers:
     form: Form
     notes: tuple[str, ...]
     seconds: float
+    decode: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Scores:
         truncated: inputs that were longer than the model takes, and were cut.
         seconds: wall time of prediction.
         notes: what a reader should know.
+        decode: the settings of generation that were used; None of other tasks.
         predictions: in the order of the rows: label numbers, floats or texts; empty for language modelling.
     """
 
@@ -86,6 +91,7 @@ class Scores:
     truncated: int
     seconds: float
     notes: tuple[str, ...] = ()
+    decode: dict[str, Any] | None = None
     predictions: tuple[Any, ...] = field(default=(), repr=False)
 
     @property
@@ -94,8 +100,9 @@ class Scores:
         return self.metrics[self.main_metric]
 
     def plain(self) -> dict[str, Any]:
-        """All but the predictions, as JSON values."""
-        return {name: value for name, value in asdict(self).items() if name != "predictions"}
+        """All but the predictions, as JSON values; `decode` of generation alone."""
+        left_out = {"predictions", *([] if self.decode else ["decode"])}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def evaluate(
@@ -128,18 +135,26 @@ def evaluate(
 
 
 def prepare(model: Any, tokenizer: Any, task: Task, dataset: Dataset, options: Options) -> Encoded:
-    """The data set as the model reads it. Arguments and errors as of `evaluate`."""
+    """The data set as the model reads it. Arguments and errors as of `evaluate`.
+
+    Raises:
+        DataError: there is a token that the model does not know.
+    """
     inner = unwrapped(model)
-    return encode(
+    form = require_form(task.kind, form_of(model), type(inner).__name__)
+    answer = decoding_of(model, task, options.decode, form).max_new_tokens if task.kind == "generation" else 0
+    encoded = encode(
         dataset,
         tokenizer,
         task,
         input_limit(tokenizer, inner.config, options.max_length),
-        form=require_form(task.kind, form_of(model), type(inner).__name__),
-        max_target_length=(options.decode or task.decode).max_new_tokens,
+        form=form,
+        max_target_length=answer,
         stride=options.stride,
         masked=options.masked,
     )
+    check_vocabulary(encoded, model)
+    return encoded
 
 
 def answers(
@@ -155,38 +170,25 @@ def answers(
     """What the model answers, from all processes. The data set needs no labels. Arguments as of `evaluate`."""
     started = time.perf_counter()
     encoded = encoded or prepare(model, tokenizer, task, dataset, options)
-    form, decode, pad = form_of(model), options.decode or task.decode, pad_id(tokenizer)
-    left = task.kind == "generation" and form == "causal"
-    budget = options.batch_tokens // (decode.num_beams if task.kind == "generation" else 1)
-    batches = _batches(encoded.dataset, Collator(pad, "left" if left else "right"), budget, accelerator)
+    form, padding = form_of(model), choose_padding(model, tokenizer)
+    decoding = decoding_of(model, task, options.decode, form) if task.kind == "generation" else None
+    side: Side = "left" if decoding and form == "causal" else padding.side
+    budget = options.batch_tokens // (decoding.num_beams if decoding else 1)
+    batches = _batches(encoded.dataset, Collator(padding.id, side), budget, accelerator)
     notes: tuple[str, ...] = ()
-    if task.kind == "generation":
-        decode, notes = _that_fits(decode, unwrapped(model).config, form)
-        found = predict_texts(model, batches, tokenizer, decode, prompted=left)
+    if decoding:
+        notes = decoding.notes
+        found = predict_texts(model, batches, tokenizer, decoding, padding.id, prompted=form == "causal")
     elif task.kind == "language_modelling":
         found = likelihoods(model, batches, shifted=form == "causal")
     else:
-        config = unwrapped(model).config
-        if getattr(config, "pad_token_id", None) is None:
-            config.pad_token_id = pad  # classifiers refuse batches without one
-        order, notes = label_order(config, task)
-        found = predict_classes(model, batches, task, order)
+        order, notes = label_order(unwrapped(model).config, task)
+        notes += (f"{padding.note}.",) if padding.note else ()
+        with padded(model, padding):
+            found = predict_classes(model, batches, task, order)
     found = gather(found, accelerator, len(encoded.dataset))
-    return Answers(found, encoded, form, notes, time.perf_counter() - started)
-
-
-def _that_fits(decode: Decode, config: Any, form: Form) -> tuple[Decode, tuple[str, ...]]:
-    """Settings of answers no longer than a decoder has positions, and a note where that changes them.
-
-    A decoder-only model's answers are left out of the room for its input (`encode`); of an encoder-decoder they have
-    positions of their own, if it has a limited number at all.
-    """
-    places = getattr(config, "max_position_embeddings", None)
-    if form != "seq2seq" or not isinstance(places, int) or decode.max_new_tokens <= places:
-        return decode, ()
-    shorter = {"max_new_tokens": places, "min_new_tokens": min(decode.min_new_tokens, places)}
-    note = f"Answers end at {places} tokens, not {decode.max_new_tokens}: the decoder has no more positions."
-    return decode.model_copy(update=shorter), (note,)
+    used = decoding.plain() if decoding else None
+    return Answers(found, encoded, form, notes, time.perf_counter() - started, used)
 
 
 def score(task: Task, given: Answers, dataset: Dataset, options: Options | None = None) -> Scores:
@@ -214,6 +216,7 @@ def score(task: Task, given: Answers, dataset: Dataset, options: Options | None 
         truncated=given.encoded.truncated,
         seconds=given.seconds,
         notes=given.notes,
+        decode=given.decode,
         predictions=tuple(decided),
     )
 

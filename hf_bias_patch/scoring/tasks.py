@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,7 +17,7 @@ from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
 from hf_bias_patch.scoring.measures import MEAN, Kind, greater_is_better, measures_of
 
-__all__ = ["Decode", "Hub", "Task", "dump_task", "load_task", "make_task", "read_task", "task_names"]
+__all__ = ["Decode", "Hub", "Task", "dump_task", "early_stopping", "load_task", "make_task", "read_task", "task_names"]
 
 _FOLDER = Path(__file__).parent / "tasks"
 
@@ -47,24 +47,35 @@ class Hub(_Facts):
 class Decode(_Facts):
     """How texts are generated: beam search and length settings, as `generate` of transformers takes them.
 
+    What is None is left to others: see `scoring.decoding`.
+
     Attributes:
         num_beams: beams; 1 is greedy.
         max_new_tokens, min_new_tokens: length of the answer, in tokens.
         length_penalty: exponent of the length by which a beam's log-likelihood is divided; above 0 favours long ones.
         no_repeat_ngram_size: no n-gram of this size twice; 0 allows all.
+        early_stopping: whether a beam search ends once it has as many whole answers as beams; if not, it goes on while
+            a better one is likely, or, if `never`, possible.
     """
 
-    num_beams: Annotated[int, Field(ge=1)] = 4
-    max_new_tokens: Annotated[int, Field(ge=1)] = 64
-    min_new_tokens: Annotated[int, Field(ge=0)] = 0
-    length_penalty: float = 1.0
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
+    num_beams: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    min_new_tokens: Annotated[int, Field(ge=0)] | None = None
+    length_penalty: float | None = None
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = None
+    early_stopping: bool | Literal["never"] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Decode:
-        if self.min_new_tokens > self.max_new_tokens:
-            raise ValueError(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
+        least, most = self.min_new_tokens, self.max_new_tokens
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"min_new_tokens {least} is above max_new_tokens {most}")
         return self
+
+
+def early_stopping(word: str | None) -> Any:
+    """The value of `Decode.early_stopping` for what the command line says: `true`, `false` or `never`."""
+    return {"true": True, "false": False}.get(word or "", word)
 
 
 class Task(_Facts):
@@ -89,7 +100,7 @@ class Task(_Facts):
         grouped: whether rows with the same source are one question with several references (generation).
         joined: whether all rows are one running text (language modelling), or else each a document of its own.
         prompt: what a decoder-only model reads; `{source}` is the input (generation).
-        decode: beam search and length settings (generation).
+        decode: beam search and length settings that the task asks for (generation).
         submission: split → name of the file that the GLUE server wants.
         words: whether that file holds label names rather than numbers.
     """

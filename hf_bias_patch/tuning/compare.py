@@ -21,7 +21,7 @@ from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.tuning.apart import result_of
 from hf_bias_patch.tuning.arms import ARMS, grid_of
 from hf_bias_patch.tuning.folder import folder_name
-from hf_bias_patch.tuning.kinds import TaskSettings, settings_for
+from hf_bias_patch.tuning.kinds import GlueSettings, TaskSettings, settings_for
 from hf_bias_patch.tuning.select import projections_of
 from hf_bias_patch.tuning.settings import AT_THE_END, Positive, as_files, make_settings
 
@@ -53,6 +53,7 @@ class CompareSettings(BaseModel):
     learning_rates: Annotated[tuple[float, ...], BeforeValidator(as_names)] = Field(
         (), description="To choose from, in place of each arm's own four."
     )
+    new_head: bool = Field(False, description="Begin each run with a new head, whatever the checkpoint holds.")
     max_train_samples: Positive | None = Field(
         None, description="Train on so many samples, drawn by the seed; of generation, pairs."
     )
@@ -184,9 +185,10 @@ def _run(
     settings: CompareSettings, task: str, arm: str, name: str, rate: float, seed: int, **more: Any
 ) -> TaskSettings:
     """The settings of one run."""
-    files = settings.files.get(task, {})
+    files, kind = settings.files.get(task, {}), settings_for(load_task(task).kind)
+    head = {"new_head": settings.new_head} if issubclass(kind, GlueSettings) else {}
     return make_settings(
-        settings_for(load_task(task).kind),
+        kind,
         model_name_or_path=settings.model_name_or_path,
         task_name=task,
         output_dir=settings.output_dir / folder_name(task) / arm.replace(",", "+") / name,
@@ -203,6 +205,7 @@ def _run(
         mixed_precision=settings.mixed_precision,
         train_file=files.get("train"),
         validation_file=None if more else files.get("validation"),
+        **head,
         **more,
     )
 

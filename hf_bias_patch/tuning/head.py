@@ -1,14 +1,16 @@
-"""Which parameters are the task head."""
+"""Which parameters are the task head, and a new one in its place."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from hf_bias_patch.errors import TuneError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["head_of"]
+__all__ = ["head_of", "renew_head"]
 
 
 def head_of(model: PreTrainedModel, new: Collection[str] = ()) -> frozenset[str]:
@@ -27,3 +29,31 @@ def head_of(model: PreTrainedModel, new: Collection[str] = ()) -> frozenset[str]
         return frozenset(name for name, _ in own if name in new)
     inside = {id(parameter) for parameter in trunk.parameters()}
     return frozenset(name for name, parameter in own if name in new or id(parameter) not in inside)
+
+
+def renew_head(model: PreTrainedModel, head: Collection[str]) -> None:
+    """Give parameters the random values that the model's class begins with, as if no checkpoint had held them.
+
+    Args:
+        model: changed in place.
+        head: names of the parameters.
+
+    Raises:
+        TuneError: there are none.
+    """
+    import torch
+
+    if not head:
+        raise TuneError(
+            f"Which parameters of {type(model).__name__} are the head is not known",
+            why="It has no trunk of its own",
+            remedy="Leave --new_head out",
+        )
+    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in head}
+    for name, owner in owners.items():
+        leaf = name.rpartition(".")[2]
+        # New objects: transformers marks those that it has loaded, and passes over them.
+        setattr(owner, leaf, torch.nn.Parameter(torch.zeros_like(getattr(owner, leaf))))
+    with torch.no_grad():
+        for owner in dict.fromkeys(owners[name] for name in sorted(head)):
+            model._init_weights(owner)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.measures import Kind
+from hf_bias_patch.scoring.tasks import Decode, early_stopping
 from hf_bias_patch.tuning.settings import Positive, Settings
 
 __all__ = ["KINDS", "GenerationSettings", "GlueSettings", "LanguageSettings", "TaskSettings", "settings_for"]
+
+
+def _word(value: Any) -> Any:
+    """What YAML and Python have as a truth value, as the word that the command line has."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 class TaskSettings(Settings):
@@ -60,6 +66,11 @@ class GlueSettings(TaskSettings):
 
     kinds = ("classification", "regression")
 
+    new_head: bool = Field(
+        False,
+        description="Begin with a new head, whatever the checkpoint holds; by default its own is kept, and labels are "
+        "mapped to it by their names.",
+    )
     regression: bool = Field(
         False, description="Of your own data: labels are numbers to predict, whole ones too, and no classes."
     )
@@ -87,15 +98,27 @@ class GenerationSettings(TaskSettings):
     max_target_length: Positive | None = Field(
         None, description="Tokens of a target at most, while training; by default 128, or half of what the model takes."
     )
-    num_beams: Positive | None = Field(None, description="Beams while evaluating; by default the task's.")
-    max_new_tokens: Positive | None = Field(None, description="Tokens generated at most; by default the task's.")
-    length_penalty: float | None = Field(None, description="Above 0 favours long beams; by default the task's.")
+    num_beams: Positive | None = Field(
+        None, description="Beams while evaluating; this and what follows by default the task's, or the model's own."
+    )
+    max_new_tokens: Positive | None = Field(None, description="Tokens of an answer at most.")
+    min_new_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Tokens of an answer at least.")
+    length_penalty: float | None = Field(None, description="Above 0 favours long beams.")
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = Field(None, description="No n-gram of this size twice.")
+    early_stopping: Annotated[Literal["true", "false", "never"], BeforeValidator(_word)] | None = Field(
+        None, description="Whether a beam search ends with the first answers that are whole."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> GenerationSettings:
+        _ = self.decode
+        return self
 
     @property
-    def decoding(self) -> dict[str, Any]:
-        """What replaces the task's own settings."""
-        names = ("num_beams", "max_new_tokens", "length_penalty")
-        return {name: getattr(self, name) for name in names}
+    def decode(self) -> Decode:
+        """What replaces the task's settings and the model's own."""
+        given = {name: getattr(self, name) for name in Decode.model_fields}
+        return Decode(**given | {"early_stopping": early_stopping(self.early_stopping)})
 
 
 KINDS: dict[str, type[TaskSettings]] = {

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.errors import BiasPatchError, TuneError
-from hf_bias_patch.evidence.models import folder_of, quiet
-from hf_bias_patch.patching.loading import load
+from hf_bias_patch.errors import TuneError
+from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.patching.record import BLOCK, untouchable
 from hf_bias_patch.scoring.adapters import CONFIG
+from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning import adapters
 from hf_bias_patch.tuning.adapter_folder import AdapterFolder, NoAdapterError, adapter_folder, linear_biases
 from hf_bias_patch.tuning.base import Base, base_of
+from hf_bias_patch.tuning.kinds import GlueSettings
+from hf_bias_patch.tuning.loading import load_classifier, load_model
 from hf_bias_patch.tuning.select import ADAPTERS, Selection, select
 from hf_bias_patch.tuning.settings import Settings
 from hf_bias_patch.tuning.start import Start
@@ -32,6 +33,7 @@ class Prepared:
         new: names of the parameters that the checkpoint did not hold.
         adapter: what is written for peft at the end; None if peft cannot express it.
         no_adapter: why not, in one sentence.
+        notes: what a person should know of the head.
     """
 
     model: Any
@@ -39,24 +41,29 @@ class Prepared:
     new: tuple[str, ...]
     adapter: AdapterFolder | None = None
     no_adapter: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def prepare(settings: Settings, start: Start, auto_class: Any, **config: Any) -> Prepared:
+def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Prepared:
     """Load a model with a head, and make trainable what the settings name.
 
     Args:
         settings: of the run.
         start: the checkpoint to load.
         auto_class: a transformers Auto class, such as `AutoModelForSequenceClassification`.
-        config: values of its config, such as `num_labels`.
+        task: that the head is for.
 
     Raises:
         TuneError: the head in the checkpoint does not fit, or nothing would train.
         SourceError, CheckpointError, FamilyError, RecipeError: as for `load` and `select`.
     """
     _refuse_adapter(start.source)
-    model, new = _load(folder_of(start.loaded), settings.model_name_or_path, auto_class, config)
-    biases = linear_biases(model)
+    if isinstance(settings, GlueSettings):
+        ready = load_classifier(start.loaded, auto_class, task, new_head=settings.new_head)
+    else:
+        ready = load_model(start.loaded, auto_class)
+    model: Any = ready.model
+    new, biases = ready.new, linear_biases(model)
     kept = untouchable({BLOCK: getattr(model.config, BLOCK, None)})
     head = bool(new) if settings.train_head is None else settings.train_head
     if settings.train in ADAPTERS:
@@ -75,15 +82,15 @@ def prepare(settings: Settings, start: Start, auto_class: Any, **config: Any) ->
     if not selection.trained:
         raise TuneError(
             f"Nothing would train: train is {settings.train}, and the head does not train",
-            remedy="Say --train_head, or another --train",
+            remedy="Say --train_head, --new_head for one that begins anew, or another --train",
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
     try:
         adapter = adapter_folder(model, selection, _base(start), biases, new=new)
     except NoAdapterError as reason:
-        return Prepared(model, selection, new, no_adapter=str(reason))
-    return Prepared(model, selection, new, adapter)
+        return Prepared(model, selection, new, no_adapter=str(reason), notes=ready.notes)
+    return Prepared(model, selection, new, adapter, notes=ready.notes)
 
 
 def _base(start: Start) -> Base:
@@ -117,28 +124,3 @@ def _keep_no_activations(model: Any) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     model.config.use_cache = False
-
-
-def _load(place: Path, name: str, auto_class: Any, config: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """The model, and the names of parameters that its checkpoint did not hold."""
-    import torch
-
-    try:
-        with quiet():
-            loaded: Any = load(place, auto_class, output_loading_info=True, dtype=torch.float32, **config)
-    except BiasPatchError:
-        raise
-    except Exception as error:  # transformers raises whatever comes up inside it
-        if "size mismatch" in str(error) or "ignore_mismatched_sizes" in str(error):
-            raise TuneError(
-                f"The head in {name} does not fit the task ({_said(config)})",
-                why="It was trained for another number of labels",
-                remedy="Start from the checkpoint it was trained from, or take a task with as many labels",
-            ) from error
-        raise TuneError(f"{name} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
-    model, info = loaded
-    return model, tuple(sorted(info["missing_keys"]))
-
-
-def _said(config: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in config.items() if isinstance(value, (int, str))) or "as asked"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import ExtraError, TuneError
+from hf_bias_patch.scoring.decoding import Decoding, decoding_of, end_tokens
+from hf_bias_patch.scoring.encode import check_vocabulary
+from hf_bias_patch.scoring.labels import label_order
+from hf_bias_patch.scoring.padding import settle_padding
 from hf_bias_patch.scoring.run import Options
 from hf_bias_patch.scoring.run import prepare as encode_asked
 from hf_bias_patch.tuning.ending import save_model
 from hf_bias_patch.tuning.folder import RunFolder, check_folder, environment, open_folder
-from hf_bias_patch.tuning.kinds import TaskSettings
+from hf_bias_patch.tuning.kinds import GenerationSettings, TaskSettings
 from hf_bias_patch.tuning.loop import Loop, Outcome
 from hf_bias_patch.tuning.memory import peak_bytes
 from hf_bias_patch.tuning.prepare import Prepared, prepare
@@ -80,7 +84,10 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
 
 def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Accelerator, watcher: Watcher) -> Result:
     _seed(settings.seed)
-    prepared = prepare(settings, start, data.auto_class, **data.config)
+    prepared = prepare(settings, start, data.auto_class, data.task)
+    prepared = replace(prepared, notes=tuple(_settle(settings, data, prepared)))  # on every process
+    for line in prepared.notes if accelerator.is_main_process else ():
+        watcher.say(line)
     job = _job(settings, data, prepared.model, accelerator)
     if job.asked is not None and job.asked.truncated and accelerator.is_main_process:
         watcher.say(f"Validation data: {job.asked}")
@@ -100,11 +107,28 @@ def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Acc
     return _end(settings, data, start, prepared, loop, outcome, folder)
 
 
+def _settle(settings: TaskSettings, data: TaskData, prepared: Prepared) -> list[str]:
+    """Have the model's configs and the tokenizer say what is trained with; what a person should know of it."""
+    notes = [*prepared.notes]
+    if note := settle_padding(prepared.model, data.tokenizer).note:
+        notes.append(note)
+    if data.task.kind == "generation":
+        prepared.model.generation_config.eos_token_id = end_tokens(prepared.model, data.tokenizer)
+        notes += _decoding(settings, data, prepared).notes
+    return notes
+
+
+def _decoding(settings: TaskSettings, data: TaskData, prepared: Prepared) -> Decoding:
+    return decoding_of(prepared.model, data.task, _options(settings, data).decode, data.form)
+
+
 def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accelerator) -> TaskJob:
+    check_vocabulary(data.train, model)
     options = _options(settings, data)
     validation = data.validation
     asked = None if validation is None else encode_asked(model, data.tokenizer, data.task, validation, options)
-    return TaskJob(data.task, data.form, data.tokenizer, data.train, validation, asked, options, accelerator)
+    order, _ = label_order(model.config, data.task)
+    return TaskJob(data.task, data.form, data.tokenizer, data.train, validation, asked, options, accelerator, order)
 
 
 def _end(
@@ -124,14 +148,16 @@ def _end(
         "train": settings.train,
         "train_data": data.train_identity.plain(),
         "validation_data": data.validation_identity.plain() if data.validation_identity else None,
-        "notes": list(data.notes),
         **outcome.plain(),
         "main_metric": loop.job.main,
         "trained": prepared.selection.elements,
         "trained_without_head": prepared.selection.without_head,
         "total": prepared.selection.total,
         "peak_bytes": peak_bytes(accelerator.device),
+        "notes": [*data.notes, *prepared.notes],
     }
+    if data.task.kind == "generation":
+        results["decode"] = _decoding(settings, data, prepared).plain()
     if outcome.ended != "terminated":
         if accelerator.is_main_process:
             folder.forget_results()
@@ -209,4 +235,5 @@ def _options(settings: TaskSettings, data: TaskData) -> Options:
     length = settings.max_length
     longest = max(data.train.dataset["length"][:], default=1)
     tokens = settings.per_device_eval_batch_size * (length or longest)
-    return Options(batch_tokens=tokens, max_length=length)
+    decode = settings.decode if isinstance(settings, GenerationSettings) else None
+    return Options(batch_tokens=tokens, max_length=length, decode=decode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,8 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
             failed[0] = error
     _raise_everywhere(failed)
     try:
-        loaded = resolve(place) if place.exists() else source  # nothing there: there was nothing to patch
+        there = place.exists()  # if not, there was nothing to patch
+        loaded = replace(resolve(place), name=source.name) if there else source
         yield Start(source, loaded, patch_of(folder_of(loaded)))
     finally:
         if accelerator.is_main_process:

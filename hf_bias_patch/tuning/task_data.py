@@ -16,7 +16,7 @@ from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, input
 from hf_bias_patch.scoring.identity import DataIdentity
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task, load_task
-from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, TaskSettings
+from hf_bias_patch.tuning.kinds import GlueSettings, TaskSettings
 from hf_bias_patch.tuning.samples import count, draw, hold_out
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class TaskData:
         train: encoded training data.
         validation: canonical validation data; None if there is none.
         auto_class: of transformers, with the head that the task needs.
-        config: values of the model's config that the head needs.
         notes: what a person should know of the data.
         train_identity: which data that is; its rows are samples.
         validation_identity: the same of the validation data; None if there is none.
@@ -48,7 +47,6 @@ class TaskData:
     train: Encoded
     validation: Dataset | None
     auto_class: Any
-    config: dict[str, Any]
     notes: tuple[str, ...]
     train_identity: DataIdentity
     validation_identity: DataIdentity | None
@@ -85,7 +83,6 @@ def task_data(settings: TaskSettings, source: Source) -> TaskData:
         encoded,
         read.validation.dataset if read.validation else None,
         getattr(transformers, AUTO_CLASSES[form]),
-        _head(task) if form == "classifier" else {},
         (*_told(settings, config), *_notes(task, encoded, read)),
         read.train.identity,
         read.validation.identity if read.validation else None,
@@ -99,9 +96,6 @@ def _task(settings: TaskSettings, config: Any) -> Task:
             f"{task.name} is a {task.kind} task, and this command is for {' and '.join(settings.kinds)}",
             remedy="The commands are: tune glue, tune lm, tune generation",
         )
-    if isinstance(settings, GenerationSettings):
-        given = {name: value for name, value in settings.decoding.items() if value is not None}
-        task = task.model_copy(update={"decode": task.decode.model_copy(update=given)})
     return task
 
 
@@ -119,7 +113,7 @@ def _own_task(settings: TaskSettings, config: Any) -> Task:
 
 def _goes_on_with_regression(settings: TaskSettings, config: Any) -> bool:
     """Whether own data meets a head that gives out one number: its labels are numbers, whole ones too."""
-    if settings.task_name is not None or not isinstance(settings, GlueSettings):
+    if settings.task_name is not None or not isinstance(settings, GlueSettings) or settings.new_head:
         return False
     classifies = form_of_class((config.architectures or [""])[0]) == "classifier"
     return classifies and (config.problem_type == "regression" or config.num_labels == 1)
@@ -170,18 +164,6 @@ def _read(settings: TaskSettings, task: Task) -> _Read:
 
 def _given(path: Path | None, split: str) -> dict[str, str | Path] | None:
     return None if path is None else {split: path}
-
-
-def _head(task: Task) -> dict[str, Any]:
-    if task.kind == "regression":
-        return {"num_labels": 1, "problem_type": "regression"}
-    names = dict(enumerate(task.labels))
-    return {
-        "num_labels": len(names),
-        "problem_type": "single_label_classification",
-        "id2label": names,
-        "label2id": {name: number for number, name in names.items()},
-    }
 
 
 def _notes(task: Task, train: Encoded, read: _Read) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, MaskingCollator, pad_id
+from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, MaskingCollator
 from hf_bias_patch.scoring.encode import Encoded
-from hf_bias_patch.scoring.forms import Form
+from hf_bias_patch.scoring.forms import Form, readable
 from hf_bias_patch.scoring.run import Options, evaluate
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning.job import Batch
@@ -32,12 +32,13 @@ class TaskJob:
     Attributes:
         task: what is asked.
         form: of the model.
-        tokenizer: of the model.
+        tokenizer: of the model; it names the padding token (`scoring.padding`).
         train: encoded training data.
         validation: canonical validation data; None if there is none, and then the last state is the best.
         asked: the same, encoded.
         options: how to evaluate.
         accelerator: of Accelerate; its processes share an evaluation.
+        order: for each label of the task the output of the head that stands for it; the same order if None.
     """
 
     task: Task
@@ -48,6 +49,7 @@ class TaskJob:
     asked: Encoded | None
     options: Options
     accelerator: Accelerator
+    order: Sequence[int] | None = None
 
     @property
     def main(self) -> str:
@@ -75,6 +77,8 @@ class TaskJob:
         if self.form == "masked":
             samples = [self._masked(sample, (*seed, row)) for sample, row in zip(samples, rows, strict=True)]
         batch = self._collator(samples)
+        if self.order is not None:
+            batch["labels"] = torch.tensor(self.order)[batch["labels"]]
         return {name: value for name, value in batch.items() if name not in KEPT_ASIDE}
 
     def count(self, batch: Batch) -> int:
@@ -86,7 +90,7 @@ class TaskJob:
 
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Cross-entropy in nats, or squared error, summed over what `count` counts."""
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        inputs = readable(model, {name: value for name, value in batch.items() if name != "labels"})
         labels = batch["labels"]
         if self.form == "seq2seq":
             inputs["decoder_input_ids"] = self._shifted(model, labels)
@@ -118,12 +122,14 @@ class TaskJob:
 
     @cached_property
     def _collator(self) -> Collator:
-        return Collator(pad_id(self.tokenizer), multiple_of=8 if self.accelerator.device.type == "cuda" else 1)
+        multiple = 8 if self.accelerator.device.type == "cuda" else 1
+        left = self.form == "classifier" and self.tokenizer.padding_side == "left"
+        return Collator(self.tokenizer.pad_token_id, "left" if left else "right", multiple)
 
     def _masked(self, sample: dict[str, Any], seed: Sequence[int]) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         masking = MaskingCollator(
-            Collator(pad_id(self.tokenizer)),
+            Collator(self.tokenizer.pad_token_id),
             self.tokenizer.mask_token_id,
             len(self.tokenizer),
             frozenset(self.tokenizer.all_special_ids),

@@ -137,8 +137,11 @@ def test_language_modelling_and_generation(run: Run) -> None:
     code, out, _ = run(*command, "--max_length", 32, "--stride", 8)
     assert code == 0 and json.loads(out)["metrics"].keys() == {"loss", "perplexity", "word_perplexity"}
     command = ("evaluate", "embedded:bart", "--task", "embedded:summary", "--limit", 2, "--json", "--num_beams", 1)
-    code, out, _ = run(*command, "--max-new-tokens", 5)
+    code, out, _ = run(*command, "--max-new-tokens", 5, "--num-beams", 2, "--early_stopping", "never")
     assert code == 0 and json.loads(out)["main_metric"] == "rouge2"
+    decode = json.loads(out)["decode"]
+    assert (decode["max_new_tokens"], decode["num_beams"], decode["early_stopping"]) == (5, 2, "never")
+    assert "early_stopping never (asked for)" in json.loads(out)["notes"][0]
 
 
 def test_a_masked_model_has_no_perplexity(run: Run) -> None:
@@ -162,6 +165,7 @@ REFUSED = {
         ("embedded:gpt2", "--task", "embedded:letters", "--predict", "nowhere"),
         "has no predictions to write",
     ),
+    "no stopping": (("embedded:bart", "--task", "embedded:summary", "--early-stopping", "soon"), "'never'"),
     "no length": (
         ("embedded:bart", "--task", "embedded:summary", "--max-new-tokens", "3", "--min-new-tokens", "5"),
         "min_new_tokens 5 is above max_new_tokens 3",

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.collate import Collator, MaskingCollator, pad_id
+from hf_bias_patch.scoring.collate import Collator, MaskingCollator
 from hf_bias_patch.scoring.encode import encode
 from hf_bias_patch.scoring.forms import form_of, form_of_class, longest_input, require_form
 from hf_bias_patch.scoring.tasks import Task
@@ -149,16 +149,6 @@ def test_the_longest_input(loaded: Loaded) -> None:
     roberta = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
     assert longest_input(Endless(), roberta) == 512, "its positions start behind the padding token's number"
     assert longest_input(Endless(), RobertaConfig(max_position_embeddings=0)) == 1024
-
-
-def test_a_tokenizer_without_padding_pads_with_its_end(loaded: Loaded) -> None:
-    class Tokenizer:
-        pad_token_id, eos_token_id = None, 7
-
-    assert pad_id(Tokenizer()) == 7 and pad_id(loaded("causal")[1]) == 1
-    Tokenizer.eos_token_id = None  # type: ignore[assignment]
-    with pytest.raises(TaskError, match="neither a padding nor an end token"):
-        pad_id(Tokenizer())
 
 
 def test_answers_that_leave_no_room_for_a_source(loaded: Loaded, made: Make) -> None:

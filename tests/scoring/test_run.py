@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hf_bias_patch.errors import TaskError
+from hf_bias_patch.errors import CheckpointError, TaskError
 from hf_bias_patch.scoring.collate import Collator
 from hf_bias_patch.scoring.encode import encode
 from hf_bias_patch.scoring.labels import decide, label_order
+from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.predict import gather, predict_classes
 from hf_bias_patch.scoring.run import Options, answers, batches_by_length, evaluate, score
 from hf_bias_patch.scoring.tasks import Decode, Task
@@ -98,6 +100,16 @@ def test_a_head_of_another_size_is_refused(loaded: Loaded, made: Make) -> None:
     model, tokenizer = loaded("classifier", outputs=3)
     with pytest.raises(TaskError, match="gives 3 numbers, and toy needs 2"):
         evaluate(model, tokenizer, made("classification"), Dataset.from_dict({"text": ["a"], "label": [0]}))
+
+
+def test_weights_that_do_not_go_with_their_config(loaded: Loaded, tmp_path: Path) -> None:
+    model, tokenizer = loaded("classifier", outputs=3)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": {"0": "no", "1": "yes"}}))
+    with pytest.raises(CheckpointError, match=r"cannot be loaded.*mismatch"):
+        load_scorable(str(tmp_path), "classification")
 
 
 def test_nan_is_no_answer(made: Make) -> None:
@@ -211,4 +223,5 @@ def test_no_answer_is_longer_than_the_decoder_has_positions(loaded: Loaded, made
     task = made("generation", decode={"num_beams": 1, "max_new_tokens": 300, "min_new_tokens": 200})
     dataset = Dataset.from_dict({"source": ["Anna has red boots ."], "references": [["boots"]]})
     scores = evaluate(model, tokenizer, task, dataset)
-    assert scores.notes == ("Answers end at 128 tokens, not 300: the decoder has no more positions.",)
+    assert "Answers end at 128 tokens, not 300: the decoder has no more positions." in scores.notes
+    assert scores.decode is not None and scores.decode["max_new_tokens"] == 128

@@ -85,7 +85,7 @@ def test_an_unknown_task_is_refused_with_those_there_are() -> None:
         ({"version": "1"}, "version"),
         ({"prompt": "no place"}, "there is no {source}"),
         ({"decode": {"num_beams": 0}}, "num_beams"),
-        ({"decode": {"min_new_tokens": 70}}, "min_new_tokens 70 is above"),
+        ({"decode": {"min_new_tokens": 70, "max_new_tokens": 64}}, "min_new_tokens 70 is above"),
     ],
 )
 def test_wrong_fields_are_named(made: Callable[..., Task], fields: dict[str, object], complaint: str) -> None:

@@ -207,3 +207,15 @@ def test_a_run_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(apart.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
     with pytest.raises(TuneError, match=r"was killed \(exit code 1\).*memory"):
         apart.run_apart(module._run(wanted, "embedded:opinion", "none", "seed-1", 1e-3, 1))
+
+
+def test_new_heads_where_there_are_any(tmp_path: Path, runs: list[TaskSettings]) -> None:
+    """What a run is chosen and validated on stays the same; a language model has no head to begin anew."""
+    file = tmp_path / "dev.tsv"
+    file.write_text("text\tlabel\nfine\t1\n")
+    given = {"arms": "none", "seeds": 1, "new_head": True, "files": f"embedded:opinion:validation={file}"}
+    list(compare(settings(tmp_path, task_name="embedded:opinion,embedded:letters", **given)))
+    asked = {str(run.task_name): run for run in runs if run.output_dir.name == "seed-1"}
+    assert asked["embedded:opinion"].model_dump()["new_head"] is True
+    assert asked["embedded:opinion"].validation_file == file
+    assert "new_head" not in asked["embedded:letters"].model_dump()

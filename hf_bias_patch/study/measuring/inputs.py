@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import DataError
-from hf_bias_patch.scoring.collate import IGNORED, pad_id
+from hf_bias_patch.scoring.collate import IGNORED
 from hf_bias_patch.scoring.forms import Form, longest_input
+from hf_bias_patch.scoring.padding import choose_padding
 from hf_bias_patch.scoring.run import batches_by_length
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
         sum(len(row) > longest for row in whole),
         longest,
         form,
-        pad_id(tokenizer),
+        choose_padding(model, tokenizer).id,
         tokenizer.mask_token_id,
         getattr(model.config, "decoder_start_token_id", None),
         seed,

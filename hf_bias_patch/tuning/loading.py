@@ -1,0 +1,179 @@
+"""From a checkpoint to a model with the head that a task needs: its own, or a new one.
+
+A classification head says by the names in its config which output stands for which label. One that the checkpoint
+brings keeps its names and their order, and the task's labels are mapped to its outputs (`scoring.labels`), so that
+what it has learnt is trained on and not mixed up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_bias_patch.checkpoint.source import Source
+from hf_bias_patch.errors import BiasPatchError, TuneError
+from hf_bias_patch.evidence.models import folder_of, quiet
+from hf_bias_patch.patching.loading import load
+from hf_bias_patch.scoring.labels import head_names, match_labels
+from hf_bias_patch.scoring.loading import load_config
+from hf_bias_patch.scoring.tasks import Task
+from hf_bias_patch.tuning.head import head_of, renew_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Ready", "load_classifier", "load_model"]
+
+_TYPES = {"regression": "regression", "classification": "single_label_classification"}
+_REMEDY = "Add --new_head to begin with a new one"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A loaded model.
+
+    Attributes:
+        model: of transformers, in float32.
+        new: names of the parameters that got random values, because the checkpoint did not hold them.
+        notes: what a person should know of its head.
+    """
+
+    model: PreTrainedModel
+    new: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def load_model(source: Source, auto_class: Any) -> Ready:
+    """Load a model that brings its head, as a language model does.
+
+    Raises:
+        TuneError: transformers cannot load it.
+        SourceError, CheckpointError: as for `load`.
+    """
+    model, info = _loaded(source, auto_class)
+    return Ready(model, tuple(sorted(info["missing_keys"])))
+
+
+def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bool = False) -> Ready:
+    """Load a model with a head for a task, which is the checkpoint's where it brings one.
+
+    Args:
+        source: the checkpoint.
+        auto_class: of transformers.
+        task: classification or regression.
+        new_head: begin with a new head, whatever the checkpoint holds.
+
+    Returns:
+        The model; its config names the labels as its outputs have them.
+
+    Raises:
+        TuneError: the head is of another size or another kind than the task needs, or names other labels.
+        SourceError, CheckpointError: as for `load`.
+    """
+    config = load_config(source)
+    before, own_type = head_names(config), config.problem_type
+    if config.num_labels != task.outputs:
+        config.num_labels = task.outputs
+    config.problem_type = _TYPES[task.kind]
+    model, info = _loaded(source, auto_class, config=config, ignore_mismatched_sizes=True)
+    strange = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    head = head_of(model) or frozenset(strange)
+    replaced = _replaced(source.name, task, info["mismatched_keys"], head, before, new_head)
+    new = {*info["missing_keys"], *replaced}
+    if new_head:
+        renew_head(model, head)
+        new |= head
+    # A bias alone may be missing: it is zero then, and the outputs are still the checkpoint's.
+    if any(name in new and model.get_parameter(name).ndim > 1 for name in head):
+        _name_labels(model.config, task)
+        return Ready(model, tuple(sorted(new)))
+    return Ready(model, tuple(sorted(new)), _keep_head(source.name, model.config, task, own_type))
+
+
+def _loaded(source: Source, auto_class: Any, **more: Any) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    try:
+        with quiet():
+            loaded: Any = load(folder_of(source), auto_class, output_loading_info=True, dtype=torch.float32, **more)
+    except BiasPatchError:
+        raise
+    except Exception as error:  # transformers raises whatever comes up inside it
+        raise TuneError(f"{source.name} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
+    model, info = loaded
+    return model, info
+
+
+def _replaced(
+    place: str, task: Task, mismatched: Any, head: frozenset[str], names: dict[int, str], new_head: bool
+) -> set[str]:
+    """Names of the parameters whose stored values have another shape: only of a head that shall be new anyway."""
+    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in mismatched}
+    if wrong := sorted(shapes.keys() - head):
+        stored, wanted = shapes[wrong[0]]
+        raise TuneError(
+            f"{place} cannot be loaded",
+            why=f"{wrong[0]} is stored as {stored}, and its config.json asks for {wanted}",
+            remedy="Put the config.json that belongs to the weights beside them",
+        )
+    if shapes and not new_head:
+        stored, _ = shapes[min(shapes, key=lambda name: len(shapes[name][0]))]
+        raise TuneError(
+            f"The head in {place} does not fit the task {task.name}: its outputs are {stored[0]}, and the task needs "
+            f"{task.outputs}",
+            why=_both(names, task),
+            remedy=f"{_REMEDY}, or start from the checkpoint it was trained from",
+        )
+    return set(shapes)
+
+
+def _keep_head(place: str, config: Any, task: Task, own_type: str | None) -> tuple[str, ...]:
+    """Settle the config of a head that the checkpoint brings.
+
+    Returns:
+        What a person should know of it.
+
+    Raises:
+        TuneError: it is a head of another kind, or of other labels.
+    """
+    if task.kind == "regression":
+        return ()
+    if own_type == "regression":
+        raise TuneError(
+            f"The head in {place} gives scores, and {task.name} needs labels",
+            why="Its config.json says so: problem_type is regression",
+            remedy=_REMEDY,
+        )
+    names = head_names(config)
+    match, order = match_labels(names, task.labels)
+    if match == "none":
+        raise TuneError(
+            f"The labels of the head in {place} are not those of {task.name}",
+            why=f"{_both(names, task)}. Nothing says which output stands for which label",
+            remedy=f"{_REMEDY}, or rename them in its config.json (id2label and label2id)",
+        )
+    notes = []
+    if own_type == "multi_label_classification":
+        notes.append("The head was trained to give several labels at once, and is trained to give one now")
+    if match == "names":
+        if order is not None:
+            notes.append(f"The head keeps its own order of labels: {', '.join(names.values())}")
+    else:
+        pairs = ", ".join(f"{name} as {label}" for name, label in zip(names.values(), task.labels, strict=True))
+        notes.append(f"The names of the head's outputs do not tell; they are taken in their order: {pairs}")
+        if match == "generic":
+            _name_labels(config, task)
+    config.label2id = {name: number for number, name in config.id2label.items()}
+    return tuple(notes)
+
+
+def _name_labels(config: Any, task: Task) -> None:
+    """Give the outputs the names of the task's labels; the one of a regression has none."""
+    if task.kind == "classification":
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {name: number for number, name in config.id2label.items()}
+
+
+def _both(names: dict[int, str], task: Task) -> str:
+    has = ", ".join(task.labels) or "no labels, but a score"
+    return f"The head has {', '.join(names.values())}; the task has {has}"
