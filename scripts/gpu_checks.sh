@@ -6,7 +6,7 @@
 #     bash scripts/gpu_checks.sh OUT cpu      # tries the checks themselves where there is no GPU: a tiny benchmark
 #
 # Each part has a time limit of its own. The exit code is 1 if a check failed or a part did not come to its end.
-# PYTHON names the interpreter, WORKERS the test processes.
+# PYTHON names the interpreter. SLOWER=4 gives a slow machine four times the time.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 out=${1:?where the results go}
@@ -20,7 +20,7 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 GPU_CHECK
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 part() { # NAME SECONDS COMMAND…: runs it, and notes how it ended
-  local name=$1 limit=$2 start=$SECONDS code
+  local name=$1 limit=$(($2 * ${SLOWER:-1})) start=$SECONDS code
   shift 2
   echo "== $name: at most $limit s" | tee -a "$out/log.txt"
   timeout --kill-after=5 "$limit" "$@" >"$out/part.log" 2>&1
@@ -34,7 +34,7 @@ part() { # NAME SECONDS COMMAND…: runs it, and notes how it ended
 tests() { # NAME SECONDS FILE…: tests; libraries of other versions may give other warnings
   local name=$1 limit=$2
   shift 2
-  if "$python" -c 'import xdist' 2>/dev/null; then set -- "$@" -n "${WORKERS:-4}"; fi
+  if [ "$(nproc)" -ge 8 ] && "$python" -c "import xdist" 2>/dev/null; then set -- "$@" -n 4; fi
   part "$name" "$limit" "$python" -m pytest "$@" -q -W default -p no:cacheprovider --junitxml "$out/$name.xml"
 }
 
