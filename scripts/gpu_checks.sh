@@ -39,15 +39,15 @@ tests() { # NAME SECONDS FILE…: tests; libraries of other versions may give ot
 }
 
 part environment 40 "$python" scripts/gpu_summary.py environment "$out"
-tests placement 110 tests/gpu/test_placement.py
-tests training 120 tests/gpu/test_training.py
-tests compile 80 tests/gpu/test_compile.py
+tests placement 90 tests/gpu/test_placement.py
+tests training 90 tests/gpu/test_training.py
 if [ "$device" = cpu ]; then
-  part bench 110 "$python" scripts/bench_tune.py --tiny --rounds 1 --steps 2 --lengths sst2 --json "$out/bench.json"
+  part bench 130 "$python" scripts/bench_tune.py --tiny --rounds 1 --steps 2 --lengths sst2 --json "$out/bench.json"
 elif "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-  part bench 125 "$python" scripts/bench_tune.py --bf16 --rounds 3 --steps 40 --json "$out/bench.json"
+  part bench 130 "$python" scripts/bench_tune.py --bf16 --rounds 3 --steps 30 --json "$out/bench.json"
 else
   printf 'bench\tno GPU\t0\n' >>"$out/parts.tsv"
 fi
+tests compile 125 tests/gpu/test_compile.py
 "$python" scripts/gpu_summary.py summary "$out" | tee -a "$out/log.txt"
 exit "${PIPESTATUS[0]}"

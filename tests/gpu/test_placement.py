@@ -19,7 +19,8 @@ from hf_bias_patch.study.found import NOISE
 from hf_bias_patch.study.run import study
 from hf_bias_patch.study.settings import Settings
 from tests.gpu.runs import glue
-from tests.models import DTYPES, fresh
+from tests.models import DTYPES, error, fresh, inputs_of, outputs_of
+from tests.tuning.jobs import alone
 
 pytestmark = pytest.mark.gpu
 
@@ -52,8 +53,6 @@ def test_apply_gives_the_same_bytes_as_on_the_cpu(device: str, name: str, dtype:
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
 def test_apply_keeps_what_the_model_computes(device: str, name: str) -> None:
-    from tests.models import error, inputs_of, outputs_of
-
     model = fresh(name).to(device)
     given = {key: value.to(device) for key, value in inputs_of(model).items()}
     before = outputs_of(model, given)
@@ -91,6 +90,7 @@ def test_a_study_finds_the_same(device: str, name: str, tmp_path: Path) -> None:
     found = {}
     for where in ("cpu", device):
         out = tmp_path / f"of-{where}-{len(found)}"
+        alone()
         made = study(Settings(f"embedded:{name}", count=4, train_steps=2, device=where), out)
         assert made is not None
         assert json.loads((out / "environment.json").read_text())["device"] == where
@@ -108,24 +108,20 @@ def test_a_study_finds_the_same(device: str, name: str, tmp_path: Path) -> None:
     assert max(row.figures["relative"] for row in rows.values()) > 0.01, "vacuous"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("model", "task"),
+    ("model", "task", "dtype", "tolerance"),
     [
-        ("embedded:gpt2", "embedded:letters"),
-        ("embedded:gpt2", "embedded:records"),
-        ("embedded:bart", "embedded:summary"),
+        ("embedded:gpt2", "embedded:letters", "float32", 1e-4),
+        ("embedded:gpt2", "embedded:letters", "bfloat16", 0.02),
+        ("embedded:gpt2", "embedded:records", "float32", 1e-4),
+        ("embedded:bart", "embedded:summary", "float32", 1e-4),
     ],
 )
-def test_scores_are_those_of_a_cpu(device: str, model: str, task: str, dtype: str) -> None:
+def test_scores_are_those_of_a_cpu(device: str, model: str, task: str, dtype: str, tolerance: float) -> None:
     known, found = load_task(task), []
     for where in ("cpu", device):
         loaded, tokenizer = load_scorable(model, known.kind, device=where, dtype=dtype)
         found.append(evaluate(loaded, tokenizer, known, load_split(known, "validation", limit=8)).metrics)
         assert next(loaded.parameters()).device.type == torch.device(where).type
     assert found[0].keys() == found[1].keys() and all(math.isfinite(value) for value in found[0].values())
-    if dtype == "float32":
-        assert found[1] == pytest.approx(found[0], rel=1e-4)
-    else:  # rounded otherwise, a text may be written otherwise
-        name = known.main_metric
-        assert found[1][name] == pytest.approx(found[0][name], rel=0.1, abs=5.0)
+    assert found[1] == pytest.approx(found[0], rel=tolerance)
