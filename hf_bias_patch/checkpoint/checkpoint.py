@@ -16,7 +16,7 @@ from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, parse_object, read_shards
 from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.checkpoint.side import is_patch_only
+from hf_bias_patch.checkpoint.side import ADAPTER, is_patch_only
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Checkpoint", "entry_file", "entry_name", "open_checkpoint", "open_model"]
@@ -200,7 +200,7 @@ def _read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes
     except FileNotFoundError:
         if not required:
             return {}, b""
-        if (folder / "adapter_config.json").is_file():
+        if (folder / ADAPTER).is_file():
             _refuse(f"{folder} holds a PEFT adapter, no model", "", "Merge the adapter and save the whole model")
         _refuse(
             f"{folder} has no config.json",

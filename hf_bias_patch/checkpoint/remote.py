@@ -15,7 +15,7 @@ from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, header_size, parse_header
 from hf_bias_patch.checkpoint.hub_files import HubFiles, Part, open_hub_files
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, check_agreement, listed_names, parse_index, parse_object
-from hf_bias_patch.checkpoint.side import PATCH
+from hf_bias_patch.checkpoint.side import ADAPTER, PATCH
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["RemoteCheckpoint", "open_remote"]
@@ -84,9 +84,7 @@ def open_remote(model: str, revision: str | None = None) -> RemoteCheckpoint:
     if "config.json" not in hub.sizes:
         raise CheckpointError(
             f"{model} has no config.json",
-            why="It holds a PEFT adapter"
-            if "adapter_config.json" in hub.sizes
-            else "It says which architecture this is",
+            why="It holds a PEFT adapter" if ADAPTER in hub.sizes else "It says which architecture this is",
             remedy="Give the model it belongs to",
         )
     if PATCH in hub.sizes:

@@ -14,7 +14,7 @@ from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.listing import companion_files
-from hf_bias_patch.checkpoint.side import is_patch_only, side_files
+from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only, side_files
 from hf_bias_patch.checkpoint.source import Source, locate, place_name, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.patch_only import read_patch
@@ -64,6 +64,9 @@ def pull(
             progress=progress,
         )
         return out
+    if is_adapter_alone(source.path):
+        _pull_adapter(source, out, overwrite)
+        return out
     checkpoint = open_model(source.path)
     _refuse_others(source.name, checkpoint.config, (checkpoint.folder / TRAINING).is_file())
     for name in checkpoint.files:
@@ -80,7 +83,8 @@ def _find(variant: str | os.PathLike[str]) -> Source:
     if isinstance(found, Source):
         return found
     files = open_hub_files(found.name, found.revision)
-    config = parse_object(Path(found.name, "config.json"), files.small("config.json"))
+    has_config = "config.json" in files.sizes or ADAPTER not in files.sizes
+    config = parse_object(Path(found.name, "config.json"), files.small("config.json")) if has_config else {}
     _refuse_others(found.name, config, TRAINING in files.sizes)
     return resolve(variant)
 
@@ -91,6 +95,18 @@ def _refuse_others(name: str, config: Mapping[str, Any], trained: bool) -> None:
             f"{name} was neither patched nor fine-tuned by hf_bias_patch",
             remedy=f"Fetch other models with `hf download {name}`",
         )
+
+
+def _pull_adapter(source: Source, out: Path, overwrite: bool) -> None:
+    """A peft adapter is fetched as it is: it names its base."""
+    folder = source.path
+    _refuse_others(source.name, {}, (folder / TRAINING).is_file())
+    arrived_sha256(folder, ADAPTER_WEIGHTS, source.known_sha256.get(ADAPTER_WEIGHTS), source.name)
+    paths = [Path(ADAPTER_WEIGHTS), *companion_files(folder, {ADAPTER_WEIGHTS}), *side_files(folder)]
+    with new_folder(out, overwrite=overwrite, inputs=[folder]) as made:
+        for path in paths:
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / path, made / path)
 
 
 def _copy(checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable[[int], None] | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["auto_class", "pipeline_tag"]
+__all__ = ["auto_class", "auto_peft_class", "pipeline_tag"]
 
 _ENDINGS = {
     "ForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
@@ -16,6 +16,13 @@ _ENDINGS = {
 def auto_class(architecture: str) -> str:
     """The Auto class of transformers that loads a class; `AutoModel` where no head is known."""
     return next((auto for ending, (auto, _) in _ENDINGS.items() if architecture.endswith(ending)), "AutoModel")
+
+
+def auto_peft_class(architecture: str) -> str:
+    """The Auto class of peft that loads an adapter of a class; `AutoPeftModel` where peft has none for its head."""
+    auto = auto_class(architecture)
+    heads = ("CausalLM", "Seq2SeqLM", "SequenceClassification")
+    return auto.replace("AutoModel", "AutoPeftModel") if auto.endswith(heads) else "AutoPeftModel"
 
 
 def pipeline_tag(architecture: str) -> str | None:

@@ -16,7 +16,7 @@ from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card, is_as_m
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
-from hf_bias_patch.publish.auto_classes import auto_class
+from hf_bias_patch.publish.auto_classes import auto_class, auto_peft_class
 from hf_bias_patch.publish.base import Base, dump_base
 from hf_bias_patch.publish.eval_results import eval_results
 from hf_bias_patch.publish.facts import Facts, data_of, read_facts
@@ -217,8 +217,20 @@ def _data(result: Mapping[str, Any]) -> str:
     return f"data unknown, {result['rows']:,} rows" if result.get("rows") else "data unknown"
 
 
+def _use_adapter(facts: Facts) -> Iterable[str]:
+    auto = auto_peft_class(facts.architecture)
+    labels = (
+        f", num_labels={len(facts.config.get('id2label') or ())}" if auto.endswith("SequenceClassification") else ""
+    )
+    yield (f'```python\nfrom peft import {auto}\n\nmodel = {auto}.from_pretrained("{facts.name}"{labels})\n```')
+    yield "It is loaded on its base, and brings the trained head. `bias_patch/config.json` names the labels."
+
+
 def _use(facts: Facts) -> Iterable[str]:
     yield "## How to load it"
+    if facts.adapter is not None:
+        yield from _use_adapter(facts)
+        return
     auto = auto_class(facts.architecture)
     if facts.patch_only:
         yield "On the Hub it has no weights, but what makes them of the base's, which is fetched and checked by sha256:"

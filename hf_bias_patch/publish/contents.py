@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.listing import companion_files
-from hf_bias_patch.checkpoint.side import side_files
+from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, side_files
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.patching.patch_only import extract
@@ -18,7 +19,7 @@ from hf_bias_patch.publish.facts import Facts
 from hf_bias_patch.publish.listing import Content, Remote
 from hf_bias_patch.publish.proof import refuse_unproven
 
-__all__ = ["patch_contents", "whole_contents"]
+__all__ = ["adapter_contents", "patch_contents", "whole_contents"]
 
 
 _LICENCE = re.compile(r"(licen[cs]e|notice|copying)[^/]*$", re.IGNORECASE)
@@ -43,6 +44,26 @@ def whole_contents(folder: Path, facts: Facts) -> dict[str, Content]:
     paths = [*map(Path, sorted(weights)), *companion_files(folder, weights), *side_files(folder)]
     found = {path.as_posix(): Content(folder / path, sha256.get(path.as_posix(), "")) for path in paths}
     return found | {name: Content(content) for name, content in _card(folder, facts).items()}
+
+
+def adapter_contents(folder: Path, facts: Facts) -> dict[str, Content]:
+    """A peft adapter as it lies there, but for its base, which is named as others find it; and its card.
+
+    Args:
+        folder: of the adapter.
+        facts: of it, under its name on the Hub, with a base that is on the Hub.
+
+    Raises:
+        CheckpointError: it is not proven (`proof.refuse_unproven`).
+    """
+    weights = {ADAPTER_WEIGHTS: sha256_file(folder / ADAPTER_WEIGHTS)}
+    refuse_unproven(folder, facts, weights)
+    paths = [Path(ADAPTER_WEIGHTS), *companion_files(folder, weights), *side_files(folder)]
+    found = {path.as_posix(): Content(folder / path, weights.get(path.as_posix(), "")) for path in paths}
+    base = {"base_model_name_or_path": facts.base.name, "revision": facts.base.revision}
+    config = json.dumps({**(facts.adapter or {}), **base}, indent=2, sort_keys=True) + "\n"
+    made = {ADAPTER: config.encode(), **_card(folder, facts)}
+    return found | {name: Content(content) for name, content in made.items()}
 
 
 def patch_contents(folder: Path, facts: Facts, there: Remote) -> dict[str, Content]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.index import parse_object
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
 from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.training import PatchBefore, Training, patch_before, patch_of, read_training
@@ -44,6 +44,7 @@ class Facts:
         base: what was patched or fine-tuned.
         norms: of its biases; empty where they are not known.
         base_card: front matter of the base's card; empty if it had none.
+        adapter: adapter_config.json of a peft adapter; None for a whole model.
         results: scores.
         patch_only: whether the card is for a repository without the weights.
     """
@@ -58,6 +59,7 @@ class Facts:
     base: Base
     norms: tuple[Norm, ...]
     base_card: Mapping[str, Any]
+    adapter: Mapping[str, Any] | None
     results: tuple[dict[str, Any], ...]
     patch_only: bool = False
 
@@ -83,9 +85,11 @@ def read_facts(folder: Path) -> Facts:
     Raises:
         CheckpointError: the folder holds neither, or a file of it is damaged.
     """
-    if not (folder / "config.json").is_file():
-        raise _no_variant(folder, "config.json")
-    config = parse_object(folder / "config.json", (folder / "config.json").read_bytes())
+    adapter = _read(folder / ADAPTER) if is_adapter_alone(folder) else None
+    file = folder / "config.json" if adapter is None else folder / SIDE_FOLDER / "config.json"
+    if not file.is_file():
+        raise _no_variant(folder, file.name)
+    config = _read(file)
     patched, training = patch_of(folder), read_training(folder)
     if patched is None and training is None:
         raise _saved_anew(folder) if block_of(config) else _no_variant(folder, f"{PLAN} and no {TRAINING}")
@@ -101,8 +105,13 @@ def read_facts(folder: Path) -> Facts:
         base=base_of(folder, config),
         norms=_norms(folder, patched.plan) if patched else (),
         base_card=theirs or (training.inherited if training else {}),
+        adapter=adapter,
         results=tuple(_result(path) for path in sorted((folder / RESULTS).glob("*.json"))),
     )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return parse_object(file, file.read_bytes())
 
 
 def _name(folder: Path) -> str:

@@ -19,16 +19,19 @@ def metadata(facts: Facts) -> str:
     """The front matter as YAML.
 
     Licence and language are the base's, and so are library, pipeline and data sets where the model was only patched.
-    `base_model_relation` is `finetune`: of the relations that the Hub knows, the one of a whole checkpoint in the
-    base's precision.
+    `base_model_relation` of a whole checkpoint is `finetune`: of the relations that the Hub knows, the one of a
+    checkpoint in the base's precision.
     """
     known: dict[str, Any] = {name: facts.base_card[name] for name in _INHERITED if name in facts.base_card}
     library = facts.base_card.get("library_name", "transformers")
     if facts.training is not None:
-        library = "transformers"
+        library = "transformers" if facts.adapter is None else "peft"
         known = {name: value for name, value in known.items() if name not in _OF_ITS_OWN} | _of_its_own(facts)
     if facts.base.on_hub:
-        known |= {"base_model": facts.base.name, "base_model_relation": "finetune"}
+        known |= {
+            "base_model": facts.base.name,
+            "base_model_relation": "finetune" if facts.adapter is None else "adapter",
+        }
     tags = [*dict.fromkeys(["hf-bias-patch", "attention-bias", str(facts.config["model_type"]), *_tags(facts)])]
     metrics = sorted({name for result in facts.results for name in result["metrics"] if name != "loss"})
     data = ModelCardData(library_name=library, tags=tags, metrics=metrics or None, **known)

@@ -16,7 +16,7 @@ from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError, Ta
 from hf_bias_patch.patching.record import LOADER
 from hf_bias_patch.publish.base import Base, source_base
 from hf_bias_patch.publish.base_check import agreed_base, check_base
-from hf_bias_patch.publish.contents import patch_contents, whole_contents
+from hf_bias_patch.publish.contents import adapter_contents, patch_contents, whole_contents
 from hf_bias_patch.publish.facts import Facts, read_facts
 from hf_bias_patch.publish.listing import Content, Remote, RemoteFile, look_at
 
@@ -135,6 +135,8 @@ def plan_push(
         assert theirs is not None, "a base that is needed was found"
         _refuse_over_weights(name, there)
         contents = patch_contents(folder, facts, theirs)
+    elif facts.adapter is not None:
+        contents = adapter_contents(folder, facts)
     else:
         contents = whole_contents(folder, facts)
     known = there.files if there else {}
@@ -202,12 +204,13 @@ def _base(folder: Path, facts: Facts, typed: str | None, patch_only: bool) -> tu
     A base that somebody named is checked. One that config.json names was, when it was patched, and may have gone since.
     """
     if typed is None and not facts.base.on_hub:
-        if not patch_only:
+        if not patch_only and facts.adapter is None:
             return facts.base, None
+        what = "A patch alone is applied to it" if facts.adapter is None else "An adapter is loaded on it"
         raise SourceError(
             f"The Hub id of the base is not known ({facts.base.name})",
-            why="A patch alone is applied to it, by whoever fetches it",
-            remedy="Name it with --base-model owner/name",
+            why=f"{what}, by whoever fetches it",
+            remedy="Push the base first, if it is not there, and name it with --base-model owner/name",
         )
     try:
         base = agreed_base(folder, typed) if typed else check_base(folder, facts.base)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, quiet
@@ -16,20 +17,15 @@ from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, require_form
 from hf_bias_patch.scoring.measures import Kind
 
-__all__ = ["CONFIG", "MODEL_CONFIG", "adapter_base", "is_adapter", "load_adapter"]
+__all__ = ["adapter_base", "is_adapter", "load_adapter"]
 
-CONFIG = "adapter_config.json"
-MODEL_CONFIG = "bias_patch"
-"""Where `tune` leaves the trained model's config.json in an adapter's folder, with its labels' names: the base has its
-own. Not beside adapter_config.json, where transformers takes it for that of a whole model."""
 _FORMS: dict[str, Form] = {"SEQ_CLS": "classifier", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
 _IN_FILE = "base_model.model."
 
 
 def is_adapter(source: Source) -> bool:
     """Whether a folder holds an adapter alone. One that lies beside a whole model is put on by transformers itself."""
-    folder = folder_of(source)
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+    return is_adapter_alone(folder_of(source))
 
 
 def adapter_base(source: Source) -> Source:
@@ -42,14 +38,14 @@ def adapter_base(source: Source) -> Source:
     config = _config(source)
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(name, str) or not name:
-        raise CheckpointError(f"{source.name} is an adapter, and its {CONFIG} names no base_model_name_or_path")
+        raise CheckpointError(f"{source.name} is an adapter, and its {ADAPTER} names no base_model_name_or_path")
     try:
         return resolve(name, revision=None if Path(name).exists() else revision)
     except SourceError as error:
         raise SourceError(
             f"The base of the adapter {source.name}, {name}{f' at {revision}' if revision else ''}, is missing",
             why=str(error),
-            remedy=f"Put it there, or set base_model_name_or_path in {folder_of(source) / CONFIG} to where it is",
+            remedy=f"Put it there, or set base_model_name_or_path in {folder_of(source) / ADAPTER} to where it is",
         ) from error
 
 
@@ -93,7 +89,7 @@ def load_adapter(source: Source, kind: Kind, dtype: Any) -> Any:
 
 
 def _config(source: Source) -> dict[str, Any]:
-    path = folder_of(source) / CONFIG
+    path = folder_of(source) / ADAPTER
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -147,7 +143,9 @@ def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mappin
     """The trained model's config: as `tune` left it, else the base's with as many labels as the head has."""
     import torch
 
-    own = folder_of(source) / MODEL_CONFIG
+    # `tune` leaves the trained model's config.json there, with its labels' names: the base has its own. Not beside
+    # adapter_config.json, where transformers takes it for that of a whole model.
+    own = folder_of(source) / SIDE_FOLDER
     if (own / "config.json").is_file():
         return _read_config(own, f"The folder {own}")
     config = _base_config(base)

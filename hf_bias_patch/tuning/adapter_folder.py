@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
 from hf_bias_patch.scoring.forms import Form, form_of
 from hf_bias_patch.tuning.adapters import shortened
 from hf_bias_patch.tuning.head import head_of
@@ -70,7 +71,7 @@ class AdapterFolder:
             values[name] = (values[name] + vector.to(values[name])).reshape(1, -1)
         folder.mkdir(parents=True, exist_ok=True)
         contiguous = {name: value.detach().cpu().contiguous() for name, value in (values | dict(self.fixed)).items()}
-        save_file(contiguous, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(contiguous, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         self.config.save_pretrained(folder, auto_mapping_dict=self.mapping)
 
 

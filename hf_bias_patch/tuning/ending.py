@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, SIDE_FOLDER
 from hf_bias_patch.evidence.models import quiet
-from hf_bias_patch.scoring.adapters import CONFIG, MODEL_CONFIG
 from hf_bias_patch.tuning.bias_option import merged_by_option
 from hf_bias_patch.tuning.merging import merged_state, stock_state
 from hf_bias_patch.tuning.slices import join_slices
@@ -46,7 +46,7 @@ def save_model(loop: Loop, tokenizer: Any, folder: RunFolder, prepared: Prepared
     if prepared.adapter is not None:
         config = getattr(bare, "get_base_model", lambda: bare)().config
         prepared.adapter.write(tensors, folder.adapter)
-        config.save_pretrained(folder.adapter / MODEL_CONFIG)
+        config.save_pretrained(folder.adapter / SIDE_FOLDER)
         tokenizer.save_pretrained(folder.adapter)
         results["adapter"] = folder.adapter.name
     else:
@@ -87,7 +87,7 @@ def _save_unmerged(bare: Any, state: dict[str, Any] | None, folder: RunFolder) -
     inner = bare.get_base_model()
     inner.save_pretrained(folder.model, state_dict=stock_state(state or inner.state_dict()))
     if folder.adapter.is_dir():  # it names the base and has the head too, for whoever loads the base alone
-        for name in (CONFIG, "adapter_model.safetensors"):
+        for name in (ADAPTER, ADAPTER_WEIGHTS):
             shutil.copyfile(folder.adapter / name, Path(folder.model, name))
     else:
         bare.save_pretrained(folder.model, **({"state_dict": state} if state else {}))

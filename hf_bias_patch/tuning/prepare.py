@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hf_bias_patch.checkpoint.side import ADAPTER
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.patching.record import BLOCK, untouchable
-from hf_bias_patch.scoring.adapters import CONFIG
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning import adapters
 from hf_bias_patch.tuning.adapter_folder import AdapterFolder, NoAdapterError, adapter_folder, linear_biases
@@ -111,7 +111,7 @@ def _base(start: Start) -> Base:
 
 
 def _refuse_adapter(source: Source) -> None:
-    if (folder_of(source) / CONFIG).is_file():
+    if (folder_of(source) / ADAPTER).is_file():
         raise TuneError(
             f"{source.name} holds an adapter beside its model",
             why="What it adds has no place in the model itself, where training begins",

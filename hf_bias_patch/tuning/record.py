@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.checkpoint.hashing import sha256_file
+from hf_bias_patch.checkpoint.index import parse_object
+from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.models import folder_of
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from hf_bias_patch.tuning.start import Start
     from hf_bias_patch.tuning.task_data import TaskData
 
-__all__ = ["write_record"]
+__all__ = ["write_adapter_record", "write_record"]
 
 _PRIVATE = ("model_name_or_path", "train_file", "validation_file", "report_to")
 """Settings that name places on one machine; what data it was is said by its identity."""
@@ -87,6 +89,21 @@ def write_record(
     return record
 
 
+def write_adapter_record(adapter: Path, training: Training) -> None:
+    """Keep the record of a model beside the adapter that makes it of its source.
+
+    Args:
+        adapter: the folder.
+        training: of the model that holds the same trained tensors.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    files = {ADAPTER_WEIGHTS: sha256_file(adapter / ADAPTER_WEIGHTS)}
+    own = {"model": Party(name=adapter.name, sha256=files), "base": training.source}
+    replace_file(adapter / TRAINING, training.model_copy(update=own).dumps().encode())
+
+
 def _party(source: Source) -> Party:
     """A checkpoint under the name that others may know it by."""
     return Party(name=public_name(source), revision=source.revision, sha256=weight_files(source))
@@ -96,7 +113,9 @@ def _base(source: Party, folder: Path) -> Party:
     """What others know the source by: itself if it is on the Hub, else what it was made from, as far as is told."""
     if source.revision is not None:
         return source
-    made_from = block_of(open_model(folder).config).get("source") or {}
+    made_from = (
+        block_of(parse_object(folder / "config.json", (folder / "config.json").read_bytes())).get("source") or {}
+    )
     if made_from.get("revision") or (made_from and read_training(folder) is None):
         return Party(
             name=made_from.get("name") or source.name,

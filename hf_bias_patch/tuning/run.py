@@ -21,7 +21,7 @@ from hf_bias_patch.tuning.kinds import GenerationSettings, TaskSettings
 from hf_bias_patch.tuning.loop import Loop, Outcome
 from hf_bias_patch.tuning.memory import peak_bytes
 from hf_bias_patch.tuning.prepare import Prepared, prepare
-from hf_bias_patch.tuning.record import write_record
+from hf_bias_patch.tuning.record import write_adapter_record, write_record
 from hf_bias_patch.tuning.start import Start, started
 from hf_bias_patch.tuning.task_data import TaskData, task_data
 from hf_bias_patch.tuning.task_job import TaskJob
@@ -164,7 +164,9 @@ def _end(
         results |= save_model(loop, data.tokenizer, folder, prepared)
         if accelerator.is_main_process:
             made_by = environment(accelerator.device.type, accelerator.num_processes, accelerator.mixed_precision)
-            write_record(folder.model, settings, start, data, prepared.selection, results, made_by)
+            record = write_record(folder.model, settings, start, data, prepared.selection, results, made_by)
+            if prepared.adapter is not None:
+                write_adapter_record(folder.adapter, record)
             folder.write("results.json", results)
     accelerator.wait_for_everyone()
     accelerator.end_training()

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.cli import app
+from hf_bias_patch.errors import CheckpointError
 from tests.hub.server import Hub
 
 BASE, NAME = "owner/base", "owner/tuned"
@@ -38,6 +39,18 @@ else:
     task = {"AutoModelForCausalLM": "text-generation"}.get(auto, "text-classification")
     more = {"max_new_tokens": 4} if task == "text-generation" else {}
     assert len(pipeline(task, model=name)(texts, batch_size=2, **more)) == 2
+"""
+
+ADAPTER_STRANGER = """
+import sys
+sys.modules["hf_bias_patch"] = None  # an import of it fails
+import peft, torch, transformers
+
+inputs = torch.arange(5, 15)[None]
+adapter = peft.AutoPeftModelForSequenceClassification.from_pretrained("owner/tuned", num_labels=2).eval()
+merged = transformers.AutoModelForSequenceClassification.from_pretrained("run/model").eval()
+with torch.no_grad():
+    assert torch.allclose(adapter(inputs).logits, merged(inputs).logits, atol=1e-5)
 """
 
 Run = Callable[..., str]
@@ -167,3 +180,22 @@ def test_folds_given_to_tune(here: Run, tmp_path: Path, kind: Kind) -> None:
     here("push", "run/model", NAME)
     here("pull", NAME, "pulled")
     assert "PASSED" in here("verify", "pulled")
+
+
+@pytest.mark.parametrize("kind", ["glue"], indirect=True)
+def test_adapters(here: Run, fresh: Run, hub: Hub, tmp_path: Path, kind: Kind) -> None:
+    here(*kind.tune, "--model", BASE, "--output", "run", "--train", "lora", "--learning_rate", "0.01")
+    scores = json.loads(here("evaluate", "run/adapter", *kind.evaluate))
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    here("card", "run/adapter", "--results", "scores.json")
+    matter = yaml.safe_load((tmp_path / "run" / "adapter" / "README.md").read_text().split("---\n")[1])
+    assert (matter["base_model"], matter["base_model_relation"], matter["library_name"]) == (BASE, "adapter", "peft")
+    here("push", "run/adapter", NAME)
+    config = json.loads(hub.files(NAME)["adapter_config.json"])
+    assert config["base_model_name_or_path"] == BASE and len(config["revision"]) == 40
+    here("pull", NAME, "pulled")
+    assert json.loads(here("evaluate", "pulled", *kind.evaluate))["metrics"] == scores["metrics"]
+    fresh("-c", ADAPTER_STRANGER)
+    (tmp_path / "run" / "adapter" / "adapter_model.safetensors").write_bytes(b"other")
+    done = CliRunner().invoke(app, ["push", "run/adapter", NAME])
+    assert isinstance(done.exception, CheckpointError) and "training record is of another" in str(done.exception)
