@@ -141,15 +141,15 @@ def rows_of(found: list[dict[str, Any]]) -> Iterator[list[str]]:
         groups.setdefault((figures["task"], figures["train"], figures["way"]), []).append(figures)
     for (task, train, way), figures in sorted(groups.items()):
         columns = [_spread([one[name] * scale for one in figures], digits) for name, scale, digits in _COLUMNS]
-        yield [task, train, way, *columns, f"{figures[0]['trained']:,}"]
+        yield [task, train, way, str(len(figures)), *columns, f"{figures[0]['trained']:,}"]
 
 
 _COLUMNS = (("score", 1.0, 1), ("seconds", 1.0, 0), ("processor_seconds", 1.0, 0), ("peak_bytes", 2.0**-20, 0))
 
 
 def _spread(values: list[float], digits: int) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):,.{digits}f} ± {deviation:,.{digits}f}"
+    mean = f"{statistics.mean(values):,.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):,.{digits}f}"
 
 
 def main() -> None:
@@ -176,10 +176,20 @@ def main() -> None:
 
 def _write(workdir: Path, found: list[dict[str, Any]]) -> None:
     with open(workdir / "figures.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(found[0]))
+        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
-    head = ["task", "train", "way", "score", "seconds of training", "processor seconds", "peak MiB", "numbers trained"]
+    head = [
+        "task",
+        "train",
+        "way",
+        "seeds",
+        "score",
+        "seconds of training",
+        "processor seconds",
+        "peak MiB",
+        "numbers trained",
+    ]
     lines = [head, ["---"] * len(head), *rows_of(found)]
     (workdir / "table.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), "utf-8")
 
