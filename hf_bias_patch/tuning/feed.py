@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -55,7 +57,7 @@ def feed(
         num_workers=workers,
         # Python's own choice may be another, which would copy the job to each worker.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_only_the_parent_ends_it,
         generator=torch.Generator(),  # the global one is dropout's: reading ahead must not move it
     )
     for fed in loader:
@@ -67,9 +69,21 @@ def _as_it_is(fed: Any) -> Any:
     return fed
 
 
-def _ignore_sigterm(worker: int) -> None:
-    """A scheduler may send SIGTERM to all processes of a job: the training process still needs its workers then."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _only_the_parent_ends_it(worker: int) -> None:
+    """Have a worker ignore SIGTERM, unless its training process sends it.
+
+    A scheduler may send it to all processes of a job: the training process still needs its workers then, until its
+    state is saved. Where a system cannot tell who sent a signal, workers end by any.
+    """
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _Parts(Dataset):

@@ -88,10 +88,11 @@ def test_sigkill_before_every_change_of_a_file(tmp_path: Path) -> None:
     assert kills > 10, "vacuous"
 
 
-@pytest.mark.parametrize("number", [5, 23])
-def test_an_interrupt(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "workers"), [(5, 0), (23, 0), (23, 2)])
+def test_an_interrupt(tmp_path: Path, number: int, workers: int) -> None:
+    fields = {**SHORT, "dataloader_num_workers": workers}
     expected = ran(settings_for(tmp_path / "whole", **SHORT))
-    cut = settings_for(tmp_path / "cut", **SHORT)
+    cut = settings_for(tmp_path / "cut", **fields)
     assert killed(cut, Stop(signal.SIGINT, "change", number)) == 1
     assert ran(resumed(cut)) == expected
 
