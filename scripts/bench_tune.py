@@ -1,8 +1,8 @@
 """Samples per second and peak memory while tuning: our loop against the usual one, and against peft's adapters.
 
-    python scripts/bench_tune.py [--rounds 3] [--steps 8] [--bf16] [--compile] [--json FILE]
+    python scripts/bench_tune.py [--rounds 3] [--steps 8] [--batch 32] [--bf16] [--compile] [--json FILE]
 
-A random model of BERT-base's shape, batches of 32, on two length distributions: SST-2's (its quantiles, in tokens of
+A random model of BERT-base's shape on two length distributions: SST-2's (its quantiles, in tokens of
 BERT's tokenizer) and pairs as long as MNLI's. The usual loop is that of Accelerate's nlp_example: random batches,
 padded to the longest of each. Every measurement is of as many steps as an epoch has, so that every length counts in
 every arm; arms take turns, because a machine's speed drifts. On a CPU each measurement is a process of its own, so that
@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from tuning_bench.arms import ARMS, BATCH, COMMON, LENGTHS, How, Measured, lengths_of
+from tuning_bench.arms import ARMS, COMMON, LENGTHS, How, Measured, lengths_of
 from tuning_bench.loops import alone, on_gpu
 
 from hf_bias_patch.cli.console import nbytes, stdout, table
@@ -69,7 +69,7 @@ def write(path: Path, runs: Sequence[Measured], how: How) -> None:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    found = {"machine": machine, "how": asdict(how), "batch": BATCH, "summary": summary(runs)}
+    found = {"machine": machine, "how": asdict(how), "summary": summary(runs)}
     path.write_text(json.dumps(found | {"runs": [asdict(run) for run in runs]}, indent=2), "utf-8")
 
 
@@ -78,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=32, help="samples of a step; a GPU is busy from a few hundred on")
     parser.add_argument("--lengths", choices=list(LENGTHS), action="append")
     parser.add_argument("--arm", choices=list(ARMS), action="append", help="by default the first eight")
     parser.add_argument("--bf16", action="store_true")
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a model of two narrow layers, to try this script")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    how, runs = How(asked.steps, asked.bf16, asked.compile, asked.tiny), list[Measured]()
+    how, runs = How(asked.steps, asked.bf16, asked.compile, asked.tiny, asked.batch), list[Measured]()
     if on_gpu():  # the first pays for starting CUDA, and is not kept
         alone(COMMON[0], next(iter(LENGTHS)), 0, how)
     for number in range(asked.rounds):

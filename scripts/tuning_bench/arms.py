@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BATCH = 32
 WINDOW = 25
 """Steps measured at least where batches go by length: few of them would be too much alike to stand for an epoch."""
 WARM_UP = 2
@@ -53,6 +52,7 @@ class How:
     bf16: bool
     compiled: bool
     tiny: bool
+    batch: int = 32
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from hf_bias_patch.tuning.settings import AT_THE_END
 from hf_bias_patch.tuning.watch import Watcher
-from tuning_bench.arms import ARMS, BATCH, WARM_UP, WINDOW, How, Measured, lengths_of
+from tuning_bench.arms import ARMS, WARM_UP, WINDOW, How, Measured, lengths_of
 
 
 class Enough(Exception):  # noqa: N818 (no error)
@@ -112,7 +112,7 @@ def measure(arm: str, lengths: str, number: int, how: How) -> Measured:
     else:
         selection = select(model, asked.train, head=True)
     steps = max(how.steps, WINDOW) if asked.by_length else how.steps
-    job, clock = RandomTexts(lengths_of(lengths, steps * BATCH, number)), Clock(steps)
+    job, clock = RandomTexts(lengths_of(lengths, steps * how.batch, number)), Clock(steps)
     with suppress(Enough):
         if asked.own_loop:
             ours(model, selection, job, clock, number, asked.by_length, how)
@@ -156,7 +156,7 @@ def ours(model: Any, selection: Any, job: RandomTexts, clock: Clock, seed: int, 
             eval_steps=AT_THE_END,
             seed=seed,
             group_by_length=by_length,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=how.batch,
         )
         opened = open_folder(settings.output_dir, settings.plain(), resume=False, overwrite=False)
         Loop(model, job, selection, settings, accelerator_for(how), opened, clock).run()
@@ -170,7 +170,7 @@ def usual(model: Any, job: RandomTexts, clock: Clock, seed: int, by_length: bool
 
     accelerator = accelerator_for(how)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    schedule = Schedule(job.lengths, seed=seed, per_device=BATCH, by_length=by_length)
+    schedule = Schedule(job.lengths, seed=seed, per_device=how.batch, by_length=by_length)
     batches = [[int(row) for row in batch] for epoch in range(3) for batch in schedule.epoch(epoch)]
     loader = torch.utils.data.DataLoader(
         range(len(job.lengths)), batch_sampler=batches, collate_fn=lambda rows: job.batch(rows, ())
