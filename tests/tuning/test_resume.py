@@ -14,6 +14,7 @@ import pytest
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.tuning.kinds import GlueSettings
 from hf_bias_patch.tuning.settings import Settings, make_settings
+from hf_bias_patch.tuning.watch import Watcher
 from tests.tuning.jobs import alone, classifier, settings_for, trained
 from tests.tuning.stopped import Stop, killed, killed_whole, lines, ran, ran_by_two
 
@@ -22,6 +23,15 @@ SHORT = {"train": "all", "learning_rate": 0.06, "max_train_steps": 8, "save_step
 
 def resumed(settings: Settings) -> Settings:
     return settings.model_copy(update={"resume": True})
+
+
+class Began(Watcher):
+    """Keeps after which step a run began."""
+
+    at = -1
+
+    def begin(self, selection: Any, steps: int, first: int) -> None:
+        self.at = first
 
 
 def terminated_everywhere(whole: Settings, cut: Settings, last: int, **more: Any) -> None:
@@ -34,7 +44,9 @@ def terminated_everywhere(whole: Settings, cut: Settings, last: int, **more: Any
         shutil.rmtree(cut.output_dir, ignore_errors=True)
         stopped = ran(cut, Stop(signal.SIGTERM, moment, number), **more)
         assert (stopped["ended"], stopped["step"]) == ("terminated", number), (moment, number)
-        assert ran(resumed(cut), **more) == expected, (moment, number)
+        began = Began()
+        assert ran(resumed(cut), began, **more) == expected, (moment, number)
+        assert began.at == number, "not resumed"
 
 
 @pytest.mark.parametrize(
@@ -213,6 +225,18 @@ def test_a_state_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
     (settings.output_dir / "state" / "progress.json").write_text(json.dumps(progress))
     with pytest.raises(TuneError, match=r"another version of hf_bias_patch.*evaluated, metrics.*--overwrite"):
         ran(resumed(settings))
+
+
+def test_a_state_keeps_the_best_tensors_it_was_saved_with(tmp_path: Path) -> None:
+    """Killed when newer ones are written and the state is not: a run that cannot repeat itself must not mix the two."""
+    settings = settings_for(tmp_path / "run", **SHORT)
+    ran(settings, Stop(signal.SIGTERM, "step", 5))
+    best = settings.output_dir / "best-00000003.safetensors"
+    before = best.read_bytes()
+    assert killed(resumed(settings), Stop(signal.SIGKILL, "evaluation", 6)) == -signal.SIGKILL
+    assert json.loads((settings.output_dir / "state" / "progress.json").read_text())["best_step"] == 3
+    assert best.read_bytes() == before
+    assert best.with_name("best-00000006.safetensors").read_bytes() != before
 
 
 def test_only_the_best_tensors_are_kept(tmp_path: Path) -> None:
