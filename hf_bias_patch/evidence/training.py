@@ -49,7 +49,7 @@ class Kept(_Stored):
         parameters: how many parameters those hold.
         changed: tensors that differ.
         new: tensors that the source does not have, such as a new head.
-        strayed: tensors that differ where nothing trained; none, or the record does not pass.
+        strayed: tensors that differ where nothing trained, or are missing; none, or the record does not pass.
         removed: bias slots that a patch removed before training, and that are still zero or absent.
         returned: those that are not; none, or the record does not pass.
     """
@@ -191,6 +191,7 @@ def _reasons(kept: Kept | None) -> Iterable[str]:
         yield "It was not compared with its source."
         return
     if kept.strayed:
-        yield f"{len(kept.strayed)} tensors differ from the source where nothing trained, such as {kept.strayed[0]}."
+        what = "tensors differ from the source where nothing trained, or are missing"
+        yield f"{len(kept.strayed)} {what}, such as {kept.strayed[0]}."
     if kept.returned:
         yield f"{len(kept.returned)} biases that were removed are there again, such as {kept.returned[0]}."

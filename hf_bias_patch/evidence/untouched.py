@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def compare_with_source(model: Path, source: Source, free: Free) -> Kept:
     config = _config(model)
     ours, lost = _state(model, config)
     theirs, lacking = _state(folder_of(source), config)
-    changed, strayed = [], sorted(lost)
+    changed, strayed = [], sorted({*lost, *(theirs.keys() - ours.keys() - lacking)})
     known = [name for name in ours if name in theirs and name not in lacking]
     for name in known:
         places = _differing(ours[name], theirs[name])
@@ -102,7 +103,13 @@ def _state(folder: Path, config: Any) -> tuple[dict[str, np.ndarray], set[str]]:
         raise VerifyError(f"{folder} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
     model, report = loaded
     lacking = {*map(str, report["missing_keys"]), *(str(found[0]) for found in report["mismatched_keys"])}
-    return {name: value.detach().numpy() for name, value in model.state_dict().items()}, lacking
+    # Where an adapter lies beside the model, transformers puts it on, and what it wraps gets another name.
+    state = {
+        re.sub(r"\.(base_layer|modules_to_save\.\w+)\.", ".", name): value.detach().numpy()
+        for name, value in model.state_dict().items()
+        if ".original_module." not in name
+    }
+    return state, lacking
 
 
 def _differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
@@ -21,10 +22,16 @@ def load_config(source: Source) -> Any:
 
     Raises:
         CheckpointError: there is none, or none that transformers itself can use.
+        SourceError: it was published as a patch alone, which is no checkpoint yet.
     """
     import transformers
 
     folder = folder_of(source)
+    if is_patch_only(folder):
+        raise SourceError(
+            f"{source.name} was published without its weights",
+            remedy=f"Make a folder of it first: `hf-bias-patch pull {source.name} FOLDER`",
+        )
     if is_adapter(source):
         raise CheckpointError(
             f"{source.name} is a peft adapter, and no model by itself",
