@@ -6,13 +6,12 @@ Only evidence is stored. Whether it suffices follows from it (`reasons`, `passed
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
+from pydantic import computed_field
 
-from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.evidence import judge
+from hf_bias_patch.evidence.stored import Document, Stored
 
 __all__ = [
     "ALGEBRA_BOUND",
@@ -35,12 +34,7 @@ ALGEBRA_BOUND = 1e-9
 a hundred times less than float32 resolves, so that a fold which is right only to float32 shows."""
 
 
-class _Evidence(BaseModel):
-    # Bounds and errors may be infinite or NaN, for which JSON has no numbers.
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
-
-
-class Figure(_Evidence):
+class Figure(Stored):
     """One measured error.
 
     Attributes:
@@ -73,7 +67,7 @@ class Figure(_Evidence):
         return self.error / self.bound if self.bound > 0 else 0.0
 
 
-class Fork(_Evidence):
+class Fork(Stored):
     """Where two greedy decodings part.
 
     Attributes:
@@ -93,7 +87,7 @@ class Fork(_Evidence):
     tie: bool
 
 
-class Decoding(_Evidence):
+class Decoding(Stored):
     """Greedy decoding of both models with the cache of keys and values, token for token.
 
     Attributes:
@@ -107,7 +101,7 @@ class Decoding(_Evidence):
     forks: tuple[Fork, ...] = ()
 
 
-class Run(_Evidence):
+class Run(Stored):
     """What was measured with one attention implementation, or of one attention site.
 
     Attributes:
@@ -125,7 +119,7 @@ class Run(_Evidence):
     amplification: float | None = None
 
 
-class Claim(_Evidence):
+class Claim(Stored):
     """One flag of what stays equal.
 
     Attributes:
@@ -152,7 +146,7 @@ class Claim(_Evidence):
         return None if self.error is None else self.error <= self.bound
 
 
-class Tensors(_Evidence):
+class Tensors(Stored):
     """The variant's file contents against the source's.
 
     Attributes:
@@ -170,7 +164,7 @@ class Tensors(_Evidence):
     wrong: tuple[str, ...] = ()
 
 
-class Party(_Evidence):
+class Party(Stored):
     """One of the two checkpoints.
 
     Attributes:
@@ -184,7 +178,7 @@ class Party(_Evidence):
     sha256: dict[str, str]
 
 
-class Certificate(_Evidence):
+class Certificate(Document):
     """Measured evidence that a variant computes what its source computes.
 
     Attributes:
@@ -207,6 +201,9 @@ class Certificate(_Evidence):
         notes: what a reader should know and what fails nothing.
         versions: of all software involved.
     """
+
+    WHAT = "certificate"
+    REMEDY = "Verify the variant again"
 
     format: Literal[1] = 1
     mode: Literal["whole", "layerwise"]
@@ -269,22 +266,3 @@ class Certificate(_Evidence):
     def passed(self) -> bool:
         """Whether the variant computes what its source computes, up to rounding."""
         return not self.reasons
-
-    def dumps(self) -> str:
-        """The certificate as JSON text."""
-        return self.model_dump_json(indent=1) + "\n"
-
-    @classmethod
-    def loads(cls, text: str | bytes, where: str | Path = "certificate") -> Certificate:
-        """A certificate from JSON text; judged anew from the evidence in it.
-
-        Raises:
-            CheckpointError: it is none, or one of another version of this package.
-        """
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise CheckpointError(
-                f"{where} is no certificate this version can read ({error.error_count()} problems)",
-                remedy="Verify the variant again",
-            ) from None

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
+from pydantic import Field, computed_field
 
-from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.evidence.certificate import Certificate, Party
+from hf_bias_patch.evidence.stored import Document, Stored
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import BEFORE, CERTIFICATE, PLAN, TRAINING
 
@@ -19,11 +19,7 @@ Free = dict[str, tuple[tuple[int, int], ...]]
 """Tensors that training may change: name → ranges of its elements, from one up to another; none stands for all."""
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
-
-
-class TrainedTensor(_Stored):
+class TrainedTensor(Stored):
     """A tensor that trained.
 
     Attributes:
@@ -41,7 +37,7 @@ class TrainedTensor(_Stored):
     whole: int
 
 
-class Kept(_Stored):
+class Kept(Stored):
     """What a comparison of a fine-tuned model with its source found, parameter by parameter.
 
     Attributes:
@@ -63,7 +59,7 @@ class Kept(_Stored):
     returned: tuple[str, ...] = ()
 
 
-class Training(_Stored):
+class Training(Document):
     """The training record of a fine-tuned model.
 
     Attributes:
@@ -87,11 +83,14 @@ class Training(_Stored):
         environment: what it was trained on: versions of software, device, processes, precision.
     """
 
+    WHAT = "training record"
+    REMEDY = "Restore it from the run's model folder, or train again"
+
     package: str
     model: Party
     source: Party
     base: Party
-    inherited: dict[str, Any] = {}
+    inherited: dict[str, Any] = Field(default_factory=dict)
     task: dict[str, Any]
     train_data: dict[str, Any]
     validation_data: dict[str, Any] | None = None
@@ -118,25 +117,6 @@ class Training(_Stored):
     def passed(self) -> bool:
         """Whether nothing but what trained differs from the source, and what was removed is still gone."""
         return not self.reasons
-
-    def dumps(self) -> str:
-        """The record as JSON text."""
-        return self.model_dump_json(indent=1) + "\n"
-
-    @classmethod
-    def loads(cls, text: str | bytes, where: str | Path = "training record") -> Training:
-        """A record from JSON text; judged anew from the evidence in it.
-
-        Raises:
-            CheckpointError: it is none, or one of another version of this package.
-        """
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise CheckpointError(
-                f"{where} is no training record that this version can read ({error.error_count()} problems)",
-                remedy="Restore it from the run's model folder, or train again",
-            ) from None
 
 
 class PatchBefore(NamedTuple):

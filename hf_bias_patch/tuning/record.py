@@ -12,10 +12,11 @@ from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
 from hf_bias_patch.checkpoint.source import Source, resolve
+from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.retrace import weight_files
-from hf_bias_patch.evidence.training import TrainedTensor, Training, read_training
+from hf_bias_patch.evidence.training import Free, Kept, TrainedTensor, Training, read_training
 from hf_bias_patch.evidence.untouched import compare_with_source
 from hf_bias_patch.patching.base_card import base_card, front_matter
 from hf_bias_patch.patching.record import BASE, BEFORE, BLOCK, CERTIFICATE, PLAN, TRAINING, block_of, public_name
@@ -58,7 +59,6 @@ def write_record(
         The record, as it was written. That it does not pass is no error here: a push looks at it.
 
     Raises:
-        VerifyError: source or model cannot be loaded for the comparison.
         OSError: the disk is full.
     """
     _take_patch_along(model, start)
@@ -81,7 +81,7 @@ def write_record(
         best_step=results["best_step"],
         metrics=dict(results["metrics"]),
         main_metric=results["main_metric"],
-        kept=compare_with_source(model, start.loaded, free),
+        kept=_kept(model, start.loaded, free),
         earlier=read_training(folder),
         environment=dict(environment),
     )
@@ -102,6 +102,14 @@ def write_adapter_record(adapter: Path, training: Training) -> None:
     files = {ADAPTER_WEIGHTS: sha256_file(adapter / ADAPTER_WEIGHTS)}
     own = {"model": Party(name=adapter.name, sha256=files), "base": training.source}
     replace_file(adapter / TRAINING, training.model_copy(update=own).dumps().encode())
+
+
+def _kept(model: Path, source: Source, free: Free) -> Kept | None:
+    """The comparison; None where it cannot be made, for hours of training are not lost for that. `verify` tries again."""
+    try:
+        return compare_with_source(model, source, free)
+    except BiasPatchError:
+        return None
 
 
 def _party(source: Source) -> Party:
