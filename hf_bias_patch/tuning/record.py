@@ -105,7 +105,7 @@ def write_adapter_record(adapter: Path, training: Training) -> None:
 
 
 def _kept(model: Path, source: Source, free: Free) -> Kept | None:
-    """The comparison; None where it cannot be made, for hours of training are not lost for that. `verify` tries again."""
+    """The comparison; None where it cannot be made: no training is lost for that, and `verify` tries again."""
     try:
         return compare_with_source(model, source, free)
     except BiasPatchError:
