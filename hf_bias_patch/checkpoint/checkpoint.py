@@ -205,7 +205,9 @@ def _read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes
         _refuse(
             f"{folder} has no config.json",
             "It says which architecture this is",
-            "Add the model's config.json",
+            f"Name {folder / 'model'}"
+            if (folder / "model" / "config.json").is_file()
+            else "Add the model's config.json",
         )
     except OSError as error:
         _refuse(f"{path} cannot be read", error.strerror or str(error))

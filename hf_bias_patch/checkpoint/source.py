@@ -20,7 +20,7 @@ from hf_bias_patch.checkpoint.listing import is_stale, weight_names
 from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
-__all__ = ["HubModel", "Source", "locate", "place_name", "resolve", "sha256_of"]
+__all__ = ["HubModel", "Source", "absolute_name", "locate", "place_name", "resolve", "sha256_of"]
 
 EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -68,7 +68,7 @@ def resolve(model: str | os.PathLike[str], *, revision: str | None = None) -> So
     """
     found = locate(model, revision=revision)
     if isinstance(found, Source):
-        return found
+        return _completed(found)
     source = _local(_from_hub(found.name, found.revision), found.name)
     for name, said in source.known_sha256.items():  # once, as it arrives; what is in the cache later is believed
         arrived_sha256(source.path, name, said, source.name)
@@ -122,6 +122,13 @@ def place_name(place: str | os.PathLike[str]) -> str:
             remedy="To patch a model in memory use `apply`; for anything else save it first" if loaded else "",
         )
     return name
+
+
+def absolute_name(source: Source) -> str:
+    """What `resolve` finds a source by from any folder: its absolute path, or its name and commit."""
+    if source.revision is not None:
+        return f"{source.name}@{source.revision}" if not Path(source.name).exists() else os.path.abspath(source.name)
+    return source.name if source.name.startswith(EMBEDDED) else os.path.abspath(source.name)
 
 
 def sha256_of(source: Source, names: Iterable[str]) -> dict[str, str]:
@@ -218,6 +225,18 @@ def _is_complete(folder: Path) -> bool:
     """Whether weights and preprocessing are there: the cache holds half-fetched models too."""
     names = [path.name for path in folder.iterdir()]
     return _has_weights(folder) and any(fnmatch(n, pattern) for n in names for pattern in _PREPROCESSING)
+
+
+def _completed(found: Source) -> Source:
+    """A model of the Hub's cache with its other files, where the Hub has them and answers.
+
+    What transformers fetched is enough to load it. Its card, and what a patch or a training put beside the weights,
+    are missing then; of the model in the cache the commit stays.
+    """
+    from_cache = found.revision is not None and not _exists(Path(found.name))
+    if not from_cache or (found.path / "README.md").is_file():
+        return found
+    return _local(_from_hub(found.name, found.revision), found.name)
 
 
 def _has_weights(folder: Path) -> bool:

@@ -6,12 +6,14 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
+from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.evidence.certificate import Party
@@ -39,6 +41,8 @@ def retrace(model: Source, training: Training, against: str | os.PathLike[str] |
         SourceError, CheckpointError: one of the two leads nowhere or is damaged.
     """
     folder = folder_of(model)
+    if is_adapter_alone(folder):
+        return _check_adapter(model, training, against)
     _refuse_others(model, [training.model], "The model changed since it was trained")
     source = _source(folder, training, against)
     _refuse_others(source, [training.source, training.base], "Another checkpoint was fine-tuned")
@@ -49,9 +53,22 @@ def retrace(model: Source, training: Training, against: str | os.PathLike[str] |
     return found
 
 
+def _check_adapter(adapter: Source, training: Training, against: str | os.PathLike[str] | None) -> Training:
+    """An adapter changes nothing of its base, so that it is enough that both are those of the record."""
+    _refuse_others(adapter, [training.model], "The adapter changed since it was trained")
+    config = parse_object(folder_of(adapter) / ADAPTER, (folder_of(adapter) / ADAPTER).read_bytes())
+    name = str(config.get("base_model_name_or_path"))
+    revision = None if against is not None or os.path.exists(name) else config.get("revision")
+    base = resolve(name if against is None else against, revision=revision)
+    _refuse_others(base, [training.source], "Another base was adapted")
+    return training
+
+
 def weight_files(source: Source) -> dict[str, str]:
-    """The weight files of a checkpoint, a pickle's too: name to sha256."""
+    """The weight files of a checkpoint, a pickle's or an adapter's too: name to sha256."""
     folder = folder_of(source)
+    if is_adapter_alone(folder):
+        return sha256_of(source, [ADAPTER_WEIGHTS])
     return sha256_of(source, pickle_files(folder) if is_pickled(folder) else open_model(source.path).files)
 
 
@@ -73,11 +90,8 @@ def _source(folder: Path, training: Training, against: str | os.PathLike[str] | 
         return resolve(against)
     known = training.source
     name = f"{known.name}@{known.revision}" if known.revision else known.name
-    try:
-        settings = json.loads((folder.parent / "settings.json").read_bytes())
-        name = str(settings["model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # it is not in its run folder any more
+    with suppress(OSError, ValueError, KeyError, TypeError):  # it may not be in its run folder any more
+        name = str(json.loads((folder.parent / "environment.json").read_bytes())["source"])
     try:
         return resolve(name)
     except BiasPatchError as error:

@@ -110,7 +110,11 @@ class Training(Document):
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it does not pass, as sentences; empty if it passes."""
-        return tuple(_reasons(self.kept))
+        counted = sum(tensor.elements for tensor in self.tensors)
+        wrong = (
+            [] if counted == self.parameters.get("trained") else ["Its count of trained parameters is not their sum."]
+        )
+        return (*wrong, *_reasons(self.kept))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -171,7 +175,7 @@ def _reasons(kept: Kept | None) -> Iterable[str]:
         yield "It was not compared with its source."
         return
     if kept.strayed:
-        what = "tensors differ from the source where nothing trained, or are missing"
-        yield f"{len(kept.strayed)} {what}, such as {kept.strayed[0]}."
+        what = "Tensors differ from the source where nothing trained, or are missing"
+        yield f"{what}: {len(kept.strayed)}, such as {kept.strayed[0]}."
     if kept.returned:
-        yield f"{len(kept.returned)} biases that were removed are there again, such as {kept.returned[0]}."
+        yield f"Biases that were removed are there again: {len(kept.returned)}, such as {kept.returned[0]}."

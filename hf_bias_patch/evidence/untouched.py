@@ -104,10 +104,12 @@ def _state(folder: Path, config: Any) -> tuple[dict[str, np.ndarray], set[str]]:
     model, report = loaded
     lacking = {*map(str, report["missing_keys"]), *(str(found[0]) for found in report["mismatched_keys"])}
     # Where an adapter lies beside the model, transformers puts it on, and what it wraps gets another name.
+    # Tied tensors count once, by their first name.
+    names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     state = {
         re.sub(r"\.(base_layer|modules_to_save\.\w+)\.", ".", name): value.detach().numpy()
         for name, value in model.state_dict().items()
-        if ".original_module." not in name
+        if name in names and ".original_module." not in name
     }
     return state, lacking
 

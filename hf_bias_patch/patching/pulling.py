@@ -81,7 +81,7 @@ def _find(variant: str | os.PathLike[str]) -> Source:
     """Download it, unless its files say that it is neither a variant nor fine-tuned."""
     found = locate(variant)
     if isinstance(found, Source):
-        return found
+        return resolve(variant)
     files = open_hub_files(found.name, found.revision)
     has_config = "config.json" in files.sizes or ADAPTER not in files.sizes
     config = parse_object(Path(found.name, "config.json"), files.small("config.json")) if has_config else {}

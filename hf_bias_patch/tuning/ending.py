@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,9 @@ def save_model(loop: Loop, tokenizer: Any, folder: RunFolder, prepared: Prepared
     join_slices(bare)
     results: dict[str, Any] = {"trained_bytes": folder.trained.stat().st_size}
     if prepared.adapter is not None:
-        config = getattr(bare, "get_base_model", lambda: bare)().config
+        inner = getattr(bare, "get_base_model", lambda: bare)()
+        config = copy.deepcopy(inner.config)
+        config.architectures = [type(inner).__name__]
         prepared.adapter.write(tensors, folder.adapter)
         config.save_pretrained(folder.adapter / SIDE_FOLDER)
         tokenizer.save_pretrained(folder.adapter)

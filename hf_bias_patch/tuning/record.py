@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from hf_bias_patch.evidence.retrace import weight_files
 from hf_bias_patch.evidence.training import Free, Kept, TrainedTensor, Training, read_training
 from hf_bias_patch.evidence.untouched import compare_with_source
 from hf_bias_patch.patching.base_card import base_card, front_matter
-from hf_bias_patch.patching.record import BASE, BEFORE, BLOCK, CERTIFICATE, PLAN, TRAINING, block_of, public_name
+from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE, PLAN, TRAINING, block_of, public_name
 from hf_bias_patch.version import __version__
 
 if TYPE_CHECKING:
@@ -63,13 +62,14 @@ def write_record(
     """
     _take_patch_along(model, start)
     source, folder = _party(start.source), folder_of(start.source)
+    earlier = read_training(folder)
     free = {tensor.name: tensor.places for tensor in selection.trained}
     record = Training(
         package=__version__,
         model=_party(resolve(model)),
         source=source,
         base=_base(source, folder),
-        inherited=front_matter(base_card(folder) or b""),
+        inherited=front_matter(base_card(folder) or b"") or (earlier.inherited if earlier else {}),
         task=_public_task(data.task),
         train_data=data.train_identity.plain(),
         validation_data=data.validation_identity.plain() if data.validation_identity else None,
@@ -82,7 +82,7 @@ def write_record(
         metrics=dict(results["metrics"]),
         main_metric=results["main_metric"],
         kept=_kept(model, start.loaded, free),
-        earlier=read_training(folder),
+        earlier=earlier,
         environment=dict(environment),
     )
     replace_file(model / TRAINING, record.dumps().encode())
@@ -135,19 +135,14 @@ def _base(source: Party, folder: Path) -> Party:
 
 
 def _take_patch_along(model: Path, start: Start) -> None:
-    """Plan, certificate and base of the patch go where a later patch of the model leaves them; config.json says so."""
-    folder = folder_of(start.loaded)
-    kept = {PLAN: f"{BEFORE}/{Path(PLAN).name}", CERTIFICATE: f"{BEFORE}/{Path(CERTIFICATE).name}", BASE: BASE}
-    for name, place in kept.items():
-        if (folder / name).is_file():
-            (model / place).parent.mkdir(parents=True, exist_ok=True)
-            replace_file(model / place, (folder / name).read_bytes())
-    (model / TRAINING).parent.mkdir(exist_ok=True)
-    config = json.loads((model / "config.json").read_bytes())
-    if block := block_of(config):
-        # A patch is lossy where it was not meant to change the model; training is.
-        config[BLOCK] = {**block, "lossy": False}
-        replace_file(model / "config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+    """Plan and certificate of the patch go where a later patch leaves them, and so does the base's name."""
+    (model / BEFORE if start.before else (model / TRAINING).parent).mkdir(parents=True, exist_ok=True)
+    for name, content in zip((PLAN, CERTIFICATE), start.before or (), strict=False):
+        if content is not None:
+            replace_file(model / BEFORE / Path(name).name, content.dumps().encode())
+    base = folder_of(start.source) / BASE
+    if base.is_file():
+        replace_file(model / BASE, base.read_bytes())
 
 
 def _public_settings(settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.checkpoint.source import absolute_name, resolve
 from hf_bias_patch.errors import ExtraError, TuneError
 from hf_bias_patch.scoring.decoding import Decoding, decoding_of, end_tokens
 from hf_bias_patch.scoring.encode import check_vocabulary
@@ -95,7 +95,8 @@ def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Acc
     if accelerator.is_main_process:
         folder.write("trained.json", prepared.selection.plain())
         device, precision = accelerator.device.type, accelerator.mixed_precision
-        folder.write("environment.json", environment(device, accelerator.num_processes, precision))
+        made_by = environment(device, accelerator.num_processes, precision)
+        folder.write("environment.json", {**made_by, "source": absolute_name(start.source)})
         if start.before is not None:
             folder.write_patch(*start.before)
     _seed(settings.seed + 1 + accelerator.process_index)  # each process its own dropout

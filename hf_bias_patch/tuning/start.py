@@ -14,7 +14,7 @@ from hf_bias_patch.errors import BiasPatchError, TuneError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.run import verify
-from hf_bias_patch.evidence.training import PatchBefore, patch_of
+from hf_bias_patch.evidence.training import PatchBefore, patch_before, patch_of
 from hf_bias_patch.patching.disk import patch, plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
 from hf_bias_patch.patching.record import CERTIFICATE
@@ -53,7 +53,7 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
         TuneError: the patch does not pass its certificate, so that another model would be trained than was meant.
     """
     if not (settings.fold or settings.drop):
-        yield Start(source, source, patch_of(folder_of(source)))
+        yield Start(source, source, _patch_of(source))
         return
     recipe = make_recipe(fold=settings.fold, drop=settings.drop)
     plan(settings.model_name_or_path, recipe)  # on every process: what is refused must not leave the others waiting
@@ -69,7 +69,7 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
     try:
         there = place.exists()  # if not, there was nothing to patch
         loaded = replace(resolve(place), name=source.name) if there else source
-        yield Start(source, loaded, patch_of(folder_of(loaded)))
+        yield Start(source, loaded, _patch_of(loaded))
     finally:
         if accelerator.is_main_process:
             shutil.rmtree(place, ignore_errors=True)
@@ -93,6 +93,12 @@ def _patch(settings: Settings, recipe: Recipe, place: Path, watcher: Watcher) ->
             why=" ".join(certificate.reasons),
             remedy="Fold fewer biases; or patch some layers only, with `hf-bias-patch patch`, and tune that variant",
         )
+
+
+def _patch_of(source: Source) -> PatchBefore | None:
+    """The last patch of a checkpoint: after a training of it, the one that training began with."""
+    folder = folder_of(source)
+    return patch_of(folder) or patch_before(folder)
 
 
 def _is_of(certificate: Path, variant: Path) -> bool:
