@@ -24,6 +24,7 @@ __all__ = [
     "TRAINING",
     "UNDO",
     "block_of",
+    "frozen_slots",
     "is_patched",
     "loader_text",
     "patched_config",
@@ -150,6 +151,11 @@ def untouchable(config: Mapping[str, Any]) -> dict[str, str]:
     """The slots of a variant that training must leave alone: `SITE.PROJECTION` to `removed` or `freeze`."""
     block = block_of(config)
     return {slot: mark for mark in ("removed", "freeze") for slot in block.get(mark, ())}
+
+
+def frozen_slots(config: Mapping[str, Any]) -> list[str]:
+    """The slots of a variant that a patch froze, as `SITE.PROJECTION`."""
+    return [slot for slot, mark in untouchable(config).items() if mark == "freeze"]
 
 
 def public_name(source: Source) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.hub_files import HubFiles, open_hub_files
+from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.errors import CheckpointError, SourceError, UnreachableError
 from hf_bias_patch.evidence.sources import sources
 from hf_bias_patch.evidence.training import read_training
 from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.patching.record import PLAN, UNDO
-from hf_bias_patch.publish.base import Base, kept_base, parse_base
+from hf_bias_patch.publish.base import Base, kept_base, parse_base, source_base
 
 __all__ = ["Named", "agreed_base", "check_base", "name_base"]
 
@@ -48,7 +49,9 @@ def name_base(folder: Path, typed: str) -> Named:
     except UnreachableError as error:
         kept = kept_base(folder)
         known = kept is not None and kept.name == base.name and base.revision in (None, kept.revision)
-        return Named(kept if kept and known else base, " ".join(error.why.split()).rstrip("."))
+        config = parse_object(folder / "config.json", (folder / "config.json").read_bytes())
+        unchecked = replace(base, trained=source_base(folder, config).trained)
+        return Named(kept if kept and known else unchecked, " ".join(error.why.split()).rstrip("."))
 
 
 def check_base(folder: Path, base: Base) -> Base:

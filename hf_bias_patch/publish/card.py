@@ -14,19 +14,20 @@ from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate, Figure
 from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card, is_as_made, is_own_card, sealed
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE
+from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE, frozen_slots
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
-from hf_bias_patch.publish.auto_classes import auto_class, auto_peft_class
 from hf_bias_patch.publish.base import Base, dump_base
 from hf_bias_patch.publish.eval_results import eval_results
 from hf_bias_patch.publish.facts import Facts, data_of, read_facts
+from hf_bias_patch.publish.loading_section import loading
 from hf_bias_patch.publish.markdown import link, table
 from hf_bias_patch.publish.metadata import metadata
 from hf_bias_patch.publish.norms import NORMS, dump_norms
 from hf_bias_patch.publish.norms_plot import FIGURE, draw_norms
-from hf_bias_patch.publish.training_sections import removed, task_name, training_sections
+from hf_bias_patch.publish.proof import refuse_other_weights
+from hf_bias_patch.publish.training_sections import removed, tasks, training_sections
 
-__all__ = ["LOSSY", "card_files", "render", "write_card"]
+__all__ = ["card_files", "lossy_notice", "render", "write_card"]
 
 _PAPER = """@article{namazifar2023role,
   title   = {Role of Bias Terms in Dot-Product Attention},
@@ -36,6 +37,7 @@ _PAPER = """@article{namazifar2023role,
 }"""
 
 
+_LOSSY_BEFORE = "Needed biases were taken away or replaced before this model was fine-tuned, on purpose."
 LOSSY = "This model computes something else than its base, on purpose: needed biases are gone or replaced."
 """What a card says first of such a variant."""
 
@@ -52,13 +54,15 @@ def write_card(folder: Path, base: Base | None = None, *, overwrite: bool = Fals
         The file.
 
     Raises:
-        CheckpointError: the folder holds no variant.
+        CheckpointError: the folder holds no variant and no fine-tuned model; or what was measured is of other weights
+            than lie there.
         ExtraError: matplotlib is missing.
         TargetError: it cannot be written, or somebody wrote into the one that is there, or the folder belongs to the
             Hub's cache.
     """
     facts = read_facts(folder)
     _refuse_replacing(folder, overwrite)
+    refuse_other_weights(folder, facts)
     files = card_files(folder, replace(facts, base=base) if base else facts)
     try:
         for name, content in files.items():
@@ -101,7 +105,7 @@ def render(facts: Facts) -> str:
     """The card as Markdown, front matter first. Needs no network, and is the same for the same facts."""
     parts = [f"---\n{metadata(facts)}---", facts.mark, *_opening(facts)]
     if facts.training is not None:
-        parts += training_sections(facts.training, facts.before)
+        parts += training_sections(facts.training, facts.before, facts.base, frozen_slots(facts.config))
     if facts.before is not None:
         parts += [
             "## The patch before the training",
@@ -111,18 +115,18 @@ def render(facts: Facts) -> str:
     if facts.plan is not None:
         parts += ["## What was changed", *_changes(facts.plan, _what_was_patched(facts)), *_figure_of_norms(facts)]
         parts += _evidence(facts.certificate, "##", SIDE_FOLDER)
-    parts += [*_results(facts), *_use(facts), *_limits(facts), f"## Citation\n\n```bibtex\n{_PAPER}\n```"]
+    parts += [*_results(facts), *loading(facts), *_limits(facts), f"## Citation\n\n```bibtex\n{_PAPER}\n```"]
     return sealed("\n\n".join(parts) + "\n")
 
 
 def _opening(facts: Facts) -> Iterable[str]:
     if facts.lossy:
-        yield f"**{LOSSY}**"
+        yield f"**{lossy_notice(facts)}**"
     yield f"# {facts.name}"
     what, its_base = link(facts.base), "its base"
     if facts.training is not None and facts.base.trained:
         after = f", after {removed(facts.before.plan)} were removed" if facts.before else ""
-        what, its_base = f"{what}, fine-tuned on {task_name(facts.training)}{after}", "the fine-tuned model"
+        what, its_base = f"{what}, fine-tuned on {tasks(facts.training)}{after}", "the fine-tuned model"
     if facts.plan is None:
         yield f"{what}, made by hf_bias_patch."
         return
@@ -131,9 +135,16 @@ def _opening(facts: Facts) -> Iterable[str]:
     yield f"{what}{without}, made by hf_bias_patch."
     if facts.certificate is None:
         yield "Nothing was measured: there is no certificate."
-    elif facts.certificate.passed:
+    elif not facts.certificate.passed:
+        yield "**Its certificate does not pass: that it computes the same is not proven.**"
+    else:
         measured = its_base if facts.base.patches == 1 else f"`{facts.certificate.source.name}`"
         yield f"It computes what {measured} computes: {facts.certificate.headline}"
+
+
+def lossy_notice(facts: Facts) -> str:
+    """What the card of a lossy model says first."""
+    return _LOSSY_BEFORE if facts.training is not None and not (facts.plan and facts.plan.lossy) else LOSSY
 
 
 def _what_was_patched(facts: Facts) -> str:
@@ -145,7 +156,8 @@ def _what_was_patched(facts: Facts) -> str:
 def _changes(plan: Plan, before: str) -> Iterable[str]:
     rows = []
     for label, edits in by_label(plan).items():
-        reasons = "; ".join(dict.fromkeys(edit.slot.verdict.reason for edit in edits if edit.slot.verdict.reason))
+        folds = [edit for edit in edits if edit.action == "fold"]
+        reasons = "; ".join(dict.fromkeys(edit.slot.verdict.reason for edit in folds if edit.slot.verdict.reason))
         where = CARRIES.get(edits[0].into or "", "nowhere" if edits[0].removes else "stays")
         rows.append((label, where, places(edits), str(len(edits)), reasons))
     yield table(("action", "where the bias went", "sites", "biases", "verdict"), rows)
@@ -215,51 +227,6 @@ def _data(result: Mapping[str, Any]) -> str:
     if (data := data_of(result)) is not None:
         return str(data)
     return f"data unknown, {result['rows']:,} rows" if result.get("rows") else "data unknown"
-
-
-def _use_adapter(facts: Facts) -> Iterable[str]:
-    auto = auto_peft_class(facts.architecture)
-    labels = (
-        f", num_labels={len(facts.config.get('id2label') or ())}" if auto.endswith("SequenceClassification") else ""
-    )
-    yield (f'```python\nfrom peft import {auto}\n\nmodel = {auto}.from_pretrained("{facts.name}"{labels})\n```')
-    yield "It is loaded on its base, and brings the trained head. `bias_patch/config.json` names the labels."
-
-
-def _use(facts: Facts) -> Iterable[str]:
-    yield "## How to load it"
-    if facts.adapter is not None:
-        yield from _use_adapter(facts)
-        return
-    auto = auto_class(facts.architecture)
-    if facts.patch_only:
-        yield "On the Hub it has no weights, but what makes them of the base's, which is fetched and checked by sha256:"
-        yield (
-            f"```python\nimport hf_bias_patch\nfrom transformers import {auto}\n\n"
-            f'model = hf_bias_patch.load("{facts.name}", {auto})\n```'
-        )
-        yield f"`hf-bias-patch pull {facts.name} OUT` makes a folder of it, which loads without this package."
-        return
-    trust = ", trust_remote_code=True" if facts.absent else ""
-    if facts.absent:
-        yield "The biases are not in the file, so it brings a small loader (`modeling_bias_patch.py`):"
-    yield f'```python\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("{facts.name}"{trust})\n```'
-    if facts.plan is None:
-        yield f"`hf-bias-patch verify {facts.name} --against {facts.base.name}` compares it with its source again."
-        return
-    against = "" if facts.training else f" --against {facts.base.name}"
-    theirs = "the fine-tuned weights" if facts.training else "the base's weights"
-    yield (
-        f"`hf-bias-patch verify {facts.name}{against}` measures it again, and "
-        f"`hf-bias-patch revert {facts.name} OUT` gives back {theirs}, bit for bit{_again(facts.base)}."
-    )
-
-
-def _again(base: Base) -> str:
-    """A revert takes one patch back."""
-    return (
-        f", once `hf-bias-patch revert OUT` took the {base.patches - 1} before it back too" if base.patches > 1 else ""
-    )
 
 
 def _limits(facts: Facts) -> Iterable[str]:

@@ -14,7 +14,7 @@ from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.patching.patch_only import extract
 from hf_bias_patch.patching.record import UNDO
-from hf_bias_patch.publish.card import LOSSY, card_files
+from hf_bias_patch.publish.card import card_files, lossy_notice
 from hf_bias_patch.publish.facts import Facts
 from hf_bias_patch.publish.listing import Content, Remote
 from hf_bias_patch.publish.proof import refuse_unproven
@@ -99,7 +99,7 @@ def _card(folder: Path, facts: Facts) -> dict[str, bytes]:
     if not is_own_card(folder) or is_as_made(folder):
         return files
     written = (folder / CARD).read_text("utf-8")
-    if facts.lossy and LOSSY not in written:
+    if facts.lossy and lossy_notice(facts) not in written:
         raise CheckpointError(
             f"{folder / CARD} does not say that this is another model than its base",
             remedy="Write it anew with `hf-bias-patch card --overwrite`",

@@ -71,7 +71,8 @@ class Facts:
     @property
     def lossy(self) -> bool:
         """Whether a patch made it compute something else on purpose: the last one, or an earlier one."""
-        return (self.plan is not None and self.plan.lossy) or bool(block_of(self.config).get("lossy"))
+        plans = (self.plan, self.before.plan if self.before else None)
+        return any(plan is not None and plan.lossy for plan in plans) or bool(block_of(self.config).get("lossy"))
 
     @property
     def architecture(self) -> str:
@@ -117,7 +118,8 @@ def _read(file: Path) -> dict[str, Any]:
 def _name(folder: Path) -> str:
     """What a folder is called; of `run/model` it is the run that has the telling name."""
     folder = folder.resolve()
-    return folder.parent.name if (folder.parent / "settings.json").is_file() else folder.name
+    in_run = (folder.parent / "settings.json").is_file()
+    return f"{folder.parent.name}/{folder.name}" if in_run else folder.name
 
 
 def _no_variant(folder: Path, missing: str) -> CheckpointError:
@@ -199,5 +201,6 @@ def _result(path: Path) -> dict[str, Any]:
         return result
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(
-            f"{path} holds no scores", remedy="Write it with `hf-bias-patch evaluate VARIANT --task TASK --json`"
+            f"{path} holds no scores" if path.exists() else f"There is no file {path}",
+            remedy="Write it with `hf-bias-patch evaluate VARIANT --task TASK --json`",
         ) from None

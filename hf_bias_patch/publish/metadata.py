@@ -11,6 +11,12 @@ from hf_bias_patch.publish.facts import Facts
 
 __all__ = ["metadata"]
 
+_PIPELINES = (
+    "feature-extraction", "sentence-similarity", "fill-mask", "text-classification", "token-classification",
+    "question-answering", "text-generation", "text2text-generation", "summarization", "translation",
+    "zero-shot-classification",
+)  # fmt: skip
+"""What the Hub calls tasks, which cards of bases have among their tags."""
 _OF_ITS_OWN = ("pipeline_tag", "datasets")
 _INHERITED = ("language", "license", "license_name", "license_link", "pipeline_tag", "datasets")
 
@@ -52,5 +58,5 @@ def _tags(facts: Facts) -> list[str]:
     tags = [found] if isinstance(found, str) else list(found)
     if facts.training is None:
         return tags
-    loaded = (facts.base_card.get("library_name"), facts.base_card.get("pipeline_tag"))
+    loaded = (facts.base_card.get("library_name"), facts.base_card.get("pipeline_tag"), *_PIPELINES)
     return [tag for tag in tags if tag not in loaded]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.training import Kept, PatchBefore, Training
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.summary import runs
@@ -12,17 +13,19 @@ from hf_bias_patch.publish.base import Base
 from hf_bias_patch.publish.markdown import and_list, link, table
 from hf_bias_patch.scoring.identity import DataIdentity
 
-__all__ = ["removed", "task_name", "training_sections"]
+__all__ = ["removed", "tasks", "training_sections"]
 
 _SETTINGS = (
-    "train", "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "num_train_epochs",
-    "max_train_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "mixed_precision",
+    "train", "freeze", "lora_rank", "lora_alpha", "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio",
+    "weight_decay", "num_train_epochs", "max_train_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "max_length", "mixed_precision",
 )  # fmt: skip
 
 
-def task_name(training: Training) -> str:
-    """The task in a card's sentence."""
-    return f"the task {training.task['name']}"
+def tasks(training: Training) -> str:
+    """The tasks in a card's sentence, the first one first."""
+    own = f"the task {training.task['name']}"
+    return own if training.earlier is None else f"{tasks(training.earlier)}, then on {own}"
 
 
 def removed(plan: Plan) -> str:
@@ -31,15 +34,19 @@ def removed(plan: Plan) -> str:
     return f"the {and_list(gone)} biases of its attention" if gone else "no biases"
 
 
-def training_sections(training: Training, before: PatchBefore | None) -> Iterable[str]:
+def training_sections(
+    training: Training, before: PatchBefore | None, base: Base, frozen: Sequence[str]
+) -> Iterable[str]:
     """Paragraphs of Markdown.
 
     Args:
         training: the record.
         before: the patch that the training began with.
+        base: of the model, as it is named on the card.
+        frozen: bias slots that a patch froze.
     """
     yield "## What is proven"
-    yield table(("", ""), _proven(training, before))
+    yield table(("", ""), _proven(training, before, base, frozen))
     yield "All of it is in `bias_patch/training.json`; a push compares the hashes in it with the files."
     yield "## How it was trained"
     yield table(("", ""), _how(training))
@@ -47,26 +54,49 @@ def training_sections(training: Training, before: PatchBefore | None) -> Iterabl
     yield table(("tensor", "role", "part", "parameters"), _tensors(training))
 
 
-def _proven(training: Training, before: PatchBefore | None) -> Iterable[tuple[str, str]]:
-    base, source = training.base, training.source
-    yield "fine-tuned from", link(Base(base.name, base.revision))
-    if source != base:
-        yield "by way of", f"`{source.name}`"
+def _proven(
+    training: Training, before: PatchBefore | None, base: Base, frozen: Sequence[str]
+) -> Iterable[tuple[str, str]]:
+    source = training.source
+    yield "fine-tuned from", link(base if base.trained else Base(source.name, source.revision))
+    yield from _hashes(training.base)
+    if source != training.base:
+        yield "by way of", link(Base(source.name, source.revision))
+        yield from _hashes(source)
     if training.earlier is not None:
-        yield "which was fine-tuned on", task_name(training.earlier)
-    for file, sha256 in source.sha256.items():
-        yield f"sha256 of the source's {file}", f"`{sha256}`"
-    counts = training.parameters
-    head = f" ({counts['trained_without_head']:,} without the head)" if _has_head(training) else ""
-    yield "trained", f"{counts['trained']:,} of {counts['total']:,} parameters{head}"
+        yield from _earlier(training.earlier)
+    yield "trained", _count(training)
     if not training.passed:
         yield "**not proven**", " ".join(training.reasons)
     if training.kept is not None:
         yield from _kept(training.kept, before)
     if before is not None and before.certificate is not None:
         proof = before.certificate
-        said = f"passes: {proof.headline}" if proof.passed else f"does not pass: {' '.join(proof.reasons)}"
+        lossy = "nor was it meant to: the patch is lossy" if proof.lossy else "the reasons stand below"
+        said = f"passes: {proof.headline}" if proof.passed else f"does not pass; {lossy}"
         yield "certificate of the patch it began with", said
+    if frozen:
+        yield "frozen by that patch, and unchanged", _slots(frozen)
+    if training.settings.get("freeze"):
+        yield "frozen for the training, and unchanged", f"{and_list(training.settings['freeze'])} biases"
+
+
+def _hashes(party: Party) -> Iterable[tuple[str, str]]:
+    yield from ((f"its {file}, sha256", f"`{sha256}`") for file, sha256 in party.sha256.items())
+
+
+def _count(training: Training) -> str:
+    counts = training.parameters
+    head = f" ({counts['trained_without_head']:,} without the head)" if _has_head(training) else ""
+    return f"{counts['trained']:,} of {counts['total']:,} parameters{head}"
+
+
+def _earlier(training: Training) -> Iterable[tuple[str, str]]:
+    """A row for each fine-tuning before the last one, the first one first."""
+    if training.earlier is not None:
+        yield from _earlier(training.earlier)
+    what = f"train {training.settings.get('train')}, {_count(training)}"
+    yield "before that, fine-tuned on", f"{training.task['name']}: {what}"
 
 
 def _has_head(training: Training) -> bool:
@@ -105,8 +135,9 @@ def _how(training: Training) -> Iterable[tuple[str, str]]:
         yield "score on the validation data", f"{found}; {training.main_metric} chose step {training.best_step}"
     yield "optimiser steps", f"{training.steps:,} of AdamW"
     for name in _SETTINGS:
-        if training.settings.get(name) is not None:
-            yield f"`{name}`", str(training.settings[name])
+        value = training.settings.get(name)
+        if value not in (None, [], {}) and (training.settings["train"] == "lora" or not name.startswith("lora")):
+            yield f"`{name}`", ", ".join(value) if isinstance(value, list) else str(value)
     yield "device", f"{training.environment['processes']} × {training.environment['device']}"
 
 
