@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.pickled import is_pickled, open_pickled
 from hf_bias_patch.checkpoint.remote import open_remote
 from hf_bias_patch.checkpoint.source import Source, locate
 
@@ -38,6 +39,7 @@ def look(model: str | os.PathLike[str], *, revision: str | None = None) -> Found
     """
     found = locate(model, revision=revision)
     if isinstance(found, Source):
-        return Found(found.name, found.revision, open_model(found.path))
+        pickled = found.path.is_dir() and is_pickled(found.path)
+        return Found(found.name, found.revision, open_pickled(found.path) if pickled else open_model(found.path))
     remote = open_remote(found.name, found.revision)
     return Found(found.name, remote.hub.commit, remote)

@@ -71,7 +71,9 @@ def plan(
     checkpoint = look(model).checkpoint
     chosen = sites or find_sites(checkpoint.config, checkpoint.tensors)
     checkpoint.prepare(name for site in chosen for slot in site.slots.values() for name in slot.vectors)
-    return plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
+    made = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
+    _refuse_shared(made, checkpoint.shared)
+    return made
 
 
 def patch(
@@ -91,7 +93,7 @@ def patch(
 
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`). A folder that holds
-            its weights only as a PyTorch pickle is converted first, without executing it, which needs torch.
+            its weights only as a PyTorch pickle is converted first, without executing it.
         out: the folder to make; an empty one may be there.
         recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords, such as
             `fold="key,value"`.
@@ -153,7 +155,7 @@ def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
     return is_same(checkpoint.config, plan.recipe) or not (plan.changes or plan.frozen)
 
 
-def _refuse_shared(plan: Plan, shared: list[tuple[str, ...]]) -> None:
+def _refuse_shared(plan: Plan, shared: Sequence[tuple[str, ...]]) -> None:
     for names in shared:
         if touched := sorted(set(names) & set(plan.touched)):
             raise PlanError(
