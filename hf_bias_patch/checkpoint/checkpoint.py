@@ -269,8 +269,8 @@ def _refuse_other_formats(folder: Path, names: list[str]) -> NoReturn:
     if any(name in names for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
         _refuse(
             f"{folder} holds its weights only as a PyTorch pickle",
-            "Headers cannot be read from a pickle",
-            "`hf-bias-patch patch` converts it to safetensors while it patches, without executing it",
+            "This needs safetensors files",
+            "`hf-bias-patch patch` converts it while it patches, without executing it",
         )
     formats = {
         ".h5": "TensorFlow",

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.folder import new_folder
@@ -69,7 +70,7 @@ def plan(
     place_name(model)
     wanted = recipe_asked(recipe, fields)
     checkpoint = look(model).checkpoint
-    chosen = sites or find_sites(checkpoint.config, checkpoint.tensors)
+    chosen = sites or find_sites(with_model_type(checkpoint.config, wanted.model_type), checkpoint.tensors)
     checkpoint.prepare(name for site in chosen for slot in site.slots.values() for name in slot.vectors)
     made = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
     _refuse_shared(made, checkpoint.shared)
