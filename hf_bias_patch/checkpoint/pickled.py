@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, read_config
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model, read_config
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.dtypes import BITS, numpy_dtype
 from hf_bias_patch.checkpoint.header import TensorInfo, build_header
@@ -23,7 +23,10 @@ from hf_bias_patch.checkpoint.pickled_file import PickledTensor, read_pickled
 from hf_bias_patch.checkpoint.pickled_views import SAVE_AGAIN
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["PickledCheckpoint", "convert", "is_pickled", "open_pickled", "pickle_files"]
+__all__ = [
+    "PICKLE", "PICKLE_INDEX", "PickledCheckpoint", "convert", "is_pickled", "open_any_model", "open_pickled",
+    "pickle_files",
+]  # fmt: skip
 
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
@@ -73,6 +76,15 @@ def open_pickled(folder: Path) -> PickledCheckpoint:
     if (folder / PICKLE).is_file():
         return PickledCheckpoint(folder, config, config_bytes, files, None, {})
     return PickledCheckpoint(folder, config, config_bytes, files, PICKLE_INDEX, read_index(folder / PICKLE_INDEX))
+
+
+def open_any_model(path: Path) -> Checkpoint:
+    """Open a model to look at: as `open_model`, and a folder of PyTorch pickles as well.
+
+    Raises:
+        CheckpointError: as for `open_model` and `open_pickled`.
+    """
+    return open_pickled(path) if path.is_dir() and is_pickled(path) else open_model(path)
 
 
 def convert(folder: Path, out: Path, progress: Callable[[int], None] | None = None) -> list[tuple[str, ...]]:

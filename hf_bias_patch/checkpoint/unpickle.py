@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol, cast
 
 __all__ = ["Call", "ForbiddenError", "Named", "Readable", "Stored", "unpickle"]
 
-_MOST = 5_000_000
+_MOST = 2_000_000
 """Operations of a pickle: some forty make a tensor, and more than this are no table of any model."""
 
 _ORDERED = "collections.OrderedDict"
