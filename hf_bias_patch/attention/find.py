@@ -7,6 +7,7 @@ from typing import Any
 
 from hf_bias_patch.attention.family import Family, Tower, family_of, is_known
 from hf_bias_patch.attention.likeness import hint
+from hf_bias_patch.attention.model_type import no_model_type
 from hf_bias_patch.attention.places import KINDS, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import Memory
@@ -27,7 +28,9 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
         FamilyError: no family covers the config.
         CheckpointError: the tensors are not those the config describes.
     """
-    if config.get("model_type") and not is_known(config["model_type"]):
+    if not config.get("model_type"):
+        raise no_model_type(config, tensors)
+    if not is_known(config["model_type"]):
         _refuse_unknown(config["model_type"], tensors)
     found = tuple(_sites(config, tensors, Scope(), "", Memory()))
     if not found:

@@ -13,6 +13,7 @@ import numpy as np
 
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
@@ -49,7 +50,7 @@ class Inspection:
 
     Attributes:
         model: what the user named.
-        model_type: from its config.json.
+        model_type: from its config.json, or as it was given.
         family: whose facts the verdicts rest on.
         sites: its attention sites.
         values: (site name, projection) → the bias's numbers; absent biases are not in it.
@@ -139,22 +140,24 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> Inspection:
+def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model_type: str | None = None) -> Inspection:
     """Inspect a checkpoint without loading it; one on the Hub, without downloading it.
 
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`).
         revision: of a Hub id that names none.
+        model_type: such as `bert`, for a config.json that names none.
 
     Raises:
         SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.
     """
     name, commit, checkpoint = look(model, revision=revision)
-    sites = find_sites(checkpoint.config, checkpoint.tensors)
+    config = with_model_type(checkpoint.config, model_type)
+    sites = find_sites(config, checkpoint.tensors)
     return Inspection(
         model=name,
-        model_type=checkpoint.config["model_type"],
-        family=family_of(checkpoint.config).name,
+        model_type=config["model_type"],
+        family=family_of(config).name,
         sites=sites,
         values=_values(checkpoint, sites),
         parameters=checkpoint.parameters,

@@ -19,7 +19,7 @@ from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.checkpoint.side import ADAPTER, is_patch_only
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["Checkpoint", "entry_file", "entry_name", "open_checkpoint", "open_model"]
+__all__ = ["Checkpoint", "entry_file", "entry_name", "open_checkpoint", "open_model", "read_config"]
 
 MAIN_FILE = "model.safetensors"
 MAIN_INDEX = "model.safetensors.index.json"
@@ -68,6 +68,11 @@ class Checkpoint:
     def parameters(self) -> int:
         """Number of stored values, every dtype counted."""
         return sum(info.size for info in self.tensors.values())
+
+    @property
+    def shared(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of tensors with values in common (tied weights); never any in a safetensors file."""
+        return ()
 
     @property
     def received(self) -> int:
@@ -160,12 +165,12 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         refuse_interrupted(path)
-        config, config_bytes = _read_config(path, required=True)
+        config, config_bytes = read_config(path, required=True)
         folder, name = path, entry_file(path)
     elif path.is_file() and path.suffix == ".safetensors":
         folder, name = path.parent, path.name
         refuse_interrupted(folder)
-        config, config_bytes = _read_config(folder, required=False)
+        config, config_bytes = read_config(folder, required=False)
     elif path.exists():
         _refuse(f"{path} is no checkpoint", "A folder or a .safetensors file was expected")
     else:
@@ -192,7 +197,12 @@ def open_model(path: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
-def _read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]:
+def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]:
+    """A folder's config.json, parsed and as it is; empty where there is none and none is required.
+
+    Raises:
+        CheckpointError: it is missing, cannot be read, or is no JSON object.
+    """
     path = folder / "config.json"
     try:
         with open_regular(path) as file:
@@ -261,8 +271,8 @@ def _refuse_other_formats(folder: Path, names: list[str]) -> NoReturn:
     if any(name in names for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
         _refuse(
             f"{folder} holds its weights only as a PyTorch pickle",
-            "Headers cannot be read from a pickle",
-            "`hf-bias-patch patch` converts it to safetensors while it patches, without executing it",
+            "This needs safetensors files",
+            "`hf-bias-patch patch` converts it while it patches, without executing it",
         )
     formats = {
         ".h5": "TensorFlow",

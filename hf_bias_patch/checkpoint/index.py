@@ -12,8 +12,8 @@ from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = [
-    "INDEX_SUFFIX", "check_agreement", "listed_names", "parse_index", "parse_object", "read_shards", "refuse_missing",
-    "shard_names",
+    "INDEX_SUFFIX", "check_agreement", "listed_names", "parse_index", "parse_object", "read_index", "read_shards",
+    "refuse_missing", "shard_names",
 ]  # fmt: skip
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -31,7 +31,7 @@ def read_shards(folder: Path, index_name: str) -> tuple[dict[str, Header], dict[
             shards disagree.
     """
     index_path = folder / index_name
-    index = _read_index(index_path)
+    index = read_index(index_path)
     names = _checked_names(folder, index_path, index)
     refuse_missing(folder, index_name, names)
     files = {name: read_header(folder / name) for name in names}
@@ -46,7 +46,7 @@ def shard_names(folder: Path, index_name: str) -> list[str]:
         CheckpointError: the index is broken or leads out of the folder.
     """
     index_path = folder / index_name
-    return _checked_names(folder, index_path, _read_index(index_path))
+    return _checked_names(folder, index_path, read_index(index_path))
 
 
 def refuse_missing(folder: Path, index_name: str, names: list[str]) -> None:
@@ -79,7 +79,12 @@ def parse_object(path: Path, content: bytes) -> dict[str, Any]:
     return table
 
 
-def _read_index(path: Path) -> dict[str, Any]:
+def read_index(path: Path) -> dict[str, Any]:
+    """Read and parse an index.
+
+    Raises:
+        CheckpointError: it cannot be read, or maps no tensors to files.
+    """
     try:
         with open_regular(path) as file:
             content = file.read()

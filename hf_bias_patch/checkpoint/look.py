@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint
+from hf_bias_patch.checkpoint.pickled import open_any_model
 from hf_bias_patch.checkpoint.remote import open_remote
 from hf_bias_patch.checkpoint.source import Source, locate
 
@@ -34,10 +35,10 @@ def look(model: str | os.PathLike[str], *, revision: str | None = None) -> Found
 
     Raises:
         ArgumentError, SourceError: as for `source.resolve`.
-        CheckpointError: as for `open_model`.
+        CheckpointError: as for `open_any_model`.
     """
     found = locate(model, revision=revision)
     if isinstance(found, Source):
-        return Found(found.name, found.revision, open_model(found.path))
+        return Found(found.name, found.revision, open_any_model(found.path))
     remote = open_remote(found.name, found.revision)
     return Found(found.name, remote.hub.commit, remote)

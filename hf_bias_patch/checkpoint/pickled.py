@@ -1,36 +1,90 @@
-"""From a PyTorch pickle to safetensors, without executing what the pickle says."""
+"""A checkpoint that is a PyTorch pickle: opened, read and written anew as safetensors, without executing it."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
+
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model, read_config
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
-from hf_bias_patch.checkpoint.dtypes import BITS, OF_TORCH
+from hf_bias_patch.checkpoint.dtypes import BITS, numpy_dtype
 from hf_bias_patch.checkpoint.header import TensorInfo, build_header
-from hf_bias_patch.checkpoint.index import refuse_missing, shard_names
+from hf_bias_patch.checkpoint.index import read_index, refuse_missing, shard_names
 from hf_bias_patch.checkpoint.links import check_link
 from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.overlap import overlapping
+from hf_bias_patch.checkpoint.pickled_file import PickledTensor, read_pickled
+from hf_bias_patch.checkpoint.pickled_views import SAVE_AGAIN
 from hf_bias_patch.errors import CheckpointError
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["convert", "is_pickled", "pickle_files"]
+__all__ = [
+    "PICKLE", "PICKLE_INDEX", "PickledCheckpoint", "convert", "is_pickled", "open_any_model", "open_pickled",
+    "pickle_files",
+]  # fmt: skip
 
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
+
+
+@dataclass(frozen=True)
+class PickledCheckpoint(Checkpoint):
+    """A checkpoint whose weight files are PyTorch pickles. To be looked at: nothing edits these files."""
+
+    @cached_property
+    def shared(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(names for header in self.files.values() for names in overlapping(header))
+
+    def _read(self, info: TensorInfo, shape: tuple[int, ...], start: int) -> np.ndarray[Any, Any]:
+        if not isinstance(info, PickledTensor) or info.is_plain:
+            return super()._read(info, shape, start)
+        span = TensorInfo(info.name, "U8", (info.extent,), info.start, info.start + info.extent)
+        values = super()._read(span, span.shape, span.start)
+        whole = np.ndarray(info.shape, numpy_dtype(info.dtype), values, 0, info.strides)
+        if shape != info.shape:  # rows: `start` counts whole rows before the first
+            first = (start - info.start) * info.shape[0] // info.nbytes if info.nbytes else 0
+            whole = whole[first : first + shape[0]]
+        whole = np.conjugate(whole) if info.conjugate else whole
+        return np.array(np.negative(whole) if info.negative else whole, order="C")
 
 
 def is_pickled(folder: Path) -> bool:
     """Whether a folder's weights are a PyTorch pickle and nothing that `open_checkpoint` reads."""
     has_safetensors = any(name.suffix == ".safetensors" for name in folder.iterdir())
     return not has_safetensors and any((folder / name).is_file() for name in (PICKLE, PICKLE_INDEX))
+
+
+def open_pickled(folder: Path) -> PickledCheckpoint:
+    """Open a folder whose weights are a PyTorch pickle, or several and their index. Reads no values.
+
+    Raises:
+        CheckpointError: there is no config.json, a pickle would have to run code, is damaged or holds something else
+            than tensors, a file is missing, or a tensor is in two of them.
+    """
+    config, config_bytes = read_config(folder, required=True)
+    files = {name: read_pickled(folder / name) for name in pickle_files(folder)}
+    owner: dict[str, str] = {}
+    for file, header in files.items():
+        for name in header.tensors:
+            if owner.setdefault(name, file) != file:
+                _refuse(f"Tensor {name!r} is in two of the files that {folder / PICKLE_INDEX} lists")
+    if (folder / PICKLE).is_file():
+        return PickledCheckpoint(folder, config, config_bytes, files, None, {})
+    return PickledCheckpoint(folder, config, config_bytes, files, PICKLE_INDEX, read_index(folder / PICKLE_INDEX))
+
+
+def open_any_model(path: Path) -> Checkpoint:
+    """Open a model to look at: as `open_model`, and a folder of PyTorch pickles as well.
+
+    Raises:
+        CheckpointError: as for `open_model` and `open_pickled`.
+    """
+    return open_pickled(path) if path.is_dir() and is_pickled(path) else open_model(path)
 
 
 def convert(folder: Path, out: Path, progress: Callable[[int], None] | None = None) -> list[tuple[str, ...]]:
@@ -42,32 +96,25 @@ def convert(folder: Path, out: Path, progress: Callable[[int], None] | None = No
         progress: called with the number of bytes written since the last call.
 
     Returns:
-        Groups of tensor names that shared memory (tied weights). Each is written whole.
+        Groups of tensor names that share memory (tied weights). Each is written whole.
 
     Raises:
-        CheckpointError: the pickle would have to run code, is damaged, or holds something else than tensors;
-            or torch is not installed.
+        CheckpointError: as for `open_pickled`.
         TargetError: the disk is full, or cannot be written.
     """
-    pickles = pickle_files(folder)
-    names = [_new_name(number, len(pickles)) for number in range(1, len(pickles) + 1)]
+    pickled = open_pickled(folder)
+    names = [_new_name(number, len(pickled.files)) for number in range(1, len(pickled.files) + 1)]
     weight_map: dict[str, str] = {}
-    total = 0
-    shared: list[tuple[str, ...]] = []
-    for pickled, name in zip(pickles, names, strict=True):
-        tensors = _load(folder / pickled)
-        for tensor in tensors:
-            if weight_map.setdefault(tensor, name) != name:
-                _refuse(f"Tensor {tensor!r} is in two of the files that {folder / PICKLE_INDEX} lists")
-        total += _write(tensors, out / name, progress)
-        shared += _shared(tensors)
+    for file, name in zip(pickled.files, names, strict=True):
+        _write(pickled, file, out / name, progress)
+        weight_map |= dict.fromkeys(pickled.files[file].tensors, name)
     if len(names) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        index = {"metadata": {"total_size": pickled.nbytes}, "weight_map": dict(sorted(weight_map.items()))}
         (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     for path in companion_files(folder):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         write_file(folder / path, out / path, [Keep(0, (folder / path).stat().st_size)], progress)
-    return shared
+    return list(pickled.shared)
 
 
 def pickle_files(folder: Path) -> list[str]:
@@ -92,101 +139,18 @@ def _new_name(number: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
 
 
-def _load(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path} is a PyTorch pickle", why="Only torch can read it", remedy="pip install torch"
-        ) from error
-    try:
-        content = _unpickle(path)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is a pickle that asks for more than tensors, and is not executed",
-            why=str(error).strip().splitlines()[0],
-            remedy="If you trust its origin, save it as safetensors there",
-        ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise CheckpointError(
-            f"{path} is no readable PyTorch pickle",
-            why=f"{type(error).__name__}: {error}".splitlines()[0],
-            remedy="Download it again",
-        ) from error
-    return _only_tensors(path, content)
-
-
-def _unpickle(path: Path) -> Any:
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pickle protocols, which the reader copes with or refuses
-        try:
-            # Mapped, so that memory holds a tensor at a time; files of before torch 1.6 cannot be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:
-            return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _only_tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
-    import torch
-
-    if not isinstance(content, Mapping):
-        _refuse(f"{path} holds a {type(content).__name__}, no table of tensors")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            _refuse(f"Entry {name!r} of {path} is a {type(value).__name__}, no tensor")
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            _refuse(f"Tensor {name!r} of {path} is sparse, quantised or empty of values")
-        if str(value.dtype).removeprefix("torch.") not in OF_TORCH:
-            _refuse(f"Tensor {name!r} of {path} has {value.dtype}, which safetensors cannot hold")
-    return {name: value.detach() for name, value in content.items()}
-
-
-def _write(tensors: dict[str, torch.Tensor], target: Path, progress: Callable[[int], None] | None) -> int:
-    """Write one file; returns the bytes of its tensors."""
-    infos = [
-        TensorInfo(
-            name,
-            OF_TORCH[str(value.dtype).removeprefix("torch.")],
-            tuple(value.shape),
-            0,
-            value.numel() * value.element_size(),
-        )
-        for name, value in tensors.items()
-    ]
+def _write(pickled: PickledCheckpoint, file: str, target: Path, progress: Callable[[int], None] | None) -> None:
+    """Write one file. What lies in the pickle as safetensors has it is copied; the rest is read tensor by tensor."""
     # The library's order: wide types first, so that every tensor starts at a multiple of its width.
-    infos.sort(key=lambda info: (-BITS[info.dtype], info.name))
+    infos = sorted(pickled.files[file].tensors.values(), key=lambda info: (-BITS[info.dtype], info.name))
     header = build_header(infos, {"format": "pt"})
-    nbytes = sum(info.nbytes for info in infos)
-    data = Put((_bytes(tensors[info.name]) for info in infos), nbytes)
-    write_file(None, target, [Put(header, len(header)), data], progress)
-    return nbytes
-
-
-def _bytes(value: torch.Tensor) -> memoryview:
-    import torch
-
-    plain = value.resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return plain.view(torch.uint8).numpy().data
-
-
-def _shared(tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, ...]]:
-    groups: dict[int, list[str]] = defaultdict(list)
-    for name, value in tensors.items():
-        if value.numel():
-            groups[value.untyped_storage().data_ptr()].append(name)
-    return (tuple(names) for names in groups.values() if len(names) > 1)
+    segments: list[Keep | Put] = [Put(header, len(header))]
+    for info in infos:
+        plain = not isinstance(info, PickledTensor) or info.is_plain
+        content = (pickled.read(name).tobytes() for name in (info.name,))
+        segments.append(Keep(info.start, info.stop) if plain else Put(content, info.nbytes))
+    write_file(pickled.folder / file, target, segments, progress)
 
 
 def _refuse(what: str) -> NoReturn:
-    raise CheckpointError(what, remedy="Load the model with transformers and save it again: it writes safetensors")
+    raise CheckpointError(what, remedy=SAVE_AGAIN)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_bias_patch.cli.options import AsJson, Model, TrustRemoteCode
+from hf_bias_patch.cli.options import AsJson, Model, ModelType, TrustRemoteCode
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,6 +34,7 @@ def inspect(
         bool, typer.Option("--probe", help="Load and run the model, and decide by numbers. Needs no family.")
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
+    model_type: ModelType = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a checkpoint's attention sites, their biases, and a verdict for each. Loads no model without --probe.
@@ -41,13 +42,13 @@ def inspect(
     Exit code 1 if the numbers of a probe refute what the family table promises.
     """
     if probe or trust_remote_code:
-        _probe(model, revision, trust_remote_code, as_json, probe, values or plot is not None)
+        _probe(model, revision, trust_remote_code, as_json, probe, values or plot is not None, model_type)
         return
     from hf_bias_patch.attention.inspect import inspect as look
     from hf_bias_patch.cli.console import stderr
 
     with stderr().status(f"reading {model}"):
-        found = look(model, revision=revision)
+        found = look(model, revision=revision, model_type=model_type)
     if plot is not None:
         from hf_bias_patch.attention.plot import draw
 
@@ -67,7 +68,9 @@ def _say_where(picture: Path, as_json: bool) -> None:
     console.print(f"Picture written: {strong(picture)}", soft_wrap=True)
 
 
-def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked: bool, drawn: bool) -> None:
+def _probe(
+    model: str, revision: str | None, trusted: bool, as_json: bool, asked: bool, drawn: bool, model_type: str | None
+) -> None:
     from hf_bias_patch.cli.probe import probed, show_probe
     from hf_bias_patch.errors import RecipeError
 
@@ -75,6 +78,12 @@ def _probe(model: str, revision: str | None, trusted: bool, as_json: bool, asked
         raise RecipeError("--trust-remote-code needs --probe", why="Nothing else runs a checkpoint's code")
     if drawn:
         raise RecipeError("--probe goes with neither --values nor --plot", remedy="Use two commands")
+    if model_type:
+        raise RecipeError(
+            "--model-type does not go with --probe",
+            why="A probe loads the model with transformers, which goes by config.json",
+            remedy="Add the field `model_type` to config.json",
+        )
     show_probe(probed(model, revision, trusted), as_json)
 
 

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Layerwise", "Model", "Overwrite", "Seed", "Texts", "TrustRemoteCode", "read_texts"]
+__all__ = ["AsJson", "Layerwise", "Model", "ModelType", "Overwrite", "Seed", "Texts", "TrustRemoteCode", "read_texts"]
 
 Model = Annotated[
     str,
     typer.Argument(
         help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id: owner/name or owner/name@REVISION."
     ),
+]
+ModelType = Annotated[
+    str | None, typer.Option(help="Such as bert: for an old config.json that names no model_type.", metavar="TYPE")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that holds a checkpoint.")]

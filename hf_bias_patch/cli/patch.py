@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_bias_patch.cli.options import AsJson, Layerwise, Model, Overwrite, Texts, read_texts
+from hf_bias_patch.cli.options import AsJson, Layerwise, Model, ModelType, Overwrite, Texts, read_texts
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.sites import Site
@@ -52,6 +52,7 @@ def patch(
     max_loss: Annotated[
         float | None, typer.Option(help="Largest relative rounding loss of a folded bias.", show_default="0.1")
     ] = None,
+    model_type: ModelType = None,
     recipe: Annotated[Path | None, typer.Option(help="All of the above from a YAML file.", metavar="FILE")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Edit MODEL's bytes where they are.")] = False,
     overwrite: Overwrite = False,
@@ -75,6 +76,7 @@ def patch(
         "layers": layers,
     }
     asked |= {"stack": stack, "attention": attention, "storage": storage, "seed": seed, "max_loss": max_loss}
+    asked["model_type"] = model_type
     wanted = _recipe(recipe, {name: value for name, value in asked.items() if value not in (None, [])})
     lines = read_texts(texts)
     if lines and layerwise:  # said before anything is written

@@ -20,6 +20,7 @@ from hf_bias_patch.evidence.history import Patch, ancestor, history
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.tensors import storage_dtype
+from hf_bias_patch.evidence.untyped import typed_as
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
@@ -73,14 +74,17 @@ class Pair:
 def opened_pair(variant: Source, source: Source, step: Step) -> Iterator[Pair]:
     """As `open_pair`; a source that is a PyTorch pickle is converted first, beside the variant and for the time being.
 
+    One whose config.json names no model type gets that of the variant there, for stock loads nothing without.
+
     Raises:
         SourceError, CheckpointError, VerifyError: as for `open_pair`; also for a pickle that cannot be converted.
         TargetError: the disk is full.
     """
     if is_pickled(folder_of(source)):
         step("converting the source to safetensors")
-    with readable(source, place_beside(folder_of(variant)) / "source") as (files, _):
-        yield open_pair(variant, files, step, given=source)
+    place = place_beside(folder_of(variant))
+    with readable(source, place / "source") as (files, _), typed_as(files, variant, place) as typed:
+        yield open_pair(variant, typed, step, given=source)
 
 
 def open_pair(
@@ -94,7 +98,7 @@ def open_pair(
     Args:
         variant, against: the two, as safetensors.
         step: told what is being done.
-        given: what `against` was converted from.
+        given: what `against` was made from.
 
     Raises:
         SourceError, CheckpointError: one of them leads nowhere or is damaged.
@@ -109,7 +113,7 @@ def open_pair(
     sha256 = sha256_of(old, old_files.files)
     patches = history(files)
     depth = _depth(files, patches, old_files, sha256.values())
-    if given is not None and given.path != old.path:
+    if given is not None and is_pickled(folder_of(given)):
         sha256 = sha256_of(given, pickle_files(given.path))
     chain = tuple(patch.plan for patch in reversed(patches[:depth])) if depth and depth > 1 else ()
     plan, no_plan, lossy = _find_plan(files, old_files, depth, chain)

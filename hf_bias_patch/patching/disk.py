@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.folder import new_folder
@@ -69,9 +70,11 @@ def plan(
     place_name(model)
     wanted = recipe_asked(recipe, fields)
     checkpoint = look(model).checkpoint
-    chosen = sites or find_sites(checkpoint.config, checkpoint.tensors)
+    chosen = sites or find_sites(with_model_type(checkpoint.config, wanted.model_type), checkpoint.tensors)
     checkpoint.prepare(name for site in chosen for slot in site.slots.values() for name in slot.vectors)
-    return plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
+    made = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
+    _refuse_shared(made, checkpoint.shared)
+    return made
 
 
 def patch(
@@ -91,7 +94,7 @@ def patch(
 
     Args:
         model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`). A folder that holds
-            its weights only as a PyTorch pickle is converted first, without executing it, which needs torch.
+            its weights only as a PyTorch pickle is converted first, without executing it.
         out: the folder to make; an empty one may be there.
         recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords, such as
             `fold="key,value"`.
@@ -153,7 +156,7 @@ def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
     return is_same(checkpoint.config, plan.recipe) or not (plan.changes or plan.frozen)
 
 
-def _refuse_shared(plan: Plan, shared: list[tuple[str, ...]]) -> None:
+def _refuse_shared(plan: Plan, shared: Sequence[tuple[str, ...]]) -> None:
     for names in shared:
         if touched := sorted(set(names) & set(plan.touched)):
             raise PlanError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
@@ -58,6 +59,7 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
             config says do not fit together.
         FamilyError: no family covers the config.
     """
+    config = with_model_type(config, recipe.model_type)
     found = find_sites(config, tensors.tensors) if sites is None else tuple(sites)
     chosen = _select(found, recipe, block_of(config).get("absent", ()))
     if sites is not None:

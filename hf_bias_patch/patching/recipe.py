@@ -145,6 +145,7 @@ class Recipe(BaseModel):
         storage: `zeros` keeps a removed bias as zeros, `absent` takes tensor and parameter away.
         seed: of random fills; 0 or more.
         max_loss: largest relative rounding loss a fold may cost the bias it moves (amplification · unit roundoff).
+        model_type: such as `bert`, for a config.json that names none; the variant's then names it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -161,6 +162,7 @@ class Recipe(BaseModel):
     # Strict: YAML reads `yes` as true, which is no number, and Python would take it for 1.
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     max_loss: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
+    model_type: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

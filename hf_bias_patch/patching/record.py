@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import CheckpointError
@@ -127,7 +128,7 @@ def patched_config(
         "lossy": plan.lossy or bool(before.get("lossy")),
         **_marks(before, plan),
     }
-    new = {**config, BLOCK: block}
+    new = {**with_model_type(config, plan.recipe.model_type), BLOCK: block}
     if block["absent"]:
         new["auto_map"] = {
             **(config.get("auto_map") or {}),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
@@ -134,7 +135,8 @@ def _small_files(checkpoint: Checkpoint, plan: Plan, source: Source, sha256: Map
     if checkpoint.index_name:
         files[checkpoint.index_name] = _index(checkpoint, plan)
     if plan.absent:
-        files[LOADER] = loader_text(checkpoint.config["model_type"]).encode()
+        config = with_model_type(checkpoint.config, plan.recipe.model_type)
+        files[LOADER] = loader_text(config["model_type"]).encode()
     return files
 
 

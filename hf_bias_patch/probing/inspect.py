@@ -12,7 +12,7 @@ import numpy as np
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site, Slot, Tensor
-from hf_bias_patch.checkpoint.checkpoint import open_model
+from hf_bias_patch.checkpoint.pickled import open_any_model
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.probing.check import Checked, Difference, check
@@ -172,7 +172,7 @@ def probe(model: str | os.PathLike[str], *, revision: str | None = None, trust_r
         VerifyError: it cannot be loaded or run, does not fit into memory, or is not deterministic.
     """
     source = resolve(model, revision=revision)
-    checkpoint = open_model(source.path)
+    checkpoint = open_any_model(source.path)
     loaded = load_double(checkpoint, source.name, trust_remote_code=trust_remote_code)
     names = names_on_disk(loaded, checkpoint)
     in_memory = probe_model(loaded)

@@ -235,3 +235,18 @@ def test_module_and_command_are_one() -> None:
     from hf_bias_patch import __version__
 
     assert done.stdout.strip() == __version__
+
+
+def test_the_model_type_is_an_option_of_inspect_and_patch(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
+    from tests.patching.test_model_type import untyped
+
+    source = untyped(saved("bert"), tmp_path / "source", pickled=True)
+    code, _, err = run("inspect", source)
+    assert code == 2 and "--model-type bert" in " ".join(err.split())
+    code, printed, _ = run("inspect", source, "--model-type", "bert", "--json")
+    assert code == 0 and json.loads(printed)["model_type"] == "bert"
+    assert run("patch", source, "--fold", "key", "--model-type", "bert", "--dry-run")[0] == 0
+    code, _, err = run("inspect", source, "--probe", "--model-type", "bert")
+    assert code == 2 and "--probe" in err
+    assert run("patch", source, tmp_path / "out", "--fold", "key", "--model-type", "bert", "--no-verify")[0] == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "bert"

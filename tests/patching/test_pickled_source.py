@@ -144,3 +144,52 @@ def test_a_target_in_or_around_the_source_is_refused(tree: Tree, tmp_path: Path,
     with pytest.raises(TargetError):
         hf_bias_patch.patch(source, source / place, fold="key", overwrite=True)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("shape", ["zip", "old", "shards"])
+def test_is_inspected_and_planned_as_the_same_weights(saved: Saved, tree: Tree, shape: str, tmp_path: Path) -> None:
+    source = pickled(tmp_path / "source")
+    file = source / "pytorch_model.bin"
+    state = torch.load(file, weights_only=True)
+    if shape == "old":
+        torch.save(state, file, _use_new_zipfile_serialization=False)
+    if shape == "shards":
+        file.unlink()
+        parts = {f"pytorch_model-{part + 1:05}-of-00002.bin": list(state)[part::2] for part in range(2)}
+        for name, tensors in parts.items():
+            torch.save({tensor: state[tensor] for tensor in tensors}, source / name)
+        weight_map = {tensor: name for name, tensors in parts.items() for tensor in tensors}
+        (source / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    before = tree(source)
+    found, wanted = hf_bias_patch.inspect(source), hf_bias_patch.inspect(saved("bert"))
+    assert (found.sites, found.values) == (wanted.sites, wanted.values)
+    plans = [hf_bias_patch.plan(folder, fold="key,value,query") for folder in (source, saved("bert"))]
+    assert plans[0].edits == plans[1].edits and plans[0].touched == plans[1].touched
+    assert tree(source) == before and [path.name for path in tmp_path.iterdir()] == ["source"]
+    with pytest.raises(CheckpointError, match="PyTorch pickle"):
+        hf_bias_patch.patch_in_place(source, fold="key")
+    assert tree(source) == before
+
+
+def test_biases_that_are_views_of_one_storage_are_no_ties(saved: Saved, tmp_path: Path) -> None:
+    """As a fused map that was split without a copy leaves them."""
+
+    def split(state: dict[str, torch.Tensor]) -> None:
+        for layer in (0, 1):
+            for kind in ("weight", "bias"):
+                names = [f"bert.encoder.layer.{layer}.attention.self.{one}.{kind}" for one in ("query", "key", "value")]
+                state |= dict(zip(names, torch.cat([state[name] for name in names]).chunk(3), strict=True))
+
+    hf_bias_patch.patch(pickled(tmp_path / "source", change=split), tmp_path / "out", fold="key,value,query")
+    hf_bias_patch.patch(saved("bert"), tmp_path / "same", fold="key,value,query")
+    found, wanted = (load_file(tmp_path / folder / "model.safetensors") for folder in ("out", "same"))
+    assert all(torch.equal(found[key], value) for key, value in wanted.items())
+
+
+def test_a_plan_refuses_biases_that_share_memory(tmp_path: Path) -> None:
+    def tie(state: dict[str, torch.Tensor]) -> None:
+        names = [f"bert.encoder.layer.{layer}.attention.self.value.bias" for layer in (0, 1)]
+        state[names[1]] = state[names[0]]
+
+    with pytest.raises(PlanError, match="shares its memory with"):
+        hf_bias_patch.plan(pickled(tmp_path / "source", change=tie), fold="value")
