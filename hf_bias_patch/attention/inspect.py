@@ -14,6 +14,7 @@ import numpy as np
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
+from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
 from hf_bias_patch.checkpoint.look import look
@@ -150,6 +151,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None) -> In
         SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.
     """
     name, commit, checkpoint = look(model, revision=revision)
+    refuse_wrapped(checkpoint.config, checkpoint.tensors)
     sites = find_sites(checkpoint.config, checkpoint.tensors)
     return Inspection(
         model=name,

@@ -26,11 +26,21 @@ class Loaded:
 
     Attributes:
         model: a transformers model.
-        report: what did not fit when it was loaded, as `missing NAME`, `unexpected NAME` and so on; best empty.
+        missing: parameters and buffers that the checkpoint lacks, under the model's names.
+        unexpected: tensors of the checkpoint that the model has no use for.
+        errors: what else went wrong.
     """
 
     model: Any
-    report: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> tuple[str, ...]:
+        """What did not fit, as `missing NAME`, `unexpected NAME` and `error TEXT`; best empty."""
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "error": self.errors}
+        return tuple(f"{kind} {name}" for kind, names in kinds.items() for name in names)
 
 
 def folder_of(source: Source) -> Path:
@@ -85,7 +95,8 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = pad_of(model.config)  # classifiers refuse batches without one
     _fill(model, info["missing_keys"])
-    return Loaded(model.eval(), _report(info))
+    errors = (*(f"mismatched {name}" for name in _names(info, "mismatched_keys")), *_names(info, "error_msgs"))
+    return Loaded(model.eval(), _names(info, "missing_keys"), _names(info, "unexpected_keys"), errors)
 
 
 def load_tokenizer(source: Source) -> Any | None:
@@ -138,9 +149,5 @@ def _fill(model: Any, missing: Any) -> None:
         parameters[name].data.copy_(values.bfloat16())
 
 
-def _report(info: dict[str, Any]) -> tuple[str, ...]:
-    lines = [f"{key.removesuffix('_keys')} {name}" for key in _KEYS for name in sorted(map(str, info.get(key) or ()))]
-    return (*lines, *(f"error {text}" for text in info.get("error_msgs") or ()))
-
-
-_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+def _names(info: dict[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(sorted(map(str, info.get(key) or ())))

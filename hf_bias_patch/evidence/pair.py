@@ -7,16 +7,20 @@ import platform
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from typing import Any
 
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
-from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.errors import BiasPatchError, FamilyError, VerifyError
 from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.history import Patch, ancestor, history
+from hf_bias_patch.evidence.loaded import tensors_under_test
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.tensors import storage_dtype
@@ -61,6 +65,16 @@ class Pair:
     absent: frozenset[str]
     lossy: bool
 
+    @cached_property
+    def under_test(self) -> frozenset[str]:
+        """Tensors that both models must have loaded, under their names in the files."""
+        plan = self.plan
+        try:
+            sites = (plan.sites if plan else ()) or find_sites(self.source_files.config, self.source_files.tensors)
+        except FamilyError:
+            sites = ()
+        return tensors_under_test(sites, plan.touched if plan else ())
+
     @property
     def touched(self) -> set[str] | None:
         """Tensors that a chain of patches may have changed; None where nothing tells."""
@@ -104,6 +118,8 @@ def open_pair(
     new, old = (place if isinstance(place, Source) else resolve(place) for place in (variant, against))
     files, old_files = open_checkpoint(new.path), open_checkpoint(old.path)
     _refuse_others(new, files, old, old_files.config)
+    for opened in (files, old_files):
+        refuse_wrapped(opened.config, opened.tensors)
     dtype = _dtype(old, old_files)
     step("sha256 of the weights")
     sha256 = sha256_of(old, old_files.files)

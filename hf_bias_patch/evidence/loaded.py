@@ -1,0 +1,136 @@
+"""What must have been loaded before two models can prove anything: nothing under test may hold made-up values.
+
+What a checkpoint lacks is filled with the same values in source and variant, so whatever reads it agrees by
+construction. That is harmless in a head or a pooler that was never trained, which comes behind everything under test,
+and empties the proof anywhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.evidence.compare import AnyProbe, Inner, Outputs, collect
+from hf_bias_patch.evidence.models import Loaded
+
+__all__ = ["refuse_ignored", "refuse_made_up", "tensors_under_test"]
+
+_SHOWN = 3
+_STATES = Inner(hidden_states=True)
+_WHY = "What is not loaded gets the same made-up values in both models, so comparing them would prove nothing"
+
+
+def tensors_under_test(sites: Iterable[Site], touched: Iterable[str]) -> frozenset[str]:
+    """Tensors that must be loaded: those a plan touches, and of each site the biases, the weights and their norms.
+
+    Args:
+        sites: under the names of the files.
+        touched: by the plan.
+    """
+    slots = [slot for site in sites for slot in site.slots.values()]
+    return frozenset({*touched, *(name for slot in slots for name in (*slot.vectors, slot.weight) if name)})
+
+
+def refuse_ignored(loaded: Loaded, name: str, tensors: Collection[str]) -> None:
+    """Refuse a model that does not use what is under test.
+
+    Args:
+        loaded: the model, with its load report.
+        name: of the checkpoint.
+        tensors: see `tensors_under_test`; under the names of the files.
+
+    Raises:
+        VerifyError: a tensor under test was left over, or could not be read. Names of the load report may lack the
+            base model's name, or have it where the file does not.
+    """
+    if loaded.errors:
+        raise VerifyError(f"{name} is not loaded whole", why="; ".join(loaded.errors))
+    base = f"{getattr(loaded.model, 'base_model_prefix', '')}."
+    wanted = {wanted.removeprefix(base): wanted for wanted in tensors}
+    if ignored := sorted(wanted[short] for key in loaded.unexpected if (short := key.removeprefix(base)) in wanted):
+        raise VerifyError(
+            f"{type(loaded.model).__name__} does not use {len(ignored)} of the tensors under test in {name}: "
+            f"{_listed(ignored)}",
+            why="Stock transformers leaves them out when it loads the checkpoint, so a change of them cannot show",
+            remedy=_remedy(loaded, "Use the config.json of these weights"),
+        )
+
+
+def refuse_made_up(loaded: Loaded, name: str, probes: Sequence[AnyProbe]) -> None:
+    """Refuse a model whose hidden states depend on parameters that its checkpoint lacks.
+
+    All of these are moved, and no hidden state of any layer may follow: then they belong to a head, which only reads
+    the states, or to nothing that runs.
+
+    Args:
+        loaded: the model in float64; its values are changed for the time being.
+        name: of the checkpoint.
+        probes: inputs.
+
+    Raises:
+        VerifyError: they do; or it gives out no hidden states to tell by, and some are of the base model.
+    """
+    if not loaded.missing:
+        return
+    before = collect(loaded.model, probes, _STATES)
+    with _moved(loaded.model, loaded.missing):
+        after = collect(loaded.model, probes, _STATES)
+    pairs = zip(before, after, strict=True)
+    equal = [key in other and other[key].equal(one[key]) for one, other in pairs for key in _states(one)]
+    if all(equal) if equal else not _inside(loaded):
+        return
+    lacking = _inside(loaded) or list(loaded.missing)
+    raise VerifyError(
+        f"{name} lacks {len(lacking)} of the parameters that {type(loaded.model).__name__} needs: {_listed(lacking)}",
+        why=_WHY,
+        remedy=_remedy(loaded, "Use a checkpoint that holds all of the model but a head"),
+    )
+
+
+def _states(outputs: Outputs) -> list[str]:
+    """The outputs that are hidden states."""
+    return [name for name in outputs if name.startswith("hidden_states.") or name.endswith("last_hidden_state")]
+
+
+def _inside(loaded: Loaded) -> list[str]:
+    """What is missing in the base model."""
+    prefix = f"{loaded.model.base_model_prefix}."
+    headless = loaded.model.base_model is loaded.model
+    return [name for name in loaded.missing if headless or name.startswith(prefix)]
+
+
+@contextmanager
+def _moved(model: Any, names: Sequence[str]) -> Iterator[None]:
+    tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    kept = {name: tensors[name].detach().clone() for name in names if name in tensors}
+    try:
+        for name, values in kept.items():
+            if values.is_floating_point():
+                tensors[name].data.copy_(2 * values + 1)
+        yield
+    finally:
+        for name, values in kept.items():
+            tensors[name].data.copy_(values)
+
+
+def _remedy(loaded: Loaded, otherwise: str) -> str:
+    """Names the prefix in the way, where the tensors left over are those that are missing under one."""
+    prefixes = [_before(key, loaded.missing) for key in loaded.unexpected]
+    found = max(set(filter(None, prefixes)), key=prefixes.count, default="")
+    if not found:
+        return otherwise
+    return f"Take {found!r} off the tensor names: under it lies what stock transformers looks for without it"
+
+
+def _before(key: str, missing: Collection[str]) -> str:
+    parts = re.split(r"(?<=\.)", key)
+    return next(("".join(parts[:cut]) for cut in range(1, len(parts)) if "".join(parts[cut:]) in missing), "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
