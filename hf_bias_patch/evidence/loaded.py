@@ -8,31 +8,19 @@ and empties the proof anywhere else.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.compare import AnyProbe, Inner, Outputs, collect
 from hf_bias_patch.evidence.models import Loaded
 
-__all__ = ["refuse_ignored", "refuse_made_up", "tensors_under_test"]
+__all__ = ["refuse_ignored", "refuse_made_up"]
 
 _SHOWN = 3
 _STATES = Inner(hidden_states=True)
 _WHY = "What is not loaded gets the same made-up values in both models, so comparing them would prove nothing"
-
-
-def tensors_under_test(sites: Iterable[Site], touched: Iterable[str]) -> frozenset[str]:
-    """Tensors that must be loaded: those a plan touches, and of each site the biases, the weights and their norms.
-
-    Args:
-        sites: under the names of the files.
-        touched: by the plan.
-    """
-    slots = [slot for site in sites for slot in site.slots.values()]
-    return frozenset({*touched, *(name for slot in slots for name in (*slot.vectors, slot.weight) if name)})
 
 
 def refuse_ignored(loaded: Loaded, name: str, tensors: Collection[str]) -> None:
@@ -41,7 +29,7 @@ def refuse_ignored(loaded: Loaded, name: str, tensors: Collection[str]) -> None:
     Args:
         loaded: the model, with its load report.
         name: of the checkpoint.
-        tensors: see `tensors_under_test`; under the names of the files.
+        tensors: those under test, under their names in the files.
 
     Raises:
         VerifyError: a tensor under test was left over, or could not be read. Names of the load report may lack the
