@@ -6,13 +6,19 @@ and fills the model with random values instead.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from hf_bias_patch.attention.family import Family, family_of, tomllib
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from hf_bias_patch.attention.family import Family, family_of
 from hf_bias_patch.attention.places import Scope, places
 from hf_bias_patch.errors import CheckpointError, FamilyError
 
@@ -35,11 +41,10 @@ def refuse_wrapped(config: Mapping[str, Any], names: Iterable[str]) -> None:
         return
     count = sum(name.startswith(prefix) for name in names)
     raise CheckpointError(
-        f"{count} of the {len(names)} tensor names begin with `{prefix}`, which those of a {config['model_type']} "
-        "model do not",
-        why="The names are those of a model inside a wrapper (torch.compile, DDP or other code around it). Stock "
-        "transformers loads none of these tensors, and makes up values for all of them",
-        remedy=f"Save the model inside the wrapper with save_pretrained, or take `{prefix}` off the tensor names",
+        f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
+        why="They were saved from a wrapper (torch.compile, DDP or other code around the model), and from_pretrained "
+        "loads none of them: it makes up their values",
+        remedy=f"Save the model inside the wrapper with save_pretrained, or rename its tensors without `{prefix}`",
     )
 
 

@@ -8,7 +8,7 @@ and empties the proof anywhere else.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,20 +32,38 @@ def refuse_ignored(loaded: Loaded, name: str, tensors: Collection[str]) -> None:
         tensors: those under test, under their names in the files.
 
     Raises:
-        VerifyError: a tensor under test was left over, or could not be read. Names of the load report may lack the
-            base model's name, or have it where the file does not.
+        VerifyError: a tensor under test was left over, or one could not be read.
     """
     if loaded.errors:
         raise VerifyError(f"{name} is not loaded whole", why="; ".join(loaded.errors))
-    base = f"{getattr(loaded.model, 'base_model_prefix', '')}."
-    wanted = {wanted.removeprefix(base): wanted for wanted in tensors}
-    if ignored := sorted(wanted[short] for key in loaded.unexpected if (short := key.removeprefix(base)) in wanted):
+    left_over = set(loaded.unexpected)
+    if not left_over:
+        return
+    names = _names_in_memory(loaded.model)
+    if ignored := sorted(known for known in tensors if left_over & {known, *names(known)}):
         raise VerifyError(
             f"{type(loaded.model).__name__} does not use {len(ignored)} of the tensors under test in {name}: "
             f"{_listed(ignored)}",
             why="Stock transformers leaves them out when it loads the checkpoint, so a change of them cannot show",
             remedy=_remedy(loaded, "Use the config.json of these weights"),
         )
+
+
+def _names_in_memory(model: Any) -> Callable[[str], tuple[str, ...]]:
+    """What the load report may call a tensor of the files: transformers renames some for its classes."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    converters = [each for each in transforms if isinstance(each, WeightConverter)]
+    renamings = [each for each in transforms if not isinstance(each, WeightConverter)]
+    base = f"{model.base_model_prefix}."
+
+    def names(name: str) -> tuple[str, ...]:
+        renamed = rename_source_key(name, renamings, converters)[0]
+        return renamed, base + renamed, renamed.removeprefix(base)
+
+    return names
 
 
 def refuse_made_up(loaded: Loaded, name: str, probes: Sequence[AnyProbe]) -> None:

@@ -48,7 +48,7 @@ def folder_of(source: Source) -> Path:
     return source.path if source.path.is_dir() else source.path.parent
 
 
-def load_model(source: Source, dtype: str, attention: str) -> Loaded:
+def load_model(source: Source, dtype: str, attention: str, device: str = "cpu") -> Loaded:
     """Load a checkpoint as the class it was saved from, else as `AutoModel`.
 
     Parameters that the checkpoint lacks get values that depend on their name alone, so that two models that lack the
@@ -58,6 +58,7 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
         source: where it lies.
         dtype: one of `F64`, `F32`, `F16`, `BF16`; every floating tensor is cast to it.
         attention: an attention implementation, such as `eager` or `sdpa`.
+        device: `cpu`; or `meta` for a model without values, which tells by the headers alone what is loaded.
 
     Raises:
         VerifyError: transformers cannot load it that way.
@@ -73,6 +74,7 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
         "attn_implementation": attention,
         "output_loading_info": True,
         "local_files_only": True,
+        **({} if device == "cpu" else {"device_map": device}),
     }
     with quiet():
         try:

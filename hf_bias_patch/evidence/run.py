@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import resolve
@@ -130,7 +130,7 @@ def _require_memory(pair: Pair, texts: int) -> None:
 
 def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors:
     step("tensors, byte for byte")
-    free = pair.touched
+    free: Collection[str] | None = pair.touched
     if pair.plan is None and free is None:
         free = pair.in_maps if layerwise else pair.under_test or None
     return compare_tensors(pair.source_files, pair.variant_files, pair.plan, free, pair.absent)
