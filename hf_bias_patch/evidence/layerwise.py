@@ -27,7 +27,7 @@ from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, Figure, Run
 from hf_bias_patch.evidence.compare import Meter, RmsMeter
-from hf_bias_patch.evidence.loaded import refuse_ignored
+from hf_bias_patch.evidence.loaded import listed, missing_inside, refuse_ignored
 from hf_bias_patch.evidence.models import load_model
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
@@ -58,7 +58,7 @@ def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
         FamilyError: no family says where the attention sites are.
     """
     found = Whole(no_algebra=pair.no_plan)
-    unknown = [problem for side in (pair.source, pair.variant) if (problem := _refuse_ignored(side, pair))]
+    doubts = [doubt for side in (pair.source, pair.variant) if (doubt := _refuse_ignored(side, pair))]
     for index, site in enumerate(find_sites(pair.source_files.config, pair.source_files.tensors)):
         step(f"site {site.name}")
         found.runs.append(_run_site(pair, pair.source_files, site, [seed, index]))
@@ -67,18 +67,22 @@ def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
         "reads)"
     ]
     found.notes = ["Checked site by site: no whole model was run, so claims and decoding were not measured."]
-    found.notes += [*unknown, *_closest(found.runs)]
+    found.notes += [*doubts, *_closest(found.runs)]
     return found
 
 
 def _refuse_ignored(side: Source, pair: Pair) -> str:
-    """Refuse a model that leaves out what is under test; a note, where transformers has no model to tell."""
+    """Refuse a model that leaves out what is under test; or a note on what cannot be told without running it."""
     try:
         loaded = load_model(side, pair.dtype, "eager", device="meta")
     except VerifyError as error:
         return f"Whether transformers uses all tensors under test was not checked: {error.why or error.what}."
     refuse_ignored(loaded, side.name, pair.under_test)
-    return ""
+    missing = missing_inside(loaded)
+    if not missing:
+        return ""
+    which = "source" if side is pair.source else "variant"
+    return f"The {which} lacks parameters of the base model, which loaders make up: {listed(missing)}."
 
 
 def _closest(runs: Sequence[Run]) -> Iterator[str]:

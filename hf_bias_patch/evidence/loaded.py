@@ -16,7 +16,7 @@ from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.compare import AnyProbe, Inner, Outputs, collect
 from hf_bias_patch.evidence.models import Loaded
 
-__all__ = ["refuse_ignored", "refuse_made_up"]
+__all__ = ["listed", "missing_inside", "refuse_ignored", "refuse_made_up"]
 
 _SHOWN = 3
 _STATES = Inner(hidden_states=True)
@@ -43,7 +43,7 @@ def refuse_ignored(loaded: Loaded, name: str, tensors: Collection[str]) -> None:
     if ignored := sorted(known for known in tensors if left_over & {known, *names(known)}):
         raise VerifyError(
             f"{type(loaded.model).__name__} does not use {len(ignored)} of the tensors under test in {name}: "
-            f"{_listed(ignored)}",
+            f"{listed(ignored)}",
             why="Stock transformers leaves them out when it loads the checkpoint, so a change of them cannot show",
             remedy=_remedy(loaded, "Use the config.json of these weights"),
         )
@@ -87,11 +87,11 @@ def refuse_made_up(loaded: Loaded, name: str, probes: Sequence[AnyProbe]) -> Non
         after = collect(loaded.model, probes, _STATES)
     pairs = zip(before, after, strict=True)
     equal = [key in other and other[key].equal(one[key]) for one, other in pairs for key in _states(one)]
-    if all(equal) if equal else not _inside(loaded):
+    if all(equal) if equal else not missing_inside(loaded):
         return
-    lacking = _inside(loaded) or list(loaded.missing)
+    lacking = missing_inside(loaded) or list(loaded.missing)
     raise VerifyError(
-        f"{name} lacks {len(lacking)} of the parameters that {type(loaded.model).__name__} needs: {_listed(lacking)}",
+        f"{name} lacks {len(lacking)} of the parameters that {type(loaded.model).__name__} needs: {listed(lacking)}",
         why=_WHY,
         remedy=_remedy(loaded, "Use a checkpoint that holds all of the model but a head"),
     )
@@ -102,8 +102,8 @@ def _states(outputs: Outputs) -> list[str]:
     return [name for name in outputs if name.startswith("hidden_states.") or name.endswith("last_hidden_state")]
 
 
-def _inside(loaded: Loaded) -> list[str]:
-    """What is missing in the base model."""
+def missing_inside(loaded: Loaded) -> list[str]:
+    """Parameters of the base model that its checkpoint lacks."""
     prefix = f"{loaded.model.base_model_prefix}."
     headless = loaded.model.base_model is loaded.model
     return [name for name in loaded.missing if headless or name.startswith(prefix)]
@@ -137,6 +137,7 @@ def _before(key: str, missing: Collection[str]) -> str:
     return next(("".join(parts[:cut]) for cut in range(1, len(parts)) if "".join(parts[cut:]) in missing), "")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more}"

@@ -44,11 +44,12 @@ def test_a_prefix_that_other_models_have(saved: Saved) -> None:
         assert wrapper(fresh(name).config.to_dict(), names) == prefix
 
 
-def test_of_a_type_that_transformers_lacks(saved: Saved) -> None:
-    names = ["encoder.layer.0.attention.qkv_proj.weight", "encoder.layer.0.attention.o_proj.weight"]
-    config = {"model_type": "new", "num_hidden_layers": 1, "num_attention_heads": 4}
-    assert wrapper(config, names) == wrapper(config, [f"new.{name}" for name in names]) == ""
-    assert wrapper(config, [f"_orig_mod.{name}" for name in names]) == "_orig_mod."
+def test_a_type_without_classes_of_its_own() -> None:
+    """GPT-SW3 is loaded as GPT-2: what no class of any type has is a wrapper's."""
+    names = list(fresh("gpt2").state_dict())
+    config = {**config_of("gpt2").to_dict(), "model_type": "gpt-sw3"}
+    assert wrapper(config, names) == ""
+    assert wrapper(config, [f"module.{name}" for name in names]) == "module."
 
 
 def test_inspect_plan_and_patch_say_so(saved: Saved, tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_what_both_lack_is_no_evidence(saved: Saved, name: str, tmp_path: Path) 
         verify(variant, source, attention=("sdpa",))
 
 
+def test_site_by_site_it_is_said(saved: Saved, tmp_path: Path) -> None:
+    """No model is run, so nothing tells whether it matters; what is at the sites was read from the files."""
+    name = "bert.embeddings.word_embeddings.weight"
+    source = source_of(saved("bert"), tmp_path / "source", without(name))
+    certificate = verify(variant_of(source, tmp_path / "out", fold="value"), source, layerwise=True)
+    assert isinstance(certificate, Certificate) and certificate.passed, certificate.reasons
+    assert any(note.startswith("The source lacks") and name in note for note in certificate.notes)
+
+
 def test_a_head_or_pooler_that_was_never_trained_is_none(saved: Saved, tmp_path: Path) -> None:
     """A base model's pooler is a parameter of the base; its states do not depend on it."""
     bare = saved("bert", head=transformers.BertModel)
