@@ -15,6 +15,7 @@ from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
+from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
 from hf_bias_patch.checkpoint.look import look
@@ -153,6 +154,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
     """
     name, commit, checkpoint = look(model, revision=revision)
     config = with_model_type(checkpoint.config, model_type)
+    refuse_wrapped(config, checkpoint.tensors)
     sites = find_sites(config, checkpoint.tensors)
     return Inspection(
         model=name,

@@ -197,6 +197,8 @@ class Certificate(Document):
         runs: the measurements.
         equal: what stays equal, claimed and measured.
         tensors: the file contents compared; None where they cannot be.
+        differs: what differs beside the tensors, and must not: the plan from its recipe, config.json, the tokenizer; as
+            sentences without their full stops.
         load_report: what did not fit when loading the variant, and did fit for the source.
         notes: what a reader should know and what fails nothing.
         versions: of all software involved.
@@ -221,6 +223,7 @@ class Certificate(Document):
     runs: tuple[Run, ...]
     equal: tuple[Claim, ...] = ()
     tensors: Tensors | None = None
+    differs: tuple[str, ...] = ()
     load_report: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     versions: dict[str, str]

@@ -27,7 +27,10 @@ def reasons(certificate: Certificate) -> Iterator[str]:
         yield from _of_run(run)
     yield from _of_claims(certificate)
     if certificate.tensors and certificate.tensors.wrong:
-        yield _listed("The file does not hold what the plan gives", certificate.tensors.wrong)
+        planned = certificate.tensors.planned is not None
+        what = "The file does not hold what the plan gives" if planned else "The file differs from the source's"
+        yield _listed(what, certificate.tensors.wrong)
+    yield from (f"{what}." for what in certificate.differs)
     if certificate.load_report:
         yield _listed("Loading the variant does not go like loading the source", certificate.load_report)
 

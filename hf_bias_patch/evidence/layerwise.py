@@ -23,9 +23,12 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Norm, Site, Slot, Tensor
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
+from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, Figure, Run
 from hf_bias_patch.evidence.compare import Meter, RmsMeter
+from hf_bias_patch.evidence.loaded import listed, missing_inside, refuse_ignored
+from hf_bias_patch.evidence.models import load_model
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
 from hf_bias_patch.evidence.whole import Whole, algebra_figures, deployed_figures
@@ -51,10 +54,11 @@ def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
     """Measure site by site; holds a few copies of one projection's matrix at a time.
 
     Raises:
-        VerifyError: a projection's weight is no plain tensor.
+        VerifyError: a projection's weight is no plain tensor, or transformers leaves out what is under test.
         FamilyError: no family says where the attention sites are.
     """
     found = Whole(no_algebra=pair.no_plan)
+    doubts = [doubt for side in (pair.source, pair.variant) if (doubt := _refuse_ignored(side, pair))]
     for index, site in enumerate(find_sites(pair.source_files.config, pair.source_files.tensors)):
         step(f"site {site.name}")
         found.runs.append(_run_site(pair, pair.source_files, site, [seed, index]))
@@ -63,8 +67,22 @@ def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
         "reads)"
     ]
     found.notes = ["Checked site by site: no whole model was run, so claims and decoding were not measured."]
-    found.notes += _closest(found.runs)
+    found.notes += [*doubts, *_closest(found.runs)]
     return found
+
+
+def _refuse_ignored(side: Source, pair: Pair) -> str:
+    """Refuse a model that leaves out what is under test; or a note on what cannot be told without running it."""
+    try:
+        loaded = load_model(side, pair.dtype, "eager", device="meta")
+    except VerifyError as error:
+        return f"Whether transformers uses all tensors under test was not checked: {error.why or error.what}."
+    refuse_ignored(loaded, side.name, pair.under_test)
+    missing = missing_inside(loaded)
+    if not missing:
+        return ""
+    which = "source" if side is pair.source else "variant"
+    return f"The {which} lacks parameters of the base model, which loaders make up: {listed(missing)}."
 
 
 def _closest(runs: Sequence[Run]) -> Iterator[str]:

@@ -26,11 +26,21 @@ class Loaded:
 
     Attributes:
         model: a transformers model.
-        report: what did not fit when it was loaded, as `missing NAME`, `unexpected NAME` and so on; best empty.
+        missing: parameters and buffers that the checkpoint lacks, under the model's names.
+        unexpected: tensors of the checkpoint that the model has no use for.
+        errors: what else went wrong.
     """
 
     model: Any
-    report: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> tuple[str, ...]:
+        """What did not fit, as `missing NAME`, `unexpected NAME` and `error TEXT`; best empty."""
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "error": self.errors}
+        return tuple(f"{kind} {name}" for kind, names in kinds.items() for name in names)
 
 
 def folder_of(source: Source) -> Path:
@@ -38,7 +48,7 @@ def folder_of(source: Source) -> Path:
     return source.path if source.path.is_dir() else source.path.parent
 
 
-def load_model(source: Source, dtype: str, attention: str) -> Loaded:
+def load_model(source: Source, dtype: str, attention: str, device: str = "cpu") -> Loaded:
     """Load a checkpoint as the class it was saved from, else as `AutoModel`.
 
     Parameters that the checkpoint lacks get values that depend on their name alone, so that two models that lack the
@@ -48,6 +58,7 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
         source: where it lies.
         dtype: one of `F64`, `F32`, `F16`, `BF16`; every floating tensor is cast to it.
         attention: an attention implementation, such as `eager` or `sdpa`.
+        device: `cpu`; or `meta` for a model without values, which tells by the headers alone what is loaded.
 
     Raises:
         VerifyError: transformers cannot load it that way.
@@ -63,6 +74,7 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
         "attn_implementation": attention,
         "output_loading_info": True,
         "local_files_only": True,
+        **({} if device == "cpu" else {"device_map": device}),
     }
     with quiet():
         try:
@@ -85,7 +97,8 @@ def load_model(source: Source, dtype: str, attention: str) -> Loaded:
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = pad_of(model.config)  # classifiers refuse batches without one
     _fill(model, info["missing_keys"])
-    return Loaded(model.eval(), _report(info))
+    errors = (*(f"mismatched {name}" for name in _names(info, "mismatched_keys")), *_names(info, "error_msgs"))
+    return Loaded(model.eval(), _names(info, "missing_keys"), _names(info, "unexpected_keys"), errors)
 
 
 def load_tokenizer(source: Source) -> Any | None:
@@ -138,9 +151,5 @@ def _fill(model: Any, missing: Any) -> None:
         parameters[name].data.copy_(values.bfloat16())
 
 
-def _report(info: dict[str, Any]) -> tuple[str, ...]:
-    lines = [f"{key.removesuffix('_keys')} {name}" for key in _KEYS for name in sorted(map(str, info.get(key) or ()))]
-    return (*lines, *(f"error {text}" for text in info.get("error_msgs") or ()))
-
-
-_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+def _names(info: dict[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(sorted(map(str, info.get(key) or ())))

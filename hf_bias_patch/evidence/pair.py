@@ -7,20 +7,25 @@ import platform
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
+from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
-from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.errors import BiasPatchError, FamilyError, VerifyError
 from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.history import Patch, ancestor, history
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.tensors import storage_dtype
 from hf_bias_patch.evidence.untyped import typed_as
+from hf_bias_patch.patching.asked import difference_of
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
@@ -47,6 +52,7 @@ class Pair:
         chain: the plans of several patches that lead from source to variant, in order; empty unless there are several.
         absent: biases that the variant says have left it.
         lossy: whether the variant says of itself that it changes the function on purpose.
+        misfit: why the plan that lies in the variant is not its own; empty where it is, or there is none.
     """
 
     variant: Source
@@ -61,6 +67,29 @@ class Pair:
     chain: tuple[Plan, ...]
     absent: frozenset[str]
     lossy: bool
+    misfit: str = ""
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """The source's attention sites, under the names of its files; none where no family knows them."""
+        if self.plan and self.plan.sites:
+            return self.plan.sites
+        try:
+            return find_sites(self.source_files.config, self.source_files.tensors)
+        except FamilyError:
+            return ()
+
+    @property
+    def in_maps(self) -> frozenset[str]:
+        """Biases and weights of the sites."""
+        slots = [slot for site in self.sites for slot in site.slots.values()]
+        return frozenset(name for slot in slots for name in (slot.bias, slot.weight) if name)
+
+    @property
+    def under_test(self) -> frozenset[str]:
+        """Tensors that both models must have loaded: of each site, and those that the plan touches."""
+        norms = [name for site in self.sites for slot in site.slots.values() for name in slot.vectors]
+        return self.in_maps | {*norms, *(self.plan.touched if self.plan else ())}
 
     @property
     def touched(self) -> set[str] | None:
@@ -108,6 +137,8 @@ def open_pair(
     new, old = (place if isinstance(place, Source) else resolve(place) for place in (variant, against))
     files, old_files = open_checkpoint(new.path), open_checkpoint(old.path)
     _refuse_others(new, files, old, old_files.config)
+    for opened in (files, old_files):
+        refuse_wrapped(opened.config, opened.tensors)
     dtype = _dtype(old, old_files)
     step("sha256 of the weights")
     sha256 = sha256_of(old, old_files.files)
@@ -116,7 +147,7 @@ def open_pair(
     if given is not None and is_pickled(folder_of(given)):
         sha256 = sha256_of(given, pickle_files(given.path))
     chain = tuple(patch.plan for patch in reversed(patches[:depth])) if depth and depth > 1 else ()
-    plan, no_plan, lossy = _find_plan(files, old_files, depth, chain)
+    found = _find_plan(files, old_files, depth, chain)
     return Pair(
         variant=new,
         source=old,
@@ -125,11 +156,12 @@ def open_pair(
         variant_party=_party(new, sha256_of(new, files.files)),
         source_party=_named(files, _party(given or old, sha256), depth),
         dtype=dtype,
-        plan=plan,
-        no_plan=no_plan,
+        plan=found.plan,
+        no_plan=found.no_plan,
         chain=chain,
         absent=frozenset(_block(files).get("absent") or ()),
-        lossy=lossy,
+        lossy=found.lossy,
+        misfit=found.misfit,
     )
 
 
@@ -174,27 +206,42 @@ def _depth(files: Checkpoint, patches: list[Patch], source: Checkpoint, sha256: 
     return int(sorted(known.values()) == sorted(sha256)) if known else None
 
 
-def _find_plan(
-    files: Checkpoint, source: Checkpoint, depth: int | None, chain: tuple[Plan, ...]
-) -> tuple[Plan | None, str, bool]:
-    """The plan, why there is none, and whether it (or what came before it) is lossy."""
+class _Found(NamedTuple):
+    """What `Pair` says of the plan, under the same names."""
+
+    plan: Plan | None
+    no_plan: str
+    lossy: bool
+    misfit: str = ""
+
+
+def _find_plan(files: Checkpoint, source: Checkpoint, depth: int | None, chain: tuple[Plan, ...]) -> _Found:
     lossy = bool(_block(files).get("lossy"))
     path = files.folder / PLAN
     if not path.is_file():
-        return None, f"The variant has no {PLAN}, so there is no plan to apply in float64", lossy
+        return _Found(None, f"The variant has no {PLAN}, so there is no plan to apply in float64", lossy)
     stored = Plan.loads(path.read_bytes(), path)
     lossy = lossy or stored.lossy
+    recipe = _block(files).get("recipe")
+    if recipe is not None and recipe != stored.recipe.plain():
+        return _misfit("its recipe is another than that in config.json", lossy)
     if chain:
-        return None, _in_steps(chain), lossy
+        return _Found(None, _in_steps(chain), lossy)
     if depth not in (1, None):
-        return None, "The variant's plan was made for another checkpoint than this one (its checksums differ)", lossy
+        why = "The variant's plan was made for another checkpoint than this one (its checksums differ)"
+        return _Found(None, why, lossy)
     try:
         plan = make_plan(source.config, source, stored.recipe, stored.sites or None)
     except BiasPatchError as error:
-        return None, f"The variant's recipe cannot be planned for this source: {str(error).rstrip('.')}", lossy
-    if _outline(plan) != _outline(stored):
-        return None, "The variant's plan is not what its recipe gives for this source", lossy or plan.lossy
-    return plan, "", lossy or plan.lossy
+        return _misfit(f"its recipe cannot be planned for this source: {str(error).rstrip('.')}", lossy)
+    if difference := difference_of(stored, plan, source):
+        return _misfit(f"it is not what its recipe gives for this source: {difference}", lossy or plan.lossy)
+    return _Found(plan, "", lossy or plan.lossy)
+
+
+def _misfit(why: str, lossy: bool) -> _Found:
+    what = f"{PLAN} is not the plan that leads from the source to the variant: {why}"
+    return _Found(None, what, lossy, what)
 
 
 def _in_steps(chain: tuple[Plan, ...]) -> str:
@@ -218,10 +265,6 @@ def _named(files: Checkpoint, party: Party, depth: int | None) -> Party:
     if depth != 1:
         return party
     return party.model_copy(update={"name": known.get("name") or party.name, "revision": known.get("revision")})
-
-
-def _outline(plan: Plan) -> list[tuple[str, str]]:
-    return [(edit.site, edit.label) for edit in plan.edits]
 
 
 def versions() -> dict[str, str]:

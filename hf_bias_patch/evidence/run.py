@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.evidence.beside import differences
 from hf_bias_patch.evidence.capacity import require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
 from hf_bias_patch.evidence.keep import keep
@@ -108,6 +109,10 @@ def _measure(
         runs=tuple(found.runs),
         equal=tuple(found.equal),
         tensors=tensors,
+        differs=(
+            *([pair.misfit] if pair.misfit else ()),
+            *differences(folder_of(pair.variant), folder_of(pair.source)),
+        ),
         load_report=found.load_report,
         notes=(*found.notes, *_notes(pair, found)),
         versions=versions(),
@@ -125,13 +130,9 @@ def _require_memory(pair: Pair, texts: int) -> None:
 
 def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors:
     step("tensors, byte for byte")
-    free = pair.touched
-    if layerwise and pair.plan is None and free is None:
-        from hf_bias_patch.attention.find import find_sites
-
-        sites = find_sites(pair.source_files.config, pair.source_files.tensors)
-        slots = [slot for site in sites for slot in site.slots.values()]
-        free = {name for slot in slots for name in (slot.bias, slot.weight) if name}
+    free: Collection[str] | None = pair.touched
+    if pair.plan is None and free is None:
+        free = pair.in_maps if layerwise else pair.under_test or None
     return compare_tensors(pair.source_files, pair.variant_files, pair.plan, free, pair.absent)
 
 

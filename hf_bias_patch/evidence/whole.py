@@ -15,6 +15,7 @@ from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.evidence.compare import Meter, Outputs, collect, measure
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
 from hf_bias_patch.evidence.inputs import Inputs, other_inputs, text_inputs
+from hf_bias_patch.evidence.loaded import refuse_ignored, refuse_made_up
 from hf_bias_patch.evidence.memory_names import sites_in_memory
 from hf_bias_patch.evidence.models import TORCH_NAMES, load_model
 from hf_bias_patch.evidence.pair import Pair, Step
@@ -86,10 +87,14 @@ class _Runner:
         """The reference, and the algebra against it."""
         self.step(f"source in float64, {kind}")
         try:
-            model = load_model(self.pair.source, "F64", kind).model
+            loaded = load_model(self.pair.source, "F64", kind)
         except VerifyError as error:
             raise _UnsupportedError(error.what, why=error.why, remedy=error.remedy) from error
+        refuse_ignored(loaded, self.pair.source.name, self.pair.under_test)
+        model = loaded.model
         reference = self._reference(model)
+        if not self.found.runs:
+            refuse_made_up(loaded, self.pair.source.name, self.inputs.probes)
         if self.pair.plan is None or self.found.no_algebra:
             return reference, ()
         self.step(f"plan applied in float64, {kind}")
@@ -164,6 +169,7 @@ class _Runner:
             if loaded.report and not self.found.runs:
                 self.found.notes.append(f"Loading the source itself reports: {'; '.join(loaded.report)}.")
         else:
+            refuse_ignored(loaded, side.name, self.pair.under_test)
             self.found.load_report = tuple(line for line in loaded.report if line not in self.source_report)
         meter = _running(side.name, measure, loaded.model, self.inputs.probes, reference)
         return meter, self._decode(loaded.model, side.name, of_source)

@@ -57,7 +57,7 @@ def plan_asked(
         made = make_plan(config, tensors, recipe, sites or asked.sites or None)
     except (RecipeError, PlanError, FamilyError) as error:
         raise _another(str(error)) from None
-    if difference := _difference(asked, made, tensors):
+    if difference := difference_of(asked, made, tensors):
         raise _another(difference)
     return made
 
@@ -70,8 +70,14 @@ def _another(why: str) -> PlanError:
     )
 
 
-def _difference(given: Plan, made: Plan, tensors: Tensors) -> str:
-    """The first thing that the two plans do not say the same of; empty if there is none."""
+def difference_of(given: Plan, made: Plan, tensors: Tensors) -> str:
+    """The first thing that the two plans do not say the same of, measured figures aside; empty if there is none.
+
+    Args:
+        given: a plan.
+        made: what its recipe gives for a checkpoint.
+        tensors: of that checkpoint.
+    """
     for name, size in given.touched.items():
         if name not in tensors.tensors:
             return f"There is no tensor {name} here"

@@ -13,6 +13,7 @@ from typing import Any
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.listing import stale_files
@@ -70,7 +71,9 @@ def plan(
     place_name(model)
     wanted = recipe_asked(recipe, fields)
     checkpoint = look(model).checkpoint
-    chosen = sites or find_sites(with_model_type(checkpoint.config, wanted.model_type), checkpoint.tensors)
+    config = with_model_type(checkpoint.config, wanted.model_type)
+    refuse_wrapped(config, checkpoint.tensors)
+    chosen = sites or find_sites(config, checkpoint.tensors)
     checkpoint.prepare(name for site in chosen for slot in site.slots.values() for name in slot.vectors)
     made = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
     _refuse_shared(made, checkpoint.shared)
@@ -116,6 +119,7 @@ def patch(
     given = resolve(model)
     with readable(given, out) as (source, shared):
         checkpoint = open_model(source.path)
+        refuse_wrapped(checkpoint.config, checkpoint.tensors)
         resolved = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
         _refuse_shared(resolved, shared)
         if changes_nothing(checkpoint, resolved):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
 from hf_bias_patch.checkpoint.side import side_files
@@ -63,6 +64,7 @@ def patch_in_place(
         )
     source = resolve(model)
     checkpoint = open_model(source.path)
+    refuse_wrapped(checkpoint.config, checkpoint.tensors)
     for file in checkpoint.files:
         refuse_unsafe(checkpoint.folder / file)
     plan = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)

@@ -184,6 +184,7 @@ def test_a_plan_that_is_not_what_its_recipe_gives(saved: Saved, tmp_path: Path) 
     (variant / PLAN).write_text(json.dumps(text))
     certificate = verify(variant, saved("bert"), attention=("sdpa",))
     assert certificate.algebra is None and "not what its recipe gives" in certificate.no_algebra
+    assert not certificate.passed
 
 
 def test_an_unknown_attention_is_left_out_or_refused(saved: Saved, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Sees tensor names that a wrapper prefixed: torch.compile, DDP, Lightning, PEFT, a module of somebody's own.
+
+A family finds its modules under any prefix; stock transformers does not. It loads none of a wrapped model's tensors,
+and fills the model with random values instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from hf_bias_patch.attention.family import Family, family_of
+from hf_bias_patch.attention.places import Scope, places
+from hf_bias_patch.errors import CheckpointError, FamilyError
+
+__all__ = ["refuse_wrapped", "wrapper"]
+
+
+def refuse_wrapped(config: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse a checkpoint whose tensor names have a prefix that stock transformers does not take off.
+
+    Args:
+        config: a parsed config.json.
+        names: of the checkpoint's tensors.
+
+    Raises:
+        CheckpointError: they have one; the message names it.
+    """
+    names = list(names)
+    prefix = wrapper(config, names)
+    if not prefix:
+        return
+    count = sum(name.startswith(prefix) for name in names)
+    raise CheckpointError(
+        f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
+        why="They were saved from a wrapper (torch.compile, DDP or other code around the model), and from_pretrained "
+        "loads none of them: it makes up their values",
+        remedy=f"Save the model inside the wrapper with save_pretrained, or rename its tensors without `{prefix}`",
+    )
+
+
+def wrapper(config: Mapping[str, Any], names: Iterable[str]) -> str:
+    """The prefix that a wrapper put before the names of the attention modules, dot included; empty if none did.
+
+    Each part of a prefix is compared with the parts that the type's stock classes have: what stands before the first
+    of these is the wrapper's.
+    """
+    stock = _parts_of(config.get("model_type"))
+    names = list(names)
+    found = Counter(_strange(prefix, stock) for prefix in _prefixes(config, names))
+    found.pop("", None)
+    return max(found, key=lambda prefix: sum(name.startswith(prefix) for name in names), default="")
+
+
+def _strange(prefix: str, stock: frozenset[str]) -> str:
+    parts = prefix.split(".")[:-1]
+    known = next((number for number, part in enumerate(parts) if part in stock), len(parts))
+    # A wrapper may have called the model as it calls its own base: `model.model.layers` of Llama.
+    while (
+        known + 1 < len(parts) and parts[known] == parts[known + 1] and ".".join(parts[known : known + 2]) not in stock
+    ):
+        known += 1
+    return "".join(f"{part}." for part in parts[:known])
+
+
+def _prefixes(config: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    """What stands before the attention modules of a config's families and those of its towers."""
+    try:
+        family = family_of(config)
+    except FamilyError:
+        return
+    for attention in family.attention:
+        for module in next(iter(attention.maps)).split("|"):
+            yield from places(module, names, Scope())
+    for part in _towers(config, family):
+        yield from _prefixes(part, names)
+
+
+def _towers(config: Mapping[str, Any], family: Family) -> Iterator[Mapping[str, Any]]:
+    for tower in family.towers.values():
+        part = config.get(tower.config)
+        if isinstance(part, Mapping):
+            yield {"model_type": tower.model_type, **part}
+
+
+def _parts_of(model_type: object) -> frozenset[str]:
+    """What may stand first in a stock model's tensor names; of a type that transformers lacks, in that of any."""
+    stock = _stock_parts()
+    return (
+        stock[model_type] if isinstance(model_type, str) and model_type in stock else frozenset().union(*stock.values())
+    )
+
+
+@cache
+def _stock_parts() -> dict[str, frozenset[str]]:
+    text = resources.files(__package__).joinpath("stock_parts.toml").read_text("utf-8")
+    return {model_type: frozenset(parts.split()) for model_type, parts in tomllib.loads(text).items()}
