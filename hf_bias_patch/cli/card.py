@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +51,7 @@ def card(
         else facts.base
     )
     if show:
-        typer.echo(render(replace(facts, base=base)), nl=False)
+        typer.echo(render(facts.of(base)), nl=False)
         return
     add_results(variant, results or ())
     written = write_card(variant, base, overwrite=overwrite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ class Base:
         revision: its commit, where that is known.
         patches: how many patches lead from it to the model, or to the start of a training in between.
         trained: whether there is a training in between.
+        card: front matter of its card on the Hub, as far as that was looked at.
     """
 
     name: str
     revision: str | None = None
     patches: int = 1
     trained: bool = False
+    card: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def on_hub(self) -> bool:
@@ -85,8 +87,9 @@ def kept_base(folder: Path) -> Base | None:
         return None
     try:
         kept = json.loads((folder / BASE).read_text("utf-8"))
-        base = Base(str(kept["name"]), kept["revision"], kept.get("patches", 1), kept.get("trained", False))
-        kinds = ((base.patches, int), (base.trained, bool), (base.revision, str | None))
+        more = {name: kept[name] for name in ("patches", "trained", "card") if name in kept}
+        base = Base(str(kept["name"]), kept["revision"], **more)
+        kinds = ((base.patches, int), (base.trained, bool), (base.revision, str | None), (base.card, dict))
         if not all(isinstance(value, kind) for value, kind in kinds):
             raise ValueError
         return base
@@ -99,7 +102,7 @@ def kept_base(folder: Path) -> Base | None:
 
 def dump_base(base: Base) -> bytes:
     """What is kept of the base beside a variant."""
-    kept = {
-        name: value for name, value in asdict(base).items() if value != getattr(Base, name, None) or name == "revision"
-    }
+    plain = asdict(base)
+    unsaid = {"patches": 1, "trained": False, "card": {}}
+    kept = {name: value for name, value in plain.items() if name not in unsaid or value != unsaid[name]}
     return (json.dumps(kept) + "\n").encode()

@@ -11,7 +11,7 @@ from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.errors import CheckpointError, SourceError, UnreachableError
 from hf_bias_patch.evidence.sources import sources
 from hf_bias_patch.evidence.training import read_training
-from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
+from hf_bias_patch.patching.base_card import CARD, front_matter, is_as_made, is_own_card
 from hf_bias_patch.patching.record import PLAN, UNDO
 from hf_bias_patch.publish.base import Base, kept_base, parse_base, source_base
 
@@ -75,7 +75,8 @@ def check_base(folder: Path, base: Base) -> Base:
     for files, patches, trained in _ancestors(folder):
         made_from.append(files)
         if files and _difference(there, files) is None:
-            return Base(base.name, there.commit, patches, trained)
+            card = there.small(CARD) if CARD in there.sizes else b""
+            return Base(base.name, there.commit, patches, trained, front_matter(card))
     if not made_from:
         raise CheckpointError(
             f"Nothing tells what {folder} was made from, so {base.typed} is not taken as its base",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def write_card(folder: Path, base: Base | None = None, *, overwrite: bool = Fals
     facts = read_facts(folder)
     _refuse_replacing(folder, overwrite)
     refuse_other_weights(folder, facts)
-    files = card_files(folder, replace(facts, base=base) if base else facts)
+    files = card_files(folder, facts.of(base) if base else facts)
     try:
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,10 @@ class Facts:
     results: tuple[dict[str, Any], ...]
     patch_only: bool = False
 
+    def of(self, base: Base) -> Facts:
+        """The same with another base, which gives its card's front matter where the model brought none."""
+        return replace(self, base=base, base_card=self.base_card or base.card)
+
     @property
     def absent(self) -> bool:
         """Whether biases left the file, so that the checkpoint needs its own loader."""
@@ -94,6 +98,7 @@ def read_facts(folder: Path) -> Facts:
     patched, training = patch_of(folder), read_training(folder)
     if patched is None and training is None:
         raise _saved_anew(folder) if block_of(config) else _no_variant(folder, f"{PLAN} and no {TRAINING}")
+    base = base_of(folder, config)
     theirs = front_matter(base_card(folder) or b"")
     return Facts(
         name=_name(folder),
@@ -103,9 +108,9 @@ def read_facts(folder: Path) -> Facts:
         certificate=patched.certificate if patched else None,
         training=training,
         before=patch_before(folder),
-        base=base_of(folder, config),
+        base=base,
         norms=_norms(folder, patched.plan) if patched else (),
-        base_card=theirs or (training.inherited if training else {}),
+        base_card=theirs or base.card or (training.inherited if training else {}),
         adapter=adapter,
         results=tuple(_result(path) for path in sorted((folder / RESULTS).glob("*.json"))),
     )

@@ -130,7 +130,7 @@ def plan_push(
     branch = revision or "main"
     _refuse_the_base(name, branch, create_pr, base)
     there, new_branch = _look_at_target(name, branch, create_pr, private)
-    facts = replace(facts, name=name, base=base, patch_only=patch_only)
+    facts = replace(facts.of(base), name=name, patch_only=patch_only)
     if patch_only:
         assert theirs is not None, "a base that is needed was found"
         _refuse_over_weights(name, there)

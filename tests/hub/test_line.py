@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,17 +133,17 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: Hub) -> Run:
     return run
 
 
-def _check_card(folder: Path, kind: Kind, *gone: str) -> None:
+def _check_card(folder: Path, kind: Kind, *gone: str, base: str = BASE, identical: bool = True) -> None:
     text = (folder / "README.md").read_text()
     matter = yaml.safe_load(text.split("---\n")[1])
     assert (matter["base_model"], matter["base_model_relation"]) == (BASE, "finetune")
     assert matter["license"] == "mit" and matter["language"] == ["en"] and "mine" in matter["tags"]
     assert matter.get("pipeline_tag") != "feature-extraction" and matter["library_name"] == "transformers"
-    assert f"fine-tuned on the task {kind.task}" in text and "bit-identical" in text
+    assert f"on the task {kind.task}" in text and "bit-identical" in text
     opening = text.partition("made by hf_bias_patch")[0]
     assert all(projection in opening for projection in gone)
     record = json.loads((folder / "bias_patch" / "training.json").read_text())
-    assert record["passed"] and record["kept"]["identical"] and record["base"]["name"] == BASE
+    assert record["passed"] and record["base"]["name"] == base and bool(record["kept"]["identical"]) >= identical
 
 
 def test_patch_tune_push_in_fresh_processes(fresh: Run, tmp_path: Path, kind: Kind) -> None:
@@ -199,3 +200,46 @@ def test_adapters(here: Run, fresh: Run, hub: Hub, tmp_path: Path, kind: Kind) -
     (tmp_path / "run" / "adapter" / "adapter_model.safetensors").write_bytes(b"other")
     done = CliRunner().invoke(app, ["push", "run/adapter", NAME])
     assert isinstance(done.exception, CheckpointError) and "training record is of another" in str(done.exception)
+
+
+@pytest.mark.parametrize("kind", ["glue"], indirect=True)
+def test_a_base_that_is_named_gives_its_licence(here: Run, tmp_path: Path, kind: Kind) -> None:
+    shutil.copytree(tmp_path / "base", tmp_path / "local", ignore=shutil.ignore_patterns("README.md"))
+    here(*kind.tune, "--model", "local", "--output", "run", "--train", "value")
+    here("card", "run/model")
+    assert "license" not in yaml.safe_load((tmp_path / "run" / "model" / "README.md").read_text().split("---\n")[1])
+    here("card", "run/model", "--base-model", BASE)
+    _check_card(tmp_path / "run" / "model", kind, base="local")
+    here("push", "run/model", NAME)
+
+
+@pytest.mark.parametrize("kind", ["lm"], indirect=True)
+def test_all_of_a_model_with_tied_weights_after_another_training(here: Run, tmp_path: Path, kind: Kind) -> None:
+    here(*kind.tune, "--model", BASE, "--output", "first", "--train", "value")
+    here(*kind.tune, "--model", "first/model", "--output", "second", "--train", "all")
+    here("card", "second/model")
+    _check_card(tmp_path / "second" / "model", kind, identical=False)
+    text = (tmp_path / "second" / "model" / "README.md").read_text()
+    assert f"fine-tuned on the task {kind.task}, then on the task {kind.task}" in text
+    assert "PASSED" in here("verify", "second/model")
+
+
+@pytest.mark.parametrize("kind", ["glue"], indirect=True)
+def test_a_drop_before_the_training_is_said(here: Run, tmp_path: Path, kind: Kind) -> None:
+    here(*kind.tune, "--model", BASE, "--output", "run", "--drop", "value", "--train", "query")
+    here("card", "run/model")
+    text = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert text.split("-->")[1].strip().startswith("**Needed biases were taken away")
+    done = CliRunner().invoke(app, ["push", "run/model", NAME])
+    assert isinstance(done.exception, CheckpointError) and "--allow-lossy" in str(done.exception)
+    here("push", "run/model", NAME, "--allow-lossy")
+
+
+@pytest.mark.parametrize("kind", ["glue"], indirect=True)
+def test_what_transformers_left_in_the_cache_is_completed(fresh: Run, here: Run, tmp_path: Path, kind: Kind) -> None:
+    here(*kind.tune, "--model", BASE, "--output", "run", "--train", "query")
+    here("push", "run/model", NAME)
+    fresh("-c", STRANGER, NAME, kind.auto)  # fetches what it needs, and no more
+    fresh("-m", "hf_bias_patch", "pull", NAME, "pulled")
+    for name in ("README.md", "bias_patch/training.json"):
+        assert (tmp_path / "pulled" / name).is_file()
