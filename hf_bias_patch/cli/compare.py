@@ -58,9 +58,10 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
             if not stderr().is_terminal:  # in a log of a run of hours nothing else would say how far it is
                 stderr().print(running)
     _draw(settings, table)
+    code = 0 if any(row.mean is not None for row in table) else 1  # nothing could be compared
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in table], indent=2))
-        return
+        raise typer.Exit(code)
     stdout().print(_table(table))
     drawn = "compare.png, " if (settings.output_dir / "compare.png").exists() else ""
     stdout().print(f"Written: {strong(settings.output_dir)} (compare.csv, {drawn}a run folder for each run)")
@@ -68,6 +69,7 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
         stdout().print(
             "Without a plot: pip install 'hf_bias_patch[plot]', and the same command draws it.", markup=False
         )
+    raise typer.Exit(code)
 
 
 def _write_csv(settings: CompareSettings, table: Sequence[Row]) -> None:

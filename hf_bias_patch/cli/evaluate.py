@@ -94,7 +94,10 @@ def evaluate(
     splits = read_asked(Asked(asked, split, file, limit, predict is not None, skip_bad_rows))
     found = _answer(model, asked, splits, options, predict, device, dtype)
     if as_json:
-        plain = [_plain(scores, name, splits[name], written) for name, (scores, written) in found.items()]
+        from hf_bias_patch.scoring.loading import scored
+
+        of = {"model": scored(model)}
+        plain = [of | _plain(scores, name, splits[name], written) for name, (scores, written) in found.items()]
         typer.echo(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, ensure_ascii=False, allow_nan=False))
         return
     for name, (scores, written) in found.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -38,7 +38,7 @@ def options_of(model: type[BaseModel], command: Callable[..., None]) -> Callable
 
         own = {name: values.pop(name) for name in extra}
         given = {name: value for name, value in values.items() if value not in (None, [], ())}
-        command({**(read_settings(config) if config else {}), **given}, **own)
+        command({**(_fields(read_settings(config)) if config else {}), **given}, **own)
 
     extra = {name: parameter for name, parameter in inspect.signature(command).parameters.items() if name != "fields"}
     hints = inspect.get_annotations(command, eval_str=True)
@@ -50,6 +50,13 @@ def options_of(model: type[BaseModel], command: Callable[..., None]) -> Callable
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return called
+
+
+def _fields(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's fields by their own names; short names and dashes do as well, as they do among options."""
+    long = {short.removeprefix("--"): name for name, short in _ALSO.items()}
+    plain = {name: str(name).replace("-", "_") for name in written}
+    return {long.get(plain[name], plain[name]): value for name, value in written.items()}
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

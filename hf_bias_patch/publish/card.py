@@ -220,6 +220,10 @@ def _results(facts: Facts) -> Iterable[str]:
         for name, value in result["metrics"].items()
     ]
     yield table(("task", "data", "metric", "value"), rows)
+    for result in facts.results:
+        if settings := result.get("decode"):
+            said = ", ".join(f"{name} {value}" for name, value in settings.items())
+            yield f"Texts of {result['task']} were generated with {said}."
 
 
 def _data(result: Mapping[str, Any]) -> str:

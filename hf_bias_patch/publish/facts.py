@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,10 @@ from typing import Any
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
+from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.evidence.certificate import Certificate
+from hf_bias_patch.evidence.retrace import weight_files
 from hf_bias_patch.evidence.training import PatchBefore, Training, patch_before, patch_of, read_training
 from hf_bias_patch.patching.base_card import base_card, front_matter, mark_of
 from hf_bias_patch.patching.plan import Plan
@@ -153,21 +156,36 @@ def _norms(folder: Path, plan: Plan) -> tuple[Norm, ...]:
 
 
 def add_results(folder: Path, paths: Iterable[Path]) -> None:
-    """Keep scores beside a variant, one file a task; those that were there of the same task go.
+    """Keep scores beside a model, one file for each task and data; those that were there of the same go.
 
     Raises:
-        CheckpointError: a file holds no scores, or the folder no variant; nothing is kept.
+        CheckpointError: a file holds no scores, or those of another model, or the folder no variant; nothing is kept.
         TargetError: they cannot be written.
     """
     read_facts(folder)
-    found = [_result(path) for path in paths]
+    found = [_own_result(folder, path) for path in paths]
     try:
         for result in found:
             (folder / RESULTS).mkdir(exist_ok=True)
-            name = re.sub(r"[^\w.-]+", "-", result["task"])[:60].lstrip(".") or "task"
-            replace_file(folder / RESULTS / f"{name}.json", (json.dumps(result, indent=2) + "\n").encode())
+            task = re.sub(r"[^\w.-]+", "-", result["task"])[:60].lstrip(".") or "task"
+            data = data_of(result)
+            of = "" if data is None else f".{hashlib.sha256(str(data).encode()).hexdigest()[:8]}"
+            replace_file(folder / RESULTS / f"{task}{of}.json", (json.dumps(result, indent=2) + "\n").encode())
     except OSError as error:
         raise TargetError(f"{folder / RESULTS} cannot be written", why=error.strerror or str(error)) from error
+
+
+def _own_result(folder: Path, path: Path) -> dict[str, Any]:
+    """Scores in a file, if they are of the weights in a folder; an older file does not say of which they are."""
+    result = _result(path)
+    measured = result.get("model")
+    if measured is not None and measured.get("sha256") != weight_files(resolve(folder)):
+        raise CheckpointError(
+            f"{path} holds scores of another model ({measured.get('name')})",
+            why="The sha256 of its weights is not that of the weights here",
+            remedy=f"Score this one: `hf-bias-patch evaluate {folder} --task {result['task']} --json`",
+        )
+    return result
 
 
 def data_of(result: Mapping[str, Any]) -> DataIdentity | None:
@@ -196,8 +214,10 @@ def _result(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text("utf-8"))
         metrics = {_line(name): float(value) for name, value in found["metrics"].items()}
         result = {**found, "task": _line(found["task"]), "metrics": metrics}
+        model = found.get("model") or {}
         if (
             not metrics
+            or not isinstance(model, dict)
             or not isinstance(found.get("main_metric", ""), str)
             or not isinstance(found.get("rows", 0), int)
         ):

@@ -138,6 +138,8 @@ def _how(training: Training) -> Iterable[tuple[str, str]]:
         value = training.settings.get(name)
         if value not in (None, [], {}) and (training.settings["train"] == "lora" or not name.startswith("lora")):
             yield f"`{name}`", ", ".join(value) if isinstance(value, list) else str(value)
+    if decode := training.settings.get("decode"):
+        yield "texts generated with", ", ".join(f"{name} {value}" for name, value in decode.items())
     yield "device", f"{training.environment['processes']} × {training.environment['device']}"
 
 

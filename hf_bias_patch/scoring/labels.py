@@ -70,6 +70,10 @@ def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, .
 
     Returns:
         For each label of the task the output that stands for it, or None where the order is the same.
+
+    Raises:
+        TaskError: a label of the task is the name of another output, or an output's name is there twice, so that their
+            order does not tell either.
     """
     if task.kind != "classification":
         return None, ()
@@ -77,11 +81,23 @@ def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, .
     match, order = match_labels(names, task.labels)
     notes = ["The head's outputs were put in the task's order."] if order is not None else []
     if match in ("numbers", "none") and len(names) == len(task.labels) and not _says_nothing(names):
+        _refuse_crossed(list(names.values()), task)
         pairs = ", ".join(f"{name} as {label}" for name, label in zip(names.values(), task.labels, strict=True))
         notes.append(f"The model names its labels otherwise; they were taken in their order: {pairs}.")
     if trained := _OTHER_HEADS.get(getattr(config, "problem_type", None) or ""):
         notes.append(f"The head was trained to give {trained}; the label with the largest number was taken.")
     return order, tuple(notes)
+
+
+def _refuse_crossed(names: Sequence[str], task: Task) -> None:
+    plain, wanted = [_plain(name) for name in names], [_plain(label) for label in task.labels]
+    crossed = [name for place, name in enumerate(plain) if name in wanted and wanted[place] != name]
+    if crossed or len(set(plain)) < len(plain):
+        raise TaskError(
+            f"The labels of the model's head are not those of {task.name}, and their order does not tell either",
+            why=f"The head has {', '.join(names)}; the task has {', '.join(task.labels)}",
+            remedy="Rename them in the model's config.json (id2label and label2id)",
+        )
 
 
 def decide(task: Task, answers: Sequence[Any]) -> list[Any]:

@@ -8,13 +8,15 @@ from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
+from hf_bias_patch.evidence.retrace import weight_files
 from hf_bias_patch.patching.loading import load
+from hf_bias_patch.patching.record import public_name
 from hf_bias_patch.scoring.adapters import adapter_base, is_adapter, load_adapter
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import form_of_class, require_form
 from hf_bias_patch.scoring.measures import Kind
 
-__all__ = ["load_config", "load_scorable"]
+__all__ = ["load_config", "load_scorable", "scored"]
 
 
 def load_config(source: Source) -> Any:
@@ -82,6 +84,12 @@ def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: s
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
     return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
+
+
+def scored(model: str) -> dict[str, Any]:
+    """Which model scores are of, as JSON values: its name, and the sha256 of its weight files."""
+    source = resolve(model)
+    return {"name": public_name(source), "sha256": weight_files(source)}
 
 
 def _load_model(source: Source, kind: Kind, dtype: Any) -> Any:

@@ -7,7 +7,8 @@ files) or hold a field together (Quora's) is decided by which of both gives ever
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -121,26 +122,64 @@ def _miscounted(fields: int, columns: int, dialect: _Dialect) -> RowError:
     )
 
 
+class _Lines:
+    """The lines of a file, those of a record that came to nothing given out once more."""
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self._file, self._again = iter(file), deque[str]()
+        self._taken: list[str] = []
+        self.number = 1
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._file)
+        self._taken.append(line)
+        return line
+
+    def accept(self) -> None:
+        """The lines since the last call made a record."""
+        self.number += len(self._taken)
+        self._taken.clear()
+
+    def leave_out_first(self) -> None:
+        """The first of the lines since then is no good; the others may be records of their own."""
+        self._again.extendleft(reversed(self._taken[1:]))
+        self._taken.clear()
+        self.number += 1
+
+
 def _records(dialect: _Dialect, file: Any, path: Path, bad: BadRows) -> Iterator[tuple[str, list[str]]]:
-    """Fields with the line where they begin; empty lines are left out."""
-    reader = dialect.reader(file)
+    """Fields with the line where they begin; empty lines are left out.
+
+    A record whose quotes do not fit may have run on over good lines: only the line where it begins is bad.
+    """
+    lines = _Lines(file)
+    reader = dialect.reader(lines)
     while True:
-        place = f"line {reader.line_num + 1}"
+        place = f"line {lines.number}"
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            if "unexpected end" in str(error):
-                raise DataError(
-                    f"{path}, {place}: a quote is opened and never closed",
-                    why="All that follows would be one field",
-                    remedy='Close it; a quote that is part of a quoted text is written twice: ""',
-                ) from None
-            bad.meet(str(path), place, RowError(f"it cannot be split into fields ({error})", "Correct its quotes"))
+            bad.meet(str(path), place, _unquoted(str(error)))
+            lines.leave_out_first()
+            reader = dialect.reader(lines)
             continue
+        lines.accept()
         if fields:
             yield place, fields
+
+
+def _unquoted(error: str) -> RowError:
+    if "unexpected end" in error:
+        return RowError(
+            "a quote is opened and never closed, so that all that follows would be one field",
+            'Close it; a quote that is part of a quoted text is written twice: ""',
+        )
+    return RowError(f"it cannot be split into fields ({error})", "Correct its quotes")
 
 
 def _delimiter(path: Path, kind: str, columns: Columns) -> str:

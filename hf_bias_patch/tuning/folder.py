@@ -28,6 +28,7 @@ from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.scoring.tasks import Task, dump_task
 from hf_bias_patch.tuning.state import forget_state
 from hf_bias_patch.version import __version__
 
@@ -80,6 +81,11 @@ class RunFolder:
         for name, content in (("plan.json", plan), ("certificate.json", certificate)):
             if content is not None:
                 replace_file(self.path / name, content.dumps().encode())
+
+    def write_task(self, task: Task) -> None:
+        """Keep a task of the user's own data, for `evaluate` to score the model on."""
+        files = {split: str(Path(path).absolute()) for split, path in task.files.items()}
+        replace_file(self.path / "task.yaml", dump_task(task.model_copy(update={"files": files})).encode())
 
     def keep_best(self, step: int) -> None:
         """Take away the best tensors of all steps but one."""

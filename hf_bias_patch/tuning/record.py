@@ -73,7 +73,7 @@ def write_record(
         task=_public_task(data.task),
         train_data=data.train_identity.plain(),
         validation_data=data.validation_identity.plain() if data.validation_identity else None,
-        settings=_public_settings(settings),
+        settings=_public_settings(settings) | ({"decode": results["decode"]} if "decode" in results else {}),
         tensors=tuple(TrainedTensor.model_validate(vars(tensor)) for tensor in selection.trained),
         parameters={name: count for name, count in selection.plain().items() if isinstance(count, int)},
         free=free,

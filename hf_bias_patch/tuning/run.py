@@ -97,6 +97,8 @@ def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Acc
         device, precision = accelerator.device.type, accelerator.mixed_precision
         made_by = environment(device, accelerator.num_processes, precision)
         folder.write("environment.json", {**made_by, "source": absolute_name(start.source)})
+        if settings.task_name is None:
+            folder.write_task(data.task)
         if start.before is not None:
             folder.write_patch(*start.before)
     _seed(settings.seed + 1 + accelerator.process_index)  # each process its own dropout

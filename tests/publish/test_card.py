@@ -12,8 +12,10 @@ import yaml
 from typer.testing import CliRunner
 
 from hf_bias_patch import patch, patch_in_place, revert, verify
+from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import CheckpointError, TargetError
+from hf_bias_patch.evidence.retrace import weight_files
 from hf_bias_patch.publish.base import Base
 from hf_bias_patch.publish.card import write_card
 from hf_bias_patch.publish.facts import add_results, read_facts
@@ -239,3 +241,20 @@ def test_scores_with_odd_names_and_values(variant: Path, tmp_path: Path) -> None
         scores.write_text(json.dumps(sst2 | bad))
         with pytest.raises(CheckpointError, match="holds no scores"):
             add_results(variant, [scores])
+
+
+def test_scores_of_other_data_stand_beside_and_those_of_another_model_are_refused(
+    variant: Path, source: Path, tmp_path: Path
+) -> None:
+    def scores(name: str, split: str, of: Path) -> Path:
+        data = {"origin": "generated", "name": "letters", "split": split, "rows": 3}
+        model = {"name": of.name, "sha256": weight_files(resolve(of))}
+        path = tmp_path / name
+        path.write_text(json.dumps({"task": "mnli", "metrics": {"accuracy": 50.0}, "data": data, "model": model}))
+        return path
+
+    add_results(variant, [scores("a.json", "matched", variant), scores("b.json", "mismatched", variant)])
+    add_results(variant, [scores("c.json", "matched", variant)])
+    assert len(read_facts(variant).results) == 2
+    with pytest.raises(CheckpointError, match=r"scores of another model \(source\)"):
+        add_results(variant, [scores("d.json", "matched", source)])

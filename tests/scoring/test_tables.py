@@ -121,9 +121,10 @@ def test_quotes_that_are_letters(write: Write) -> None:
 
 def test_a_quote_that_is_never_closed(write: Write) -> None:
     path = write("a.csv", 'sentence,label\n"a, b",1\n"never closed,0\nc,1\n')
-    for skip in (False, True):
-        with pytest.raises(DataError, match=r"a\.csv, line 3: a quote is opened and never closed"):
-            read_split(load_task("sst2"), "train", path, skip_bad_rows=skip)
+    with pytest.raises(DataError, match=r"a\.csv, line 3: a quote is opened and never closed"):
+        load_split(load_task("sst2"), "train", path)
+    found = read_split(load_task("sst2"), "train", path, skip_bad_rows=True)
+    assert found.dataset["text"][:] == ["a, b", "c"] and found.identity.skipped == 1
 
 
 def test_rows_of_every_kind_are_left_out_and_named(write: Write) -> None:
@@ -192,3 +193,14 @@ def test_original_names_of_files_in_a_folder(tmp_path: Path) -> None:
     assert find_file(tmp_path, "validation_mismatched").name == "dev_mismatched.tsv"
     found = read_split(load_task("mnli"), "validation", tmp_path)
     assert found.identity.name == "dev_matched.tsv" and found.dataset["label"][:] == [1]
+
+
+def test_an_open_quote_takes_no_good_rows_with_it(tmp_path: Path) -> None:
+    """It would run on to the next quoted text, far below; only the line where it begins is bad."""
+    lines = ["sentence,label"] + [f"text {number},1" for number in range(2, 40)]
+    lines[9], lines[30] = '"open,0', '"quoted, well",1'
+    file = tmp_path / "dev.csv"
+    file.write_text("\n".join(lines) + "\n")
+    split = read_split(load_task("sst2"), "validation", file, skip_bad_rows=True)
+    assert (len(split.dataset), split.identity.skipped) == (37, 1)
+    assert "quoted, well" in split.dataset["text"][:] and "line 10" in " ".join(split.notes)

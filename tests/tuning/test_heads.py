@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from hf_bias_patch.assets import folder
 from hf_bias_patch.checkpoint.source import resolve
-from hf_bias_patch.errors import TuneError
+from hf_bias_patch.errors import TaskError, TuneError
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.scoring.data import load_split
+from hf_bias_patch.scoring.labels import label_order
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.run import Scores, evaluate
 from hf_bias_patch.scoring.tasks import load_task, make_task
@@ -231,3 +232,10 @@ def test_a_trunk_of_another_size_is_no_matter_of_the_head(tmp_path: Path) -> Non
     (place / "config.json").write_text(json.dumps(config | {"intermediate_size": 100}))
     with pytest.raises(TuneError, match=r"cannot be loaded.*is stored as .*config\.json"):
         load_classifier(resolve(place), CLASSIFIER, load_task(OPINION), new_head=True)
+
+
+@pytest.mark.parametrize("names", [["good", "negative"], ["positive", "bad"], ["negative", "Negative"]])
+def test_evaluate_takes_no_label_for_its_opposite(tmp_path: Path, names: list[str]) -> None:
+    config = transformers.AutoConfig.from_pretrained(checkpoint(tmp_path / "one", names))
+    with pytest.raises(TaskError, match=f"The head has {names[0]}, {names[1]}; the task has negative, positive"):
+        label_order(config, load_task("sst2"))
