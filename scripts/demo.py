@@ -85,9 +85,10 @@ def perplexity(folder: Path) -> float:
 
 
 def tuned() -> Table:
-    """Train the value bias of the patched GPT-2 alone, and say what it does."""
+    """Train the value bias of GPT-2 alone, without its key and query biases; prove that, and say what it does."""
     options = "--train value --learning_rate 0.03 --num_train_epochs 1 --overwrite"
-    run(f"tune lm --model_name_or_path {OUT / 'gpt2'} --task_name {TASK} {options} --output_dir {OUT / 'tuned'}")
+    run(f"tune lm --model embedded:gpt2 --fold key,query --task {TASK} {options} --output {OUT / 'tuned'}")
+    run(f"verify {OUT / 'tuned' / 'model'}")
     results = json.loads((OUT / "tuned" / "results.json").read_text())
     rows = table("gpt2", "trained numbers", f"perplexity on {TASK}", title="What tuning the value bias does")
     rows.add_row("patched", "", f"{perplexity(OUT / 'gpt2'):,.0f}")
