@@ -46,8 +46,8 @@ def load_config(source: Source) -> Any:
         raise CheckpointError(
             f"{source.name} has no config that transformers can use",
             why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
-            remedy="Take a checkpoint with a config.json of a model type that transformers has; code that comes with "
-            "one is never run here",
+            remedy="Take a checkpoint with a config.json of a model type that transformers has, which an old one may "
+            'lack (add "model_type": "bert", say); code that comes with one is never run here',
         ) from error
 
 
