@@ -60,13 +60,13 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
     place = settings.output_dir.absolute()
     place = place.with_name(f".{place.name}.patched")
     failed: list[BiasPatchError | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            _patch(settings, recipe, place, watcher)
-        except BiasPatchError as error:
-            failed[0] = error
-    _raise_everywhere(failed)
     try:
+        if accelerator.is_main_process:
+            try:
+                _patch(settings, recipe, place, watcher)
+            except BiasPatchError as error:
+                failed[0] = error
+        _raise_everywhere(failed)
         there = place.exists()  # if not, there was nothing to patch
         loaded = replace(resolve(place), name=source.name) if there else source
         yield Start(source, loaded, _patch_of(loaded))

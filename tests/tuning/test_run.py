@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import hf_bias_patch
 from hf_bias_patch.assets import folder
@@ -133,6 +133,19 @@ def test_fold_and_drop_come_before_training(tmp_path: Path) -> None:
     names = [f"bert.encoder.layer.0.attention.self.{part}.bias" for part in ("query", "key", "value")]
     assert not any(after[name].any() for name in names)
     assert json.loads((out / "plan.json").read_text())["lossy"] is True
+
+
+def test_a_fold_that_is_not_proven_stops_the_run_and_leaves_nothing(tmp_path: Path) -> None:
+    """Behind a norm whose constant is next to zero, a query bias that goes into its weight suffers a thousandfold."""
+    base = tmp_path / "base"
+    shutil.copytree(folder("bert"), base)
+    tensors = load_file(base / "model.safetensors")
+    weight, bias = (tensors[f"bert.encoder.layer.0.output.LayerNorm.{name}"] for name in ("weight", "bias"))
+    bias -= (bias / weight).mean() * weight * 0.9995
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TuneError, match="does not pass its certificate"):
+        glue(tmp_path / "run", model_name_or_path=str(base), fold="query", train="value")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 def test_own_data(tmp_path: Path) -> None:
