@@ -99,7 +99,7 @@ def patch(
     done = _write(model, out, wanted, in_place, overwrite, show, sites)
     result: dict[str, Any] = {"path": str(done.path), "plan": json.loads(done.plan.dumps()), "certificate": None}
     if not as_json:
-        _show_done(done)
+        _show_done(done, in_place)
     passed = True
     if verify and not done.unchanged:
         from hf_bias_patch.cli.verify import certify
@@ -180,13 +180,13 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         stdout().print(line)
 
 
-def _show_done(done: Patched) -> None:
+def _show_done(done: Patched, in_place: bool) -> None:
     from hf_bias_patch.cli.console import stdout, strong
 
     if done.unchanged:
         stdout().print(f"{done.path} is already so: nothing to do, nothing written.")
         return
     stdout().print(f"Written: {strong(done.path)}")
-    if done.left_behind:
-        names = ", ".join(map(str, done.left_behind))
-        stdout().print(f"Left behind, because they hold the unpatched weights: {names}")
+    for what in dict.fromkeys(done.left_behind.values()):
+        names = ", ".join(path.as_posix() for path, held in done.left_behind.items() if held == what)
+        stdout().print(f"{'Not patched' if in_place else 'Left behind'} ({what}): {names}")

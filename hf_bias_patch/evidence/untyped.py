@@ -38,7 +38,7 @@ def typed_as(source: Source, variant: Source, place: Path) -> Iterator[Source]:
         return
     with tempfile.TemporaryDirectory(prefix=f".{files.folder.name}.typed-", dir=place) as made:
         folder = Path(made)
-        others = (path.as_posix() for path in companion_files(files.folder, files.weight_names))
+        others = (path.as_posix() for path in companion_files(files))
         for name in (*files.weight_names, *others):
             _give(files.folder / name, folder / name)
         (folder / "config.json").unlink()
