@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from hf_bias_patch.attention.find import find_sites
@@ -18,6 +17,7 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.choice import refuse_other_name
 from hf_bias_patch.checkpoint.convert import convert
 from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.listing import left_behind
 from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.pickled import is_pickled, open_any_model, pickle_files
@@ -153,9 +153,9 @@ def readable(source: Source, near: Path) -> Iterator[tuple[Source, list[tuple[st
         yield source, []
         return
     place = next(parent for parent in near.absolute().parents if parent.exists())
-    with TemporaryDirectory(prefix=f".{source.path.name}.converted-", dir=place) as folder:
-        shared = convert(source.path, Path(folder))
-        yield replace(source, path=Path(folder), known_sha256={}), shared
+    with working_folder(place, "converted") as folder:
+        shared = convert(source.path, folder)
+        yield replace(source, path=folder, known_sha256={}), shared
 
 
 def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
