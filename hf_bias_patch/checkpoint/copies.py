@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
-from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS
+from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, dtype_name
 from hf_bias_patch.checkpoint.header import TensorInfo, read_header
 from hf_bias_patch.checkpoint.pickled import PickledCheckpoint
 from hf_bias_patch.checkpoint.pickled_file import read_pickled
 from hf_bias_patch.checkpoint.pickled_parts import pickled_parts
+from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Model", "Part", "parts_of"]
@@ -50,14 +53,37 @@ class Part:
 
 
 def parts_of(path: Path) -> list[Part]:
-    """The tensors in a safetensors file or a pickle; none where it has none, or cannot be read."""
-    if path.suffix == ".safetensors":
-        try:
-            infos: Iterable[TensorInfo] = read_header(path).tensors.values()
-        except CheckpointError:
-            return []
-        return [Part(info.name, info.dtype, info.shape) for info in infos]
+    """The tensors in a safetensors file, a pickle or an archive of numpy; none where it has none, or cannot be read."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(9)
+    except (OSError, CheckpointError):
+        return []
+    if start[8:] == b"{":
+        return [Part(info.name, info.dtype, info.shape) for info in _infos(path)]
+    if start[:2] == b"PK" and (arrays := list(_arrays(path))):
+        return arrays
     return [Part(name, view.dtype, view.shape) for name, view in pickled_parts(path).items()]
+
+
+def _infos(path: Path) -> list[TensorInfo]:
+    try:
+        return list(read_header(path).tensors.values())
+    except CheckpointError:
+        return []
+
+
+def _arrays(path: Path) -> Iterator[Part]:
+    """The arrays in an archive of numpy: each a file that begins with its own header."""
+    damaged = suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError, CheckpointError)
+    with damaged, zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".npy"):
+                with archive.open(name) as file:
+                    old = np.lib.format.read_magic(file) == (1, 0)
+                    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(file)
+                yield Part(name.removesuffix(".npy"), dtype_name(dtype), shape)
 
 
 @dataclass(frozen=True)
@@ -146,12 +172,9 @@ class Model:
             path: the file.
             named: of `named_alike`. The smallest matrix is compared; without one they count as the same.
         """
-        try:
-            header = read_header(path) if path.suffix == ".safetensors" else read_pickled(path)
-        except CheckpointError:
+        other = _opened(path)
+        if other is None:
             return True
-        kind = Checkpoint if path.suffix == ".safetensors" else PickledCheckpoint
-        other = kind(path.parent, {}, b"", {path.name: header}, None, {})
         pairs = [
             (there, here)
             for there, here in named.items()
@@ -165,6 +188,14 @@ class Model:
         new, old = (np.asarray(values, np.float64) for values in (other.read(there), self.checkpoint.read(here)))
         # bfloat16 keeps eight bits; another model's values are not within a hundredth of these.
         return bool(np.linalg.norm(new - old) <= 0.01 * np.linalg.norm(old))
+
+
+def _opened(path: Path) -> Checkpoint | None:
+    """A file to read values from; None where that cannot be done."""
+    for kind, read in ((Checkpoint, read_header), (PickledCheckpoint, read_pickled)):
+        with suppress(CheckpointError):
+            return kind(path.parent, {}, b"", {path.name: read(path)}, None, {})
+    return None
 
 
 def _ends(path: str) -> Iterator[str]:

@@ -15,13 +15,13 @@ __all__ = [
 OTHER_FORMAT = "the unpatched weights in another format"
 UNPATCHED = "the unpatched weights"
 OPTIMISER = "states of an optimiser, which go with the unpatched weights"
-TRAINING = "a state of training, with the weights of then"
+TRAINING = "a training state, with weights of its own"
 
 # Formats that only hold weights of whole models.
 _EXPORTS = (
-    "*.onnx", "*.onnx_data*", "*.onnx.data", "openvino*.xml", "openvino*.bin", "*.gguf", "*.ggml", "*.tflite",
-    "*.mlmodel", "*.h5", "*.h5.index.json", "*.keras", "*.msgpack", "*.msgpack.index.json", "*.ot", "*.ckpt.*",
-    "*.pdparams", "*.nemo", "*.pte", "*.engine", "saved_model.pb", "variables.data-*", "variables.index",
+    "*.onnx", "*.onnx_data*", "*.onnx.data", "openvino*model*.xml", "openvino*model*.bin", "*.gguf", "*.ggml",
+    "*.tflite", "*.mlmodel", "*.h5", "*.h5.index.json", "*.keras", "*.msgpack", "*.msgpack.index.json", "*.ot",
+    "*.ckpt.*", "*.pdparams", "*.nemo", "*.pte", "*.engine", "saved_model.pb", "variables.data-*", "variables.index",
     "group*-shard*of*.bin", "*.distcp",
 )  # fmt: skip
 
@@ -31,6 +31,7 @@ _STOCK = re.compile(
     r"|[^/]*\.safetensors\.index(\.\w+)?\.json|[^/]*\.bin\.index(\.\w+)?\.json"
 )
 _VARIANT = re.compile(r"(pytorch_model|model)[.-].*\.(bin|safetensors)")
+_NO_MODEL = re.compile(r".*(tokenizer|processor|head|classifier|adapter|lora|vector|imatrix).*", re.IGNORECASE)
 _OPTIMISER = re.compile(r"(.*_)?optim(izer)?(_states?)?([._-].*)?\.(pt|pth|bin|pkl|safetensors)")
 
 # What a trainer keeps that is no weights.
@@ -43,8 +44,7 @@ _TRAINER = (
     "random_states*.pkl",
 )
 
-_MAY_HOLD = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".th", ".pyt", ".torch")
-_SAYS = re.compile(r".*(model|weight|checkpoint|state_dict).*|.*\.(bin|pth?|ckpt|th)", re.IGNORECASE)
+_SAYS = re.compile(r".*(model|weight|checkpoint|state_dict).*|.*\.(bin|pth?|ckpt|th|safetensors)", re.IGNORECASE)
 
 _FOLDERS = {
     r".*\.mlpackage|.*\.mlmodelc": OTHER_FORMAT,
@@ -62,7 +62,7 @@ def left_by_name(name: str) -> str | None:
     *folders, file = name.split("/")
     if what := next((what for part in folders if (what := left_by_folder(part))), None):
         return what
-    if any(fnmatch(file, pattern) for pattern in _EXPORTS):
+    if any(fnmatch(file, pattern) for pattern in _EXPORTS) and not _NO_MODEL.fullmatch(file):
         return OTHER_FORMAT
     if _OPTIMISER.fullmatch(file):
         return OPTIMISER
@@ -81,10 +81,8 @@ def may_be_variant(name: str) -> bool:
 
 
 def may_hold_weights(name: str) -> bool:
-    """Whether it is worth looking into a file: by its ending it may, and its name is of no other kind."""
-    file = name.rpartition("/")[2]
-    known = is_adapter_weights(file) or any(fnmatch(file, pattern) for pattern in _TRAINER)
-    return file.endswith(_MAY_HOLD) and not known
+    """Whether it is worth looking into a file: adapters, and what a trainer keeps beside them, are no weights."""
+    return not (is_adapter_weights(name) or any(fnmatch(name, pattern) for pattern in _TRAINER))
 
 
 def says_weights(name: str) -> bool:

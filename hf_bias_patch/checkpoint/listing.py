@@ -119,13 +119,22 @@ def _held(model: Model, path: Path) -> str:
     if not parts:
         if may_be_variant(path.as_posix()) or path.suffix == ".ckpt":
             return UNPATCHED
-        return _UNKNOWN if says_weights(path.name) and model.fits(place.stat().st_size) else ""
+        large = says_weights(path.name) and model.fits(place.stat().st_size)
+        return _UNKNOWN if large and not _is_text(place) else ""
     # Below the root, beside a config.json of its own, lies another module, unless its values are this model's.
     is_module = path.parent.parts != () and (place.parent / "config.json").is_file()
     named = model.named_alike(parts)
     if named:
         return "" if is_module and not model.same_values(place, named) else UNPATCHED
     return "" if is_module or not model.shaped_alike(parts) else UNPATCHED
+
+
+def _is_text(place: Path) -> bool:
+    with place.open(encoding="utf-8") as file:
+        try:
+            return "\0" not in file.read(4096)
+        except UnicodeDecodeError:
+            return False
 
 
 def _held_by_shards(folder: Path, path: Path, found: dict[Path, str]) -> str:

@@ -36,6 +36,9 @@ COMPANIONS = [
     "modeling_custom.py",
     "model_head.pkl",
     "modules.json",
+    "onnx/tokenizer.onnx",
+    "openvino/openvino_tokenizer.bin",
+    "openvino/openvino_tokenizer.xml",
     "prompts/adapter_model.safetensors",
     "rng_state_0.pth",
     "scheduler.pt",
@@ -165,6 +168,22 @@ def packed(tensors: Tensors) -> dict[str, np.ndarray[Any, Any]]:
     return found
 
 
+@pytest.mark.parametrize("name", ["model.safetensors.bak", "weights (1)", "model.safetensors-old"])
+def test_so_is_one_without_an_ending(name: str, make_folder: MakeFolder, tensors: Tensors) -> None:
+    folder = make_folder()
+    save_file(dict(tensors), folder / name)
+    torch.save({key: torch.from_numpy(values) for key, values in tensors.items()}, folder / f"{name}2")
+    assert sorted_out(open_checkpoint(folder)) == (["config.json"], sorted([name, f"{name}2"]))
+
+
+def test_so_is_one_of_numpy(make_folder: MakeFolder, tensors: Tensors) -> None:
+    folder = make_folder()
+    np.savez(folder / "weights.npz", **tensors)  # type: ignore[arg-type]
+    np.savez_compressed(folder / "small.npz", **halved(tensors))  # type: ignore[arg-type]
+    np.savez(folder / "prompts.npz", voice=np.ones((5, 4)), names=np.array(["a", "b"]))
+    assert sorted_out(open_checkpoint(folder)) == (["config.json", "prompts.npz"], ["small.npz", "weights.npz"])
+
+
 @pytest.mark.parametrize("make", [dict, halved, packed, other_values, lambda t: under("module.", t), renamed])
 @pytest.mark.parametrize("name", ["fast.safetensors", "ema/weights.safetensors"])
 def test_a_copy_is_known_by_its_tensors(make: Any, name: str, make_folder: MakeFolder, tensors: Tensors) -> None:
@@ -209,7 +228,7 @@ def test_what_is_no_copy_travels_under_any_name(make_folder: MakeFolder) -> None
     for name, content in HEADS.items():
         save = save_file if name.endswith(".safetensors") else torch.save
         save(content, folder / name)
-    (folder / "model_head.joblib").write_bytes(b"x" * 9000)
+    (folder / "model_head.joblib").write_bytes(b"\x80" * 9)
     (folder / "labels.pkl").write_bytes(pickle.dumps({"coef": {1, 2}, "name": b"x" * 9000}))
     found, left = sorted_out(open_checkpoint(folder))
     assert found == sorted([*HEADS, "config.json", "model_head.joblib", "labels.pkl"]) and left == []
