@@ -32,6 +32,7 @@ from hf_bias_patch.errors import CheckpointError
 __all__ = ["companion_files", "files_beside", "left_behind", "weight_names"]
 
 _LINK = "a link to another folder"
+_OTHER_VALUES = "other values of the model's weights, unpatched too"
 _UNKNOWN = "what cannot be read, and is large enough to be the weights"
 
 
@@ -124,8 +125,10 @@ def _held(model: Model, path: Path) -> str:
     # Below the root, beside a config.json of its own, lies another module, unless its values are this model's.
     is_module = path.parent.parts != () and (place.parent / "config.json").is_file()
     named = model.named_alike(parts)
+    if named and model.same_values(place, named):
+        return UNPATCHED
     if named:
-        return "" if is_module and not model.same_values(place, named) else UNPATCHED
+        return "" if is_module else _OTHER_VALUES
     return "" if is_module or not model.shaped_alike(parts) else UNPATCHED
 
 

@@ -190,7 +190,9 @@ def test_a_copy_is_known_by_its_tensors(make: Any, name: str, make_folder: MakeF
     folder = make_folder()
     (folder / name).parent.mkdir(exist_ok=True)
     save_file(make(tensors), folder / name)
-    assert sorted_out(open_checkpoint(folder)) == (["config.json"], [name])
+    opened = open_checkpoint(folder)
+    assert sorted_out(opened) == (["config.json"], [name])
+    assert ("other values" in left_behind(opened)[Path(name)]) == (make is other_values)
 
 
 @pytest.mark.parametrize("name", ["fast.pt", "best.pth", "last.ckpt", "weights.bin", "states/0.pkl"])
