@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
-from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, parse_object, read_shards
+from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, LARGEST_JSON, parse_object, read_shards
+from hf_bias_patch.checkpoint.no_weights import no_config, no_weights
 from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.checkpoint.side import ADAPTER, is_patch_only
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, listed
 
 __all__ = ["Checkpoint", "entry_file", "entry_name", "open_checkpoint", "open_model", "read_config"]
 
@@ -206,19 +207,13 @@ def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]
     path = folder / "config.json"
     try:
         with open_regular(path) as file:
-            content = file.read()
+            content = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         if not required:
             return {}, b""
         if (folder / ADAPTER).is_file():
             _refuse(f"{folder} holds a PEFT adapter, no model", "", "Merge the adapter and save the whole model")
-        _refuse(
-            f"{folder} has no config.json",
-            "It says which architecture this is",
-            f"Name {folder / 'model'}"
-            if (folder / "model" / "config.json").is_file()
-            else "Add the model's config.json",
-        )
+        raise no_config(folder, [entry.name for entry in folder.iterdir()], _below(folder)) from None
     except OSError as error:
         _refuse(f"{path} cannot be read", error.strerror or str(error))
     return parse_object(path, content), content
@@ -232,7 +227,12 @@ def entry_file(folder: Path) -> str:
     """
     if is_patch_only(folder):
         refuse_patch_only(folder)
-    return entry_name(folder, [entry.name for entry in folder.iterdir()])
+    return entry_name(folder, [entry.name for entry in folder.iterdir()], _below(folder))
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """Names of the files one folder deeper; looked up only if somebody asks."""
+    return (path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
 
 
 def refuse_patch_only(folder: Path) -> NoReturn:
@@ -244,8 +244,8 @@ def refuse_patch_only(folder: Path) -> NoReturn:
     )
 
 
-def entry_name(folder: Path, names: Iterable[str]) -> str:
-    """The same of a list of file names; `folder` is named in messages.
+def entry_name(folder: Path, names: Iterable[str], below: Iterable[str] = ()) -> str:
+    """The same of a list of file names, and of those one folder deeper; `folder` is named in messages.
 
     Raises:
         CheckpointError: as for `entry_file`.
@@ -261,38 +261,10 @@ def entry_name(folder: Path, names: Iterable[str]) -> str:
         if found:
             _refuse(
                 f"{folder} holds several weight files and neither {MAIN_FILE} nor {MAIN_INDEX}",
-                f"Found {', '.join(found)}",
+                f"Found {listed(found, 10)}",
                 "Give the path of the one that is meant",
             )
-    _refuse_other_formats(folder, names)
-
-
-def _refuse_other_formats(folder: Path, names: list[str]) -> NoReturn:
-    if any(name in names for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
-        _refuse(
-            f"{folder} holds its weights only as a PyTorch pickle",
-            "This needs safetensors files",
-            "`hf-bias-patch patch` converts it while it patches, without executing it",
-        )
-    formats = {
-        ".h5": "TensorFlow",
-        ".msgpack": "Flax",
-        ".onnx": "ONNX",
-        ".gguf": "GGUF",
-        ".ot": "Rust",
-        ".bin": "PyTorch pickle",
-        ".pt": "PyTorch pickle",
-        ".pth": "PyTorch pickle",
-        ".ckpt": "checkpoint pickle",
-    }
-    for name in names:
-        if Path(name).suffix in formats:
-            _refuse(
-                f"{folder} holds its weights only as {formats[Path(name).suffix]} ({name})",
-                "Only safetensors files can be patched",
-                "Load the model with transformers and save it again: save_pretrained writes safetensors",
-            )
-    _refuse(f"{folder} holds no weights", f"There is no {MAIN_FILE} and no {MAIN_INDEX} in it")
+    raise no_weights(folder, names, below)
 
 
 def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:

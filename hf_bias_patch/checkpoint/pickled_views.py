@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS, OF_TORCH
+from hf_bias_patch.checkpoint.index import is_text
 from hf_bias_patch.checkpoint.unpickle import Call, Named, Stored
 from hf_bias_patch.errors import CheckpointError
 
@@ -102,7 +103,7 @@ def _view(path: Path, name: Any, value: Any) -> StoredView:
     call = _unwrapped(value)
     if type(name) is not str or not (isinstance(call, Call) and "._rebuild_" in call.what):
         _refuse(f"Entry {name!r} of {path} is a {_kind(value)}, no tensor")
-    if name == "__metadata__" or not _is_text(name):
+    if name == "__metadata__" or not is_text(name):
         _refuse(f"Tensor {name!r} of {path} has a name that safetensors cannot hold")
     kind = call.what.removeprefix("torch._utils._rebuild_")
     try:
@@ -187,11 +188,6 @@ def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError
     return value
-
-
-def _is_text(name: str) -> bool:
-    """Whether it can be written; a lone surrogate cannot."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _kind(value: Any) -> str:

@@ -106,6 +106,8 @@ def _print(found: Inspection, values: bool) -> None:
     )
     for state, count in found.verdicts().items():
         console.print(f"  [{_COLOURS[state]}]{state:<9}[/] {count:>12,} parameters")
+    if found.quantised:
+        console.print(f"No variant of it can be verified: {found.quantised}.", markup=False)
     if found.received:
         console.print(f"Read on the Hub, {nbytes(found.received)} of {nbytes(found.nbytes)}; nothing was downloaded.")
 

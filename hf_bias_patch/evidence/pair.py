@@ -15,7 +15,6 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, FamilyError, VerifyError
@@ -23,7 +22,7 @@ from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.history import Patch, ancestor, history
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.restore import place_beside
-from hf_bias_patch.evidence.tensors import storage_dtype
+from hf_bias_patch.evidence.storage import dtype_to_verify
 from hf_bias_patch.evidence.untyped import typed_as
 from hf_bias_patch.patching.asked import difference_of
 from hf_bias_patch.patching.disk import readable
@@ -139,7 +138,7 @@ def open_pair(
     _refuse_others(new, files, old, old_files.config)
     for opened in (files, old_files):
         refuse_wrapped(opened.config, opened.tensors)
-    dtype = _dtype(old, old_files)
+    dtype = dtype_to_verify(old.name, old_files)
     step("sha256 of the weights")
     sha256 = sha256_of(old, old_files.files)
     patches = history(files)
@@ -179,17 +178,6 @@ def _refuse_others(variant: Source, files: Checkpoint, source: Source, config: M
 
 def _said(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
-
-
-def _dtype(source: Source, files: Checkpoint) -> str:
-    dtype = storage_dtype(files)
-    if dtype not in FLOATS or files.config.get("quantization_config"):
-        raise VerifyError(
-            f"{source.name} is stored as {'quantised weights' if dtype in FLOATS else dtype or 'no floating tensors'}",
-            why="It has no float64 counterpart to compare with",
-            remedy=f"Verify a checkpoint stored as one of {', '.join(FLOATS)}",
-        )
-    return dtype
 
 
 def _party(source: Source, sha256: dict[str, str]) -> Party:

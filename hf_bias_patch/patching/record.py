@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.attention.model_type import with_model_type
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER, side_files
+from hf_bias_patch.checkpoint.side import LOADER, SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
@@ -45,7 +45,6 @@ TRAINING = f"{SIDE_FOLDER}/training.json"
 """What a fine-tuned model says of its training; travels with every later patch of it."""
 BEFORE = f"{SIDE_FOLDER}/before_training"
 """Plan and certificate of the patch that a fine-tuned model began with."""
-LOADER = "modeling_bias_patch.py"
 
 BLOCK = "bias_patch"
 MARKS = ("removed", "freeze", "train")
