@@ -20,7 +20,6 @@ __all__ = [
     "NoAttentionError",
     "explained",
     "own_code",
-    "refuse_placeholders",
 ]
 
 BY_PROBE = "Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` decides by numbers"

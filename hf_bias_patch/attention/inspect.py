@@ -191,7 +191,8 @@ def _bias(checkpoint: Checkpoint, name: str) -> np.ndarray:
     info = checkpoint.tensors[name]
     if info.dtype not in FLOATS:
         raise CheckpointError(f"Bias {name} is stored as {info.dtype}", why=f"Biases are one of {', '.join(FLOATS)}")
-    return checkpoint.read(name).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN and infinities are counted, and said so
+        return checkpoint.read(name).astype(np.float64)
 
 
 def _measure(checkpoint: Checkpoint, site: Site, slot: Slot, bias: np.ndarray) -> BiasValues:

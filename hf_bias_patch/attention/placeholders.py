@@ -39,4 +39,4 @@ def _is_missing(name: str, tensors: Mapping[str, Tensor]) -> bool:
     if kind == "bias" and weight is not None and weight.shape[:1] == (0,) and len(weight.shape) > 1:
         return False  # a head for no labels at all
     packed = any(f"{module}.{each}" in tensors for each in packed_names)
-    return kind in ("weight", "bias", "gamma", "beta") and not packed
+    return kind.endswith(("weight", "bias", "gamma", "beta")) and not packed

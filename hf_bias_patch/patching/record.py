@@ -12,7 +12,7 @@ from typing import Any
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.checkpoint.side import LOADER, SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, brief
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
@@ -77,7 +77,7 @@ def block_of(config: Mapping[str, Any]) -> dict[str, Any]:
     lists = [name for name, kind in kinds.items() if kind is list]
     if not sound or not all(isinstance(item, str) for name in lists for item in block.get(name, ())):
         raise CheckpointError(
-            f"config.json: `{BLOCK}` is {textwrap.shorten(repr(block), 60)}",
+            f"config.json: `{BLOCK}` is {textwrap.shorten(brief(block), 60)}",
             why="There stands what a patch says of itself, and this is damaged or somebody else's",
             remedy="Restore the field from the variant as it was written, or remove it if this is no variant",
         )
@@ -133,7 +133,8 @@ def patched_config(
             **(config.get("auto_map") or {}),
             **{auto: f"{LOADER[:-3]}.{auto}" for auto in _AUTO_CLASSES},
         }
-    return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
+    # Half a character, which JSON can say and UTF-8 cannot, is written as JSON says it.
+    return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _marks(before: Mapping[str, Any], plan: Plan) -> dict[str, list[str]]:
