@@ -34,6 +34,7 @@ class Finder:
     ) -> None:
         self.config, self.tensors, self.family, self.tower = config, tensors, family, tower
         self._scope = scope
+        self._found: dict[int, list[Place]] = {}
         self.attention = tuple(self._settled(facts) for facts in family.attention if meant(facts.when, config))
         self.unhandled = family.unhandled(config)
 
@@ -109,7 +110,12 @@ class Finder:
         return ""
 
     def there(self, attention: Attention) -> list[Place]:
-        """The layers that have this kind of site: as many as the config says, or none."""
+        """The layers that have this kind of site (one of `attention`): as many as the config says, or none."""
+        if id(attention) not in self._found:
+            self._found[id(attention)] = self._there(attention)
+        return self._found[id(attention)]
+
+    def _there(self, attention: Attention) -> list[Place]:
         stack = self.family.stacks[attention.stack]
         present = {
             module: places(module, self.tensors, self._scope).get(self.prefix, set()) for module in attention.maps

@@ -43,7 +43,14 @@ def refuse_wrapped(config: Mapping[str, Any], names: Iterable[str]) -> None:
     if not prefix:
         return
     count = sum(name.startswith(prefix) for name in names)
+    other = prefix.rstrip(".").replace("_", "-")
     prefix = listed([prefix])
+    if other in _stock_parts():
+        raise CheckpointError(
+            f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
+            why=f"So a {other} model calls its tensors, and config.json says {config.get('model_type')}",
+            remedy="Use the config.json that was saved with these weights",
+        )
     raise CheckpointError(
         f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
         why="They were saved from a wrapper (torch.compile, DDP or other code around the model), and from_pretrained "
