@@ -35,9 +35,11 @@ def main(arguments: list[str]) -> int:
                 counts.update(f"{what} refused" for what in outcome.refused)
                 for fault in outcome.faults:
                     kind = re.sub(r"\d+", "N", re.sub(r"^[^:]*: ", "", fault) if not single else fault)
-                    faults.setdefault(kind, []).append(f"{number} {seed} ({fault[:200]})")
+                    if kind not in faults:
+                        print(f"--trial {number} {seed}: {fault[:300]}", flush=True)
+                    faults.setdefault(kind, []).append(f"{number} {seed}")
     for kind, shown in sorted(faults.items(), key=lambda item: -len(item[1])):
-        print(f"{len(shown)} × {kind}\n    first: --trial {shown[0]}")
+        print(f"{len(shown)} × {kind} (first: --trial {shown[0]})")
     print(f"{', '.join(f'{what} {count}' for what, count in sorted(counts.items()))}")
     print(f"{len(faults)} kinds of faults, {time.time() - began:.0f} s")
     return int(bool(faults))

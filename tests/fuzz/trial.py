@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
 import random
-import resource
 import shutil
 import signal
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,14 +22,11 @@ from hf_bias_patch.patching.recipe import read_recipe
 from hf_bias_patch.publish.card import render
 from hf_bias_patch.publish.facts import read_facts
 from tests.fuzz.damage import damage
+from tests.fuzz.limits import SECONDS, limited, where
 from tests.fuzz.values import damaged_text
 
 __all__ = ["Outcome", "trial"]
 
-MEMORY = 512 << 20
-"""Bytes that a call may allocate; the checkpoints have 1 MB."""
-
-SECONDS = 20
 LONGEST = 1500
 """Characters of a message that a person can still read."""
 
@@ -67,40 +59,20 @@ def trial(seeds: dict[str, Path], number: int, seed: int) -> Outcome:
         copied = Path(place, "source")
         shutil.copytree(seeds[name], copied)
         how = damage(copied, name.partition("-")[0], draw)
-        answer = Path(place, "answer")
-        child = os.fork()
-        if not child:
-            _in_child(answer, copied, seeds[name.replace("variant", "plain")], draw)
-        _, status = os.waitpid(child, 0)
-        outcome = pickle.loads(answer.read_bytes()) if answer.exists() else Outcome()
-        if status:
-            outcome.faults.append(f"the process ended with {status}")
+        sound = seeds[name.replace("variant", "plain")]
+        try:
+            outcome = limited(lambda: _outcome(copied, sound, draw))
+        except AssertionError as error:
+            outcome = Outcome(faults=[str(error)])
         outcome.faults = [f"{name}, {how}: {fault}" for fault in outcome.faults]
         return outcome
 
 
-def _in_child(answer: Path, copied: Path, sound: Path, draw: random.Random) -> None:
-    """Never returns: whatever happens ends in an exit status."""
-    try:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-        signal.signal(signal.SIGALRM, _ring)
-        warnings.simplefilter("error")
-        outcome = Outcome()
-        for what, call in _calls(copied, sound, draw):
-            _judge(what, call, copied, outcome)
-        answer.write_bytes(pickle.dumps(outcome))
-        os._exit(0)
-    finally:
-        os._exit(3)
-
-
-class _TooLongError(BaseException):
-    pass
-
-
-def _ring(*_: object) -> None:
-    raise _TooLongError(f"more than {SECONDS} s")
+def _outcome(copied: Path, sound: Path, draw: random.Random) -> Outcome:
+    outcome = Outcome()
+    for what, call in _calls(copied, sound, draw):
+        _judge(what, call, copied, outcome)
+    return outcome
 
 
 def _calls(copied: Path, sound: Path, draw: random.Random) -> Iterator[tuple[str, Callable[[Path], object]]]:
@@ -109,7 +81,7 @@ def _calls(copied: Path, sound: Path, draw: random.Random) -> Iterator[tuple[str
     yield "inspect", lambda out: inspect(copied).plain()
     yield "plan", lambda out: plan(copied, **recipe).dumps()
     yield "ahead", lambda out: refuse_storage_ahead(copied)
-    yield "patch", lambda out: patch(copied, out, **recipe)
+    yield "patch", lambda out: open_model(patch(copied, out, **recipe).path)
     text = damaged_text(_RECIPE_TEXT, draw)
     yield "recipe", lambda out: _by_recipe(text, sound, out)
     if (copied / "bias_patch").is_dir():
@@ -152,8 +124,6 @@ def _judge(what: str, call: Callable[[Path], object], copied: Path, outcome: Out
     try:
         call(place / "out")
         outcome.done.append(what)
-        if (place / "out").exists():
-            open_model(place / "out")
     except BiasPatchError as error:
         outcome.refused.append(what)
         if len(str(error)) > LONGEST:
@@ -161,7 +131,7 @@ def _judge(what: str, call: Callable[[Path], object], copied: Path, outcome: Out
         if (place / "out").exists():
             outcome.faults.append(f"{what}: refused, and written all the same")
     except BaseException as error:
-        outcome.faults.append(f"{what}: {_where(error)}")
+        outcome.faults.append(f"{what}: {where(error)}")
     finally:
         signal.alarm(0)
     if left := sorted(path.name for path in place.iterdir() if path.name != "out"):
@@ -169,12 +139,6 @@ def _judge(what: str, call: Callable[[Path], object], copied: Path, outcome: Out
     if _tree(copied) != before:
         outcome.faults.append(f"{what}: the source changed")
     shutil.rmtree(place)
-
-
-def _where(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "hf_bias_patch" in frame.filename]
-    at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    return f"{type(error).__name__} at {at}: {str(error)[:120]}"
 
 
 def _tree(folder: Path) -> dict[str, str]:
