@@ -16,8 +16,8 @@ __all__ = ["Call", "ForbiddenError", "Named", "Readable", "Stored", "unpickle"]
 _MOST = 2_000_000
 """Operations of a pickle: some forty make a tensor, and more than this are no table of any model."""
 
-_LARGEST = 4 * _MOST
-"""Entries of all tables together: one list may be asked for many times, and is made anew each time."""
+_LARGEST = _MOST
+"""Entries of all tables made of lists: one list may be asked for many times, and a table is made of it each time."""
 
 _ORDERED = "collections.OrderedDict"
 

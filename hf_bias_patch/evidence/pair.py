@@ -28,7 +28,7 @@ from hf_bias_patch.patching.asked import difference_of
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.record import BLOCK, PLAN, source_sha256
+from hf_bias_patch.patching.record import PLAN, block_of, source_sha256
 from hf_bias_patch.version import __version__
 
 __all__ = ["Pair", "Step", "open_pair", "opened_pair", "versions"]
@@ -158,7 +158,7 @@ def open_pair(
         plan=found.plan,
         no_plan=found.no_plan,
         chain=chain,
-        absent=frozenset(_block(files).get("absent") or ()),
+        absent=frozenset(block_of(files.config).get("absent") or ()),
         lossy=found.lossy,
         misfit=found.misfit,
     )
@@ -204,13 +204,13 @@ class _Found(NamedTuple):
 
 
 def _find_plan(files: Checkpoint, source: Checkpoint, depth: int | None, chain: tuple[Plan, ...]) -> _Found:
-    lossy = bool(_block(files).get("lossy"))
+    lossy = bool(block_of(files.config).get("lossy"))
     path = files.folder / PLAN
     if not path.is_file():
         return _Found(None, f"The variant has no {PLAN}, so there is no plan to apply in float64", lossy)
     stored = Plan.loads(path.read_bytes(), path)
     lossy = lossy or stored.lossy
-    recipe = _block(files).get("recipe")
+    recipe = block_of(files.config).get("recipe")
     if recipe is not None and recipe != stored.recipe.plain():
         return _misfit("its recipe is another than that in config.json", lossy)
     if chain:
@@ -241,15 +241,9 @@ def _in_steps(chain: tuple[Plan, ...]) -> str:
     )
 
 
-def _block(files: Checkpoint) -> dict[str, Any]:
-    """What the variant's config.json says of its making; empty for other checkpoints."""
-    block = files.config.get(BLOCK)
-    return block if isinstance(block, dict) else {}
-
-
 def _named(files: Checkpoint, party: Party, depth: int | None) -> Party:
     """The source under the name the variant knows it by: it may lie anywhere now, restored for a comparison, say."""
-    known = _block(files).get("source") or {}
+    known = block_of(files.config).get("source") or {}
     if depth != 1:
         return party
     return party.model_copy(update={"name": known.get("name") or party.name, "revision": known.get("revision")})

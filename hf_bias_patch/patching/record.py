@@ -72,16 +72,24 @@ def block_of(config: Mapping[str, Any]) -> dict[str, Any]:
     block = config.get(BLOCK)
     if block is None:
         return {}
-    kinds: dict[str, type] = {"recipe": dict, "absent": list, **dict.fromkeys(MARKS, list)}
+    kinds: dict[str, type] = {"recipe": dict, "source": dict, "absent": list, **dict.fromkeys(MARKS, list)}
     sound = isinstance(block, dict) and all(isinstance(block.get(name, kind()), kind) for name, kind in kinds.items())
     lists = [name for name, kind in kinds.items() if kind is list]
-    if not sound or not all(isinstance(item, str) for name in lists for item in block.get(name, ())):
+    sound = sound and all(isinstance(item, str) for name in lists for item in block.get(name, ()))
+    if not sound or not _is_source(block.get("source", {})):
         raise CheckpointError(
             f"config.json: `{BLOCK}` is {textwrap.shorten(brief(block), 60)}",
             why="There stands what a patch says of itself, and this is damaged or somebody else's",
             remedy="Restore the field from the variant as it was written, or remove it if this is no variant",
         )
     return block
+
+
+def _is_source(said: Mapping[str, Any]) -> bool:
+    """Whether name, revision and checksums of a source are such."""
+    sha256 = said.get("sha256") or {}
+    texts = (said.get("name"), said.get("revision"), *(sha256.values() if isinstance(sha256, dict) else (0,)))
+    return all(text is None or isinstance(text, str) for text in texts)
 
 
 def is_patched(config: Mapping[str, Any]) -> bool:
