@@ -22,6 +22,8 @@ _KINDS = {
     "zip": ["table", "table", "end", "pickle", "config"],
     "row": ["front", "front", "front", "pickle"],
     "variant": ["plan", "plan", "plan text", "config", "manifest", "manifest", "undo", "member", "packed", "header"],
+    "alone": ["part", "part", "part text", "config", "plan", "bytes"],
+    "card": ["part", "part", "part text", "config", "plan"],
 }
 
 
@@ -38,7 +40,8 @@ def damage(folder: Path, kind: str, draw: random.Random) -> str:
     """
     how = draw.choice(_KINDS[kind])
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    weights = draw.choice(files)
+    weights = draw.choice(files or sorted(folder.rglob("*.safetensors")) or [folder / "README.md"])
+    part = draw.choice(sorted(folder.glob("bias_patch/**/*.json")) or [folder / "config.json"])
     undo = folder / "bias_patch/undo.zip"
     jobs: dict[str, Callable[[], None]] = {
         "config": lambda: _json(folder / "config.json", draw),
@@ -47,6 +50,8 @@ def damage(folder: Path, kind: str, draw: random.Random) -> str:
         "index text": lambda: _bytes(folder / "model.safetensors.index.json", draw),
         "plan": lambda: _json(folder / "bias_patch/plan.json", draw),
         "plan text": lambda: _bytes(folder / "bias_patch/plan.json", draw),
+        "part": lambda: _json(part, draw),
+        "part text": lambda: _bytes(draw.choice([part, *folder.rglob("*.md")]), draw),
         "header": lambda: _header(weights, draw),
         "bytes": lambda: _bytes(weights, draw, 0, 30_000),
         "length": lambda: _length(weights, draw),

@@ -14,14 +14,18 @@ import numpy as np
 from hf_bias_patch import patch, revert
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.guards import ASSETS
+from hf_bias_patch.checkpoint.source import resolve, sha256_of
+from hf_bias_patch.patching.patch_only import extract
 
 __all__ = ["NAMES", "make_seeds"]
 
+CARDS = Path(__file__).parent.parent.parent / "model_cards"
 NAMES = ("bert", "gpt2", "bart")
 
 
 def make_seeds(folder: Path) -> dict[str, Path]:
-    """Name → folder; of kinds `plain`, `sharded`, `zip`, `row` (a pickle of before 2020) and `variant`."""
+    """Name → folder; the kind stands first: `plain`, `sharded`, `zip` and `row` (pickles of today and of before 2020),
+    `variant`, `alone` (one without its weights), `card` (one with its certificate, scores and card)."""
     made: dict[str, Path] = {}
     kinds: dict[str, Callable[[Path, Path], None]] = {
         "plain": _plain, "sharded": _sharded, "zip": _zip, "row": _row, "variant": _variant,
@@ -30,7 +34,21 @@ def make_seeds(folder: Path) -> dict[str, Path]:
         for kind, make in kinds.items():
             made[f"{kind}-{name}"] = folder / f"{kind}-{name}"
             make(ASSETS / name, folder / f"{kind}-{name}")
+        made[f"alone-{name}"] = folder / f"alone-{name}"
+        _alone(folder / f"variant-{name}", folder / f"alone-{name}")
+    for source in sorted(CARDS.iterdir()):
+        made[f"card-{source.name}"] = folder / source.name
+        shutil.copytree(source, folder / source.name)
     return made
+
+
+def _alone(variant: Path, out: Path) -> None:
+    """The variant without its weights."""
+    shutil.copytree(variant, out, ignore=shutil.ignore_patterns("*.safetensors", "undo.zip"))
+    checkpoint = open_model(variant)
+    sha256 = sha256_of(resolve(variant), checkpoint.files)
+    for name, content in extract(checkpoint, "owner/name", "c" * 40, sha256).items():
+        (out / name).write_bytes(content)
 
 
 def _plain(source: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -205,9 +206,7 @@ def test_an_undo_file_is_not_unpacked(tmp_path: Path) -> None:
 
 
 def _bomb() -> bytes:
-    """What a matrix's rows are kept as, one piece and its length before it, that unpacks to more than there is memory."""
-    import zlib
-
+    """What a matrix's rows are kept as: a piece and its length before it. This one unpacks to more than may be held."""
     packer = zlib.compressobj(1)
     piece = b"".join(packer.compress(bytes(1_000_000)) for _ in range(600)) + packer.flush()
     return len(piece).to_bytes(8, "little") + piece

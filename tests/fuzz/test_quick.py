@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz.seeds import make_seeds
 from tests.fuzz.trial import trial
 
-COUNT, SEED = 150, 20
+COUNT, SEED = 200, 20
 
 
 @pytest.fixture(scope="module")
@@ -24,5 +24,5 @@ def test_every_damage_ends_in_a_result_or_a_refusal(seeds: dict[str, Path]) -> N
     assert not [fault for outcome in outcomes for fault in outcome.faults]
     # Damage that is always refused, or never, would show nothing.
     done, refused = (Counter(what for each in outcomes for what in getattr(each, kind)) for kind in ("done", "refused"))
-    for what in ("inspect", "plan", "patch", "in place", "recipe", "revert", "pair", "card"):
+    for what in ("inspect", "plan", "patch", "in place", "recipe", "revert", "pair", "card", "rebuild"):
         assert done[what] > 2 and refused[what] > 2, what

@@ -18,6 +18,7 @@ from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.evidence.ahead import refuse_storage_ahead
 from hf_bias_patch.evidence.pair import open_pair
+from hf_bias_patch.patching.rebuild import rebuild
 from hf_bias_patch.patching.recipe import read_recipe
 from hf_bias_patch.publish.card import render
 from hf_bias_patch.publish.facts import read_facts
@@ -59,20 +60,32 @@ def trial(seeds: dict[str, Path], number: int, seed: int) -> Outcome:
         copied = Path(place, "source")
         shutil.copytree(seeds[name], copied)
         how = damage(copied, name.partition("-")[0], draw)
-        sound = seeds[name.replace("variant", "plain")]
+        kind, _, base = name.partition("-")
+        sound = seeds.get(f"plain-{base}", seeds["plain-bert"])
         try:
-            outcome = limited(lambda: _outcome(copied, sound, draw))
+            outcome = limited(lambda: _outcome(kind, copied, sound, draw))
         except AssertionError as error:
             outcome = Outcome(faults=[str(error)])
         outcome.faults = [f"{name}, {how}: {fault}" for fault in outcome.faults]
         return outcome
 
 
-def _outcome(copied: Path, sound: Path, draw: random.Random) -> Outcome:
+def _outcome(kind: str, copied: Path, sound: Path, draw: random.Random) -> Outcome:
     outcome = Outcome()
-    for what, call in _calls(copied, sound, draw):
+    calls = _calls_without_weights if kind in ("alone", "card") else _calls
+    for what, call in calls(copied, sound, draw):
         _judge(what, call, copied, outcome)
     return outcome
+
+
+def _calls_without_weights(
+    copied: Path, sound: Path, draw: random.Random
+) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """What is called on a folder that holds no weights; as for `_calls`."""
+    yield "inspect", lambda out: inspect(copied)
+    yield "card", lambda out: render(read_facts(copied))
+    if (copied / "bias_patch/patch.json").exists():
+        yield "rebuild", lambda out: rebuild(resolve(copied), resolve(sound), out)
 
 
 def _calls(copied: Path, sound: Path, draw: random.Random) -> Iterator[tuple[str, Callable[[Path], object]]]:
