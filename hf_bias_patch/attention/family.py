@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_bias_patch.attention.condition import MISSING, Condition, lookup, matches
 from hf_bias_patch.attention.sites import Projection
-from hf_bias_patch.errors import FamilyError
+from hf_bias_patch.errors import FamilyError, brief
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -202,7 +202,7 @@ class Family:
         for key, values in self.handled.items():
             value = lookup(config, key)
             if value not in (None, MISSING) and not matches(value, values):
-                return f"{key} = {value!r}"
+                return f"{key} = {brief(value)}"
         return ""
 
 
@@ -289,7 +289,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     family = _find(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise FamilyError(
-            f"No family covers the model type {model_type!r}",
+            f"No family covers the model type {brief(model_type)}",
             why="Whether its biases are redundant is not known, and is never guessed",
             remedy="`hf-bias-patch families` lists what is known",
         )

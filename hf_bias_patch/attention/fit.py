@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NoReturn
 
+from hf_bias_patch.attention.causes import MisfitError
 from hf_bias_patch.attention.sites import Norm, Site, Slot, Tensor
-from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["check_fit"]
 
@@ -20,7 +20,7 @@ def check_fit(site: Site, tensors: Mapping[str, Tensor], heads_key: str) -> None
         heads_key: the config field that says how many heads there are; empty if none does.
 
     Raises:
-        CheckpointError: heads do not divide a map, or a map does not fit what it reads; both are named.
+        MisfitError: heads do not divide a map, or a map does not fit what it reads; both are named.
     """
     if any(slot.verdict.state == "unknown" for slot in site.slots.values()):
         return
@@ -103,8 +103,11 @@ def _name(slot: Slot) -> str:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise CheckpointError(
+    of_config = what.startswith("config.json")
+    raise MisfitError(
         what,
         why="The sizes do not fit together, so no model can be made of them",
-        remedy="Check that config.json belongs to these weights, and that they are whole",
+        remedy="Use the config.json that was saved with these weights"
+        if of_config
+        else "Download the checkpoint again, or save the model again with transformers",
     )

@@ -64,7 +64,7 @@ class Evidence:
         no_norm: why identity 3 (into the own weight) has no layer norm to use.
         no_shift: why identity 4 (into that norm's bias) is closed.
         no_output: why the value cannot reach the output bias.
-        no_weight: why the weights cannot be edited (quantised).
+        no_weight: why the projection's own weight cannot be edited (quantised).
     """
 
     bias: bool
@@ -115,7 +115,7 @@ def decide(projection: str, evidence: Evidence) -> Verdict:
         return Verdict("needed", "it is added after attention, and value biases fold into it")
     refusals = {
         "nothing": evidence.no_cancel,
-        "output": evidence.no_weight or evidence.no_output,
+        "output": evidence.no_output,
         "weight": evidence.no_weight or evidence.no_norm,
         "norm": evidence.no_weight or evidence.no_norm or evidence.no_shift,
     }

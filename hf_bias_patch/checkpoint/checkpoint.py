@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from hf_bias_patch.checkpoint.choice import entry_name
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
-from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, parse_object, read_shards
+from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, LARGEST_JSON, parse_object, read_shards
+from hf_bias_patch.checkpoint.no_weights import no_config
 from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.checkpoint.side import ADAPTER, is_patch_only
 from hf_bias_patch.errors import CheckpointError
@@ -209,19 +210,13 @@ def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]
     path = folder / "config.json"
     try:
         with open_regular(path) as file:
-            content = file.read()
+            content = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         if not required:
             return {}, b""
         if (folder / ADAPTER).is_file():
             _refuse(f"{folder} holds a PEFT adapter, no model", "", "Merge the adapter and save the whole model")
-        _refuse(
-            f"{folder} has no config.json",
-            "It says which architecture this is",
-            f"Name {folder / 'model'}"
-            if (folder / "model" / "config.json").is_file()
-            else "Add the model's config.json",
-        )
+        raise no_config(folder, [entry.name for entry in folder.iterdir()], _below(folder)) from None
     except OSError as error:
         _refuse(f"{path} cannot be read", error.strerror or str(error))
     return parse_object(path, content), content
@@ -235,7 +230,12 @@ def entry_file(folder: Path, config: Mapping[str, Any]) -> str:
     """
     if is_patch_only(folder):
         refuse_patch_only(folder)
-    return entry_name(folder, [entry.name for entry in folder.iterdir()], config)
+    return entry_name(folder, [entry.name for entry in folder.iterdir()], config, _below(folder))
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """Names of the files one folder deeper; looked up only if somebody asks."""
+    return (path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
 
 
 def refuse_patch_only(folder: Path) -> NoReturn:

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
+from hf_bias_patch.checkpoint.no_weights import no_weights
 from hf_bias_patch.checkpoint.side import is_adapter_weights
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, listed
 
 __all__ = ["MAIN_FILE", "MAIN_INDEX", "PICKLE", "PICKLE_INDEX", "entry_name", "refuse_other_name", "stock_choice"]
 
@@ -68,13 +69,14 @@ def refuse_other_name(folder: Path, entry: str, config: Mapping[str, Any]) -> No
     )
 
 
-def entry_name(folder: Path, names: Iterable[str], config: Mapping[str, Any]) -> str:
+def entry_name(folder: Path, names: Iterable[str], config: Mapping[str, Any], below: Iterable[str] = ()) -> str:
     """The file that a folder is opened by: what stock transformers loads, else the only one there is.
 
     Args:
         folder: named in messages.
         names: of the files in it.
         config: its parsed config.json.
+        below: names of the files one folder deeper, for messages; looked at only where there is no file to open.
 
     Raises:
         CheckpointError: there is none, or no telling which; or stock transformers loads a PyTorch pickle here.
@@ -92,10 +94,10 @@ def entry_name(folder: Path, names: Iterable[str], config: Mapping[str, Any]) ->
         if found:
             _refuse(
                 f"{folder} holds several weight files and neither {MAIN_FILE} nor {MAIN_INDEX}",
-                f"Found {', '.join(found)}",
+                f"Found {listed(found, 10)}",
                 "Give the path of the one that is meant",
             )
-    _refuse_other_formats(folder, names)
+    raise no_weights(folder, names, below)
 
 
 def _refuse_pickle(folder: Path) -> NoReturn:
@@ -104,28 +106,6 @@ def _refuse_pickle(folder: Path) -> NoReturn:
         "This needs safetensors files",
         "`hf-bias-patch patch` converts it while it patches, without executing it",
     )
-
-
-def _refuse_other_formats(folder: Path, names: list[str]) -> NoReturn:
-    formats = {
-        ".h5": "TensorFlow",
-        ".msgpack": "Flax",
-        ".onnx": "ONNX",
-        ".gguf": "GGUF",
-        ".ot": "Rust",
-        ".bin": "PyTorch pickle",
-        ".pt": "PyTorch pickle",
-        ".pth": "PyTorch pickle",
-        ".ckpt": "checkpoint pickle",
-    }
-    for name in names:
-        if Path(name).suffix in formats:
-            _refuse(
-                f"{folder} holds its weights only as {formats[Path(name).suffix]} ({name})",
-                "Only safetensors files can be patched",
-                "Load the model with transformers and save it again: save_pretrained writes safetensors",
-            )
-    _refuse(f"{folder} holds no weights", f"There is no {MAIN_FILE} and no {MAIN_INDEX} in it")
 
 
 def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:

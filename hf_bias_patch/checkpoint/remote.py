@@ -17,7 +17,7 @@ from hf_bias_patch.checkpoint.header import Header, TensorInfo, header_size, par
 from hf_bias_patch.checkpoint.hub_files import HubFiles, Part, open_hub_files
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, check_agreement, listed_names, parse_index, parse_object
 from hf_bias_patch.checkpoint.side import ADAPTER, PATCH
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, listed
 
 __all__ = ["RemoteCheckpoint", "open_remote"]
 
@@ -94,13 +94,13 @@ def open_remote(model: str, revision: str | None = None) -> RemoteCheckpoint:
     config = parse_object(folder / "config.json", config_bytes)
     names = [name for name in hub.sizes if "/" not in name]
     _refuse_pickles(model, stock_choice(names, config))
-    name = entry_name(folder, names, config)
+    name = entry_name(folder, names, config, (name for name in hub.sizes if name.count("/") == 1))
     if not name.endswith(INDEX_SUFFIX):
         return RemoteCheckpoint(folder, config, config_bytes, _headers(hub, folder, [name]), None, {}, hub)
     index = parse_index(folder / name, hub.small(name))
     shards = listed_names(folder / name, index)
     if missing := [shard for shard in shards if shard not in hub.sizes]:
-        raise CheckpointError(f"{model} lacks {len(missing)} of {len(shards)} weight files: {', '.join(missing)}")
+        raise CheckpointError(f"{model} lacks {len(missing)} of {len(shards)} weight files: {listed(missing, 10)}")
     files = _headers(hub, folder, shards)
     check_agreement(folder / name, index, files)
     return RemoteCheckpoint(folder, config, config_bytes, files, name, index, hub)

@@ -8,6 +8,7 @@ __all__ = [
     "ADAPTER",
     "ADAPTER_WEIGHTS",
     "EVAL_RESULTS",
+    "LOADER",
     "PATCH",
     "SIDE_FOLDER",
     "is_adapter_alone",
@@ -27,6 +28,10 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 EVAL_RESULTS = ".eval_results/hf_bias_patch.yaml"
 """A variant's scores as the Hub reads them."""
+
+
+LOADER = "modeling_bias_patch.py"
+"""The code that loads a variant whose biases are absent."""
 
 
 def side_files(folder: Path) -> list[Path]:

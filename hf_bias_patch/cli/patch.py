@@ -85,6 +85,10 @@ def patch(
         refuse_texts(lines, layerwise)
     _check_target(out, in_place, overwrite, dry_run)
 
+    if verify:
+        from hf_bias_patch.evidence.ahead import refuse_storage_ahead
+
+        refuse_storage_ahead(model)
     sites = None
     if trust_probe:
         from hf_bias_patch.cli.probe import trusted_sites
@@ -100,8 +104,16 @@ def patch(
         from hf_bias_patch.cli.leftovers import clear_beside
 
         clear_beside(out, stderr() if as_json else stdout())
-    show = (lambda plan: None) if as_json else (lambda plan: _show_plan(model, plan, as_json=False))
-    done = _write(model, out, wanted, in_place, overwrite, show, sites)
+
+    def announce(plan: Plan) -> None:
+        if not as_json:
+            _show_plan(model, plan, as_json=False)
+        if verify:
+            from hf_bias_patch.evidence.ahead import refuse_plan_ahead
+
+            refuse_plan_ahead(model, plan, texts=len(lines or ()), layerwise=layerwise)
+
+    done = _write(model, out, wanted, in_place, overwrite, announce, sites)
     result: dict[str, Any] = {"path": str(done.path), "plan": json.loads(done.plan.dumps()), "certificate": None}
     if not as_json:
         _show_done(done, in_place)

@@ -18,6 +18,7 @@ from hf_bias_patch.errors import CheckpointError, FamilyError, PlanError, Recipe
 from hf_bias_patch.patching import algebra
 from hf_bias_patch.patching.effects import Equal, equal_under
 from hf_bias_patch.patching.fills import refuse_overflow
+from hf_bias_patch.patching.given_sites import refuse_strange
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import block_of
@@ -61,9 +62,9 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
     """
     config = with_model_type(config, recipe.model_type)
     found = find_sites(config, tensors.tensors) if sites is None else tuple(sites)
-    chosen = _select(found, recipe, block_of(config).get("absent", ()))
     if sites is not None:
-        _refuse_strange(found, tensors)
+        refuse_strange(found, tensors.tensors)
+    chosen = _select(found, recipe, block_of(config).get("absent", ()))
     planner = _Planner(tensors, recipe)
     edits = tuple(planner.edits(chosen))
     if planner.refusals:
@@ -87,18 +88,6 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
     )
 
 
-def _refuse_strange(sites: Iterable[Site], tensors: Tensors) -> None:
-    """Sites that were given must be of these tensors."""
-    slots = [slot for site in sites for slot in site.slots.values()]
-    names = [name for slot in slots for name in (slot.bias, slot.weight) if name is not None]
-    if missing := next((name for name in names if name not in tensors.tensors), None):
-        raise PlanError(
-            f"The attention sites that were given name a tensor that is not there: {missing}",
-            why="They are of another checkpoint, or of the same under the names that it has elsewhere",
-            remedy="Probe this one",
-        )
-
-
 def _family(config: Mapping[str, Any]) -> str:
     """The family's name; empty where there is none."""
     try:
@@ -120,7 +109,8 @@ def _read(tensors: Tensors, name: str) -> np.ndarray:
     dtype = tensors.tensors[name].dtype
     if dtype not in FLOATS:
         raise CheckpointError(f"Tensor {name} is stored as {dtype}", why=f"Only {', '.join(FLOATS)} can be edited")
-    return tensors.read(name).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is no number is said later, in words
+        return tensors.read(name).astype(np.float64)
 
 
 def check_finite(name: str, values: np.ndarray) -> np.ndarray:

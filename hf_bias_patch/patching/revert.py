@@ -87,6 +87,7 @@ def revert(
             remedy="Go back to the model it was made from",
         )
     with Undo(folder / UNDO) as undo:
+        pickles = _pickles(checkpoint, undo)
         if out is not None:
             _copy(checkpoint, undo, Path(out), overwrite, progress)
         elif undo.manifest.headers:
@@ -98,7 +99,7 @@ def revert(
             Path(out) if out is not None else folder,
             len(undo.manifest.tensors),
             tuple(undo.manifest.sha256),
-            converted=_pickles(checkpoint, undo),
+            converted=pickles,
         )
 
 

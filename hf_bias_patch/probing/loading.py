@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
+from hf_bias_patch.checkpoint.quantised import quantised
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.probing.unfused import EXPERTS, attention_of
 
@@ -51,8 +52,14 @@ def load_double(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool = 
             tensors are not those of the model that config.json describes.
     """
     require_room(checkpoint.parameters, name)
-    if checkpoint.config.get("quantization_config"):
-        raise VerifyError(f"{name} is quantised", why="A probe moves weights in float64", remedy="Probe it unquantised")
+    if (found := quantised(checkpoint.config, checkpoint.tensors)) is not None:
+        raise VerifyError(
+            f"{name} cannot be probed: {found.what}",
+            why="A probe moves weights in float64",
+            remedy=f"If the weights are meant to be plain, take `{found.key}` out of config.json"
+            if found.leftover
+            else "Probe the checkpoint that was quantised, as it was before",
+        )
     try:
         with _quiet():
             model, info = _loaded(checkpoint.config, checkpoint.folder, name, trust_remote_code)

@@ -302,13 +302,13 @@ def test_a_missing_output_bias_leaves_the_weight_to_the_value() -> None:
 def test_several_models_in_one_checkpoint_are_refused() -> None:
     config, tensors = sample("bert")
     two = tensors | {f"teacher.{name}": info for name, info in tensors.items()}
-    with pytest.raises(CheckpointError, match=r"several bert models, under \['bert\.', 'teacher\.bert\.'\]"):
+    with pytest.raises(CheckpointError, match=r"several bert models, under 'bert\.', 'teacher\.bert\.'"):
         find_sites(config, two)
 
 
 def test_tensors_of_another_architecture_are_refused() -> None:
     config, tensors = sample("gpt2")
-    with pytest.raises(CheckpointError, match=r"No attention tensors of the bert family.*'bert'"):
+    with pytest.raises(CheckpointError, match=r"no attention tensors of a bert .*those of .*another model's"):
         find_sites(sample("bert")[0], tensors)
     assert config["model_type"] == "gpt2"
 
@@ -395,7 +395,7 @@ def test_quantised_weights_leave_the_key_fold_only(name: str) -> None:
         key.replace(".weight", ".qweight") if len(info.shape) == 2 and _is_attention(key) else key: info
         for key, info in tensors.items()
     }
-    for quantised, word in ((integers, "stored as I8"), (packed, "no plain weight tensor")):
+    for quantised, word in ((integers, "stored as I8"), (packed, "stored as F32")):
         for site in find_sites(config, quantised):
             for projection, slot in site.slots.items():
                 assert slot.weight is None and slot.bias in tensors
@@ -403,4 +403,4 @@ def test_quantised_weights_leave_the_key_fold_only(name: str) -> None:
                     assert slot.verdict.state == "redundant" and slot.verdict.destinations == ("nothing",)
                 else:
                     assert slot.verdict.state == "needed" and not slot.verdict.destinations
-                    assert word in slot.verdict.reason or projection == "output"
+                    assert f"{word}: quantised weights" in slot.verdict.reason or projection == "output"
