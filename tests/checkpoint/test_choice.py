@@ -85,7 +85,9 @@ def test_a_config_may_name_the_weights(folder: Path) -> None:
     done = patch(folder, folder.parent / "out", fold="key")
     assert [path.name for path in done.left_behind] == ["model.safetensors"]
     assert transformers.BertForMaskedLM.from_pretrained(folder.parent / "out").get_parameter(BIAS)[0].item() == 0
-    for name in ("../other.safetensors", "/other.safetensors"):
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": ".//other.safetensors"}))
+    assert list(open_any_model(folder).files) == ["other.safetensors"]
+    for name in ("../other.safetensors", "/other.safetensors", "."):
         (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": name}))
         with pytest.raises(CheckpointError, match="not inside the folder"):
             open_any_model(folder)
