@@ -40,6 +40,9 @@ _DAMAGED = (
 )  # fmt: skip
 """What an archive may raise; a RuntimeError where it is encrypted, or compressed in some way that is not offered."""
 
+_PICKLE = b"\x80"
+"""How a pickle begins that is no text."""
+
 _COMPARED, _ROWS = 7, 8
 """Matrices whose values are compared, and rows of each."""
 
@@ -76,6 +79,8 @@ def parts_of(path: Path) -> list[Part]:
         return [Part(info.name, info.dtype, info.shape) for info in _infos(path)]
     if start[:2] == b"PK" and (arrays := list(_arrays(path))):
         return arrays
+    if start[:2] != b"PK" and start[:1] != _PICKLE:
+        return []
     return [Part(name, view.dtype, view.shape) for name, view in pickled_parts(path).items()]
 
 

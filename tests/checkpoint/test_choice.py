@@ -123,6 +123,14 @@ def test_a_file_that_is_given_beside_the_one_stock_takes(folder: Path) -> None:
         patch(folder / "model.fp16.safetensors", folder.parent / "out", fold="key")
 
 
+def test_what_is_no_file_is_passed_over(folder: Path) -> None:
+    write(folder, "pytorch_model.bin", 3.0)
+    (folder / "model.safetensors").mkdir()
+    (folder / "model.safetensors.index.json").symlink_to("gone")
+    assert transformers.BertForMaskedLM.from_pretrained(folder).get_parameter(BIAS)[0].item() == 3
+    assert open_any_model(folder).read(BIAS)[0] == 3
+
+
 def test_an_adapter_alone_is_no_model(folder: Path) -> None:
     write(folder, "adapter_model.safetensors", 1.0)
     with pytest.raises(BiasPatchError, match="no weights"):
