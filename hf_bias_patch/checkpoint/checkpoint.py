@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from hf_bias_patch.checkpoint.choice import entry_name
+from hf_bias_patch.checkpoint.choice import entry_name, stock_choice
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
@@ -230,7 +230,11 @@ def entry_file(folder: Path, config: Mapping[str, Any]) -> str:
     """
     if is_patch_only(folder):
         refuse_patch_only(folder)
-    return entry_name(folder, [entry.name for entry in folder.iterdir()], config, _below(folder))
+    files = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    # Stock passes over what is no file; without a file, a link that leads nowhere is named.
+    found = stock_choice(files, config) is not None
+    names = files if found else [entry.name for entry in folder.iterdir()]
+    return entry_name(folder, names, config, _below(folder))
 
 
 def _below(folder: Path) -> Iterator[str]:

@@ -38,12 +38,12 @@ def stock_choice(names: Collection[str], config: Mapping[str, Any]) -> str | Non
     named = config.get(_NAMED)
     if isinstance(named, str) and named:
         parts = PurePosixPath(named.replace("\\", "/")).parts
-        if ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in named:
+        if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in named:
             raise CheckpointError(
                 f"config.json: `{_NAMED}` is {named!r}, which is not inside the folder",
                 remedy="Restore the field from the model's original config.json",
             )
-        return named
+        return PurePosixPath(named).as_posix()
     return next((name for name in (MAIN_FILE, MAIN_INDEX, PICKLE, PICKLE_INDEX) if name in names), None)
 
 

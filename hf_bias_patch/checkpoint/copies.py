@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -29,6 +31,17 @@ _FEWEST_BITS = 1.5
 
 _COMPONENTS = 3
 """Names in a path, a layer's number among them, that two models do not have in common by accident."""
+
+_HEADER = 20_000
+"""Bytes that hold any header of a numpy array."""
+
+_DAMAGED = (
+    OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, CheckpointError,
+)  # fmt: skip
+"""What an archive may raise; a RuntimeError where it is encrypted, or compressed in some way that is not offered."""
+
+_PICKLE = b"\x80"
+"""How a pickle begins that is no text."""
 
 _COMPARED, _ROWS = 7, 8
 """Matrices whose values are compared, and rows of each."""
@@ -66,6 +79,8 @@ def parts_of(path: Path) -> list[Part]:
         return [Part(info.name, info.dtype, info.shape) for info in _infos(path)]
     if start[:2] == b"PK" and (arrays := list(_arrays(path))):
         return arrays
+    if start[:2] != b"PK" and start[:1] != _PICKLE:
+        return []
     return [Part(name, view.dtype, view.shape) for name, view in pickled_parts(path).items()]
 
 
@@ -78,14 +93,14 @@ def _infos(path: Path) -> list[TensorInfo]:
 
 def _arrays(path: Path) -> Iterator[Part]:
     """The arrays in an archive of numpy: each a file that begins with its own header."""
-    damaged = suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError, CheckpointError)
-    with damaged, zipfile.ZipFile(path) as archive:
+    with suppress(*_DAMAGED), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(".npy"):
                 with archive.open(name) as file:
-                    old = np.lib.format.read_magic(file) == (1, 0)
-                    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-                    shape, _, dtype = read(file)
+                    header = io.BytesIO(file.read(_HEADER))
+                old = np.lib.format.read_magic(header) == (1, 0)
+                read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(header)
                 yield Part(name.removesuffix(".npy"), dtype_name(dtype), shape)
 
 

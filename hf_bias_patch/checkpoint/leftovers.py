@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hf_bias_patch.checkpoint.copying import target_error
 from hf_bias_patch.checkpoint.durable import lock_of_gone, try_lock
 
 __all__ = ["clear_leftovers", "hidden_prefix", "make_hidden", "working_folder"]
@@ -58,9 +59,12 @@ def working_folder(place: Path, name: str) -> Iterator[Path]:
         name: of what is made in it.
 
     Raises:
-        OSError: it cannot be made.
+        TargetError: it cannot be made.
     """
-    folder, unlock = make_hidden(place, name)
+    try:
+        folder, unlock = make_hidden(place, name)
+    except OSError as error:
+        raise target_error(place / name, error, 0) from error
     try:
         yield folder
     finally:

@@ -51,7 +51,7 @@ def is_pickled(folder: Path) -> bool:
         CheckpointError: config.json is damaged.
     """
     config, _ = read_config(folder, required=False)
-    return stock_choice([path.name for path in folder.iterdir()], config) in (PICKLE, PICKLE_INDEX)
+    return stock_choice([path.name for path in folder.iterdir() if path.is_file()], config) in (PICKLE, PICKLE_INDEX)
 
 
 def open_pickled(folder: Path) -> PickledCheckpoint:

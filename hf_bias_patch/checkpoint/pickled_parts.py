@@ -27,9 +27,9 @@ _ROW = 5
 """Pickles one behind the other at the start of a file of before PyTorch 1.6; the tensors are in the fourth."""
 
 _UNREADABLE = (
-    OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error, RecursionError,
-    ForbiddenError, CheckpointError,
+    OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, ForbiddenError, CheckpointError,
 )  # fmt: skip
+"""A RuntimeError is an archive that is encrypted, or a pickle nested too deep."""
 
 
 def pickled_parts(path: Path) -> dict[str, StoredView]:

@@ -100,8 +100,8 @@ def patch(
     The variant has no certificate yet: `verify` measures, and writes it.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`). A folder that holds
-            its weights only as a PyTorch pickle is converted first, without executing it.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`). Where stock
+            transformers loads a PyTorch pickle, that is converted first, without executing it.
         out: the folder to make; an empty one may be there.
         recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords, such as
             `fold="key,value"`.

@@ -85,7 +85,9 @@ def test_a_config_may_name_the_weights(folder: Path) -> None:
     done = patch(folder, folder.parent / "out", fold="key")
     assert [path.name for path in done.left_behind] == ["model.safetensors"]
     assert transformers.BertForMaskedLM.from_pretrained(folder.parent / "out").get_parameter(BIAS)[0].item() == 0
-    for name in ("../other.safetensors", "/other.safetensors"):
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": ".//other.safetensors"}))
+    assert list(open_any_model(folder).files) == ["other.safetensors"]
+    for name in ("../other.safetensors", "/other.safetensors", "."):
         (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": name}))
         with pytest.raises(CheckpointError, match="not inside the folder"):
             open_any_model(folder)
@@ -119,6 +121,14 @@ def test_a_file_that_is_given_beside_the_one_stock_takes(folder: Path) -> None:
     assert inspect(folder / "model.fp16.safetensors").sites
     with pytest.raises(CheckpointError, match="into a folder of its own"):
         patch(folder / "model.fp16.safetensors", folder.parent / "out", fold="key")
+
+
+def test_what_is_no_file_is_passed_over(folder: Path) -> None:
+    write(folder, "pytorch_model.bin", 3.0)
+    (folder / "model.safetensors").mkdir()
+    (folder / "model.safetensors.index.json").symlink_to("gone")
+    assert transformers.BertForMaskedLM.from_pretrained(folder).get_parameter(BIAS)[0].item() == 3
+    assert open_any_model(folder).read(BIAS)[0] == 3
 
 
 def test_an_adapter_alone_is_no_model(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hf_bias_patch.checkpoint.copies import parts_of
 from hf_bias_patch.checkpoint.listing import companion_files, files_beside, left_behind, weight_names
 from hf_bias_patch.checkpoint.pickled import open_any_model
 from hf_bias_patch.errors import CheckpointError
@@ -282,6 +284,32 @@ def test_a_pickled_model_has_companions_too(make_folder: MakeFolder, tensors: Te
     torch.save(HEADS["colbert_linear.pt"], folder / "colbert_linear.pt")
     opened = open_any_model(folder)
     assert sorted_out(opened) == (["colbert_linear.pt", "config.json"], ["model.fp16.safetensors"])
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
+@pytest.mark.parametrize("name", ["zip.pt", "row.pt", "plain.pkl", "weights.npz", "small.npz", "half.safetensors"])
+def test_a_damaged_file_ends_in_no_error(name: str, make_folder: MakeFolder, tensors: Tensors) -> None:
+    """Bytes changed, taken out and cut off at random: it is sorted out somehow, every time."""
+    folder = make_folder()
+    state = {key: torch.from_numpy(values) for key, values in tensors.items()}
+    torch.save(state, folder / "zip.pt")
+    torch.save({"model": state}, folder / "row.pt", _use_new_zipfile_serialization=False)
+    (folder / "plain.pkl").write_bytes(pickle.dumps({"a": np.ones(5), "b": {1, 2}, "c": complex(1, 2)}))
+    np.savez(folder / "weights.npz", **tensors)  # type: ignore[arg-type]
+    np.savez_compressed(folder / "small.npz", **tensors)  # type: ignore[arg-type]
+    save_file(halved(tensors), folder / "half.safetensors")
+    whole, draw = (folder / name).read_bytes(), random.Random(name)
+    whole_parts = len(parts_of(folder / name))
+    assert whole_parts == (0 if name == "plain.pkl" else len(tensors))
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(draw.choice([1, 2, 9])):
+            place = draw.randrange(len(content))
+            content[place : place + draw.choice([0, 1, 4])] = draw.randbytes(draw.choice([0, 1, 4]))
+        (folder / name).write_bytes(content[: draw.choice([len(content), draw.randrange(len(content))])])
+        assert len(parts_of(folder / name)) <= whole_parts + 1
+    found, left = sorted_out(open_checkpoint(folder))
+    assert (name in found) != (name in left)
 
 
 # --- links --------------------------------------------------------------------------------------------------
