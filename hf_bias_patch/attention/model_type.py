@@ -9,7 +9,7 @@ from hf_bias_patch.attention.family import model_types
 from hf_bias_patch.attention.likeness import alike, hint
 from hf_bias_patch.errors import FamilyError, brief
 
-__all__ = ["no_model_type", "type_of_class", "with_model_type"]
+__all__ = ["no_model_type", "saved_class", "type_of_class", "with_model_type"]
 
 
 def with_model_type(config: Mapping[str, Any], model_type: str | None) -> Mapping[str, Any]:
@@ -54,10 +54,16 @@ def no_model_type(config: Mapping[str, Any], tensors: Iterable[str]) -> FamilyEr
     )
 
 
+def saved_class(config: Mapping[str, Any]) -> str:
+    """The class that a model was saved as; empty if config.json names none."""
+    classes = config.get("architectures")
+    named = classes[0] if isinstance(classes, list) and classes else ""
+    return named if isinstance(named, str) else ""
+
+
 def type_of_class(config: Mapping[str, Any]) -> str:
     """The known model type whose name begins that of the class the model was saved as; empty if there is none."""
-    classes = config.get("architectures")
-    saved = _plain(str(classes[0])) if isinstance(classes, list) and classes else ""
+    saved = _plain(saved_class(config))
     return max((name for name in model_types() if saved.startswith(_plain(name))), key=len, default="")
 
 

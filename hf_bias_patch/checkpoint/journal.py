@@ -175,7 +175,7 @@ def _check(folder: Path, journal: Journal, size: int) -> None:
             raise ValueError(f"bytes {item.offset} and following are not in {brief(item.file)}")
     heads = [bytes.fromhex(file.head) for file in journal.files]
     modes = [0 if small.mode is None else small.mode for small in journal.smalls]
-    kept = [item.nbytes for item in (*journal.ranges, *journal.smalls)]
+    kept = [item.nbytes for item in journal.ranges] + [small.nbytes for small in journal.smalls]
     whole = journal.payload + sum(kept) + _DIGEST == size and min(kept, default=0) >= 0
     if not whole or any(len(head) != 8 for head in heads) or any(not 0 <= mode <= 0o7777 for mode in modes):
         raise ValueError("its sizes do not add up")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+from hf_bias_patch.attention.countable import refuse_countless
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.look import look
@@ -56,6 +57,7 @@ def refuse_plan_ahead(model: str | os.PathLike[str], plan: Plan, *, texts: int =
     try:
         if not layerwise:
             require_memory(memory_to_verify(files, plan, texts), source.name)
+        refuse_countless(files.config, files.tensors)
         if files.config.get("model_type"):  # without one, stock loads it only beside its variant's config.json
             loaded = _without_values(source, dtype_to_verify(source.name, files))
             if loaded is not None:

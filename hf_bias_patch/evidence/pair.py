@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from hf_bias_patch.attention.countable import refuse_countless
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.attention.wrapped import refuse_wrapped
@@ -138,6 +139,7 @@ def open_pair(
     _refuse_others(new, files, old, old_files.config)
     for opened in (files, old_files):
         refuse_wrapped(opened.config, opened.tensors)
+        refuse_countless(opened.config, opened.tensors)
     dtype = dtype_to_verify(old.name, old_files)
     step("sha256 of the weights")
     sha256 = sha256_of(old, old_files.files)

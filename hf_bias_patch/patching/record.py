@@ -138,7 +138,7 @@ def patched_config(
     new = {**with_model_type(config, plan.recipe.model_type), BLOCK: block}
     if block["absent"]:
         new["auto_map"] = {
-            **(config.get("auto_map") or {}),
+            **(own if isinstance(own := config.get("auto_map"), dict) else {}),
             **{auto: f"{LOADER[:-3]}.{auto}" for auto in _AUTO_CLASSES},
         }
     # Half a character, which JSON can say and UTF-8 cannot, is written as JSON says it.
