@@ -22,7 +22,7 @@ from hf_bias_patch.evidence.training import Training, patch_of, read_training
 from hf_bias_patch.evidence.whole import Whole, run_whole
 from hf_bias_patch.patching.plan import Plan
 
-__all__ = ["refuse_texts", "verify"]
+__all__ = ["refuse_texts", "require_room", "verify"]
 
 
 def verify(
@@ -91,7 +91,7 @@ def _measure(
     if layerwise:
         found = run_layerwise(pair, seed, step)
     else:
-        _require_memory(pair, len(texts or ()))
+        require_room(pair, len(texts or ()))
         found = run_whole(pair, attention, texts, seed, step)
     tensors = _compare_files(pair, layerwise, step)
     return Certificate(
@@ -119,8 +119,16 @@ def _measure(
     )
 
 
-def _require_memory(pair: Pair, texts: int) -> None:
-    """The float64 model, what `apply` keeps of it, and the reference outputs."""
+def require_room(pair: Pair, texts: int) -> None:
+    """Refuse models for which the memory is too small: the float64 one, what `apply` keeps of it, and its outputs.
+
+    Args:
+        pair: to compare.
+        texts: how many there are among the inputs.
+
+    Raises:
+        VerifyError: fewer bytes are free.
+    """
     files = pair.source_files
     touched = sum(files.tensors[name].size for name in (pair.plan.touched if pair.plan else ()))
     widest = max(info.shape[0] for info in files.tensors.values() if info.shape)

@@ -24,9 +24,12 @@ from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
-__all__ = ["Whole", "algebra_figures", "deployed_figures", "run_whole"]
+__all__ = ["Deployed", "Runner", "UnsupportedError", "Whole", "algebra_figures", "deployed_figures", "run_whole"]
 
 Sites = tuple[Site, ...] | None
+
+Deployed = tuple[Meter, list[Decoded]]
+"""What a model in the storage dtype gave: its errors against the reference, and what it decoded."""
 
 
 @dataclass
@@ -48,12 +51,12 @@ def run_whole(pair: Pair, attention: Sequence[str], texts: Sequence[str] | None,
     Raises:
         VerifyError: a model cannot be loaded or run.
     """
-    runner = _Runner(pair, texts, seed, step)
+    runner = Runner(pair, texts, seed, step)
     refused: list[VerifyError] = []
     for kind in attention:
         try:
             runner.measure(kind)
-        except _UnsupportedError as error:
+        except UnsupportedError as error:
             refused.append(error)
             # Without the name of the source: a certificate may be published, and the path is nobody's business.
             runner.found.notes.append(f"{kind} attention was left out: {error.why or error.what}")
@@ -62,11 +65,13 @@ def run_whole(pair: Pair, attention: Sequence[str], texts: Sequence[str] | None,
     return runner.found
 
 
-class _UnsupportedError(VerifyError):
+class UnsupportedError(VerifyError):
     """The source cannot be loaded with this attention implementation, so nobody can deploy it that way."""
 
 
-class _Runner:
+class Runner:
+    """Measures one pair; what is chosen or found on the way (inputs, notes) is kept for the next step."""
+
     def __init__(self, pair: Pair, texts: Sequence[str] | None, seed: int, step: Step) -> None:
         self.pair, self.texts, self.seed, self.step = pair, texts, seed, step
         self.found = Whole(no_algebra=pair.no_plan)
@@ -76,20 +81,25 @@ class _Runner:
 
     def measure(self, kind: str) -> None:
         """One attention implementation: a row of the certificate."""
-        reference, algebra = self._in_float64(kind)
-        floor, ours = self._deployed(kind, reference, of_source=True)
-        error, theirs = self._deployed(kind, reference, of_source=False)
+        reference, algebra = self.in_float64(kind)
+        source = self.deployed(kind, reference, of_source=True)
+        variant = self.deployed(kind, reference, of_source=False)
+        self.found.runs.append(self.compared(kind, algebra, source, variant))
+
+    def compared(self, kind: str, algebra: Sequence[Figure], source: Deployed, variant: Deployed) -> Run:
+        """What source and variant gave in the storage dtype, beside each other."""
+        (floor, ours), (error, theirs) = source, variant
         figures = deployed_figures(error, floor, self.pair.dtype, self.bound)
         decoding = self._decoding(floor, ours, theirs) if self.inputs.prompts else None
-        self.found.runs.append(Run(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding))
+        return Run(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding)
 
-    def _in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[Figure]]:
+    def in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[Figure]]:
         """The reference, and the algebra against it."""
         self.step(f"source in float64, {kind}")
         try:
             loaded = load_model(self.pair.source, "F64", kind)
         except VerifyError as error:
-            raise _UnsupportedError(error.what, why=error.why, remedy=error.remedy) from error
+            raise UnsupportedError(error.what, why=error.why, remedy=error.remedy) from error
         refuse_ignored(loaded, self.pair.source.name, self.pair.under_test)
         model = loaded.model
         reference = self._reference(model)
@@ -159,7 +169,7 @@ class _Runner:
             self.found.notes.append(f"What stays equal was not measured: {type(error).__name__}: {error}")
             return []
 
-    def _deployed(self, kind: str, reference: list[Outputs], *, of_source: bool) -> tuple[Meter, list[Decoded]]:
+    def deployed(self, kind: str, reference: list[Outputs], *, of_source: bool) -> Deployed:
         """One of the two checkpoints in the storage dtype, against the reference."""
         side = self.pair.source if of_source else self.pair.variant
         self.step(f"{'source' if of_source else 'variant'} in {self.pair.dtype}, {kind}")
@@ -171,8 +181,12 @@ class _Runner:
         else:
             refuse_ignored(loaded, side.name, self.pair.under_test)
             self.found.load_report = tuple(line for line in loaded.report if line not in self.source_report)
-        meter = _running(side.name, measure, loaded.model, self.inputs.probes, reference)
-        return meter, self._decode(loaded.model, side.name, of_source)
+        return self.run(loaded.model, side.name, reference, of_source=of_source)
+
+    def run(self, model: Any, name: str, reference: list[Outputs], *, of_source: bool) -> Deployed:
+        """A model in the storage dtype on all inputs."""
+        meter = _running(name, measure, model, self.inputs.probes, reference)
+        return meter, self._decode(model, name, of_source)
 
     def _decode(self, model: Any, name: str, of_source: bool) -> list[Decoded]:
         if self.inputs.form is None:
