@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -15,9 +15,9 @@ from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.evidence.compare import Meter, Outputs, collect, measure
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
 from hf_bias_patch.evidence.inputs import Inputs, other_inputs, text_inputs
-from hf_bias_patch.evidence.loaded import refuse_ignored, refuse_made_up
+from hf_bias_patch.evidence.loaded import listed, refuse_ignored, refuse_made_up
 from hf_bias_patch.evidence.memory_names import sites_in_memory
-from hf_bias_patch.evidence.models import TORCH_NAMES, load_model
+from hf_bias_patch.evidence.models import TORCH_NAMES, Loaded, load_model
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
 from hf_bias_patch.patching.memory import apply
@@ -137,6 +137,7 @@ class Runner:
                 reference = _running(self.pair.source.name, collect, model, self.inputs.probes)
             except VerifyError:
                 raise error from None
+            self.found.notes.append(f"On token ids alone the model does not run: {error.why or error.what}.")
         self.found.probes = self.inputs.names
         self.found.notes += self.inputs.notes
         return cast("list[Outputs]", reference)
@@ -176,8 +177,8 @@ class Runner:
         loaded = load_model(side, self.pair.dtype, kind)
         if of_source:
             self.source_report = loaded.report
-            if loaded.report and not self.found.runs:
-                self.found.notes.append(f"Loading the source itself reports: {'; '.join(loaded.report)}.")
+            if not self.found.runs:
+                self.found.notes += _of_loading(loaded)
         else:
             refuse_ignored(loaded, side.name, self.pair.under_test)
             self.found.load_report = tuple(line for line in loaded.report if line not in self.source_report)
@@ -204,6 +205,17 @@ class Runner:
         least = ALGEBRA_BOUND if self.pair.dtype == "F64" else unit_roundoff(self.pair.dtype)
         noise = max(floor.errors["logits"], least * floor.scales["logits"])
         return compare_decoded(self.inputs.prompts, ours, theirs, noise)
+
+
+def _of_loading(loaded: Loaded) -> Iterator[str]:
+    """What of the source and its class does not go together, and fails nothing."""
+    name = type(loaded.model).__name__
+    if loaded.missing:
+        yield f"The source lacks parameters of {name}, which are the same in both models: {listed(loaded.missing)}."
+    if loaded.unexpected:
+        yield f"{name} does not use all of the source's tensors, which were compared byte for byte: " + (
+            f"{listed(loaded.unexpected)}."
+        )
 
 
 def algebra_figures(meter: Meter, bound: float) -> tuple[Figure, ...]:
