@@ -57,11 +57,13 @@ def unknown_ids(folder: Path, size: int | None) -> str:
         except (OSError, ValueError):
             continue
         ids = special_ids(config) if isinstance(config, dict) else ()
-        found |= {f"{key} {item}": name for key, item in ids if item < 0 or (size is not None and item >= size)}
+        for key, item in ids:
+            if item < 0 or (size is not None and item >= size):
+                found.setdefault(f"{key} {item}", name)
     if not found:
         return ""
     named = ", ".join(f"{what} ({file})" for what, file in found.items())
-    return f"The model has the token ids 0 to {(size or 0) - 1:,}, and none of these, which no input holds: {named}."
+    return f"The model has the token ids 0 to {(size or 0) - 1:,}, and none of these: {named}."
 
 
 def _is_id(value: Any) -> bool:

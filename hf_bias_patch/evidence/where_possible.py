@@ -37,7 +37,7 @@ __all__ = ["where_possible"]
 
 RESERVE = 0.5
 """Share of its bound that a figure may take once something must be left out: where rounding is amplified, the largest
-error hangs on the inputs, and other seeds and texts give up to twice as much (docs/theory.md)."""
+error hangs on the inputs (docs/theory.md, "One site by itself")."""
 
 Shares = dict[str, float]
 """Slot, as `SITE.PROJECTION` → what a fold of it alone takes of the bound of its site."""

@@ -50,10 +50,18 @@ def settle(recipe: Recipe, edits: tuple[Edit, ...], refusals: Sequence[Refusal])
     if recipe.where_possible and recipe.storage == "absent":
         left_out |= _shared_with_what_stays(edits)
     edits = tuple(edit for edit in edits if edit.action != "fold" or edit.name not in left_out)
-    settled = recipe.without(left_out).model_copy(update={"where_possible": False})
+    settled = recipe.without(left_out)
+    in_order = dict(sorted(settled.left_out.items(), key=lambda item: _place(item[0])))
+    settled = settled.model_copy(update={"where_possible": False, "left_out": in_order})
     if recipe.where_possible and settled.left_out and not any(edit.action == "fold" for edit in edits):
         raise nothing_folds(settled.left_out)
     return settled, edits
+
+
+def _place(slot: str) -> tuple[str, int, str]:
+    """What slots are sorted by: stack, layer, the rest."""
+    stack, layer, rest = slot.split(".", 2)
+    return stack, int(layer), rest
 
 
 def nothing_folds(left_out: Mapping[str, str]) -> PlanError:
