@@ -42,7 +42,7 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     yield f"Touches {len(plan.touched)} tensors, {nbytes(sum(plan.touched.values()))}{absent}."
     yield equal_line(plan)
     if plan.recipe.left_out:
-        yield f"Left out, and so kept, {len(plan.recipe.left_out)} biases:"
+        yield f"Left out, and so kept ({len(plan.recipe.left_out)} of the biases asked for):"
         yield from (f"  {escape(line)}" for line in stays(plan.recipe.left_out))
     if plan.lossy:
         yield "[bold yellow]Lossy:[/] this recipe changes what the model computes, as asked."

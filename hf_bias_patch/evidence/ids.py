@@ -49,7 +49,7 @@ def special_ids(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def unknown_ids(folder: Path, size: int | None) -> str:
-    """What a checkpoint's configs name and its model has not, as a sentence; empty if all is well."""
+    """What a checkpoint's configs name and its model has not, as a sentence; empty if all is well, or nobody knows."""
     found: dict[str, str] = {}
     for name in _FILES:
         try:
@@ -58,12 +58,12 @@ def unknown_ids(folder: Path, size: int | None) -> str:
             continue
         ids = special_ids(config) if isinstance(config, dict) else ()
         for key, item in ids:
-            if item < 0 or (size is not None and item >= size):
+            if size is not None and not 0 <= item < size:
                 found.setdefault(f"{key} {item}", name)
-    if not found:
+    if size is None or not found:
         return ""
     named = ", ".join(f"{what} ({file})" for what, file in found.items())
-    return f"The model has the token ids 0 to {(size or 0) - 1:,}, and none of these: {named}."
+    return f"The model has the token ids 0 to {size - 1:,}, and none of these: {named}."
 
 
 def _is_id(value: Any) -> bool:
