@@ -15,7 +15,7 @@ from hf_bias_patch.checkpoint.durable import sync_folder
 from hf_bias_patch.checkpoint.leftovers import clear_leftovers, hidden_prefix, make_hidden
 from hf_bias_patch.errors import TargetError
 
-__all__ = ["new_folder"]
+__all__ = ["new_folder", "refuse_existing"]
 
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2(2)
 _AT_FDCWD = -100
@@ -43,7 +43,7 @@ def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path]) -> Iterato
     _refuse_inputs(out, inputs)
     out = out.resolve()  # a link stays, and what it leads to is replaced
     _clean_up(out)
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite)
     made = _make_parents(out)
     try:
         folder, unlock = make_hidden(out.parent, out.name)
@@ -83,7 +83,12 @@ def _refuse_inputs(out: Path, inputs: Sequence[Path]) -> None:
             )
 
 
-def _refuse_existing(out: Path, overwrite: bool) -> None:
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Refuse a place that is taken; who computes long before a folder is made asks this first.
+
+    Raises:
+        TargetError: something is there, and it may not be replaced.
+    """
     if not os.path.lexists(out) or _is_empty(out):
         return
     if not overwrite:

@@ -53,6 +53,13 @@ def patch(
         float | None, typer.Option(help="Largest relative rounding loss of a folded bias.", show_default="0.1")
     ] = None,
     model_type: ModelType = None,
+    where_possible: Annotated[
+        bool,
+        typer.Option(
+            "--where-possible",
+            help="Leave out, and list, the folds that are not exact, lose too much, or would fail the certificate.",
+        ),
+    ] = False,
     recipe: Annotated[Path | None, typer.Option(help="All of the above from a YAML file.", metavar="FILE")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Edit MODEL's bytes where they are.")] = False,
     overwrite: Overwrite = False,
@@ -76,7 +83,7 @@ def patch(
         "layers": layers,
     }
     asked |= {"stack": stack, "attention": attention, "storage": storage, "seed": seed, "max_loss": max_loss}
-    asked["model_type"] = model_type
+    asked |= {"model_type": model_type, "where_possible": where_possible or None}
     wanted = _recipe(recipe, {name: value for name, value in asked.items() if value not in (None, [])})
     lines = read_texts(texts)
     if lines and layerwise:  # said before anything is written
@@ -98,12 +105,16 @@ def patch(
         from hf_bias_patch.patching.disk import plan as make_plan
 
         _show_plan(model, make_plan(model, wanted, sites=sites), as_json)
+        if wanted.where_possible and verify and not as_json:
+            typer.echo("Without --dry-run these folds are measured first, and those that would fail stay as well.")
         return
     if out is not None:
         from hf_bias_patch.cli.console import stderr, stdout
         from hf_bias_patch.cli.leftovers import clear_beside
 
         clear_beside(out, stderr() if as_json else stdout())
+    if wanted.where_possible and verify:
+        wanted = _measured(model, out, wanted, in_place, overwrite, sites, lines, layerwise)
 
     def announce(plan: Plan) -> None:
         if not as_json:
@@ -160,6 +171,38 @@ def _check_target(out: Path | None, in_place: bool, overwrite: bool, dry_run: bo
         )
     if out is None and not (in_place or dry_run):
         raise TargetError("There is no OUT", remedy="Name the folder to make, or pass --in-place or --dry-run")
+
+
+def _measured(
+    model: str,
+    out: Path | None,
+    recipe: Recipe,
+    in_place: bool,
+    overwrite: bool,
+    sites: Sequence[Site] | None,
+    texts: list[str] | None,
+    layerwise: bool,
+) -> Recipe:
+    """The recipe without the folds that would fail the certificate; what cannot be written is refused before."""
+    from hf_bias_patch.checkpoint.folder import refuse_existing
+    from hf_bias_patch.checkpoint.source import resolve
+    from hf_bias_patch.cli.console import stderr
+    from hf_bias_patch.evidence.where_possible import where_possible
+    from hf_bias_patch.patching.inplace import editable
+
+    if in_place or out is None:
+        editable(resolve(model))
+    else:
+        refuse_existing(out, overwrite)
+    with stderr().status("measuring the folds") as status:
+        return where_possible(
+            model,
+            recipe,
+            sites=sites,
+            texts=texts,
+            layerwise=layerwise,
+            progress=lambda step: status.update(f"measuring the folds: {step}"),
+        )
 
 
 def _write(

@@ -11,6 +11,8 @@ from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.compare import AnyProbe
 from hf_bias_patch.evidence.given import give
+from hf_bias_patch.evidence.ids import unknown_ids
+from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.probes import Form, Probe, make_probes, make_prompts
 from hf_bias_patch.evidence.texts import read_texts
 
@@ -69,8 +71,13 @@ def text_inputs(model: Any, source: Source, texts: Sequence[str] | None, seed: i
         return None
     rows, special, note = read_texts(source, texts, limit)
     form = Form.of(model, special)
-    probes, prompts = make_probes(form, rows, seed), make_prompts(form, rows, seed)
-    return Inputs(probes, prompts, form, [note] if note else [])
+    known = [row for row in rows if max(row) < form.size]
+    notes = [note, unknown_ids(folder_of(source), form.size)]
+    if len(known) < len(rows):
+        what = "The tokenizer gives them token ids that the model does not have"
+        notes.append(f"{len(rows) - len(known)} of {len(rows)} texts were left out. {what}, {form.size:,} or more.")
+    probes, prompts = make_probes(form, known, seed), make_prompts(form, known, seed)
+    return Inputs(probes, prompts, form, list(filter(None, notes)))
 
 
 def other_inputs(model: Any, texts: Sequence[str] | None, seed: int, storage: torch.dtype) -> Inputs:

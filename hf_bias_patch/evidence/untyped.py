@@ -1,4 +1,4 @@
-"""A source whose config.json names no model type, as stock transformers can load it: with the type of its variant."""
+"""A source whose config.json names no model type, as stock transformers can load it: with the type that is known."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["typed_as"]
 
 
 @contextmanager
-def typed_as(source: Source, variant: Source, place: Path) -> Iterator[Source]:
-    """The source itself, or the same files beside a config.json that has the variant's model type.
+def typed_as(source: Source, model_type: str | None, place: Path) -> Iterator[Source]:
+    """The source itself, or the same files beside a config.json that has a model type.
 
     Args:
-        source, variant: both safetensors.
+        source: safetensors.
+        model_type: for a config.json that names none; None where it is not known.
         place: a folder for what is needed for the time being.
 
     Raises:
-        CheckpointError: one of the two cannot be opened.
+        CheckpointError: the source cannot be opened.
         TargetError: the disk is full.
     """
     files = open_checkpoint(source.path)
-    model_type = open_checkpoint(variant.path).config.get("model_type")
     if not files.config_bytes or files.config.get("model_type") or not model_type:
         yield source
         return

@@ -29,7 +29,7 @@ from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import is_same
 from hf_bias_patch.patching.variant import fill_variant
 
-__all__ = ["Patched", "changes_nothing", "patch", "plan", "readable"]
+__all__ = ["Patched", "changes_nothing", "patch", "plan", "plan_for", "readable"]
 
 Progress = Callable[[int], None]
 
@@ -79,9 +79,7 @@ def plan(
     refuse_wrapped(config, checkpoint.tensors)
     chosen = sites or find_sites(config, checkpoint.tensors)
     checkpoint.prepare(name for site in chosen for slot in site.slots.values() for name in slot.vectors)
-    made = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
-    _refuse_shared(made, checkpoint.shared)
-    return made
+    return plan_for(checkpoint, recipe or wanted, wanted, sites, checkpoint.shared)
 
 
 def patch(
@@ -125,8 +123,7 @@ def patch(
         checkpoint = open_model(source.path)
         refuse_other_name(checkpoint.folder, checkpoint.entry, checkpoint.config)
         refuse_wrapped(checkpoint.config, checkpoint.tensors)
-        resolved = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
-        _refuse_shared(resolved, shared)
+        resolved = plan_for(checkpoint, recipe or wanted, wanted, sites, shared)
         if changes_nothing(checkpoint, resolved):
             return Patched(checkpoint.folder if source is given else given.path, resolved, unchanged=True)
         if announce is not None:
@@ -165,11 +162,45 @@ def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
     return is_same(checkpoint.config, plan.recipe) or not (plan.changes or plan.frozen)
 
 
-def _refuse_shared(plan: Plan, shared: Sequence[tuple[str, ...]]) -> None:
-    for names in shared:
-        if touched := sorted(set(names) & set(plan.touched)):
-            raise PlanError(
-                f"Tensor {touched[0]} shares its memory with {next(name for name in names if name != touched[0])}",
-                why="Loaders tie them to one another, so editing one would edit the other",
-                remedy="Untie them first, or leave these sites out with --layers, --stack or --attention",
-            )
+def plan_for(
+    checkpoint: Checkpoint,
+    asked: Recipe | Plan,
+    recipe: Recipe,
+    sites: Sequence[Site] | None,
+    shared: Sequence[tuple[str, ...]],
+) -> Plan:
+    """As `plan_asked`, where some tensors share their memory: none of these is edited.
+
+    Args:
+        checkpoint, asked, recipe, sites: see there.
+        shared: groups of tensor names.
+
+    Raises:
+        PlanError: also if a tensor to edit is among them, and the recipe is not one for what is possible.
+        RecipeError, FamilyError, CheckpointError: as for `make_plan`.
+    """
+    made = plan_asked(checkpoint.config, checkpoint, asked, recipe, sites)
+    tied = {name: other for names in shared for name, other in _each(names) if name in made.touched}
+    if not tied:
+        return made
+    if not recipe.where_possible:
+        name = min(tied)
+        raise PlanError(
+            f"Tensor {name} shares its memory with {tied[name]}",
+            why="Loaders tie them to one another, so editing one would edit the other",
+            remedy="Untie them first, leave these sites out with --layers, --stack or --attention, or fold the others "
+            "with --where-possible",
+        )
+    left_out = {
+        edit.name: f"tensor {name} shares its memory with {tied[name]}"
+        for edit in made.edits
+        for name in edit.touches
+        if name in tied and edit.action == "fold"
+    }
+    plain = recipe.model_copy(update={"where_possible": bool(left_out)}).without(left_out)
+    return plan_for(checkpoint, plain, plain, sites, shared)
+
+
+def _each(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Each of some names, and another of them."""
+    return ((name, next(other for other in names if other != name)) for name in names)

@@ -16,9 +16,11 @@ from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.evidence.training import PatchBefore, patch_before, patch_of
+from hf_bias_patch.evidence.where_possible import where_possible
 from hf_bias_patch.patching.disk import patch, plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
 from hf_bias_patch.patching.record import CERTIFICATE
+from hf_bias_patch.patching.summary import stays
 from hf_bias_patch.tuning.settings import Settings
 from hf_bias_patch.tuning.watch import Watcher
 
@@ -56,7 +58,7 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
     if not (settings.fold or settings.drop):
         yield Start(source, source, _patch_of(source))
         return
-    recipe = make_recipe(fold=settings.fold, drop=settings.drop)
+    recipe = make_recipe(fold=settings.fold, drop=settings.drop, where_possible=settings.where_possible)
     plan(settings.model_name_or_path, recipe)  # on every process: what is refused must not leave the others waiting
     with ExitStack() as stack:
         made: list[Path | BiasPatchError] = [settings.output_dir]
@@ -78,6 +80,11 @@ def _patched(settings: Settings, recipe: Recipe, watcher: Watcher, stack: ExitSt
     for folder in clear_leftovers(beside.parent):
         watcher.say(f"Removed {folder}: the working folder of a run that was killed")
     place = stack.enter_context(working_folder(beside.parent, beside.name)) / "patched"
+    if recipe.where_possible:
+        watcher.say("The folds are measured before they are made")
+        recipe = where_possible(settings.model_name_or_path, recipe)
+        for line in stays(recipe.left_out):
+            watcher.say(f"Left out: {line}")
     done = patch(settings.model_name_or_path, place, recipe)
     if done.unchanged or not settings.fold:
         return place
@@ -91,7 +98,8 @@ def _patched(settings: Settings, recipe: Recipe, watcher: Watcher, stack: ExitSt
         raise TuneError(
             "The patch before training does not pass its certificate",
             why=" ".join(certificate.reasons),
-            remedy="Fold fewer biases; or patch some layers only, with `hf-bias-patch patch`, and tune that variant",
+            remedy="Fold fewer biases, or say --where_possible; or patch some layers only, with `hf-bias-patch patch`, "
+            "and tune that variant",
         )
     return place
 

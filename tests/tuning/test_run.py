@@ -148,6 +148,13 @@ def test_a_fold_that_is_not_proven_stops_the_run_and_leaves_nothing(tmp_path: Pa
     with pytest.raises(TuneError, match="does not pass its certificate"):
         glue(tmp_path / "run", model_name_or_path=str(base), fold="query", train="value")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    said = Said()
+    given = {"model_name_or_path": str(base), "fold": "query,value", "where_possible": True, "train": "output"}
+    run(GlueSettings, tmp_path / "run", said, **_OPINION | given)
+    (line,) = (line for line in said.lines if line.startswith("Left out"))
+    assert line.startswith("Left out: query at encoder self 1: fold query:weight is measured to exceed")
+    kept = json.loads((tmp_path / "run" / "plan.json").read_text())["recipe"]["left_out"]
+    assert list(kept) == ["encoder.1.self.query"]
 
 
 def test_own_data(tmp_path: Path) -> None:
