@@ -58,7 +58,7 @@ def give(model: Any, seed: int, storage: torch.dtype) -> list[Given]:
     import torch
     from torch.utils._pytree import tree_map
 
-    from hf_bias_patch.probing.feeding import feed
+    from hf_bias_patch.probing.feeding import feeds
 
     def rounded(value: Any) -> Any:
         floats = isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -66,7 +66,8 @@ def give(model: Any, seed: int, storage: torch.dtype) -> list[Given]:
 
     found = []
     for index in range(SETS):
-        inputs = tree_map(rounded, feed(model, SETS * seed + index))
+        sets = feeds(model, SETS * seed + index)
+        inputs = tree_map(rounded, sets[-1] if index == 1 else sets[0])  # once without optional arguments
         padding = _padded(inputs)
         if index == SETS - 1 and padding:
             inputs, padding = _without_padding(model, inputs)

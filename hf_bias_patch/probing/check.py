@@ -46,6 +46,7 @@ class Checked:
         closable: those agreed of which both say that the bias is redundant or folds.
         slots: all biases of queries, keys and values, the table's and those it does not know.
         unknown: those of them that the table says nothing of.
+        untouched: parameters that no run read, `probing.untouched.Untouched` each.
     """
 
     agreed: int
@@ -53,6 +54,7 @@ class Checked:
     closable: int = 0
     slots: int = 0
     unknown: int = 0
+    untouched: tuple[Any, ...] = ()
 
     @property
     def wrong(self) -> tuple[Difference, ...]:

@@ -123,7 +123,7 @@ class Trace(TorchDispatchMode):
         kind = min((tag.kind for tag in tagged), key=_KINDS.index)
         shadowed = any(tag.shadow is not None for tag in tagged)
         shadows = _tensors(replay(func, name, args, kwargs, self._tags, kind)) if shadowed else []
-        norm = tagged[0].norm if len(tagged) == 1 and name not in _ADDS_ENTRIES else None
+        norm = _moved_norm(name, args, tagged)
         scores, mixings = union(tagged, "scores"), union(tagged, "mixings")
         for number, tensor in enumerate(_tensors(out)):
             shadow = shadows[number] if number < len(shadows) and shadows[number].shape == tensor.shape else None
@@ -216,7 +216,14 @@ class Trace(TorchDispatchMode):
         visible = visible.masked_fill(visible < -1e4, float("nan"))
         spread = _spread(visible)
         scores = tuple(
-            replace(score, softmax=True, swapped=_varies(rows, score.number), spread=spread, ops=[*score.ops])
+            replace(
+                score,
+                softmax=True,
+                swapped=_varies(rows, score.number),
+                apart=_stands(rows, score.number),
+                spread=spread,
+                ops=[*score.ops],
+            )
             for score in tag.scores
         )
         self._tag(out, Tag(out, "score", tag.shadow, None, scores))
@@ -314,6 +321,19 @@ def _varies(left: Tensor | None, product: int) -> bool | None:
     own = numbers == product if (numbers == product).any() else numbers == numbers.max()
     high, low = left.masked_fill(~own, -1).amax(-1), left.masked_fill(~own, torch.iinfo(left.dtype).max).amin(-1)
     return bool((high > low).any())
+
+
+def _moved_norm(name: str, args: Any, tagged: list[Tag]) -> NormTag | None:
+    """The norm whose output moved entries are: also of parts that are all that norm's output, put together again."""
+    if name not in _ADDS_ENTRIES:
+        return tagged[0].norm if len(tagged) == 1 else None
+    same = name == "cat" and len(tagged) == len(_tensors(args)) and len({tag.norm for tag in tagged}) == 1
+    return tagged[0].norm if same else None
+
+
+def _stands(left: Tensor | None, product: int) -> bool:
+    """Whether a product has entries of its own."""
+    return left is not None and bool((left.div(PRODUCT, rounding_mode="floor") == product).any())
 
 
 def _tensors(tree: Any) -> list[Tensor]:

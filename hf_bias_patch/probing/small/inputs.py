@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,16 +13,32 @@ import torch
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.probing.double import in_double
 from hf_bias_patch.probing.small.makers import fill, variants_of
+from hf_bias_patch.probing.small.optional import options
 from hf_bias_patch.probing.small.wanted import Wanted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["inputs_of", "run"]
+__all__ = ["inputs_of", "run", "run_all", "sets_of"]
+
+
+def sets_of(model: PreTrainedModel, seed: int = 0) -> list[dict[str, Any]]:
+    """Random inputs for a small model: with all that can reach its attention; where that is more, also without.
+
+    Args:
+        model: from small_model.
+        seed: of the values.
+
+    Raises:
+        VerifyError: as `inputs_of`.
+    """
+    plain = inputs_of(model, seed)
+    more = _accepted(model, plain, options(Wanted.of(model, seed), plain))
+    return [plain | more, plain] if more else [plain]
 
 
 def inputs_of(model: PreTrainedModel, seed: int = 0) -> dict[str, Any]:
-    """Random inputs for a small model; the first of the plausible formats that it accepts.
+    """Random inputs for a small model without optional ones; the first of the plausible formats that it accepts.
 
     Args:
         model: from small_model.
@@ -32,20 +47,45 @@ def inputs_of(model: PreTrainedModel, seed: int = 0) -> dict[str, Any]:
     Raises:
         VerifyError: it accepts none; the message holds its first complaint.
     """
-    parameters = inspect.signature(model.forward).parameters
     first: Exception | None = None
     said: list[str] = []
     for variant in variants_of(model):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                inputs = fill(Wanted(model, parameters, torch.Generator().manual_seed(seed), variant))
+                inputs = fill(Wanted.of(model, seed, variant))
                 run(model, inputs)
             return inputs
         except Exception as error:
             first = first or error
             said.append(f"{variant}: {type(error).__name__}: {str(error)[:200]}")
     raise VerifyError(f"No inputs found for {type(model).__name__}", why="\n".join(dict.fromkeys(said))) from first
+
+
+def _accepted(model: PreTrainedModel, plain: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Those optional arguments that a model runs with, each beside the others."""
+    found = dict(more)
+    if found and _runs(model, {**plain, **found}):
+        return found
+    found = {}
+    for name, value in more.items():
+        if _runs(model, {**plain, **found, name: value}):
+            found[name] = value
+    return found
+
+
+def _runs(model: PreTrainedModel, inputs: Mapping[str, Any]) -> bool:
+    try:
+        run(model, inputs)
+    except Exception:  # of any kind: what a model does not take is told in many ways
+        return False
+    return True
+
+
+def run_all(model: PreTrainedModel, sets: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """The outputs of a run on each set of inputs, by the number of the set and their name."""
+    found = (run(model, inputs) for inputs in sets)
+    return {f"{number}.{name}": value for number, outputs in enumerate(found) for name, value in outputs.items()}
 
 
 def run(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,129 @@
+"""Arguments of forward methods that a model runs without, but that make more of its attention run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from hf_bias_patch.probing.small.wanted import BATCH, Wanted
+
+__all__ = ["options"]
+
+Maker = Callable[[Wanted], Any]
+
+_ENTITIES, _MENTION = 3, 2
+"""Entities of a text, and words of each."""
+_MEMORY = 9
+"""Hidden states that cross-attention reads."""
+_CROSS = re.compile(r"(.*\.)?\w*(cross_?att|encoder_att|enc_att|encdec_att)\w*(\..*)?")
+_KEYS = ("key", "k", "k_proj", "key_proj", "c_attn", "k_lin", "kv_proj")
+
+
+def options(want: Wanted, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The optional arguments that a forward method has and that are not given yet.
+
+    Args:
+        want: of the model.
+        plain: the arguments given.
+    """
+    want.made = dict(plain)
+    for name, make in (_MAKERS | _OF_TYPE.get(want.config.model_type, {})).items():
+        if name in want.parameters and name not in plain:
+            value = make(want)
+            if value is not None:
+                want.made[name] = value
+    return {name: value for name, value in want.made.items() if name not in plain}
+
+
+def _entities(want: Wanted) -> torch.Tensor:
+    return want.integers(2, want.look("entity_vocab_size", default=3), BATCH, _ENTITIES)
+
+
+def _entity_mask(want: Wanted) -> torch.Tensor:
+    """The second text has one entity less."""
+    mask = torch.ones(BATCH, _ENTITIES, dtype=torch.long)
+    mask[1:, -1:] = 0
+    return mask
+
+
+def _entity_segments(want: Wanted) -> torch.Tensor | None:
+    kinds = want.look("type_vocab_size", default=1)
+    return want.integers(0, kinds, BATCH, _ENTITIES) if isinstance(kinds, int) and kinds > 1 else None
+
+
+def _entity_positions(want: Wanted) -> torch.Tensor:
+    """Of the words of each mention; the last has one word less, which -1 says."""
+    length = want.made["input_ids"].shape[1]
+    positions = want.integers(0, length, BATCH, _ENTITIES, _MENTION)
+    positions[:, -1, -1] = -1
+    return positions
+
+
+def _global_mask(want: Wanted) -> torch.Tensor | None:
+    """Tokens that see, and are seen by, all others: two in the first text, one in the second."""
+    text = want.made.get("input_ids")
+    if text is None:
+        return None
+    mask = torch.zeros_like(text)
+    mask[:, 0] = mask[:1, 4] = 1
+    return mask
+
+
+def _memory(want: Wanted) -> torch.Tensor | None:
+    """What cross-attention reads, as wide as its key's map takes; None where there is no cross-attention."""
+    for name, module in want.model.named_modules():
+        path, _, last = name.rpartition(".")
+        if last in _KEYS and _CROSS.fullmatch(path):
+            width = getattr(module, "in_features", None) or getattr(module, "nx", None)
+            if isinstance(width, int):
+                return want.normal(BATCH, _MEMORY, width)
+    return None
+
+
+def _memory_mask(want: Wanted) -> torch.Tensor | None:
+    """The second memory is one state shorter."""
+    memory = want.made.get("encoder_hidden_states")
+    if memory is None or memory.dim() != 3:
+        return None
+    mask = torch.ones(memory.shape[:2], dtype=torch.long)
+    mask[1:, -1:] = 0
+    return mask
+
+
+def _decoder_mask(want: Wanted) -> torch.Tensor | None:
+    """The second text of the decoder is one token shorter."""
+    text = want.made.get("decoder_input_ids")
+    if text is None:
+        return None
+    mask = torch.ones(text.shape[:2], dtype=torch.long)
+    mask[1:, -1:] = 0
+    return mask
+
+
+def _residues(want: Wanted) -> torch.Tensor:
+    return want.integers(5, 20, BATCH, 8)
+
+
+def _residue_mask(want: Wanted) -> torch.Tensor:
+    return torch.ones(BATCH, 8, dtype=torch.long)
+
+
+_MAKERS: dict[str, Maker] = {
+    "entity_ids": _entities,
+    "entity_attention_mask": _entity_mask,
+    "entity_token_type_ids": _entity_segments,
+    "entity_position_ids": _entity_positions,
+    "global_attention_mask": _global_mask,
+    "encoder_hidden_states": _memory,
+    "encoder_attention_mask": _memory_mask,
+    "decoder_attention_mask": _decoder_mask,
+    "protein_input_ids": _residues,
+    "protein_attention_mask": _residue_mask,
+}
+"""By name, in the order in which they are made."""
+
+_OF_TYPE: dict[str, dict[str, Maker]] = {}
+"""The same for arguments that mean something of their own in one model type."""
