@@ -111,12 +111,15 @@ def outputs_of_given(model: Any, probe: Given, look: Inner) -> dict[str, torch.T
     import torch
     from torch.utils._pytree import tree_map
 
+    from hf_bias_patch.probing.small.inputs import forget
+
     def cast(value: Any) -> Any:
         floats = isinstance(value, torch.Tensor) and value.is_floating_point()
         return value.to(model.dtype) if floats else value
 
     random.seed(0)
     np.random.seed(0)
+    forget(model)
     with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _computing(model.dtype):
         warnings.simplefilter("ignore")
         torch.manual_seed(0)

@@ -14,12 +14,13 @@ from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.probing.double import in_double
 from hf_bias_patch.probing.small.makers import fill, variants_of
 from hf_bias_patch.probing.small.optional import options
+from hf_bias_patch.probing.small.others import OTHERS
 from hf_bias_patch.probing.small.wanted import Wanted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["inputs_of", "run", "run_all", "sets_of"]
+__all__ = ["forget", "inputs_of", "run", "run_all", "sets_of"]
 
 
 def sets_of(model: PreTrainedModel, seed: int = 0) -> list[dict[str, Any]]:
@@ -29,12 +30,22 @@ def sets_of(model: PreTrainedModel, seed: int = 0) -> list[dict[str, Any]]:
         model: from small_model.
         seed: of the values.
 
+    Returns:
+        The arguments of a run each, those without optional ones at the end.
+
     Raises:
         VerifyError: as `inputs_of`.
     """
     plain = inputs_of(model, seed)
     more = _accepted(model, plain, options(Wanted.of(model, seed), plain))
-    return [plain | more, plain] if more else [plain]
+    other = _other(Wanted.of(model, seed), plain)
+    return [*([plain | more] if more else []), *([other] if other and _runs(model, other) else []), plain]
+
+
+def _other(want: Wanted, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of another kind; empty where a type has none."""
+    made = {name: make(want) for name, make in OTHERS.get(want.config.model_type, {}).items()}
+    return {name: value for name, value in {**plain, **made}.items() if value is not None} if made else {}
 
 
 def inputs_of(model: PreTrainedModel, seed: int = 0) -> dict[str, Any]:
@@ -92,11 +103,24 @@ def run(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, torch.Te
     """Floating outputs by name, nested ones as `name.0` or `name.key`; twice the same for the same arguments."""
     random.seed(0)
     np.random.seed(0)
+    forget(model)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), in_double():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         output = model(**inputs)
     return dict(_flat("", output))
+
+
+def forget(model: torch.nn.Module) -> None:
+    """Empty a model's own store of what it computed before (OmDet-Turbo's, for texts that it has seen).
+
+    Else a parameter could move, and what was computed with its old values would hide it.
+    """
+    for module in model.modules():
+        for store in vars(module).values():
+            if type(store).__name__.endswith("LRUCache"):
+                store.cache.clear()
+                store.current_load = 0
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:

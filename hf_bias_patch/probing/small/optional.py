@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hf_bias_patch.probing.small.special import ids, ones
 from hf_bias_patch.probing.small.wanted import BATCH, Wanted
 
 __all__ = ["options"]
@@ -18,7 +19,7 @@ _ENTITIES, _MENTION = 3, 2
 """Entities of a text, and words of each."""
 _MEMORY = 9
 """Hidden states that cross-attention reads."""
-_CROSS = re.compile(r"(.*\.)?\w*(cross_?att|encoder_att|enc_att|encdec_att)\w*(\..*)?")
+_CROSS = re.compile(r"(.*\.)?\w*(cross_?att|encoder_att|enc_att|encoder_decoder_att)\w*(\..*)?")
 _KEYS = ("key", "k", "k_proj", "key_proj", "c_attn", "k_lin", "kv_proj")
 
 
@@ -30,7 +31,7 @@ def options(want: Wanted, plain: Mapping[str, Any]) -> dict[str, Any]:
         plain: the arguments given.
     """
     want.made = dict(plain)
-    for name, make in (_MAKERS | _OF_TYPE.get(want.config.model_type, {})).items():
+    for name, make in _MAKERS.items():
         if name in want.parameters and name not in plain:
             value = make(want)
             if value is not None:
@@ -103,12 +104,23 @@ def _decoder_mask(want: Wanted) -> torch.Tensor | None:
     return mask
 
 
-def _residues(want: Wanted) -> torch.Tensor:
-    return want.integers(5, 20, BATCH, 8)
+def _prompt_boxes(want: Wanted) -> torch.Tensor:
+    """Two boxes an image: middle and sides, in parts of it."""
+    return torch.tensor([[[0.4, 0.4, 0.3, 0.5], [0.6, 0.5, 0.2, 0.4]]], dtype=torch.float64).repeat(BATCH, 1, 1)
 
 
-def _residue_mask(want: Wanted) -> torch.Tensor:
-    return torch.ones(BATCH, 8, dtype=torch.long)
+def _unseen_predictions(want: Wanted) -> torch.Tensor | None:
+    """A permutation's masks: XLNet's second stream predicts tokens that it does not see."""
+    length = want.made["input_ids"].shape[1]
+    mask = torch.zeros(BATCH, length, length, dtype=torch.float64)
+    mask[:, :, -2:] = 1
+    return mask
+
+
+def _predicted(want: Wanted) -> torch.Tensor:
+    """Which tokens XLNet predicts: the last two."""
+    length = want.made["input_ids"].shape[1]
+    return torch.eye(length, dtype=torch.float64)[-2:].repeat(BATCH, 1, 1)
 
 
 _MAKERS: dict[str, Maker] = {
@@ -120,10 +132,10 @@ _MAKERS: dict[str, Maker] = {
     "encoder_hidden_states": _memory,
     "encoder_attention_mask": _memory_mask,
     "decoder_attention_mask": _decoder_mask,
-    "protein_input_ids": _residues,
-    "protein_attention_mask": _residue_mask,
+    "protein_input_ids": ids(BATCH, 8, low=5, high=20),
+    "protein_attention_mask": ones(BATCH, 8),
+    "input_boxes": _prompt_boxes,
+    "perm_mask": _unseen_predictions,
+    "target_mapping": _predicted,
 }
 """By name, in the order in which they are made."""
-
-_OF_TYPE: dict[str, dict[str, Maker]] = {}
-"""The same for arguments that mean something of their own in one model type."""

@@ -170,6 +170,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "depth_pro": {"pixel_values": normal(2, 3, 128, 128)},
     "dia": {"decoder_input_ids": ids(2, 7, 9)},
     "dia_decoder": {"input_ids": ids(2, 7, 9), "attention_mask": ones(2, 7)} | _ACROSS,
+    "diffusion_gemma": _PATCHES | {"image_position_ids": _positions(6)},
     "dots3_note": {"chunk_sample_lengths": fixed([640, 640])},
     "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([640, 640])},
     "embedding_gemma2": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
