@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.evidence.inner import Inner, cached
+from hf_bias_patch.evidence.inner import CACHES, Inner, cached
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,6 @@ SETS = 3
 """Of random inputs."""
 
 _INNER = ("hidden_states", "attentions")
-_CACHE = "past_key_values"
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def _named(name: str, value: Any, look: Inner) -> Iterator[tuple[str, torch.Tens
     import torch
 
     kind = next((kind for kind in _INNER if name.rpartition(".")[2].endswith(kind)), None)
-    if name.rpartition(".")[2] == _CACHE:
+    if name.rpartition(".")[2] in CACHES:
         if look.cache and value is not None:
             yield from ((key, kept) for key, _, kept in cached(value))
     elif isinstance(value, torch.Tensor):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
@@ -70,7 +70,22 @@ def text_inputs(model: Any, source: Source, texts: Sequence[str] | None, seed: i
     rows, special, note = read_texts(source, texts, limit)
     form = Form.of(model, special)
     probes, prompts = make_probes(form, rows, seed), make_prompts(form, rows, seed)
+    probes += _with_options(model, probes, seed)
     return Inputs(probes, prompts, form, [note] if note else [])
+
+
+def _with_options(model: Any, probes: Sequence[Probe], seed: int) -> Iterator[Probe]:
+    """The short probes once more, with what the model takes beside token ids and what makes more of its attention run.
+
+    Such as LUKE's entities: query maps that plain text never reaches meet the keys there.
+    """
+    from hf_bias_patch.probing.small.inputs import more_for
+
+    for probe in probes:
+        more = more_for(model, probe.inputs, seed) if probe.inner else {}
+        if more:
+            given = {name: value.float() if value.is_floating_point() else value for name, value in more.items()}
+            yield replace(probe, name=f"{probe.name}, with {', '.join(more)}", inputs={**probe.inputs, **given})
 
 
 def other_inputs(model: Any, texts: Sequence[str] | None, seed: int, storage: torch.dtype) -> Inputs:

@@ -1,4 +1,4 @@
-"""Parameters that no run of a small model read: what the numbers say nothing of. Those of attention must be explained."""
+"""Parameters that no run of a small model read, of which nothing is known; those of attention must be explained."""
 
 from __future__ import annotations
 

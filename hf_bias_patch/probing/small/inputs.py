@@ -20,7 +20,7 @@ from hf_bias_patch.probing.small.wanted import Wanted
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["forget", "inputs_of", "run", "run_all", "sets_of"]
+__all__ = ["forget", "inputs_of", "more_for", "run", "run_all", "sets_of"]
 
 
 def sets_of(model: PreTrainedModel, seed: int = 0) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def sets_of(model: PreTrainedModel, seed: int = 0) -> list[dict[str, Any]]:
         VerifyError: as `inputs_of`.
     """
     plain = inputs_of(model, seed)
-    more = _accepted(model, plain, options(Wanted.of(model, seed), plain))
+    more = more_for(model, plain, seed)
     other = _other(Wanted.of(model, seed), plain)
     return [*([plain | more] if more else []), *([other] if other and _runs(model, other) else []), plain]
 
@@ -73,8 +73,15 @@ def inputs_of(model: PreTrainedModel, seed: int = 0) -> dict[str, Any]:
     raise VerifyError(f"No inputs found for {type(model).__name__}", why="\n".join(dict.fromkeys(said))) from first
 
 
-def _accepted(model: PreTrainedModel, plain: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Those optional arguments that a model runs with, each beside the others."""
+def more_for(model: PreTrainedModel, plain: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Random optional arguments that a model takes beside given ones, and that make more of its attention run.
+
+    Args:
+        model: in float64.
+        plain: arguments that it runs with.
+        seed: of the values.
+    """
+    more = options(Wanted.of(model, seed), plain)
     found = dict(more)
     if found and _runs(model, {**plain, **found}):
         return found
@@ -129,7 +136,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield name or "output", value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if key != "past_key_values":
+            if key not in ("past_key_values", "cache"):
                 yield from _flat(f"{name}.{key}" if name else str(key), item)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):

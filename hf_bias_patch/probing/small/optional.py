@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from hf_bias_patch.probing.small.special import ids, ones
 from hf_bias_patch.probing.small.wanted import BATCH, Wanted
 
 __all__ = ["options"]
@@ -19,6 +18,8 @@ _ENTITIES, _MENTION = 3, 2
 """Entities of a text, and words of each."""
 _MEMORY = 9
 """Hidden states that cross-attention reads."""
+_RESIDUES = 8
+"""Of a protein."""
 _CROSS = re.compile(r"(.*\.)?\w*(cross_?att|encoder_att|enc_att|encoder_decoder_att)\w*(\..*)?")
 _KEYS = ("key", "k", "k_proj", "key_proj", "c_attn", "k_lin", "kv_proj")
 
@@ -39,26 +40,32 @@ def options(want: Wanted, plain: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in want.made.items() if name not in plain}
 
 
+def _rows(want: Wanted) -> int:
+    """Texts or images in a batch."""
+    first = next((value for value in want.made.values() if isinstance(value, torch.Tensor)), None)
+    return BATCH if first is None else len(first)
+
+
 def _entities(want: Wanted) -> torch.Tensor:
-    return want.integers(2, want.look("entity_vocab_size", default=3), BATCH, _ENTITIES)
+    return want.integers(2, want.look("entity_vocab_size", default=3), _rows(want), _ENTITIES)
 
 
 def _entity_mask(want: Wanted) -> torch.Tensor:
     """The second text has one entity less."""
-    mask = torch.ones(BATCH, _ENTITIES, dtype=torch.long)
+    mask = torch.ones(_rows(want), _ENTITIES, dtype=torch.long)
     mask[1:, -1:] = 0
     return mask
 
 
 def _entity_segments(want: Wanted) -> torch.Tensor | None:
     kinds = want.look("type_vocab_size", default=1)
-    return want.integers(0, kinds, BATCH, _ENTITIES) if isinstance(kinds, int) and kinds > 1 else None
+    return want.integers(0, kinds, _rows(want), _ENTITIES) if isinstance(kinds, int) and kinds > 1 else None
 
 
 def _entity_positions(want: Wanted) -> torch.Tensor:
     """Of the words of each mention; the last has one word less, which -1 says."""
     length = want.made["input_ids"].shape[1]
-    positions = want.integers(0, length, BATCH, _ENTITIES, _MENTION)
+    positions = want.integers(0, length, _rows(want), _ENTITIES, _MENTION)
     positions[:, -1, -1] = -1
     return positions
 
@@ -80,7 +87,7 @@ def _memory(want: Wanted) -> torch.Tensor | None:
         if last in _KEYS and _CROSS.fullmatch(path):
             width = getattr(module, "in_features", None) or getattr(module, "nx", None)
             if isinstance(width, int):
-                return want.normal(BATCH, _MEMORY, width)
+                return want.normal(_rows(want), _MEMORY, width)
     return None
 
 
@@ -106,13 +113,13 @@ def _decoder_mask(want: Wanted) -> torch.Tensor | None:
 
 def _prompt_boxes(want: Wanted) -> torch.Tensor:
     """Two boxes an image: middle and sides, in parts of it."""
-    return torch.tensor([[[0.4, 0.4, 0.3, 0.5], [0.6, 0.5, 0.2, 0.4]]], dtype=torch.float64).repeat(BATCH, 1, 1)
+    return torch.tensor([[[0.4, 0.4, 0.3, 0.5], [0.6, 0.5, 0.2, 0.4]]], dtype=torch.float64).repeat(_rows(want), 1, 1)
 
 
-def _unseen_predictions(want: Wanted) -> torch.Tensor | None:
+def _unseen_predictions(want: Wanted) -> torch.Tensor:
     """A permutation's masks: XLNet's second stream predicts tokens that it does not see."""
     length = want.made["input_ids"].shape[1]
-    mask = torch.zeros(BATCH, length, length, dtype=torch.float64)
+    mask = torch.zeros(_rows(want), length, length, dtype=torch.float64)
     mask[:, :, -2:] = 1
     return mask
 
@@ -120,7 +127,7 @@ def _unseen_predictions(want: Wanted) -> torch.Tensor | None:
 def _predicted(want: Wanted) -> torch.Tensor:
     """Which tokens XLNet predicts: the last two."""
     length = want.made["input_ids"].shape[1]
-    return torch.eye(length, dtype=torch.float64)[-2:].repeat(BATCH, 1, 1)
+    return torch.eye(length, dtype=torch.float64)[-2:].repeat(_rows(want), 1, 1)
 
 
 _MAKERS: dict[str, Maker] = {
@@ -132,8 +139,8 @@ _MAKERS: dict[str, Maker] = {
     "encoder_hidden_states": _memory,
     "encoder_attention_mask": _memory_mask,
     "decoder_attention_mask": _decoder_mask,
-    "protein_input_ids": ids(BATCH, 8, low=5, high=20),
-    "protein_attention_mask": ones(BATCH, 8),
+    "protein_input_ids": lambda want: want.integers(5, 20, _rows(want), _RESIDUES),
+    "protein_attention_mask": lambda want: torch.ones(_rows(want), _RESIDUES, dtype=torch.long),
     "input_boxes": _prompt_boxes,
     "perm_mask": _unseen_predictions,
     "target_mapping": _predicted,

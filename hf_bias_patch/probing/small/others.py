@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hf_bias_patch.probing.small.special import fixed, ids, nothing, normal, ones
+from hf_bias_patch.probing.small.special import fixed, ids, normal, nothing, ones
 from hf_bias_patch.probing.small.wanted import BATCH
 
 __all__ = ["OTHERS"]
