@@ -142,7 +142,7 @@ class _Prober:
             folds,
             norm=slot.norms[0] if len(slot.norms) == 1 else None,
             weight=slot.weight,
-            output=self._output(site) if is_value else None,
+            output=site.output if is_value else None,
             read=self._read(site, slot) if is_value else (),
         )
 
@@ -273,7 +273,7 @@ class _Prober:
 
     def _into_output(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
         """Identity 2, for an amount of the bias."""
-        output, read = self._output(site), self._read(site, slot)
+        output, read = site.output, self._read(site, slot)
         if not read:
             return "no map reads the mixed values as they are"
         if output is None or output.weight is None:
@@ -284,10 +284,6 @@ class _Prober:
         values = dict(zip(slot.bias.indices, bias.tolist(), strict=True))
         carried = torch.tensor([values.get(index, 0.0) for index in read], dtype=torch.float64)
         return [(output.bias, weight @ carried), (slot.bias, -bias)]
-
-    def _output(self, site: ProbedSite) -> ProbedSlot | None:
-        outputs = [slot for slot in site.slots if slot.projection == "output"]
-        return outputs[0] if len(outputs) == 1 else None
 
     def _read(self, site: ProbedSite, slot: ProbedSlot) -> tuple[int, ...]:
         """Which element of a value bias reaches each input of the output projection; empty if not as it is."""

@@ -53,6 +53,12 @@ class ProbedSite:
     spread: float
     ops: tuple[str, ...] = field(default=())
 
+    @property
+    def output(self) -> ProbedSlot | None:
+        """The one output bias; None if there is none, or several."""
+        outputs = [slot for slot in self.slots if slot.projection == "output"]
+        return outputs[0] if len(outputs) == 1 else None
+
 
 def assemble(trace: Trace) -> list[ProbedSite]:
     """All sites of a trace, in the order of the forward pass; calls that use the same parameters are one site."""

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from hf_bias_patch.probing.origin import Codes
 from hf_bias_patch.probing.replay import MOVES, replay
+from hf_bias_patch.probing.rows import spread, stands, varies
 from hf_bias_patch.probing.tags import PRODUCT, Call, Mixing, NormTag, Score, Tag, broadcast, union
 
 __all__ = ["Trace"]
@@ -214,14 +215,14 @@ class Trace(TorchDispatchMode):
         rows = None if tag.shadow is None else tag.shadow.movedim(dim, -1)
         visible = tensor.movedim(dim, -1)
         visible = visible.masked_fill(visible < -1e4, float("nan"))
-        spread = _spread(visible)
+        differ = spread(visible)
         scores = tuple(
             replace(
                 score,
                 softmax=True,
-                swapped=_varies(rows, score.number),
-                apart=_stands(rows, score.number),
-                spread=spread,
+                swapped=varies(rows, score.number),
+                apart=stands(rows, score.number),
+                spread=differ,
                 ops=[*score.ops],
             )
             for score in tag.scores
@@ -310,19 +311,6 @@ class Trace(TorchDispatchMode):
         self._tag(out, Tag(out, "score", rows, None, (Score(a.shadow, b.shadow, self.products),)))
 
 
-def _varies(left: Tensor | None, product: int) -> bool | None:
-    """Whether positions of a product differ along the last axis; entries of no product, such as a sink's, do not count.
-
-    Of a product that was added to another, only that one has entries.
-    """
-    if left is None:
-        return None
-    numbers = left.div(PRODUCT, rounding_mode="floor")
-    own = numbers == product if (numbers == product).any() else numbers == numbers.max()
-    high, low = left.masked_fill(~own, -1).amax(-1), left.masked_fill(~own, torch.iinfo(left.dtype).max).amin(-1)
-    return bool((high > low).any())
-
-
 def _moved_norm(name: str, args: Any, tagged: list[Tag]) -> NormTag | None:
     """The norm whose output moved entries are: also of parts that are all that norm's output, put together again."""
     if name not in _ADDS_ENTRIES:
@@ -331,19 +319,5 @@ def _moved_norm(name: str, args: Any, tagged: list[Tag]) -> NormTag | None:
     return tagged[0].norm if same else None
 
 
-def _stands(left: Tensor | None, product: int) -> bool:
-    """Whether a product has entries of its own."""
-    return left is not None and bool((left.div(PRODUCT, rounding_mode="floor") == product).any())
-
-
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
-
-
-def _spread(visible: Tensor) -> float:
-    """Largest difference within a row, of what is not masked."""
-    if visible.shape[-1] < 2:
-        return 0.0
-    high = torch.nan_to_num(visible, nan=-float("inf")).amax(-1)
-    low = torch.nan_to_num(visible, nan=float("inf")).amin(-1)
-    return float((high - low).nan_to_num(0.0, 0.0, 0.0).max())

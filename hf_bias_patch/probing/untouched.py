@@ -17,7 +17,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Explained", "Untouched", "explained", "unexplained", "untouched"]
+__all__ = ["Explained", "Untouched", "explained", "summary", "unexplained", "untouched"]
+
+_SHOWN = 4
+"""Names in a line; JSON has all."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,23 @@ def unexplained(never: Iterable[Untouched]) -> Iterator[Difference]:
     for one in never:
         if one.attention and not one.reason:
             yield Difference("wrong", one.name, "not in untouched.toml", "no run read it, so nothing is known of it")
+
+
+def summary(never: Iterable[Untouched]) -> list[str]:
+    """A line for each reason: how many parameters no run read, and their names, with a star for each number."""
+    groups: dict[str, dict[str, None]] = {}
+    counts: dict[str, int] = {}
+    for one in never:
+        groups.setdefault(one.reason, {})[re.sub(r"\b\d+\b", "*", one.name)] = None
+        counts[one.reason] = counts.get(one.reason, 0) + 1
+    return [
+        f"no run read {counts[reason]} parameters{f' ({reason})' if reason else ''}: {_first(list(names))}"
+        for reason, names in groups.items()
+    ]
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more names" if len(names) > _SHOWN else "")
 
 
 def _of_attention(model: Any, name: str) -> bool:

@@ -62,3 +62,17 @@ def test_global_tokens_are_under_test(tmp_path: Path) -> None:
     wrong = without(right, tmp_path / "wrong", "encoder.layer.0.attention.self.value_global.bias")
     failed = verify(wrong, source, attention=("eager",))
     assert failed.deployed is not None and failed.deployed.error > 1e3 * failed.deployed.bound
+
+
+def test_sites_without_maps_of_their_own_are_checked_by_themselves(luke: Path, tmp_path: Path) -> None:
+    variant = variant_of(luke, tmp_path / "out", fold="query,value", max_loss=1)
+    certificate = verify(variant, luke, layerwise=True)
+    assert certificate.passed, certificate.reasons
+    queries = [run for run in certificate.runs if run.where.startswith("word_to_entity")]
+    assert len(queries) == 2 and all(run.deployed[0].floor for run in queries)
+    wrong = edited(variant, tmp_path / "wrong", _smaller_query)
+    assert not verify(wrong, luke, layerwise=True).passed
+
+
+def _smaller_query(values: dict[str, torch.Tensor]) -> None:
+    values["encoder.layer.0.attention.self.e2e_query.weight"] *= 0.99
