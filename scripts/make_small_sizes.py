@@ -15,10 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import tomllib
-
 from hf_bias_patch.probing.small import classes, model_types, sizes
 from hf_bias_patch.probing.small import config as config_module
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 OUT = Path(sizes.__file__).parent / "forced.toml"
 HEAD = """\

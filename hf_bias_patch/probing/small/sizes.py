@@ -62,6 +62,14 @@ _OF_PICTURES = 3
 """Heads of their towers, where the text has four."""
 
 
+_OPEN = frozenset(
+    ("head_dim", "embedding_size", "word_embed_proj_dim", "n_inner", "num_decoder_layers", "num_key_value_heads")
+)
+"""Fields that follow from others by default, and need not: None then."""
+_GROUPED = 2
+"""Key-value heads of the four heads of a text."""
+
+
 def own_size(path: str, name: str, old: Any, small: Any) -> Any:
     """The value of a field that differs from others, where it may; else the one it has.
 
@@ -72,8 +80,8 @@ def own_size(path: str, name: str, old: Any, small: Any) -> Any:
         small: what `shrink` makes of it.
     """
     model_type, _, inner = path.partition(".")
-    if old is None and name == "head_dim":  # by default a part of the width, which published checkpoints need not keep
-        old, small = sys.maxsize, None
+    if old is None and name in _OPEN:
+        old = sys.maxsize
     elif type(old) is not int or type(small) is not int or small < 2:
         return small
     size = _size(inner.rpartition(".")[2], name, small)
@@ -84,6 +92,8 @@ def own_size(path: str, name: str, old: Any, small: Any) -> Any:
 def _size(tower: str, name: str, small: int | None) -> int:
     if small == HEADS and re.fullmatch(_PICTURES, tower) and re.fullmatch(_HEADS, name):
         return _OF_PICTURES
+    if small is None and name == "num_key_value_heads":
+        return 0 if re.fullmatch(_PICTURES, tower) else _GROUPED
     if tower and re.fullmatch(_WIDTHS, name):
         return next(size for pattern, size in _TOWERS if re.fullmatch(pattern, tower))
     return next((size for pattern, size in _OWN if re.fullmatch(pattern, name)), 0)
