@@ -66,7 +66,7 @@ def give(model: Any, seed: int, storage: torch.dtype) -> list[Given]:
     found = []
     for index in range(SETS):
         sets = feeds(model, SETS * seed + index)
-        inputs = tree_map(rounded, sets[-1] if index == 1 else sets[0])  # once without optional arguments
+        inputs = tree_map(rounded, sets[index % len(sets)])  # with optional arguments, and without
         padding = _padded(inputs)
         if index == SETS - 1 and padding:
             inputs, padding = _without_padding(model, inputs)

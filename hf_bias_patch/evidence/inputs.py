@@ -80,10 +80,11 @@ def _with_options(model: Any, probes: Sequence[Probe], seed: int) -> Iterator[Pr
     Such as LUKE's entities: query maps that plain text never reaches meet the keys there.
     """
     from hf_bias_patch.probing.small.inputs import more_for
+    from hf_bias_patch.probing.small.optional import reach_more
 
     for probe in probes:
         more = more_for(model, probe.inputs, seed) if probe.inner else {}
-        if more:
+        if reach_more(more):
             given = {name: value.float() if value.is_floating_point() else value for name, value in more.items()}
             yield replace(probe, name=f"{probe.name}, with {', '.join(more)}", inputs={**probe.inputs, **given})
 

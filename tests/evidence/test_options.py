@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.probing.inspect import probe
 from hf_bias_patch.probing.small import small_config, small_model
+from hf_bias_patch.probing.small.randomise import randomise
 from tests.evidence.helpers import edited, sites_of, variant_of
 
 
@@ -52,6 +54,19 @@ def test_a_key_that_is_dropped_fails_where_entities_are_given(luke: Path, tmp_pa
     assert not failed.passed
     assert failed.deployed is not None and failed.deployed.error > 1e3 * failed.deployed.bound
     assert load_file(right / "model.safetensors").keys() == load_file(wrong / "model.safetensors").keys()
+
+
+@pytest.mark.parametrize("head", ["LukeForEntityPairClassification", "LukeForEntitySpanClassification"])
+def test_heads_that_do_not_run_without_entities(head: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = getattr(transformers, head)(small_config("luke"))
+        randomise(model, 4)
+        model.save_pretrained(tmp_path / "source")
+    variant = variant_of(tmp_path / "source", tmp_path / "out", fold="value")
+    certificate = verify(variant, tmp_path / "source", attention=("eager",))
+    assert certificate.passed, certificate.reasons
+    assert any("entity_ids" in name for name in certificate.probes)
 
 
 def test_global_tokens_are_under_test(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.probing.double import in_double
 from hf_bias_patch.probing.small.makers import fill, variants_of
-from hf_bias_patch.probing.small.optional import options
+from hf_bias_patch.probing.small.optional import options, reach_more
 from hf_bias_patch.probing.small.others import OTHERS
 from hf_bias_patch.probing.small.wanted import Wanted
 
@@ -39,7 +39,8 @@ def sets_of(model: PreTrainedModel, seed: int = 0) -> list[dict[str, Any]]:
     plain = inputs_of(model, seed)
     more = more_for(model, plain, seed)
     other = _other(Wanted.of(model, seed), plain)
-    return [*([plain | more] if more else []), *([other] if other and _runs(model, other) else []), plain]
+    others = [other] if other and _runs(model, other) else []
+    return [plain | more, *others, plain] if reach_more(more) else [*others, plain | more]
 
 
 def _other(want: Wanted, plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +50,9 @@ def _other(want: Wanted, plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def inputs_of(model: PreTrainedModel, seed: int = 0) -> dict[str, Any]:
-    """Random inputs for a small model without optional ones; the first of the plausible formats that it accepts.
+    """Random inputs for a small model; the first of the plausible formats that it accepts.
+
+    Optional ones are among them only where it does not run without (LUKE's heads for entities).
 
     Args:
         model: from small_model.
@@ -65,8 +68,9 @@ def inputs_of(model: PreTrainedModel, seed: int = 0) -> dict[str, Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 inputs = fill(Wanted.of(model, seed, variant))
-                run(model, inputs)
-            return inputs
+                more = {} if _runs(model, inputs) else options(Wanted.of(model, seed), inputs)
+                run(model, inputs | more)
+            return inputs | more
         except Exception as error:
             first = first or error
             said.append(f"{variant}: {type(error).__name__}: {str(error)[:200]}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from hf_bias_patch.probing.small.wanted import BATCH, Wanted
 
-__all__ = ["options"]
+__all__ = ["options", "reach_more"]
 
 Maker = Callable[[Wanted], Any]
 
@@ -22,6 +22,14 @@ _RESIDUES = 8
 """Of a protein."""
 _CROSS = re.compile(r"(.*\.)?\w*(cross_?att|encoder_att|enc_att|encoder_decoder_att)\w*(\..*)?")
 _KEYS = ("key", "k", "k_proj", "key_proj", "c_attn", "k_lin", "kv_proj")
+
+
+_PADDING = frozenset(("encoder_attention_mask", "decoder_attention_mask"))
+
+
+def reach_more(names: Iterable[str]) -> bool:
+    """Whether any of these arguments makes more of a model run than padding does, which hides what runs anyway."""
+    return bool(set(names) - _PADDING)
 
 
 def options(want: Wanted, plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +76,16 @@ def _entity_positions(want: Wanted) -> torch.Tensor:
     positions = want.integers(0, length, _rows(want), _ENTITIES, _MENTION)
     positions[:, -1, -1] = -1
     return positions
+
+
+def _entity_starts(want: Wanted) -> torch.Tensor:
+    """The first word of each mention."""
+    return want.integers(0, want.made["input_ids"].shape[1] - 1, _rows(want), _ENTITIES)
+
+
+def _entity_ends(want: Wanted) -> torch.Tensor:
+    starts: torch.Tensor = want.made["entity_start_positions"]
+    return starts + 1
 
 
 def _global_mask(want: Wanted) -> torch.Tensor | None:
@@ -135,6 +153,8 @@ _MAKERS: dict[str, Maker] = {
     "entity_attention_mask": _entity_mask,
     "entity_token_type_ids": _entity_segments,
     "entity_position_ids": _entity_positions,
+    "entity_start_positions": _entity_starts,
+    "entity_end_positions": _entity_ends,
     "global_attention_mask": _global_mask,
     "encoder_hidden_states": _memory,
     "encoder_attention_mask": _memory_mask,
