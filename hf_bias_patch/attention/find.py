@@ -12,6 +12,7 @@ from hf_bias_patch.attention.places import KINDS, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import Memory
 from hf_bias_patch.attention.sites import Site, Tensor
+from hf_bias_patch.attention.uncovered import instead
 from hf_bias_patch.errors import CheckpointError, FamilyError
 
 __all__ = ["find_sites", "uncovered"]
@@ -35,9 +36,11 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
     found = tuple(_sites(config, tensors, Scope(), "", Memory()))
     if not found:
         family = family_of(config)
+        if towers := uncovered(config):
+            _refuse_towers(config["model_type"], towers)
         raise CheckpointError(
             f"No attention tensors of the {family.name} family in the checkpoint",
-            why=f"config.json says model_type {config.get('model_type')!r}, the tensor names say otherwise",
+            why=f"config.json says model_type {config.get('model_type')!r}, and {instead(tensors)}",
             remedy="Check that config.json belongs to these weights",
         )
     return found
@@ -47,6 +50,14 @@ def _refuse_unknown(model_type: object, tensors: Mapping[str, Tensor]) -> None:
     raise FamilyError(
         f"No family covers the model type {model_type!r}",
         why=hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
+        remedy="`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
+    )
+
+
+def _refuse_towers(model_type: object, towers: tuple[str, ...]) -> None:
+    raise FamilyError(
+        f"No family covers what is inside this {model_type} model: {', '.join(towers)}",
+        why="Whether its biases are redundant is not known, and is never guessed",
         remedy="`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
     )
 

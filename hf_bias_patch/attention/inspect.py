@@ -15,6 +15,7 @@ from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
+from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
@@ -58,6 +59,8 @@ class Inspection:
         parameters, nbytes: of the whole checkpoint.
         commit: of a model on the Hub, or in its cache; None for any other place.
         received: bytes that came over the network; 0 for what is on this machine.
+        uncovered: names of the tensors that look like attention biases and are at none of the sites; they are not
+            among `values`.
     """
 
     model: str
@@ -69,6 +72,7 @@ class Inspection:
     nbytes: int
     commit: str | None = None
     received: int = 0
+    uncovered: tuple[str, ...] = ()
 
     @property
     def bias_parameters(self) -> int:
@@ -104,6 +108,7 @@ class Inspection:
             "bias_bytes": self.bias_nbytes,
             "verdicts": self.verdicts(),
             "sites": [self._plain_site(site) for site in self.sites],
+            "uncovered": list(self.uncovered),
         }
 
     def _plain_site(self, site: Site) -> dict[str, Any]:
@@ -166,6 +171,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
         nbytes=checkpoint.nbytes,
         commit=commit,
         received=checkpoint.received,
+        uncovered=uncovered_biases(sites, checkpoint.tensors),
     )
 
 

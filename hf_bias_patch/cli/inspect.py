@@ -88,6 +88,7 @@ def _probe(
 
 
 def _print(found: Inspection, values: bool) -> None:
+    from hf_bias_patch.attention.uncovered import told
     from hf_bias_patch.cli.console import nbytes, stdout, strong
 
     console = stdout()
@@ -106,6 +107,8 @@ def _print(found: Inspection, values: bool) -> None:
     )
     for state, count in found.verdicts().items():
         console.print(f"  [{_COLOURS[state]}]{state:<9}[/] {count:>12,} parameters")
+    if found.uncovered:
+        console.print(told(found.uncovered), markup=False, soft_wrap=True)
     if found.received:
         console.print(f"Read on the Hub, {nbytes(found.received)} of {nbytes(found.nbytes)}; nothing was downloaded.")
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
+from hf_bias_patch.attention.uncovered import told
 from hf_bias_patch.cli.console import nbytes
 from hf_bias_patch.cli.console import table as empty_table
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
@@ -39,6 +42,8 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     absent = f"; {len(plan.absent)} tensors leave the file" if plan.absent else ""
     yield f"Touches {len(plan.touched)} tensors, {nbytes(sum(plan.touched.values()))}{absent}."
     yield equal_line(plan)
+    if plan.uncovered:
+        yield escape(told(plan.uncovered))
     if plan.lossy:
         yield "[bold yellow]Lossy:[/] this recipe changes what the model computes, as asked."
     yield ""
