@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.attention.uncovered import uncovered_biases
+from hf_bias_patch.attention.wrapped import wrapper
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import CheckpointError, FamilyError
 from hf_bias_patch.probing.check import Difference
@@ -104,6 +105,8 @@ def _check(model: Any, found: Saved) -> None:
         found.no_family.append(name)
         return
     found.compared.append(name)
+    if prefix := wrapper(config, tensors):
+        found.differences.append(Difference("wrong", name, f"`{prefix}` is a wrapper's", "saved by save_pretrained"))
     differences = list(_compare(name, _placed(sites["in memory"], stored), _placed(sites["in the files"], None)))
     left = dict.fromkeys(uncovered_biases(sites["in memory"], memory), "in memory")
     covered = {slot.bias for site in sites["in memory"] for slot in site.slots.values()}
@@ -122,13 +125,27 @@ def _filed(model: Any) -> tuple[Mapping[str, Any], Mapping[str, Tensor], Stored]
     """Config and tensors as `save_pretrained` writes them, and where in them each vector of the model is."""
     from safetensors.torch import load_file
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _no_progress():
         model.save_pretrained(folder)
         files = open_checkpoint(folder)
         values = {key: value for path in Path(folder).glob("*.safetensors") for key, value in load_file(path).items()}
         vectors = {name: value.detach() for name, value in model.named_parameters(remove_duplicate=False)}
         stored = stored_in(*({name: one for name, one in each.items() if one.dim() == 1} for each in (vectors, values)))
         return files.config, dict(files.tensors), stored
+
+
+@contextmanager
+def _no_progress() -> Iterator[None]:
+    """A block in which transformers draws no progress bar."""
+    from transformers.utils import logging
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 def _sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Site, ...]:
