@@ -43,15 +43,16 @@ class Saved:
         explained: the biases, and classes, at no site that have one → the reason.
     """
 
-    compared: list[str] = field(default_factory=list)
-    no_family: list[str] = field(default_factory=list)
+    compared: set[str] = field(default_factory=set)
+    no_family: set[str] = field(default_factory=set)
     not_built: dict[str, str] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     explained: dict[str, str] = field(default_factory=dict)
 
 
 def check_saved(model_type: str) -> Saved:
-    """Save a small random model of each stock class of a type, its attention biases switched on, and read its files.
+    """Save a small random model of each stock class of a type, with its attention biases switched on and as it is by
+    default, and read its files.
 
     Args:
         model_type: of the installed transformers.
@@ -62,22 +63,21 @@ def check_saved(model_type: str) -> Saved:
     from hf_bias_patch.probing.small import small_instance, stock_classes
 
     found = Saved()
-    configs = [stock_classes(config) for config in _configs(model_type)]
-    for cls in configs[-1]:
-        for classes in configs:
+    for classes in map(stock_classes, _configs(model_type)):
+        for cls, config in classes.items():
             try:
-                model = small_instance(cls, classes[cls])
+                model = small_instance(cls, config)
             except Exception as error:  # of any kind: transformers says no in many ways
                 found.not_built[cls.__name__] = f"{type(error).__name__}: {error}"
-                continue
-            found.not_built.pop(cls.__name__, None)
-            _check(model, found)
-            break
+            else:
+                _check(model, found)
+    for name in found.compared | found.no_family:
+        found.not_built.pop(name, None)
     return found
 
 
 def _configs(model_type: str) -> Iterator[Any]:
-    """The small config with its bias flags on, where it allows that; then as it is."""
+    """The small config as it is; and with its bias flags on, where it has some and allows that."""
     from hf_bias_patch.probing.small import small_config
     from hf_bias_patch.probing.typed import NotBuiltError, switched_on
 
@@ -85,9 +85,10 @@ def _configs(model_type: str) -> Iterator[Any]:
         plain = small_config(model_type)
     except Exception as error:
         raise NotBuiltError(f"{type(error).__name__}: {str(error).strip()}") from error
-    with suppress(Exception):  # a flag that this type forbids: what it says does not matter
-        yield small_config(model_type, **switched_on(plain.to_dict()))
     yield plain
+    if flags := switched_on(plain.to_dict()):
+        with suppress(Exception):  # a flag that this type forbids: what it says does not matter
+            yield small_config(model_type, **flags)
 
 
 def _check(model: Any, found: Saved) -> None:
@@ -99,26 +100,29 @@ def _check(model: Any, found: Saved) -> None:
     memory = ModelTensors(model).tensors
     sites: dict[str, tuple[Site, ...]] = {}
     try:
-        for where, there in (("in memory", memory), ("in the files", tensors)):
-            sites[where] = _sites(config, there)
+        sites["in memory"] = _sites(model.config.to_dict(), memory)
+        sites["in the files"] = _sites(config, tensors)
     except FamilyError:
-        found.no_family.append(name)
+        found.no_family.add(name)
         return
-    found.compared.append(name)
+    found.compared.add(name)
+    differences = []
     if prefix := wrapper(config, tensors):
-        found.differences.append(Difference("wrong", name, f"`{prefix}` is a wrapper's", "saved by save_pretrained"))
-    differences = list(_compare(name, _placed(sites["in memory"], stored), _placed(sites["in the files"], None)))
+        differences.append(Difference("wrong", name, f"`{prefix}` is a wrapper's", "saved by save_pretrained"))
+    if lost := {site.name for site in sites["in memory"]} ^ {site.name for site in sites["in the files"]}:
+        differences.append(Difference("wrong", name, f"{len(lost)} sites on one side only, {min(lost)} first", "one model"))
+    differences += _compare(name, _placed(sites["in memory"], stored), _placed(sites["in the files"], None))
     left = dict.fromkeys(uncovered_biases(sites["in memory"], memory), "in memory")
     covered = {slot.bias for site in sites["in memory"] for slot in site.slots.values()}
     left |= {bias: "in memory" for bias in attention_parameters(model) if bias not in covered}
-    known = {stored.names.get(bias) for bias in left}
+    known = set(stored.names.values())  # of what is in memory too, all has been said
     left |= {bias: "in the files" for bias in uncovered_biases(sites["in the files"], tensors) if bias not in known}
     for bias, where in left.items():
         if reason := reason_for(config, name, bias):
             found.explained[f"{name}: {bias}"] = reason
         else:
             differences.append(Difference("unseen", f"{name}: {bias}", f"at no site {where}", "named as attention's"))
-    found.differences += differences
+    found.differences += (one for one in differences if one not in found.differences)
 
 
 def _filed(model: Any) -> tuple[Mapping[str, Any], Mapping[str, Tensor], Stored]:
@@ -175,7 +179,7 @@ def _placed(sites: tuple[Site, ...], stored: Stored | None) -> _Slots:
 
 
 def _compare(name: str, memory: _Slots, files: _Slots) -> Iterator[Difference]:
-    for place in memory.keys() | files.keys():
+    for place in {**memory, **files}:
         ours, theirs = memory.get(place), files.get(place)
         label = f"{name}: {place[0]}"
         if ours is None or theirs is None:

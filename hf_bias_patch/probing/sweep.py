@@ -170,11 +170,13 @@ def _with_classes(swept: Swept) -> Swept:
         saved = check_saved(swept.item.model_type)
     except NotBuiltError:  # the check of the type has said it
         return swept
+    except Exception as error:  # as above
+        return replace(swept, problem=_line(f"{type(error).__name__}: {error}"))
     return replace(
         swept,
         differences=(*swept.differences, *saved.differences),
-        classes=tuple(saved.compared),
-        no_family=tuple(saved.no_family),
+        classes=tuple(sorted(saved.compared)),
+        no_family=tuple(sorted(saved.no_family)),
         not_built={name: _line(problem) for name, problem in saved.not_built.items()},
         explained=saved.explained,
     )

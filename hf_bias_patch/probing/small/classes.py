@@ -48,16 +48,16 @@ def stock_classes(config: PreTrainedConfig) -> dict[Any, PreTrainedConfig]:
     for cls in _candidates(config):
         if getattr(transformers, cls.__name__, None) is cls:
             names.setdefault(cls.__name__)
-    found = {}
+    found: dict[Any, PreTrainedConfig] = {}
     text = getattr(config, "text_config", None)
     for name in names:
         try:
             cls = getattr(transformers, name, None) or _by_name(config, name)
         except FamilyError:
             continue
-        taken = next((one for one in (config, text) if type(one) is getattr(cls, "config_class", None)), None)
-        if taken is not None:
-            found[cls] = taken
+        wanted = getattr(cls, "config_class", None)
+        if wanted is type(config) or (text is not None and wanted is type(text)):
+            found[cls] = config if wanted is type(config) else text
     return found
 
 
