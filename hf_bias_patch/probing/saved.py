@@ -110,7 +110,9 @@ def _check(model: Any, found: Saved) -> None:
     if prefix := wrapper(config, tensors):
         differences.append(Difference("wrong", name, f"`{prefix}` is a wrapper's", "saved by save_pretrained"))
     if lost := {site.name for site in sites["in memory"]} ^ {site.name for site in sites["in the files"]}:
-        differences.append(Difference("wrong", name, f"{len(lost)} sites on one side only, {min(lost)} first", "one model"))
+        differences.append(
+            Difference("wrong", name, f"{len(lost)} sites on one side only, {min(lost)} first", "one model")
+        )
     differences += _compare(name, _placed(sites["in memory"], stored), _placed(sites["in the files"], None))
     left = dict.fromkeys(uncovered_biases(sites["in memory"], memory), "in memory")
     covered = {slot.bias for site in sites["in memory"] for slot in site.slots.values()}

@@ -45,9 +45,8 @@ def stock_classes(config: PreTrainedConfig) -> dict[Any, PreTrainedConfig]:
     import transformers
 
     names = dict.fromkeys(_auto_names(config.model_type))
-    for cls in _candidates(config):
-        if getattr(transformers, cls.__name__, None) is cls:
-            names.setdefault(cls.__name__)
+    own = {one.__name__: one for one in _candidates(config)}
+    names |= dict.fromkeys(name for name, one in own.items() if getattr(transformers, name, None) is one)
     found: dict[Any, PreTrainedConfig] = {}
     text = getattr(config, "text_config", None)
     for name in names:
