@@ -12,7 +12,6 @@ from hf_bias_patch.attention.places import KINDS, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import Memory
 from hf_bias_patch.attention.sites import Site, Tensor
-from hf_bias_patch.attention.uncovered import instead
 from hf_bias_patch.errors import CheckpointError, FamilyError
 
 __all__ = ["find_sites", "uncovered"]
@@ -40,7 +39,7 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
             _refuse_towers(config["model_type"], towers)
         raise CheckpointError(
             f"No attention tensors of the {family.name} family in the checkpoint",
-            why=f"config.json says model_type {config.get('model_type')!r}, and {instead(tensors)}",
+            why=f"config.json says model_type {config.get('model_type')!r}, the tensor names say otherwise",
             remedy="Check that config.json belongs to these weights",
         )
     return found

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from hf_bias_patch.attention.sites import Site, Tensor
 from hf_bias_patch.checkpoint.dtypes import FLOATS
 
-__all__ = ["attention_biases", "gathered", "instead", "told", "uncovered_biases"]
+__all__ = ["attention_biases", "gathered", "told", "uncovered_biases"]
 
 _ATTENTION = re.compile(r"att(?:ns?|entions?)?(?:_?\d+)?(?=\.|_?$)", re.IGNORECASE)
 _ELSEWHERE = re.compile(r"norm|(?<![a-z])ln|mlp|ffn|feed_?forward|pos(?![a-z])|position", re.IGNORECASE)
@@ -64,23 +64,13 @@ def told(names: Collection[str]) -> str:
     if not names:
         return ""
     groups = gathered(names)
-    more = f" and {len(groups) - _SHOWN} more places" if len(groups) > _SHOWN else ""
+    beyond = len(groups) - _SHOWN
+    more = f" and {beyond} more place{'s' * (beyond > 1)}" if beyond > 0 else ""
     what, they, them = ("bias is", "It is", "it") if len(names) == 1 else ("biases are", "They are", "them")
     return (
         f"{len(names)} attention {what} at no attention site that is known of this model: "
         f"{'; '.join(groups[:_SHOWN])}{more}. {they} not counted and never changed, and no verdict is about {them}."
     )
-
-
-def instead(tensors: Mapping[str, Tensor]) -> str:
-    """What a checkpoint has where a family finds no site of it, as the second half of a sentence."""
-    if names := attention_biases(tensors):
-        return (
-            f"the checkpoint has {len(names)} attention biases under other names: {'; '.join(gathered(names)[:_SHOWN])}"
-        )
-    if any(_ATTENTION.search(name.rpartition(".")[0]) for name in tensors):
-        return "the tensor names say otherwise"
-    return "no tensor has a name that attention goes by: these are the weights of another part, or of another model"
 
 
 def gathered(names: Iterable[str]) -> list[str]:
