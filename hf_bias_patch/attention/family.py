@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from hf_bias_patch.attention.base_names import with_base
 from hf_bias_patch.attention.condition import MISSING, Condition, lookup, matches
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import FamilyError, brief
@@ -235,7 +236,7 @@ def _find(model_type: str) -> Family | None:
 
 @cache
 def _parse(name: str) -> Family:
-    facts: dict[str, Any] = tomllib.loads(_texts()[name])
+    facts = with_base(tomllib.loads(_texts()[name]))
     return Family(
         name=name,
         model_types=tuple(facts.pop("model_types")),

@@ -159,6 +159,7 @@ def _show(swept: Swept) -> None:
     from hf_bias_patch.probing.untouched import summary
 
     line = f"{swept.item}: {swept.agreed} agreed"
+    line += f", {len(swept.classes)} classes" if swept.classes else ""
     if swept.differences:
         kinds = [difference.kind for difference in swept.differences]
         line += "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
@@ -187,9 +188,23 @@ def _sum_up(found: list[Swept]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    stdout().print(_about_classes(defaults), markup=False, soft_wrap=True)
     for title, changed in (("configs of published checkpoints", published), ("changes of the config", varied)):
         if changed:
             stdout().print(_about_changes(title, changed), markup=False, soft_wrap=True)
+
+
+def _about_classes(found: list[Swept]) -> str:
+    """How many classes were looked at, and which could not be."""
+    read, unknown, explained = (
+        sum(len(getattr(swept, name)) for swept in found) for name in ("classes", "no_family", "explained")
+    )
+    lost = sorted(name for swept in found for name in swept.not_built)
+    return (
+        f"{read} classes of these types, each saved by itself and read again; {unknown} more are of no family; "
+        f"{explained} biases at no site are explained; {len(lost)} could not be built"
+        + (f": {', '.join(lost)}" if lost else "")
+    )
 
 
 def _counts(found: list[Swept]) -> str:
