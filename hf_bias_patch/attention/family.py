@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -26,10 +27,13 @@ __all__ = [
     "Stack",
     "Tower",
     "Trap",
+    "drafted",
     "families",
     "family_of",
     "is_known",
     "model_types",
+    "parsed",
+    "text_of",
 ]
 
 
@@ -95,11 +99,13 @@ class Layout:
         order: see `layout.fused`.
         when: what the config must say for it to be that one.
         kv_heads: the number of key-value heads then, where it is not the stack's.
+        sizes: projection → config key of the entries of a head, where those of one map are not alike.
     """
 
     order: str
     when: Condition = field(default_factory=dict)
     kv_heads: int = 0
+    sizes: dict[Projection, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,16 @@ def _find(model_type: str) -> Family | None:
 
 @cache
 def _parse(name: str) -> Family:
-    facts: dict[str, Any] = tomllib.loads(_texts()[name])
+    return parsed(name, _texts()[name])
+
+
+def parsed(name: str, text: str) -> Family:
+    """A family from the text of its file.
+
+    Raises:
+        tomllib.TOMLDecodeError, TypeError: it is no family file.
+    """
+    facts: dict[str, Any] = tomllib.loads(text)
     return Family(
         name=name,
         model_types=tuple(facts.pop("model_types")),
@@ -256,6 +271,35 @@ def _attention(entry: dict[str, Any]) -> Attention:
     traps = tuple(Trap(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
     return Attention(**entry, traps=traps, layouts=layouts)
+
+
+def text_of(name: str) -> str:
+    """The text of a family's file; empty if there is none of that name."""
+    return _texts().get(name, "")
+
+
+@contextmanager
+def drafted(name: str, text: str) -> Iterator[None]:
+    """A block in which one more family file is there, or an existing one says something else.
+
+    Args:
+        name: of the file.
+        text: its content.
+    """
+    texts = _texts()
+    old = texts.get(name)
+    texts[name] = text
+    _forget()
+    try:
+        yield
+    finally:
+        texts.pop(name) if old is None else texts.update({name: old})
+        _forget()
+
+
+def _forget() -> None:
+    for cached in (_families, _find, _parse):
+        cached.cache_clear()
 
 
 def families() -> tuple[Family, ...]:

@@ -1,0 +1,63 @@
+"""How a model's modules are called in its files, where that is not as in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from hf_bias_patch.probing.draft.pattern import numbers
+
+__all__ = ["Files", "in_file"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Names in the files. Both sides leave out what precedes all names of the model or tower.
+
+    Attributes:
+        names: parameter in memory → in the files.
+        starts: parameter in memory → its first row in a tensor of the files that holds others, too.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    starts: Mapping[str, int] = field(default_factory=dict)
+
+    def name(self, module: str, pattern: Callable[[str], str]) -> str:
+        """A module's pattern, that of the files behind it with `|` between them if it is another."""
+        own, other = pattern(module), in_file(module, self.names)
+        return own if not other or self._is_fused(module) or pattern(other) == own else f"{own}|{pattern(other)}"
+
+    def alike(self, module: str, pattern: str) -> str:
+        """A pattern of a module's name in memory, and the same of its name in the files."""
+        other = in_file(module, self.names)
+        if not other or len(numbers(other)) != len(numbers(module)):
+            return pattern
+        texts = iter([part for part in pattern.split(".") if part.isdigit() or part.startswith("{")])
+        named = ".".join(next(texts) if part.isdigit() else part for part in other.split("."))
+        return pattern if named == pattern else f"{pattern}|{named}"
+
+    def fused(self, maps: Mapping[str, list[str]], pattern: Callable[[str], str]) -> dict[str, list[str]]:
+        """Maps as the files have them, if they fuse some that are apart in memory; else nothing."""
+        if not any(self._is_fused(module) for module in maps):
+            return {}
+        found: dict[str, list[tuple[int, str]]] = {}
+        for module, made in maps.items():
+            start = next((self.starts[name] for name in _parameters(module) if name in self.starts), 0)
+            name = pattern(in_file(module, self.names) or module)
+            found.setdefault(name, []).extend((start, projection) for projection in made)
+        return {name: [projection for _, projection in sorted(made)] for name, made in found.items()}
+
+    def _is_fused(self, module: str) -> bool:
+        return any(name in self.starts for name in _parameters(module))
+
+
+def in_file(module: str, names: Mapping[str, str]) -> str:
+    """A module's name in the files; empty if none of its parameters is there."""
+    stored = next((names[name] for name in _parameters(module) if name in names), "")
+    stem = stored.removesuffix("weight").removesuffix("bias")
+    return stem.removesuffix(".")
+
+
+def _parameters(module: str) -> tuple[str, ...]:
+    joint = "" if module.endswith("_") else "."
+    return tuple(f"{module}{joint}{kind}" for kind in ("weight", "bias"))
