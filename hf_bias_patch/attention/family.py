@@ -203,6 +203,11 @@ class Family:
     bridge: str = ""
     handled: dict[str, list[Any]] = field(default_factory=dict)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether its models have no attention at all."""
+        return not self.attention and not self.towers
+
     def unhandled(self, config: Mapping[str, Any]) -> str:
         """The config entry these facts do not cover, as `key = value`; empty if there is none."""
         for key, values in self.handled.items():

@@ -35,6 +35,11 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
     found = tuple(_sites(config, tensors, Scope(), "", Memory()))
     if not found:
         family = family_of(config)
+        if family.is_empty:
+            raise FamilyError(
+                f"A {config['model_type']} model has no attention",
+                why="Its layers mix positions by other means, so there is no query, key or value bias",
+            )
         raise CheckpointError(
             f"No attention tensors of the {family.name} family in the checkpoint",
             why=f"config.json says model_type {config.get('model_type')!r}, the tensor names say otherwise",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["stored_names"]
+__all__ = ["Stored", "stored_names"]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 from hf_bias_patch.probing.draft.counts import head_size_key, heads_key, kv_heads_key
 from hf_bias_patch.probing.draft.group import Group
+from hf_bias_patch.probing.draft.order import GROUPED
 
 __all__ = ["entry", "layout", "stacks"]
 
-_GROUPED = ("grouped blocks", "per group")
 
 
 def stacks(groups: Sequence[Group], config: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -29,7 +29,7 @@ def stacks(groups: Sequence[Group], config: Mapping[str, Any]) -> tuple[dict[str
             doubts.append(f"{one.stack} {one.kind}: no config key counts its {one.heads} heads")
         elif facts.setdefault("heads", heads) != heads:
             doubts.append(f"{one.stack}: its sites have heads by {facts['heads']} and by {heads}; one stack can say one")
-        if one.order in _GROUPED:
+        if one.order.name in GROUPED:
             key = kv_heads_key(config, one.kv_heads, one.stack)
             if key:
                 facts["kv_heads"] = key
@@ -51,7 +51,7 @@ def entry(one: Group, config: Mapping[str, Any]) -> dict[str, Any]:
     if not one.reads:
         facts.pop("dropout_after", None)
         facts.pop("dropout_after_first", None)
-    if one.order:
+    if layout(one, config):
         facts["layouts"] = [layout(one, config)]
     if one.biases:
         facts["biases"] = dict(one.biases)
@@ -63,11 +63,11 @@ def entry(one: Group, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def layout(one: Group, config: Mapping[str, Any]) -> dict[str, Any]:
     """How a fused map is ordered, as a table of `layouts`; empty for blocks."""
-    found: dict[str, Any] = {"order": one.order} if one.order else {}
-    if one.order in _GROUPED and one.kv_heads == 1 and not kv_heads_key(config, 1, one.stack):
+    found: dict[str, Any] = {"order": one.order.name} if one.order.name != "blocks" else {}
+    if one.order.name in GROUPED and one.kv_heads == 1 and not kv_heads_key(config, 1, one.stack):
         found["kv_heads"] = 1
-    if one.sizes:
-        found["sizes"] = {name: head_size_key(config, name, size) for name, size in one.sizes.items()}
+    if one.order.sizes:
+        found["sizes"] = {name: head_size_key(config, name, size) for name, size in one.order.sizes}
     return found
 
 

@@ -17,24 +17,29 @@ class Files:
     Attributes:
         names: parameter in memory → in the files.
         starts: parameter in memory → its first row in a tensor of the files that holds others, too.
+        headed: parameter in memory → in the files of a class with a head, whose names may differ once more.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     starts: Mapping[str, int] = field(default_factory=dict)
+    headed: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, module: str, pattern: Callable[[str], str]) -> str:
         """A module's pattern, that of the files behind it with `|` between them if it is another."""
-        own, other = pattern(module), in_file(module, self.names)
-        return own if not other or self._is_fused(module) or pattern(other) == own else f"{own}|{pattern(other)}"
+        if self._is_fused(module):
+            return pattern(module)
+        others = [other for names in (self.names, self.headed) if (other := in_file(module, names))]
+        return "|".join(dict.fromkeys(map(pattern, [module, *others])))
 
     def alike(self, module: str, pattern: str) -> str:
-        """A pattern of a module's name in memory, and the same of its name in the files."""
-        other = in_file(module, self.names)
-        if not other or len(numbers(other)) != len(numbers(module)):
-            return pattern
-        texts = iter([part for part in pattern.split(".") if part.isdigit() or part.startswith("{")])
-        named = ".".join(next(texts) if part.isdigit() else part for part in other.split("."))
-        return pattern if named == pattern else f"{pattern}|{named}"
+        """A pattern of a module's name in memory, and the same of its names in the files."""
+        found = [pattern]
+        for names in (self.names, self.headed):
+            other = in_file(module, names)
+            if other and len(numbers(other)) == len(numbers(module)):
+                texts = iter([part for part in pattern.split(".") if part.isdigit() or part.startswith("{")])
+                found.append(".".join(next(texts) if part.isdigit() else part for part in other.split(".")))
+        return "|".join(dict.fromkeys(found))
 
     def fused(self, maps: Mapping[str, list[str]], pattern: Callable[[str], str]) -> dict[str, list[str]]:
         """Maps as the files have them, if they fuse some that are apart in memory; else nothing."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations
 from typing import Any
 
-import numpy as np
-
-from hf_bias_patch.attention.layout import ORDERS, fused
-from hf_bias_patch.probing.draft.counts import kv_heads_key
+from hf_bias_patch.attention.layout import ORDERS
 from hf_bias_patch.probing.draft.files import Files
 from hf_bias_patch.probing.draft.layers import by_layers
+from hf_bias_patch.probing.draft.order import Order, kv_heads_of, orders_of
 from hf_bias_patch.probing.draft.pattern import Numbering, reads_pattern, wild
 from hf_bias_patch.probing.draft.seen import Part, SeenSite
 
@@ -26,9 +23,8 @@ class Group:
 
     Attributes:
         stack, kind, maps, biases, reads, reads_first, dropout_after, dropout_after_first, conv1d: as in `Attention`.
-        order: how fused maps are ordered; empty for blocks.
+        orders: how a fused map may be ordered, by what was seen; the first is taken.
         heads, kv_heads: query heads, key-value heads; 0 if not seen.
-        sizes: projection → entries of a head, where a fused map's are not alike.
         traps: name → what else its entry says (`layers` and `values`, `but`, `only`; nothing, if it is always there).
         in_files: maps as the files have them, where they fuse what is apart in memory; empty if they do not.
         doubts: what could not be told.
@@ -43,10 +39,9 @@ class Group:
     dropout_after: bool = False
     dropout_after_first: bool = False
     conv1d: bool = False
-    order: str = ""
+    orders: tuple[Order, ...] = (Order("blocks", ()),)
     heads: int = 0
     kv_heads: int = 0
-    sizes: dict[str, int] = field(default_factory=dict)
     traps: dict[str, dict[str, Any]] = field(default_factory=dict)
     in_files: dict[str, list[str]] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
@@ -54,12 +49,17 @@ class Group:
     @property
     def key(self) -> tuple[Any, ...]:
         """What is the same in every config."""
-        return self.stack, self.kind, tuple((name, tuple(made)) for name, made in self.maps.items())
+        return self.stack, self.kind, tuple((name, tuple(sorted(made))) for name, made in self.maps.items())
 
     @property
-    def facts(self) -> tuple[Any, ...]:
-        """What decides about folds, traps aside."""
-        return self.order, tuple(self.reads.items()), tuple(self.reads_first.items()), tuple(self.biases.items())
+    def order(self) -> Order:
+        """How its fused map is ordered."""
+        return self.orders[0]
+
+    def ordered(self, orders: tuple[Order, ...]) -> Group:
+        """The same with other orders of its fused map."""
+        maps = {name: list(orders[0].projections) if len(made) > 1 else made for name, made in self.maps.items()}
+        return replace(self, orders=orders, maps=maps)
 
 
 def group(sites: Sequence[SeenSite], files: Files, config: Mapping[str, Any]) -> tuple[list[Group], list[str]]:
@@ -105,21 +105,24 @@ def _joined(sites: Sequence[SeenSite]) -> list[SeenSite]:
 
 def _group(sites: list[SeenSite], files: Files, config: Mapping[str, Any], last: int) -> Group | str:
     numbering = Numbering([site.own for site in sites])
-    first = sites[0]
+    first = _headed(sites[0], config)
     if numbering.many:
         return f"{first.own}: more numbers in its name vary than a family can say"
     maps: dict[str, list[str]] = {}
     for projection, part in _in_order(first.parts):
         maps.setdefault(part.module, []).append(projection)
-    order = _order(first, maps, "v_head_dim" in config, bool(kv_heads_key(config, first.heads, "")))
-    if order is None:
+    shared = next((module for module, made in maps.items() if len(made) > 1), None)
+    orders = orders_of(first, maps[shared] if shared else [], config)
+    if not orders:
         return f"{first.own}: how its map of several projections is laid out is none of {', '.join(ORDERS)}"
     at = {numbering.of(site.own): site for site in sites}
     traps = {trap: {place for place, site in at.items() if trap in site.traps} for site in sites for trap in site.traps}
     conditions = {trap: by_layers({place[1] for place in where}, {p[1] for p in at}, config) for trap, where in traps.items()}
-    doubts = [doubt for site in sites for doubt in site.doubts]
+    doubts = [doubt for site in (first, *sites) for doubt in site.doubts]
     doubts += [f"`{trap}` in some layers only, and no list of the config says in which" for trap, c in conditions.items() if c is None]
     reads, reads_first, more = _reads(at, files, last)
+    if shared:
+        maps[shared] = list(orders[0].projections)
     named = {files.name(module, numbering.pattern): made for module, made in maps.items()}
     return Group(
         stack="decoder" if first.decoder else "encoder",
@@ -131,14 +134,21 @@ def _group(sites: list[SeenSite], files: Files, config: Mapping[str, Any], last:
         dropout_after=any(p.dropout for place, s in at.items() for p in s.parts.values() if place[1]),
         dropout_after_first=any(p.dropout for place, s in at.items() for p in s.parts.values() if not place[1]),
         conv1d=any(part.conv1d for part in first.parts.values()),
-        order=order[0],
+        orders=orders,
         heads=first.heads,
-        kv_heads=order[1],
-        sizes=order[2],
+        kv_heads=kv_heads_of(first),
         traps={trap: condition or {} for trap, condition in conditions.items()},
         in_files=files.fused(maps, numbering.pattern),
         doubts=tuple(dict.fromkeys((*doubts, *more))),
     )
+
+
+def _headed(site: SeenSite, config: Mapping[str, Any]) -> SeenSite:
+    """A site whose heads were not seen, with those that the config says."""
+    said = next((config[key] for key in ("num_attention_heads", "n_head", "num_heads") if key in config), 0)
+    if site.heads or type(said) is not int or said < 1:
+        return site
+    return replace(site, heads=said, doubts=(*site.doubts, f"its heads were not seen; the config says {said}"))
 
 
 def _in_order(parts: Mapping[str, Part]) -> list[tuple[str, Part]]:
@@ -146,50 +156,6 @@ def _in_order(parts: Mapping[str, Part]) -> list[tuple[str, Part]]:
     names = list(parts)
     modules = list(dict.fromkeys(part.module for part in parts.values()))
     return sorted(parts.items(), key=lambda item: (modules.index(item[1].module), item[1].indices[0], names.index(item[0])))
-
-
-def _order(
-    site: SeenSite, maps: Mapping[str, list[str]], latent: bool, has_kv_heads: bool
-) -> tuple[str, int, dict[str, int]] | None:
-    """The order of its fused map (empty for blocks or none), key-value heads, and sizes of a head that may differ.
-
-    `latent`: whether the config has a size of its own for the heads of values; `has_kv_heads`: whether it counts
-    key-value heads, so that a group with as many of them as of queries may have fewer elsewhere.
-    """
-    shared = next((made for made in maps.values() if len(made) > 1), None)
-    width = len(site.parts["query"].indices) // site.heads if site.heads and "query" in site.parts else 0
-    kv_heads = len(site.parts["key"].indices) // width if width else site.heads
-    if shared is None:
-        return "", kv_heads, {}
-    parts = {name: site.parts[name] for name in shared}
-    axis = next(iter(parts.values())).axis
-    sizes = {name: len(part.indices) // site.heads for name, part in parts.items()} if site.heads else {}
-    if latent and sizes and sum(sizes.values()) * site.heads == axis and _per_head(parts, sizes):
-        return "per head", site.heads, sizes
-    grouped = kv_heads == site.heads and has_kv_heads
-    for order in ("blocks", "per group", *ORDERS) if grouped else ORDERS:
-        for projections in permutations(shared):
-            for heads, groups in ((site.heads, kv_heads), (site.heads, site.heads)):
-                if heads and groups and _fits(fused(order, projections, axis, heads, groups), parts):
-                    shared[:] = projections
-                    return ("" if order == "blocks" else order), groups, {}
-    return None
-
-
-def _fits(views: Any, parts: Mapping[str, Part]) -> bool:
-    if views is None:
-        return False
-    return all(set(views[name].take(np.arange(part.axis)).tolist()) == set(part.indices) for name, part in parts.items())
-
-
-def _per_head(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> bool:
-    """Whether a map has all of a head together, so many entries of each projection."""
-    length, start = sum(sizes.values()), 0
-    for name, part in sorted(parts.items(), key=lambda item: item[1].indices[0]):
-        if any(not start <= index % length < start + sizes[name] for index in part.indices):
-            return False
-        start += sizes[name]
-    return True
 
 
 def _biases(site: SeenSite, numbering: Numbering) -> dict[str, str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from hf_bias_patch.probing.biased import give_biases
 from hf_bias_patch.probing.draft.owners import Owner, owners
 from hf_bias_patch.probing.draft.seen import see
 from hf_bias_patch.probing.small import inputs_of, run, small_model
-from hf_bias_patch.probing.stored import stored_names
+from hf_bias_patch.probing.stored import Stored, stored_names
 from hf_bias_patch.probing.typed import config_of_type
 
 __all__ = ["Look", "look_at"]
@@ -59,7 +63,7 @@ def look_at(model_type: str, changes: Mapping[str, Any] | None = None) -> Look:
     given = give_biases(model, lambda: run(model, inputs))
     sites, left_out, unread = see(model, lambda: run(model, inputs))
     return Look(
-        owners=tuple(owners(model, sites, stored_names(model))),
+        owners=tuple(owners(model, sites, stored_names(model), _headed(config, model))),
         config=config.to_dict(),
         parameters=plain,
         given=given,
@@ -67,3 +71,14 @@ def look_at(model_type: str, changes: Mapping[str, Any] | None = None) -> Look:
         left_out=left_out,
         named=tuple(name for name, module in model.named_modules() if _NAMED.search(type(module).__name__.lower())),
     )
+
+
+def _headed(config: Any, model: Any) -> Stored | None:
+    """Where the files of the type's first class with a head hold its parameters; None if it has none."""
+    from transformers.models.auto import modeling_auto as auto
+
+    for mapping in (auto.MODEL_FOR_CAUSAL_LM_MAPPING, auto.MODEL_FOR_MASKED_LM_MAPPING, auto.MODEL_MAPPING):
+        if type(config) in mapping and mapping[type(config)] is not type(model):
+            with suppress(Exception), torch.device("cpu"):
+                return stored_names(mapping[type(config)](copy.deepcopy(config)).double())
+    return None

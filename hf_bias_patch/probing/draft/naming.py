@@ -86,7 +86,7 @@ def _value_traps(
     named += ["value_rotary"] if "rotary" in done else ["clip"] if "clip" in done else ["value_mixed"] if done else []
     named = named or sorted(beside, reverse=True)
     if not named:
-        named = ["output_used"] if all(finding.output is None for finding in values) else ["value_used"]
+        named = ["output_used"] if all(finding.output is None for finding in values) else ["value_mixed"]
         doubts.append(f"its value bias does not fold, and why could not be told (`{named[0]}` stands for that)")
     return named
 

@@ -37,13 +37,14 @@ class Owner:
     files: Files
 
 
-def owners(model: Any, sites: Sequence[SeenSite], stored: Stored) -> list[Owner]:
+def owners(model: Any, sites: Sequence[SeenSite], stored: Stored, headed: Stored | None = None) -> list[Owner]:
     """The model, and every tower that some module of it is, the outer ones first.
 
     Args:
         model: a transformers model.
         sites: all its sites.
         stored: where its files hold its parameters.
+        headed: where the files of its type's class with a head hold them.
     """
     roots = {key: (root, config) for key, root, config in _roots(model)}
     prefix = _head(model)
@@ -53,9 +54,10 @@ def owners(model: Any, sites: Sequence[SeenSite], stored: Stored) -> list[Owner]
         own = [s for s in sites if _in(s.own, root) and not any(_in(s.own, other) for other in inner)]
         before = f"{root}." if root else prefix
         names, starts, file_root = _relative(stored, before)
+        more = _relative(headed, _found(before, headed))[0] if headed else {}
         under = (_last(root), *_elsewhere(_last(root), file_root))
         plain = tuple(_without(site, before) for site in own)
-        found.append(Owner(key, config, root, under if key else (), plain, Files(names, starts)))
+        found.append(Owner(key, config, root, under if key else (), plain, Files(names, starts, more)))
     return found
 
 
@@ -110,6 +112,13 @@ def _relative(stored: Stored, before: str) -> tuple[dict[str, str], dict[str, in
         {name.removeprefix(before): row for name, row in stored.starts.items() if name.startswith(before)},
         common,
     )
+
+
+def _found(before: str, headed: Stored) -> str:
+    """What precedes the same names under a head: one more part, where there is one."""
+    firsts = dict.fromkeys(f"{name.split('.')[0]}." for name in headed.names)
+    ways = [before, *(first + before for first in firsts)]
+    return max(ways, key=lambda way: (sum(name.startswith(way) for name in headed.names) if way else 0, way == before))
 
 
 def _common_prefix(names: list[str]) -> str:

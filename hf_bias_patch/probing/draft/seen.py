@@ -104,14 +104,15 @@ def _seen(model: nn.Module, watch: Watch, site: ProbedSite, findings: Iterable[F
     for projection, elements in site.roles:
         part = _part(model, watch, projection, elements, own)
         if part is None:
-            return None
+            doubts.append(f"its {projection} is made by {wild(elements.parameter)}, which is no map: it is left out")
+            continue
         if projection in parts:
             kept, left = sorted((parts[projection], part), key=lambda one: -len(one.indices))
             parts[projection] = kept
             doubts.append(f"a part of its {projection} comes from {wild(left.module)}, too, which the draft leaves out")
         else:
             parts[projection] = part
-    if not {"query", "key", "value"} <= parts.keys():
+    if not {"key", "value"} <= parts.keys():
         return None
     parts, shared = _apart(parts)
     width = watch.widths.get(watch.mixings[site.mixings[0]].scores[0].number, 0)
@@ -119,7 +120,7 @@ def _seen(model: nn.Module, watch: Watch, site: ProbedSite, findings: Iterable[F
     kept = {(name, part.bias) for name, part in parts.items()}
     main = [finding for finding in own if (finding.projection, finding.parameter) in kept]
     traps, more = name_traps(watch, site, main, shared)
-    kind = "self" if _same_input(watch, site) else "cross"
+    kind = "self" if "query" not in parts or _same_input(watch, site) else "cross"
     heads = query // width if width and query % width == 0 else 0
     return SeenSite(parts, kind, _looks_back(model, site, kind), heads, traps, (*doubts, *more))
 
@@ -134,8 +135,8 @@ def _is_of(finding: Finding, site: ProbedSite) -> bool:
 
 def _apart(parts: dict[str, Part]) -> tuple[dict[str, Part], str]:
     """Without projections that are the very same part of a map as another; and which one that was."""
-    query, key, value = (parts[name] for name in ("query", "key", "value"))
-    if (query.module, query.indices) == (key.module, key.indices):
+    query, key, value = (parts.get(name, parts["key"]) for name in ("query", "key", "value"))
+    if "query" in parts and (query.module, query.indices) == (key.module, key.indices):
         return {name: part for name, part in parts.items() if name != "query"}, "query"
     if (value.module, value.indices) == (key.module, key.indices):
         return {name: part for name, part in parts.items() if name != "value"}, "value"
@@ -151,11 +152,17 @@ def _part(
     if weight is None or not weight.parameter.endswith("weight"):
         return None
     stem = weight.parameter.removesuffix("weight").removesuffix(".")
+    if model.get_parameter(weight.parameter).dim() == 3 and "conv" not in type(_module(model, stem)).__name__.lower():
+        return None  # maps of several experts
     axis = model.get_parameter(weight.parameter).shape[weight.axis]
     finding = next((one for one in own if one.projection == projection and one.parameter == elements.parameter), None)
     reads, dropout = _reads(finding)
     bias = elements.parameter if is_bias else ""
     return Part(stem, bias, weight.indices, axis, reads, dropout, conv1d=weight.axis == 1)
+
+
+def _module(model: nn.Module, stem: str) -> nn.Module:
+    return model.get_submodule(stem if not stem.endswith("_") else stem.rpartition(".")[0])
 
 
 def _weight_of(watch: Watch, bias: Elements) -> Elements | None:
@@ -197,11 +204,23 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one is other or (one.shape == other.shape and torch.equal(one, other))
 
 
-def _looks_back(model: nn.Module, site: ProbedSite, kind: str) -> bool:
+def _looks_back(model: Any, site: ProbedSite, kind: str) -> bool:
     """Whether a site is a decoder's: its path says so, or one of the modules around it that it is causal."""
     parts = site.name.split(".")
     words = [part for part in parts if re.search("decoder|encoder", part)]
     if words:
         return "decoder" in words[0]
-    around = (model.get_submodule(".".join(parts[: len(parts) - number])) for number in range(2))
-    return kind == "cross" or any(getattr(module, "is_causal", False) is True for module in around)
+    around = [model.get_submodule(".".join(parts[: len(parts) - number])) for number in range(2)]
+    says = [getattr(module, "is_causal", None) for module in around]
+    if kind == "cross" or True in says:
+        return True
+    return False not in says and _writes_text(str(model.config.model_type))
+
+
+def _writes_text(model_type: str) -> bool:
+    """Whether transformers has a class of a type that writes text, and none that fills gaps in one."""
+    from transformers.models.auto import modeling_auto as auto
+
+    return model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not (
+        model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )

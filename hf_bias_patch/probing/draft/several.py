@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from hf_bias_patch.attention.family import drafted, families, parsed, text_of
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.probing.draft.join import joined
-from hf_bias_patch.probing.draft.run import Draft, draft
+from hf_bias_patch.probing.draft.run import Draft, changes_to_try, draft
 from hf_bias_patch.probing.published import published
 from hf_bias_patch.probing.sweep import TIMEOUT, Item, Swept, sweep
-from hf_bias_patch.probing.typed import changes_of_type
 
 __all__ = ["Drafts"]
 
@@ -80,6 +79,6 @@ def _items(model_type: str, vary: bool) -> Iterator[Item]:
     yield from (Item(model_type, one.changes, one.name) for one in published(model_type))
     if vary:
         try:
-            yield from (Item(model_type, (change,)) for change in changes_of_type(model_type))
+            yield from (Item(model_type, (change,)) for change in changes_to_try(model_type))
         except BiasPatchError:  # the check of the default says it
             return

@@ -58,10 +58,10 @@ class _Kind:
     def __init__(
         self, one: Group, parameters: frozenset[str], variants: Sequence[Variant], config: Mapping[str, Any]
     ) -> None:
-        pairs = [(variant, next((g for g in variant.groups if g.key == one.key), None)) for variant in variants]
+        pairs = [(variant, next((g for g in variant.groups if _alike(one, g)), None)) for variant in variants]
         self.others = [(variant, other) for variant, other in pairs if other is not None]
         self.config, self.parameters = config, parameters
-        self.one = self._completed(one)
+        self.one = self._completed(self._named(one))
         self.doubts: list[str] = []
 
     def tables(self) -> list[dict[str, Any]]:
@@ -82,6 +82,13 @@ class _Kind:
         layouts = self._layouts()
         return table | ({"traps": list(traps)} if traps else {}) | ({"layouts": layouts} if layouts else {})
 
+    def _named(self, one: Group) -> Group:
+        """With the names that its maps have under other configs: the tensor names tell which a checkpoint has."""
+        for _, other in self.others:
+            pairs = zip(one.maps.items(), other.maps, strict=True)
+            one = replace(one, maps={_both(name, renamed): made for (name, made), renamed in pairs})
+        return one
+
     def _completed(self, one: Group) -> Group:
         """With norms that another config has, where the tensor names tell which of them a checkpoint has."""
         for variant, other in self.others:
@@ -91,8 +98,7 @@ class _Kind:
                     first = {name: other.reads_first[name]} if name in other.reads_first else {}
                     one = replace(one, reads={**one.reads, name: norm}, reads_first={**one.reads_first, **first})
                 elif mine != norm and not _there(norm, self.parameters) and not _there(mine, variant.parameters):
-                    names = dict.fromkeys([*norm.split("|"), *mine.split("|")])
-                    one = replace(one, reads={**one.reads, name: "|".join(names)})
+                    one = replace(one, reads={**one.reads, name: _both(norm, mine)})
         return one
 
     def _reads_else(self, variant: Variant, other: Group) -> bool:
@@ -124,10 +130,8 @@ class _Kind:
         own = layout(self.one, self.config)
         found, keys = [], set()
         for variant, other in self.others:
-            if (other.order, other.sizes) != (self.one.order, self.one.sizes) or other.kv_heads == 1 != self.one.kv_heads:
+            if self.one.order not in other.orders:
                 made = layout(other, self.config) or {"order": "blocks"}
-                if made == own or (made["order"] == own.get("order") and not made.get("kv_heads")):
-                    continue
                 keys.add(variant.change.key)
                 found.append({**made, "when": {variant.change.key: [variant.change.value]}})
         if len(keys) > 1:
@@ -150,6 +154,21 @@ class _Kind:
     def _in_files(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """The same sites by the files' names, which fuse maps that are apart in memory."""
         return {**{key: value for key, value in table.items() if key != "layouts"}, "maps": dict(self.one.in_files)}
+
+
+def _alike(one: Group, other: Group) -> bool:
+    """Whether two are the same kind of site, some of its maps perhaps under other names."""
+    if one.key == other.key:
+        return True
+    same = (one.stack, one.kind, [*map(sorted, one.maps.values())]) == (
+        other.stack, other.kind, [*map(sorted, other.maps.values())],
+    )  # fmt: skip
+    return same and len(set(one.maps) & set(other.maps)) * 2 > len(one.maps)
+
+
+def _both(name: str, other: str) -> str:
+    """Names with `|` between them, each once."""
+    return "|".join(dict.fromkeys([*name.split("|"), *other.split("|")]))
 
 
 def _there(norm: str, parameters: frozenset[str]) -> bool:
