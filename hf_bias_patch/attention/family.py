@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from hf_bias_patch.attention.condition import MISSING, Condition, lookup, matches
+from hf_bias_patch.attention.family_files import from_files, texts
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import FamilyError
 
@@ -20,21 +18,9 @@ else:
     import tomli as tomllib
 
 __all__ = [
-    "Attention",
-    "Family",
-    "FinalNorm",
-    "Layout",
-    "Stack",
-    "Tower",
-    "Trap",
-    "drafted",
-    "families",
-    "family_of",
-    "is_known",
-    "model_types",
-    "parsed",
-    "text_of",
-]
+    "Attention", "Family", "FinalNorm", "Layout", "Stack", "Tower", "Trap", "families", "family_of", "is_known",
+    "model_types", "parsed",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -217,17 +203,10 @@ class Family:
         return ""
 
 
-@cache
-def _texts() -> dict[str, str]:
-    """The family files: name → content."""
-    files = sorted(resources.files(__package__).joinpath("families").iterdir(), key=lambda file: file.name)
-    return {file.name.removesuffix(".toml"): file.read_text("utf-8") for file in files if file.name.endswith(".toml")}
-
-
-@cache
+@from_files
 def _families() -> dict[str, Family]:
     found: dict[str, Family] = {}
-    for name in _texts():
+    for name in texts():
         family = _parse(name)
         if twice := sorted(found.keys() & set(family.model_types)):
             raise AssertionError(f"{twice[0]} is in {family.name} and in {found[twice[0]].name}")
@@ -235,16 +214,16 @@ def _families() -> dict[str, Family]:
     return found
 
 
-@cache
+@from_files
 def _find(model_type: str) -> Family | None:
     """The family of one model type. Only the files that name it are parsed: 0.02 s instead of 0.07 s for all."""
-    named = (_parse(name) for name, text in _texts().items() if f'"{model_type}"' in text)
+    named = (_parse(name) for name, text in texts().items() if f'"{model_type}"' in text)
     return next((family for family in named if model_type in family.model_types), None)
 
 
-@cache
+@from_files
 def _parse(name: str) -> Family:
-    return parsed(name, _texts()[name])
+    return parsed(name, texts()[name])
 
 
 def parsed(name: str, text: str) -> Family:
@@ -276,35 +255,6 @@ def _attention(entry: dict[str, Any]) -> Attention:
     traps = tuple(Trap(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
     return Attention(**entry, traps=traps, layouts=layouts)
-
-
-def text_of(name: str) -> str:
-    """The text of a family's file; empty if there is none of that name."""
-    return _texts().get(name, "")
-
-
-@contextmanager
-def drafted(name: str, text: str) -> Iterator[None]:
-    """A block in which one more family file is there, or an existing one says something else.
-
-    Args:
-        name: of the file.
-        text: its content.
-    """
-    texts = _texts()
-    old = texts.get(name)
-    texts[name] = text
-    _forget()
-    try:
-        yield
-    finally:
-        texts.pop(name) if old is None else texts.update({name: old})
-        _forget()
-
-
-def _forget() -> None:
-    for cached in (_families, _find, _parse):
-        cached.cache_clear()
 
 
 def families() -> tuple[Family, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,7 +71,10 @@ def families(
     entries, towers = matrix(names or [])
     none = without_attention(names or [])
     if as_json:
-        found = {"sites": [asdict(entry) for entry in entries], "towers": [asdict(tower) for tower in towers]}
+        found: dict[str, list[Any]] = {
+            "sites": [asdict(entry) for entry in entries],
+            "towers": [asdict(tower) for tower in towers],
+        }
         found |= {"without_attention": list(none)}
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif markdown:

@@ -1,4 +1,4 @@
-"""Biases where a type's attention has none, as a checkpoint derived from it may have: there, too, a verdict must hold."""
+"""Biases where a type's attention has none: a checkpoint derived from it may have some, and needs a verdict."""
 
 from __future__ import annotations
 

@@ -9,8 +9,7 @@ from hf_bias_patch.probing.draft.counts import head_size_key, heads_key, kv_head
 from hf_bias_patch.probing.draft.group import Group
 from hf_bias_patch.probing.draft.order import GROUPED
 
-__all__ = ["entry", "layout", "stacks"]
-
+__all__ = ["counts_kv_heads", "entry", "layout", "stacks"]
 
 
 def stacks(groups: Sequence[Group], config: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -28,14 +27,21 @@ def stacks(groups: Sequence[Group], config: Mapping[str, Any]) -> tuple[dict[str
         if not heads:
             doubts.append(f"{one.stack} {one.kind}: no config key counts its {one.heads} heads")
         elif facts.setdefault("heads", heads) != heads:
-            doubts.append(f"{one.stack}: its sites have heads by {facts['heads']} and by {heads}; one stack can say one")
-        if one.order.name in GROUPED:
+            doubts.append(
+                f"{one.stack}: its sites have heads by {facts['heads']} and by {heads}; one stack can say one"
+            )
+        if one.order.name in GROUPED or (one.in_files and counts_kv_heads(one, config)):
             key = kv_heads_key(config, one.kv_heads, one.stack)
             if key:
                 facts["kv_heads"] = key
             elif one.kv_heads != 1:
                 doubts.append(f"{one.stack}: no config key counts its {one.kv_heads} key-value heads")
     return found, doubts
+
+
+def counts_kv_heads(one: Group, config: Mapping[str, Any]) -> bool:
+    """Whether a config key counts the key-value heads of a kind of site."""
+    return bool(kv_heads_key(config, one.kv_heads, one.stack))
 
 
 def entry(one: Group, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 
 __all__ = ["head_size_key", "heads_key", "kv_heads_key"]
 
-_HEADS = re.compile(r"(?!.*(kv|key_value|dim|size|index|mamba|linear|ssm|value))(.*_)?(n|num)?_?(attn_|attention_)?heads?(_.*)?")
+_HEADS = re.compile(
+    r"(?!.*(kv|key_value|dim|size|index|mamba|linear|ssm|value))(.*_)?(n|num)?_?(attn_|attention_)?heads?(_.*)?"
+)
 _KV_HEADS = re.compile(r".*(kv|key_value)_?(attention_|n_|num_)*heads?.*|.*n_head_kv|multi_query_group_num")
 _DIMS = re.compile(r".*dim.*|d_kv|.*size")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hf_bias_patch.probing.draft.pattern import numbers
@@ -26,8 +26,6 @@ class Files:
 
     def name(self, module: str, pattern: Callable[[str], str]) -> str:
         """A module's pattern, that of the files behind it with `|` between them if it is another."""
-        if self._is_fused(module):
-            return pattern(module)
         others = [other for names in (self.names, self.headed) if (other := in_file(module, names))]
         return "|".join(dict.fromkeys(map(pattern, [module, *others])))
 
@@ -41,10 +39,12 @@ class Files:
                 found.append(".".join(next(texts) if part.isdigit() else part for part in other.split(".")))
         return "|".join(dict.fromkeys(found))
 
+    def fuses(self, modules: Iterable[str]) -> bool:
+        """Whether the files have some of these maps in one tensor with others."""
+        return any(self._is_fused(module) for module in modules)
+
     def fused(self, maps: Mapping[str, list[str]], pattern: Callable[[str], str]) -> dict[str, list[str]]:
-        """Maps as the files have them, if they fuse some that are apart in memory; else nothing."""
-        if not any(self._is_fused(module) for module in maps):
-            return {}
+        """Maps as the files have them, some of them together."""
         found: dict[str, list[tuple[int, str]]] = {}
         for module, made in maps.items():
             start = next((self.starts[name] for name in _parameters(module) if name in self.starts), 0)

@@ -117,17 +117,24 @@ def _group(sites: list[SeenSite], files: Files, config: Mapping[str, Any], last:
         return f"{first.own}: how its map of several projections is laid out is none of {', '.join(ORDERS)}"
     at = {numbering.of(site.own): site for site in sites}
     traps = {trap: {place for place, site in at.items() if trap in site.traps} for site in sites for trap in site.traps}
-    conditions = {trap: by_layers({place[1] for place in where}, {p[1] for p in at}, config) for trap, where in traps.items()}
+    conditions = {
+        trap: by_layers({place[1] for place in where}, {p[1] for p in at}, config) for trap, where in traps.items()
+    }
     doubts = [doubt for site in (first, *sites) for doubt in site.doubts]
-    doubts += [f"`{trap}` in some layers only, and no list of the config says in which" for trap, c in conditions.items() if c is None]
+    doubts += [
+        f"`{trap}` in some layers only, and no list of the config says in which"
+        for trap, c in conditions.items()
+        if c is None
+    ]
     reads, reads_first, more = _reads(at, files, last)
     if shared:
         maps[shared] = list(orders[0].projections)
-    named = {files.name(module, numbering.pattern): made for module, made in maps.items()}
+    apart = files.fuses(maps)  # then the files have an entry of their own
+    names = [numbering.pattern(module) if apart else files.name(module, numbering.pattern) for module in maps]
     return Group(
         stack="decoder" if first.decoder else "encoder",
         kind=first.kind,
-        maps=named,
+        maps=dict(zip(names, maps.values(), strict=True)),
         biases=_biases(first, numbering),
         reads=reads,
         reads_first=reads_first,
@@ -138,7 +145,7 @@ def _group(sites: list[SeenSite], files: Files, config: Mapping[str, Any], last:
         heads=first.heads,
         kv_heads=kv_heads_of(first),
         traps={trap: condition or {} for trap, condition in conditions.items()},
-        in_files=files.fused(maps, numbering.pattern),
+        in_files=files.fused(maps, numbering.pattern) if apart else {},
         doubts=tuple(dict.fromkeys((*doubts, *more))),
     )
 
@@ -155,7 +162,9 @@ def _in_order(parts: Mapping[str, Part]) -> list[tuple[str, Part]]:
     """Projections as a family file lists them; those of one map in their order on its axis."""
     names = list(parts)
     modules = list(dict.fromkeys(part.module for part in parts.values()))
-    return sorted(parts.items(), key=lambda item: (modules.index(item[1].module), item[1].indices[0], names.index(item[0])))
+    return sorted(
+        parts.items(), key=lambda item: (modules.index(item[1].module), item[1].indices[0], names.index(item[0]))
+    )
 
 
 def _biases(site: SeenSite, numbering: Numbering) -> dict[str, str]:

@@ -34,7 +34,7 @@ def name_traps(
     elif any(finding.state != "redundant" for finding in keys):
         named += _key_traps(watch, site, keys, beside, doubts)
     refusals = {finding.folds.get("output", finding.reason) for finding in values} - {"", _NO_BIAS}
-    if refusals and not shared == "value":
+    if refusals and shared != "value":
         named += _value_traps(watch, site, values, beside, doubts)
     doubts += [
         f"the probe says {finding.state} of its {finding.projection}: {finding.reason}"

@@ -83,7 +83,9 @@ def _by_place(parts: Mapping[str, Part]) -> list[Order]:
 def _fits(views: Any, parts: Mapping[str, Part]) -> bool:
     if views is None:
         return False
-    return all(set(views[name].take(np.arange(part.axis)).tolist()) == set(part.indices) for name, part in parts.items())
+    return all(
+        set(views[name].take(np.arange(part.axis)).tolist()) == set(part.indices) for name, part in parts.items()
+    )
 
 
 def _per_head(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -134,16 +134,17 @@ def _common_prefix(names: list[str]) -> str:
 def _without(site: SeenSite, before: str) -> SeenSite:
     """A site whose names leave out what precedes them; a norm outside of that is none."""
 
-    def inner(name: str) -> str:
-        return name.removeprefix(before) if name.startswith(before) else ""
-
     def part(old: Part) -> Part:
-        return replace(old, module=inner(old.module), bias=inner(old.bias), reads=inner(old.reads))
+        names = (old.module, old.bias, "" if outside(old) else old.reads)
+        module, bias, reads = (name.removeprefix(before) for name in names)
+        return replace(old, module=module, bias=bias, reads=reads)
 
-    outside = any(one.reads and not one.reads.startswith(before) for one in site.parts.values())
+    def outside(one: Part) -> bool:
+        return bool(one.reads) and one.module.startswith(before) and not one.reads.startswith(before)
+
     doubt = "it reads the last norm of another tower (`memory` of a tower says that)"
     return replace(
         site,
         parts={name: part(old) for name, old in site.parts.items()},
-        doubts=(*site.doubts, *([doubt] if outside else [])),
+        doubts=(*site.doubts, *([doubt] if any(map(outside, site.parts.values())) else [])),
     )

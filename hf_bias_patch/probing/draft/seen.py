@@ -1,4 +1,4 @@
-"""One small model as a draft sees it: its attention sites, by the names of modules, with what the numbers say of each."""
+"""One small model as a draft sees it: its attention sites, by names of modules, and what the numbers say of each."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def see(
         if seen is not None:
             sites.append(seen)
         elif len({projection for projection, _ in site.roles}) > 2:
-            why = "its query, key or value is made by no map of its own" if site.softmax else "its scores are no softmax"
+            why = (
+                "its query, key or value is made by no map of its own" if site.softmax else "its scores are no softmax"
+            )
             left_out.append(f"{wild(site.name) or 'the model'}: {why}")
     return sites, tuple(dict.fromkeys(left_out)), unread
 
@@ -117,8 +119,8 @@ def _seen(model: nn.Module, watch: Watch, site: ProbedSite, findings: Iterable[F
     parts, shared = _apart(parts)
     width = watch.widths.get(watch.mixings[site.mixings[0]].scores[0].number, 0)
     query = len(parts["query"].indices) if "query" in parts else len(parts["key"].indices)
-    kept = {(name, part.bias) for name, part in parts.items()}
-    main = [finding for finding in own if (finding.projection, finding.parameter) in kept]
+    whole = {(name, part.bias) for name, part in parts.items()}
+    main = [finding for finding in own if (finding.projection, finding.parameter) in whole]
     traps, more = name_traps(watch, site, main, shared)
     kind = "self" if "query" not in parts or _same_input(watch, site) else "cross"
     heads = query // width if width and query % width == 0 else 0
@@ -143,9 +145,7 @@ def _apart(parts: dict[str, Part]) -> tuple[dict[str, Part], str]:
     return parts, ""
 
 
-def _part(
-    model: nn.Module, watch: Watch, projection: str, elements: Elements, own: Iterable[Finding]
-) -> Part | None:
+def _part(model: nn.Module, watch: Watch, projection: str, elements: Elements, own: Iterable[Finding]) -> Part | None:
     parameter = model.get_parameter(elements.parameter)
     is_bias = parameter.dim() == 1
     weight = _weight_of(watch, elements) if is_bias else elements
@@ -221,6 +221,5 @@ def _writes_text(model_type: str) -> bool:
     """Whether transformers has a class of a type that writes text, and none that fills gaps in one."""
     from transformers.models.auto import modeling_auto as auto
 
-    return model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not (
-        model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    )
+    writes, fills = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return model_type in writes and model_type not in fills

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from hf_bias_patch.attention.family import drafted, families, parsed, text_of
+from hf_bias_patch.attention.family import families, parsed
+from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.probing.draft.join import joined
 from hf_bias_patch.probing.draft.run import Draft, changes_to_try, draft
@@ -54,7 +55,9 @@ class Drafts:
                 self._keep(one)
                 yield one
 
-    def check(self, model_types: Sequence[str], vary: bool = True, jobs: int = 1, timeout: float = TIMEOUT) -> Iterator[Swept]:
+    def check(
+        self, model_types: Sequence[str], vary: bool = True, jobs: int = 1, timeout: float = TIMEOUT
+    ) -> Iterator[Swept]:
         """Hold the drafts against the numbers: at the default configs, as published, and with each value changed."""
         left = [name for name in model_types if name not in self.failed]
         yield from sweep((item for name in left for item in _items(name, vary)), jobs, timeout)

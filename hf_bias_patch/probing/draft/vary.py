@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_bias_patch.attention.condition import MISSING, lookup
-from hf_bias_patch.probing.draft.body import entry, layout
+from hf_bias_patch.probing.draft.body import counts_kv_heads, entry, layout
 from hf_bias_patch.probing.draft.conditions import Flips, trap_tables
 from hf_bias_patch.probing.draft.group import Group
 from hf_bias_patch.probing.variations import Change
@@ -153,7 +153,8 @@ class _Kind:
 
     def _in_files(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """The same sites by the files' names, which fuse maps that are apart in memory."""
-        return {**{key: value for key, value in table.items() if key != "layouts"}, "maps": dict(self.one.in_files)}
+        grouped = {"layouts": [{"order": "grouped blocks"}]} if counts_kv_heads(self.one, self.config) else {}
+        return {**{key: value for key, value in table.items() if key != "layouts"}, **grouped, "maps": self.one.in_files}
 
 
 def _alike(one: Group, other: Group) -> bool:

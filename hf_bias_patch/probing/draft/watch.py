@@ -1,4 +1,4 @@
-"""A trace that also notes what is done to a map's outputs before they are compared or mixed: what a trap is named by."""
+"""A trace that also notes what is done to a map's outputs before they are compared or mixed: traps are named by it."""
 
 from __future__ import annotations
 
