@@ -106,7 +106,8 @@ def _elsewhere(part: str, file_root: str) -> list[str]:
 def _relative(stored: Stored, before: str) -> tuple[dict[str, str], dict[str, int], str]:
     """Names and starts below a prefix, and the prefix that they have in the files."""
     names = {name: other for name, other in stored.names.items() if name.startswith(before)}
-    common = _common_prefix(list(names.values())) if before else ""
+    same = all(other.startswith(before) for other in names.values())
+    common = before if same else _common_prefix(list(names.values()))
     return (
         {name.removeprefix(before): other.removeprefix(common) for name, other in names.items()},
         {name.removeprefix(before): row for name, row in stored.starts.items() if name.startswith(before)},

@@ -101,7 +101,7 @@ def _patterns(name: str, reader: str, place: tuple[int, int], last: int) -> list
         if wild(".".join(parts[:end])) == wild(".".join(reader.split(".")[:end])):  # of the reader's own stack
             texts += ["{layer}"] if int(part) == layer else []
             texts += ["{before}"] if int(part) == layer - 1 else []
-            texts += ["{stage}"] if int(part) == stage else []
+            texts += ["{stage}"] if int(part) == stage and len(numbers(reader)) > 1 else []
         elif int(part) == last:
             texts += ["{last}"]
         found = [_put(pattern, at, text) for text in [*texts, part] for pattern in found]

@@ -97,9 +97,11 @@ def _is_new(owner: Owner) -> bool:
 
 def _own(owner: Owner, change: Change, look: Look) -> tuple[Change, Owner, Look] | None:
     """The same owner in another look, if the change is one of its own config."""
-    path, _, key = change.key.rpartition(".")
-    other = next((each for each in look.owners if each.key == owner.key), None)
-    return (Change(key, change.value), other, look) if path == owner.key and other else None
+    inside = [each for each in look.owners if not each.key or change.key.startswith(f"{each.key}.")]
+    other = max(inside, key=lambda each: len(each.key))
+    if other.key != owner.key:
+        return None
+    return Change(change.key.removeprefix(f"{owner.key}." if owner.key else ""), change.value), other, look
 
 
 def _draft(
