@@ -37,7 +37,7 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
         family = family_of(config)
         if family.is_empty:
             raise FamilyError(
-                f"A {config['model_type']} model has no attention",
+                f"A {config['model_type']} model has no attention by a softmax",
                 why="Its layers mix positions by other means, so there is no query, key or value bias",
             )
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hf_bias_patch.probing.published import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from hf_bias_patch.probing.draft.pattern import Numbering, reads_pattern
 from hf_bias_patch.probing.draft.run import Draft, draft
 from hf_bias_patch.probing.draft.several import Drafts
 from hf_bias_patch.probing.draft.text import family_text
+from hf_bias_patch.probing.published import tomllib
 from hf_bias_patch.probing.small import inputs_of, run, small_config, small_model
 from hf_bias_patch.probing.trace import Trace
 from hf_bias_patch.probing.typed import check_type
@@ -90,9 +90,7 @@ def test_orders_that_look_alike_with_few_heads_are_told_apart_with_more() -> Non
 def test_maps_of_latent_attention_share_a_head_in_other_sizes() -> None:
     (found,) = draft("deepseek_v3", vary=False)
     (entry,) = entries(found)
-    assert entry["layouts"] == [
-        {"order": "per head", "sizes": {"key": "qk_nope_head_dim", "value": "v_head_dim"}}
-    ]
+    assert entry["layouts"] == [{"order": "per head", "sizes": {"key": "qk_nope_head_dim", "value": "v_head_dim"}}]
     assert any("kv_a_proj_with_mqa" in text for text in found.look)
     with instead(found):
         checked = check_type("deepseek_v3", changes={"v_head_dim": 24, "q_lora_rank": 40})
@@ -147,7 +145,11 @@ def test_keys_that_are_copied_together_are_followed() -> None:
 def test_patterns_of_norms() -> None:
     own = {(0, layer): (f"layers.{layer}.norm", f"layers.{layer}.attn.q") for layer in range(3)}
     assert reads_pattern(own, 2) == ("layers.{layer}.norm", "")
-    before = {(0, 0): ("embed", "layers.0.q"), (0, 1): ("layers.0.n", "layers.1.q"), (0, 2): ("layers.1.n", "layers.2.q")}
+    before = {
+        (0, 0): ("embed", "layers.0.q"),
+        (0, 1): ("layers.0.n", "layers.1.q"),
+        (0, 2): ("layers.1.n", "layers.2.q"),
+    }
     assert reads_pattern(before, 2) == ("layers.{before}.n", "embed")
     assert reads_pattern({**before, (0, 2): ("layers.0.n", "layers.2.q")}, 2) == ("layers.0.n", "embed")
     assert reads_pattern({**before, (0, 2): ("", "layers.2.q")}, 2) is None

@@ -154,7 +154,11 @@ class _Kind:
     def _in_files(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """The same sites by the files' names, which fuse maps that are apart in memory."""
         grouped = {"layouts": [{"order": "grouped blocks"}]} if counts_kv_heads(self.one, self.config) else {}
-        return {**{key: value for key, value in table.items() if key != "layouts"}, **grouped, "maps": self.one.in_files}
+        return {
+            **{key: value for key, value in table.items() if key != "layouts"},
+            **grouped,
+            "maps": self.one.in_files,
+        }
 
 
 def _alike(one: Group, other: Group) -> bool:
