@@ -44,6 +44,11 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
     try:
         found = tuple(_sites(config, tensors, Scope(), "", Memory()))
         if not found:
+            if family_of(config).is_empty:
+                raise FamilyError(
+                    f"A {config['model_type']} model has no attention by a softmax",
+                    why="Its layers mix positions by other means, so there is no query, key or value bias",
+                )
             if towers := uncovered(config):
                 _refuse_towers(config["model_type"], towers)
             raise NoAttentionError(
