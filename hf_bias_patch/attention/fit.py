@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
+from hf_bias_patch.attention.causes import MisfitError
 from hf_bias_patch.attention.sites import Norm, Site, Slot, Tensor
-from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["check_fit"]
 
 
-def check_fit(site: Site, tensors: Mapping[str, Tensor], heads_key: str) -> None:
+def check_fit(site: Site, tensors: Mapping[str, Tensor], heads_key: str, apart: Collection[str] = ()) -> None:
     """Refuse a site that no model can have. What the family does not cover is not judged.
 
     Args:
         site: with its heads as config.json says, and its slots as the tensors are.
         tensors: parameter name → dtype and shape.
         heads_key: the config field that says how many heads there are; empty if none does.
+        apart: projections that may read something else than the others.
 
     Raises:
-        CheckpointError: heads do not divide a map, or a map does not fit what it reads; both are named.
+        MisfitError: heads do not divide a map, or a map does not fit what it reads; both are named.
     """
     if any(slot.verdict.state == "unknown" for slot in site.slots.values()):
         return
@@ -29,8 +30,8 @@ def check_fit(site: Site, tensors: Mapping[str, Tensor], heads_key: str) -> None
     for name, slot in site.slots.items():
         if slot.norm is not None and inputs[name] is not None:
             _check_norm(slot, slot.norm, inputs[name], tensors)
-    if site.kind == "self":
-        _check_one_input(site, inputs)
+    if site.kind == "self" and not site.kv_heads_said:  # latent attention makes keys and values of something smaller
+        _check_one_input(site, {name: size for name, size in inputs.items() if name not in apart})
     _check_output(site, inputs["output"], tensors)
 
 
@@ -69,7 +70,7 @@ def _check_norm(slot: Slot, norm: Norm, inputs: int | None, tensors: Mapping[str
 
 def _check_one_input(site: Site, inputs: Mapping[str, int | None]) -> None:
     """Query, key and value of self-attention read one and the same thing."""
-    slots = [site.slots[name] for name in ("query", "key", "value") if inputs[name] is not None]
+    slots = [site.slots[name] for name in ("query", "key", "value") if inputs.get(name) is not None]
     for slot in slots[1:]:
         if inputs[slot.projection] != inputs[slots[0].projection]:
             _refuse(
@@ -103,8 +104,11 @@ def _name(slot: Slot) -> str:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise CheckpointError(
+    of_config = what.startswith("config.json")
+    raise MisfitError(
         what,
         why="The sizes do not fit together, so no model can be made of them",
-        remedy="Check that config.json belongs to these weights, and that they are whole",
+        remedy="Use the config.json that was saved with these weights"
+        if of_config
+        else "Download the checkpoint again, or save the model again with transformers",
     )

@@ -15,10 +15,12 @@ from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
+from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
 from hf_bias_patch.checkpoint.look import look
+from hf_bias_patch.checkpoint.quantised import quantised
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["BiasValues", "Inspection", "inspect"]
@@ -58,6 +60,10 @@ class Inspection:
         parameters, nbytes: of the whole checkpoint.
         commit: of a model on the Hub, or in its cache; None for any other place.
         received: bytes that came over the network; 0 for what is on this machine.
+        quantised: what says that weights are quantised, as a sentence; empty if nothing does. Such a checkpoint cannot
+            be verified.
+        uncovered: names of the tensors that look like attention biases and are at none of the sites; they are not
+            among `values`.
     """
 
     model: str
@@ -69,6 +75,8 @@ class Inspection:
     nbytes: int
     commit: str | None = None
     received: int = 0
+    quantised: str = ""
+    uncovered: tuple[str, ...] = ()
 
     @property
     def bias_parameters(self) -> int:
@@ -103,7 +111,9 @@ class Inspection:
             "bias_parameters": self.bias_parameters,
             "bias_bytes": self.bias_nbytes,
             "verdicts": self.verdicts(),
+            "quantised": self.quantised,
             "sites": [self._plain_site(site) for site in self.sites],
+            "uncovered": list(self.uncovered),
         }
 
     def _plain_site(self, site: Site) -> dict[str, Any]:
@@ -156,6 +166,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
     config = with_model_type(checkpoint.config, model_type)
     refuse_wrapped(config, checkpoint.tensors)
     sites = find_sites(config, checkpoint.tensors)
+    packed = quantised(config, checkpoint.tensors)
     return Inspection(
         model=name,
         model_type=config["model_type"],
@@ -166,6 +177,8 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
         nbytes=checkpoint.nbytes,
         commit=commit,
         received=checkpoint.received,
+        quantised=packed.what if packed else "",
+        uncovered=uncovered_biases(sites, checkpoint.tensors),
     )
 
 
@@ -184,7 +197,8 @@ def _bias(checkpoint: Checkpoint, name: str) -> np.ndarray:
     info = checkpoint.tensors[name]
     if info.dtype not in FLOATS:
         raise CheckpointError(f"Bias {name} is stored as {info.dtype}", why=f"Biases are one of {', '.join(FLOATS)}")
-    return checkpoint.read(name).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN and infinities are counted, and said so
+        return checkpoint.read(name).astype(np.float64)
 
 
 def _measure(checkpoint: Checkpoint, site: Site, slot: Slot, bias: np.ndarray) -> BiasValues:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 from hf_bias_patch.attention.family import Attention, Family, families
 from hf_bias_patch.attention.places import KINDS, Place, Scope, first_there, parameter, places
@@ -11,6 +12,9 @@ __all__ = ["alike", "hint"]
 
 _SHOWN = 3
 
+_MOST = 5_000
+"""Names that are looked at, by all families: a likeness shows in some layers."""
+
 
 def alike(names: Iterable[str]) -> tuple[str, ...]:
     """The families that find all of their attention maps among some parameter names, the best first.
@@ -18,7 +22,8 @@ def alike(names: Iterable[str]) -> tuple[str, ...]:
     Better are those that recognise more maps; then those all of whose norms are there too.
     """
     tensors = list(names)
-    attention = [name for name in tensors if any(f".{kind}" in f".{name}" for kind in KINDS)]
+    maps = (name for name in tensors if any(f".{kind}" in f".{name}" for kind in KINDS))
+    attention = list(islice(maps, _MOST))
     scores = {family.name: _score(family, attention) for family in families() if family.attention}
     best = max(scores.values(), default=(0, 0))
     return tuple(name for name, score in scores.items() if score == best and score[0])

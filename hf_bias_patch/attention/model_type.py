@@ -7,9 +7,9 @@ from typing import Any
 
 from hf_bias_patch.attention.family import model_types
 from hf_bias_patch.attention.likeness import alike, hint
-from hf_bias_patch.errors import FamilyError
+from hf_bias_patch.errors import FamilyError, brief
 
-__all__ = ["no_model_type", "with_model_type"]
+__all__ = ["no_model_type", "saved_class", "type_of_class", "with_model_type"]
 
 
 def with_model_type(config: Mapping[str, Any], model_type: str | None) -> Mapping[str, Any]:
@@ -27,7 +27,7 @@ def with_model_type(config: Mapping[str, Any], model_type: str | None) -> Mappin
         return config
     if named:
         raise FamilyError(
-            f"config.json names the model type {named!r}, and {model_type!r} was given",
+            f"config.json names the model type {brief(named)}, and {model_type!r} was given",
             why="Stock transformers goes by config.json",
             remedy="Leave the model type out: --model-type, or in Python model_type",
         )
@@ -37,7 +37,7 @@ def with_model_type(config: Mapping[str, Any], model_type: str | None) -> Mappin
 def no_model_type(config: Mapping[str, Any], tensors: Iterable[str]) -> FamilyError:
     """The error for a config that names no model type; it offers a guess where there is one."""
     names = list(tensors)
-    guess, why = _by_class(config), f"Its `architectures` is {config.get('architectures')}"
+    guess, why = type_of_class(config), f"Its `architectures` is {brief(config.get('architectures'))}"
     if not guess:
         guess = next((name for name in model_types() if any(each.startswith(f"{name}.") for each in names)), "")
         why = f"Its tensor names begin with `{guess}`"
@@ -54,10 +54,16 @@ def no_model_type(config: Mapping[str, Any], tensors: Iterable[str]) -> FamilyEr
     )
 
 
-def _by_class(config: Mapping[str, Any]) -> str:
-    """The known model type whose name begins that of the class the model was saved as; empty if there is none."""
+def saved_class(config: Mapping[str, Any]) -> str:
+    """The class that a model was saved as; empty if config.json names none."""
     classes = config.get("architectures")
-    saved = _plain(str(classes[0])) if isinstance(classes, list) and classes else ""
+    named = classes[0] if isinstance(classes, list) and classes else ""
+    return named if isinstance(named, str) else ""
+
+
+def type_of_class(config: Mapping[str, Any]) -> str:
+    """The known model type whose name begins that of the class the model was saved as; empty if there is none."""
+    saved = _plain(saved_class(config))
     return max((name for name in model_types() if saved.startswith(_plain(name))), key=len, default="")
 
 

@@ -7,10 +7,15 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from hf_bias_patch.checkpoint.quantised import packed_names
+
 __all__ = ["KINDS", "Place", "Scope", "first_there", "parameter", "places"]
 
-KINDS = ("weight", "bias", "qweight")
+KINDS = ("weight", "bias", *packed_names)
 """What the name of a map's parameter may end with."""
+
+_NUMBER = "0|[1-9][0-9]{0,8}"
+"""Of a layer: as a model writes it, and never so long that reading it takes work."""
 
 
 @dataclass(frozen=True, order=True)
@@ -66,9 +71,10 @@ def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Pla
 
 @cache
 def _compiled(module: str) -> re.Pattern[str]:
-    escaped = re.escape(module).replace(r"\{stage\}", r"(?P<stage>\d+)").replace(r"\{layer\}", r"(?P<layer>\d+)")
+    escaped = re.escape(module).replace(r"\{stage\}", f"(?P<stage>{_NUMBER})")
+    escaped = escaped.replace(r"\{layer\}", f"(?P<layer>{_NUMBER})")
     ending = "" if module.endswith("_") else r"\."
-    return re.compile(rf"(?P<prefix>(?:.+\.)?){escaped}{ending}(?:{'|'.join(KINDS)})")
+    return re.compile(rf"(?P<prefix>(?:.+\.)?){escaped}{ending}(?:{'|'.join(map(re.escape, KINDS))})")
 
 
 def first_there(modules: str, names: Iterable[str], scope: Scope) -> str:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from hf_bias_patch.attention.causes import MisfitError, MissingError
 from hf_bias_patch.attention.condition import MISSING, lookup, meant
 from hf_bias_patch.attention.family import Attention, Family, Stack
 from hf_bias_patch.attention.places import Place, Scope, first_there, places
 from hf_bias_patch.attention.site_maker import Memory, SiteMaker, chance_to_skip
 from hf_bias_patch.attention.sites import Site, Tensor
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, brief, listed
 
 __all__ = ["Finder"]
 
@@ -33,6 +34,7 @@ class Finder:
     ) -> None:
         self.config, self.tensors, self.family, self.tower = config, tensors, family, tower
         self._scope = scope
+        self._found: dict[int, list[Place]] = {}
         self.attention = tuple(self._settled(facts) for facts in family.attention if meant(facts.when, config))
         self.unhandled = family.unhandled(config)
 
@@ -87,7 +89,7 @@ class Finder:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             shown = None if value is MISSING else value
             raise CheckpointError(
-                f"config.json: `{key}` is {shown!r}, not a positive number",
+                f"config.json: `{key}` is {brief(shown)}, not a positive number",
                 why=f"A {self.family.name} model cannot be read without it",
                 remedy="Restore the field from the model's original config.json",
             )
@@ -100,7 +102,7 @@ class Finder:
             found = set(places(next(iter(attention.maps)), self.tensors, self._scope))
             if len(found) > 1:
                 raise CheckpointError(
-                    f"The checkpoint holds several {self.family.name} models, under {sorted(found)}",
+                    f"The checkpoint holds several {self.family.name} models, under {listed(sorted(map(repr, found)))}",
                     remedy="Save the one you want by itself",
                 )
             if found:
@@ -108,7 +110,12 @@ class Finder:
         return ""
 
     def there(self, attention: Attention) -> list[Place]:
-        """The layers that have this kind of site: as many as the config says, or none."""
+        """The layers that have this kind of site (one of `attention`): as many as the config says, or none."""
+        if id(attention) not in self._found:
+            self._found[id(attention)] = self._there(attention)
+        return self._found[id(attention)]
+
+    def _there(self, attention: Attention) -> list[Place]:
         stack = self.family.stacks[attention.stack]
         present = {
             module: places(module, self.tensors, self._scope).get(self.prefix, set()) for module in attention.maps
@@ -117,20 +124,37 @@ class Finder:
         if not everywhere:
             return []
         count = self.size(stack.layers) if stack.layers else 0
-        wanted = [Place(0, layer) for layer in range(count)] if count and not attention.sparse else everywhere
+        # No more layers are gone through than the file has and one: the config may say any number.
+        asked = min(count, len(everywhere) + 1)
+        wanted = [Place(0, layer) for layer in range(asked)] if count and not attention.sparse else everywhere
         for module, there in present.items():
-            missing = [place for place in wanted if place not in there]
-            beyond = sorted(there - set(wanted))
-            if missing or beyond:
-                self._refuse_count(stack, count, module, missing, beyond)
+            if missing := [place for place in wanted if place not in there]:
+                raise self._lacks(stack, count, module, missing[0], everywhere)
+            if beyond := sorted(there - set(wanted)):
+                raise MisfitError(
+                    f"{self._says(stack, count)} checkpoint holds {self._module(module, beyond[0])}",
+                    remedy="Use the config.json that was saved with these weights",
+                )
         return wanted
 
-    def _refuse_count(self, stack: Stack, count: int, module: str, missing: list[Place], beyond: list[Place]) -> None:
-        place = (missing or beyond)[0]
-        named = self.prefix + module.format(stage=place.stage, layer=place.layer)
-        says = f"config.json says {stack.layers} = {count}, but the" if stack.layers else "The"
-        raise CheckpointError(
-            f"{says} checkpoint {'lacks' if missing else 'holds'} {named}",
-            why="Some of its tensors may have been tied to others when it was saved" if missing else "",
-            remedy="Use the config.json of these weights, or load and save the model untied with transformers",
+    def _lacks(self, stack: Stack, count: int, module: str, place: Place, everywhere: list[Place]) -> MissingError:
+        what = f"{self._says(stack, count)} checkpoint lacks {self._module(module, place)}"
+        if place not in everywhere and place > everywhere[-1]:
+            return MissingError(
+                what,
+                why=f"Its last layer is {everywhere[-1].layer}: it was cut, tied to other layers when it was saved, or "
+                "config.json is another model's",
+                remedy="Download the rest, save it untied with transformers, or use the config.json that was saved "
+                "with these weights",
+            )
+        return MissingError(
+            what,
+            why="Part of the checkpoint is missing, or was tied to other tensors when it was saved",
+            remedy="Download it again, or load and save the model untied with transformers",
         )
+
+    def _says(self, stack: Stack, count: int) -> str:
+        return f"config.json says {stack.layers} = {count}, but the" if stack.layers else "The"
+
+    def _module(self, module: str, place: Place) -> str:
+        return self.prefix + module.format(stage=place.stage, layer=place.layer)

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.attention.causes import MisfitError
 from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold
 from hf_bias_patch.attention.family import Attention, Layout, Trap
 from hf_bias_patch.attention.fit import check_fit
-from hf_bias_patch.attention.layout import View, fused
+from hf_bias_patch.attention.layout import View, fused, sized
 from hf_bias_patch.attention.places import KINDS, Place, parameter
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot
 from hf_bias_patch.attention.verdict import TRAPS, Evidence, decide
 from hf_bias_patch.checkpoint.dtypes import FLOATS
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.checkpoint.quantised import packed_names
+from hf_bias_patch.errors import brief
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.resolve import Finder
@@ -62,8 +64,9 @@ class SiteMaker:
             kind=self.attention.kind,
             heads=heads,
             slots={name: slots.get(name) or _no_map(name) for name in PROJECTIONS},
+            kv_heads_said=heads if (layout := self._layout()) and layout.sizes else 0,
         )
-        check_fit(site, self.tensors, self.stack.heads)
+        check_fit(site, self.tensors, self.stack.heads, self.attention.apart)
         return site
 
     def _stack_name(self) -> str:
@@ -172,7 +175,7 @@ class SiteMaker:
 
     def _slots(self, module: str, projections: list[Projection], heads: int) -> dict[str, Slot]:
         weight = parameter(module, ("weight",), self.tensors)
-        no_weight = self._quantised(module, weight)
+        no_weight = self._quantised(module, projections)
         weight = None if no_weight else weight
         shared = parameter(module, ("bias",), self.tensors)
         own = {name: self._own(bias) for name, bias in self.attention.biases.items() if name in projections}
@@ -182,7 +185,7 @@ class SiteMaker:
         for projection in projections:
             bias = own.get(projection, None if own else shared)
             bias = bias if bias in self.tensors else None
-            view = View.whole(self.tensors[bias].shape[0]) if bias and projection in own else views[projection]
+            view = self._own_view(bias) if bias and projection in own else views[projection]
             evidence = self._evidence(projection, bias, no_weight, self._no_matrix(weight), problem)
             norm = self._norm_of(projection)[0]
             made[projection] = Slot(
@@ -202,19 +205,36 @@ class SiteMaker:
         names = [self._name(bias) for bias in biases.split("|")]
         return next((name for name in names if name in self.tensors), names[-1])
 
+    def _own_view(self, bias: str) -> View:
+        """All of a bias that no other projection shares."""
+        shape = self.tensors[bias].shape
+        if len(shape) != 1 or not shape[0]:
+            raise MisfitError(
+                f"Tensor {bias} has shape {list(shape)}, and is no bias",
+                why=f"A {self.finder.family.name} model has one bias entry per output of the map",
+                remedy="Download the checkpoint again, or save the model again with transformers",
+            )
+        return View.whole(shape[0])
+
     def _views(self, projections: list[Projection], axis: int, heads: int) -> tuple[dict[str, View], str]:
         """Each projection's part of an axis, or the whole for all and what is not known."""
         if len(projections) == 1:
             return {projections[0]: View.whole(axis)}, ""
-        layouts = self.attention.layouts or (Layout("blocks"),)
-        layout = next((layout for layout in layouts if holds(layout.when, self.config)), None)
+        layout = self._layout()
         found = None
-        if layout is not None:
+        if layout is not None and layout.sizes:
+            found = sized({name: self.finder.size(layout.sizes[name]) for name in projections}, axis, heads)
+        elif layout is not None:
             found = fused(layout.order, projections, axis, heads, layout.kv_heads or self._kv_heads(heads))
         if found is None:
             whole: dict[str, View] = {name: View.whole(axis) for name in projections}
             return whole, "how its map of several projections is laid out"
         return found, ""
+
+    def _layout(self) -> Layout | None:
+        """How fused maps are ordered; None where the config does not tell."""
+        layouts = self.attention.layouts or (Layout("blocks"),)
+        return next((layout for layout in layouts if holds(layout.when, self.config)), None)
 
     def _kv_heads(self, heads: int) -> int:
         key = self.stack.kv_heads
@@ -236,7 +256,7 @@ class SiteMaker:
         self, projection: Projection, bias: str | None, no_weight: str, no_matrix: str, problem: str
     ) -> Evidence:
         no_output = self._no_output()
-        no_shift = "only a query bias goes there" if projection != "query" else ""
+        no_shift = "only a query bias goes there" if projection != "query" else self._no_plain(("value", "output"))
         if not self.attention.shift or self.traps:
             no_shift = no_shift or "whether others could make up for it is not known"
         if self.attention.kind == "cross" and self.attention.post_norm and self._may_not_run():
@@ -247,7 +267,10 @@ class SiteMaker:
             no_cancel=self.traps.get("key", ""),
             no_norm=self.traps.get("weight", "") or no_matrix or self._norm_of(projection)[1],
             no_shift=no_shift,
-            no_output=self.traps.get("value", "") or no_output or self._no_output_matrix(),
+            no_output=self.traps.get("value", "")
+            or no_output
+            or self._no_plain(("output",))
+            or self._no_output_matrix(),
             no_weight=no_weight,
         )
 
@@ -270,11 +293,21 @@ class SiteMaker:
         modules = (self._name(module) for module, made in self.attention.maps.items() if made == [projection])
         return next((parameter(module, ("weight",), self.tensors) for module in modules), None)
 
-    def _quantised(self, module: str, weight: str | None) -> str:
-        if weight is None:
-            return f"{module} has no plain weight tensor (quantised?)"
-        dtype = self.tensors[weight].dtype
-        return "" if dtype in FLOATS else f"{weight} is stored as {dtype}: quantised weights cannot be read or edited"
+    def _no_plain(self, projections: tuple[Projection, ...]) -> str:
+        """Why the weights of some projections cannot be read; empty if they can, and where there are none."""
+        found = {module: made for module, made in self.attention.maps.items() if set(made) & set(projections)}
+        return next(filter(None, (self._quantised(self._name(module), made) for module, made in found.items())), "")
+
+    def _quantised(self, module: str, projections: list[Projection]) -> str:
+        """Why a map's weight is no plain tensor; empty if it is one."""
+        weight = parameter(module, ("weight",), self.tensors)
+        if weight is not None and self.tensors[weight].dtype in FLOATS:
+            return ""
+        kept = weight or parameter(module, packed_names, self.tensors)
+        if kept is None:
+            return f"{module} has no weight tensor"
+        which = f"the {', '.join(projections)} weights are stored as {self.tensors[kept].dtype}"
+        return f"{which}: quantised weights cannot be read or edited"
 
     def _no_matrix(self, weight: str | None) -> str:
         shape = self.tensors[weight].shape if weight else ()
@@ -291,10 +324,10 @@ class SiteMaker:
         if not sizes:  # quantised and without bias: nothing here is ever read
             return projections
         if len(sizes) != 1 or len(next(iter(sizes))) != 1:
-            raise CheckpointError(
-                f"{module}: bias and weight do not fit together: {sorted(map(list, sizes))}",
+            raise MisfitError(
+                f"{module}: bias and weight do not fit together: {brief(sorted(map(list, sizes)))}",
                 why=f"A {self.finder.family.name} model has one bias entry per output of the map",
-                remedy="Check that config.json belongs to these weights",
+                remedy="Download the checkpoint again, or save the model again with transformers",
             )
         return int(next(iter(sizes))[0])
 

@@ -25,6 +25,7 @@ TRAPS: dict[str, tuple[str, frozenset[str]]] = {
         ("softcap", "scores are soft-capped before softmax", _KEY),
         ("sink", "an attention sink takes part in softmax", _KEY, _VALUE),
         ("extra_key", "keys or values that this map did not make take part in softmax", _KEY, _VALUE),
+        ("other_queries", "other query maps compare the same keys with some of the tokens", _KEY),
         ("key_positions", "the key is also compared with positions", _KEY),
         ("positions", "keys meet a term that depends on position", _KEY),
         ("not_softmax", "attention weights are not a softmax over the keys", _KEY, _VALUE),
@@ -64,7 +65,7 @@ class Evidence:
         no_norm: why identity 3 (into the own weight) has no layer norm to use.
         no_shift: why identity 4 (into that norm's bias) is closed.
         no_output: why the value cannot reach the output bias.
-        no_weight: why the weights cannot be edited (quantised).
+        no_weight: why the projection's own weight cannot be edited (quantised).
     """
 
     bias: bool
@@ -115,7 +116,7 @@ def decide(projection: str, evidence: Evidence) -> Verdict:
         return Verdict("needed", "it is added after attention, and value biases fold into it")
     refusals = {
         "nothing": evidence.no_cancel,
-        "output": evidence.no_weight or evidence.no_output,
+        "output": evidence.no_output,
         "weight": evidence.no_weight or evidence.no_norm,
         "norm": evidence.no_weight or evidence.no_norm or evidence.no_shift,
     }

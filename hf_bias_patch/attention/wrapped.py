@@ -20,9 +20,12 @@ else:
 
 from hf_bias_patch.attention.family import Family, family_of
 from hf_bias_patch.attention.places import Scope, places
-from hf_bias_patch.errors import CheckpointError, FamilyError
+from hf_bias_patch.errors import CheckpointError, FamilyError, listed
 
 __all__ = ["refuse_wrapped", "wrapper"]
+
+_MOST = 20
+"""Prefixes whose tensors are counted: a file may have one for every tensor."""
 
 
 def refuse_wrapped(config: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -40,6 +43,14 @@ def refuse_wrapped(config: Mapping[str, Any], names: Iterable[str]) -> None:
     if not prefix:
         return
     count = sum(name.startswith(prefix) for name in names)
+    other = prefix.rstrip(".").replace("_", "-")
+    prefix = listed([prefix])
+    if other in _stock_parts():
+        raise CheckpointError(
+            f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
+            why=f"So a {other} model calls its tensors, and config.json says {config.get('model_type')}",
+            remedy="Use the config.json that was saved with these weights",
+        )
     raise CheckpointError(
         f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
         why="They were saved from a wrapper (torch.compile, DDP or other code around the model), and from_pretrained "
@@ -58,7 +69,8 @@ def wrapper(config: Mapping[str, Any], names: Iterable[str]) -> str:
     names = list(names)
     found = Counter(_strange(prefix, stock) for prefix in _prefixes(config, names))
     found.pop("", None)
-    return max(found, key=lambda prefix: sum(name.startswith(prefix) for name in names), default="")
+    often = [prefix for prefix, _ in found.most_common(_MOST)]
+    return max(often, key=lambda prefix: sum(name.startswith(prefix) for name in names), default="")
 
 
 def _strange(prefix: str, stock: frozenset[str]) -> str:

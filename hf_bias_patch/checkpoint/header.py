@@ -1,8 +1,8 @@
 """The header of a safetensors file: what is where in it. Believes nothing that it has not checked.
 
 A file is 8 bytes of header length, that many bytes of JSON, then the tensors without holes. What the
-safetensors library refuses is refused here, with the file and tensor named. Stricter on one point: a name
-written twice is refused, where the library silently takes the last.
+safetensors library refuses is refused here, with the file and tensor named. Stricter on two points: a name
+written twice is refused, where the library silently takes the last, and so are shapes that no array can have.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, brief
 
 __all__ = ["Header", "TensorInfo", "build_header", "header_size", "parse_header", "read_header"]
 
@@ -26,6 +27,10 @@ MAX_HEADER = 100_000_000
 """Bytes; the library's own limit, there so that a lying length cannot eat the memory."""
 
 _UNSIGNED_64 = 2**64
+_MOST_AXES = 64
+_LARGEST_EMPTY = 2**40
+"""Product of the other axes of a tensor without values: a number that no byte of the file stands for."""
+
 _DOWNLOAD_AGAIN = "Download or export the file again"
 
 
@@ -157,9 +162,8 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            _refuse(path, f"has a header that names {twice!r} twice")
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            _refuse(path, f"has a header that names {brief(twice)} twice")
         return table
 
     try:
@@ -211,19 +215,31 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     except (TypeError, KeyError, ValueError):
         _refuse(path, "has no plain dtype, shape and data_offsets", name)
     if type(dtype) is not str or dtype not in BITS:
-        _refuse(path, f"has dtype {dtype!r}, which the safetensors format does not know", name)
-    size = 1
-    for axis in shape if type(shape) is list else (None,):
-        if type(axis) is not int or axis < 0:
-            _refuse(path, f"has shape {shape!r}, which is no list of sizes", name)
-        size *= axis
-        if size >= _UNSIGNED_64:
-            _refuse(path, f"has shape {shape!r}, which overflows", name)
+        _refuse(path, f"has dtype {brief(dtype)}, which the safetensors format does not know", name)
+    size = _size(path, name, shape)
     if type(start) is not int or type(stop) is not int or not 0 <= start <= stop < _UNSIGNED_64:
-        _refuse(path, f"has offsets [{start!r}, {stop!r}], which are no range", name)
+        _refuse(path, f"has offsets [{brief(start)}, {brief(stop)}], which are no range", name)
     if size * BITS[dtype] != (stop - start) * 8:
         _refuse(path, f"is {dtype} of shape {shape} and has offsets {stop - start} bytes apart", name)
     return TensorInfo(name, dtype, tuple(shape), data_start + start, data_start + stop)
+
+
+def _size(path: Path, name: str, shape: Any) -> int:
+    """Number of values of a shape that an array can have."""
+    if type(shape) is not list:
+        _refuse(path, f"has shape {brief(shape)}, which is no list of sizes", name)
+    if len(shape) > _MOST_AXES:
+        _refuse(path, f"has {len(shape)} axes, more than the {_MOST_AXES} that an array can have", name)
+    size, filled = 1, 1
+    for axis in shape:
+        if type(axis) is not int or axis < 0:
+            _refuse(path, f"has shape {brief(shape)}, which is no list of sizes", name)
+        size, filled = size * axis, filled * (axis or 1)
+        if size >= _UNSIGNED_64:
+            _refuse(path, f"has shape {brief(shape)}, which overflows", name)
+        if filled >= _UNSIGNED_64 or (not size and filled > _LARGEST_EMPTY):
+            _refuse(path, f"has shape {brief(shape)}, which holds no values and is larger than any array", name)
+    return size
 
 
 def _check_cover(path: Path, infos: list[TensorInfo], data_start: int, file_size: int) -> None:
@@ -241,5 +257,5 @@ def _check_cover(path: Path, infos: list[TensorInfo], data_start: int, file_size
 
 
 def _refuse(path: Path, what: str, tensor: str | None = None) -> NoReturn:
-    subject = str(path) if tensor is None else f"Tensor {tensor!r} of {path}"
+    subject = str(path) if tensor is None else f"Tensor {brief(tensor)} of {path}"
     raise CheckpointError(f"{subject} {what}", remedy=_DOWNLOAD_AGAIN)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.header import Header, read_header
 from hf_bias_patch.checkpoint.links import check_link
 from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, brief, listed
 
 __all__ = [
-    "INDEX_SUFFIX", "check_agreement", "listed_names", "parse_index", "parse_object", "read_index", "read_shards",
-    "refuse_missing", "shard_names",
+    "INDEX_SUFFIX", "LARGEST_JSON", "check_agreement", "is_text", "listed_names", "parse_index", "parse_object",
+    "read_index", "read_shards", "refuse_missing", "shard_names",
 ]  # fmt: skip
 
 INDEX_SUFFIX = ".safetensors.index.json"
 _RESTORE = "Restore it from the model's origin"
+
+LARGEST_JSON = 100_000_000
+"""Bytes of a config or index; the largest in use have a hundredth of that."""
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 1024
+"""Bytes; more than that no file system takes."""
+
+_SHOWN, _DEEPEST = 10, 100
 
 
 def read_shards(folder: Path, index_name: str) -> tuple[dict[str, Header], dict[str, Any]]:
@@ -55,10 +64,10 @@ def refuse_missing(folder: Path, index_name: str, names: list[str]) -> None:
     Raises:
         CheckpointError: some are missing; all of them are named.
     """
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not os.path.isfile(folder / name)]
     if missing:
         _refuse(
-            f"{folder} lacks {len(missing)} of {len(names)} weight files: {', '.join(missing)}",
+            f"{folder} lacks {len(missing):,} of {len(names):,} weight files: {listed(missing, _SHOWN)}",
             f"{index_name} lists them",
             "Download them",
         )
@@ -70,13 +79,26 @@ def parse_object(path: Path, content: bytes) -> dict[str, Any]:
     Raises:
         CheckpointError: it does not; `path` is named.
     """
+    if len(content) > LARGEST_JSON:
+        _refuse(f"{path} has more than {LARGEST_JSON:,} bytes", "No sound one is that large", _RESTORE)
     try:
         table = json.loads(content)
     except (ValueError, RecursionError) as error:
         _refuse(f"{path} is not valid JSON", str(error), _RESTORE)
     if type(table) is not dict:
         _refuse(f"{path} is not a JSON object", "", _RESTORE)
+    if _is_deep(table):
+        _refuse(f"{path} has more than {_DEEPEST} brackets within one another", "No sound one has", _RESTORE)
     return table
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether tables and lists lie deeper within one another than what writes or compares them can follow."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        parts = (part for each in level for part in (each.values() if type(each) is dict else each))
+        level = [part for part in parts if type(part) in (dict, list)]
+    return bool(level)
 
 
 def read_index(path: Path) -> dict[str, Any]:
@@ -87,7 +109,7 @@ def read_index(path: Path) -> dict[str, Any]:
     """
     try:
         with open_regular(path) as file:
-            content = file.read()
+            content = file.read(LARGEST_JSON + 1)
     except OSError as error:
         _refuse(f"{path} cannot be read", error.strerror or str(error))
     return parse_index(path, content)
@@ -129,7 +151,15 @@ def _check_inside(index_path: Path, name: str) -> None:
     # Read as a Windows path too: an index travels, and "\\" or "C:" must not begin to matter there.
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in name:
-        _refuse(f"{index_path} lists the weight file {name!r}, which is not inside the folder", "", _RESTORE)
+        _refuse(f"{index_path} lists the weight file {brief(name)}, which is not inside the folder", "", _RESTORE)
+    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
+    if max(sizes) > _LONGEST_NAME or sum(sizes) > _LONGEST_PATH or not is_text(name):
+        _refuse(f"{index_path} lists the weight file {brief(name)}, which no file can be called", "", _RESTORE)
+
+
+def is_text(name: str) -> bool:
+    """Whether it can be written; a lone surrogate cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def check_agreement(index_path: Path, index: dict[str, Any], files: dict[str, Header]) -> None:
@@ -141,7 +171,7 @@ def check_agreement(index_path: Path, index: dict[str, Any], files: dict[str, He
     for tensor, file in index["weight_map"].items():
         if tensor not in files[file].tensors:
             _refuse(
-                f"Tensor {tensor!r} is not in {file}, where {index_path} puts it",
+                f"Tensor {brief(tensor)} is not in {file}, where {index_path} puts it",
                 "The index and the weight files are of different versions",
                 "Download them together",
             )
@@ -151,7 +181,7 @@ def check_agreement(index_path: Path, index: dict[str, Any], files: dict[str, He
             first = owner.setdefault(tensor, file)
             if first != file:
                 _refuse(
-                    f"Tensor {tensor!r} is both in {first} and in {file} of {index_path.parent}",
+                    f"Tensor {brief(tensor)} is both in {first} and in {file} of {index_path.parent}",
                     "Which of the two a loader takes is left to chance",
                     "Export the checkpoint again",
                 )

@@ -13,11 +13,12 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_bias_patch.checkpoint.durable import read_range, sync_folder, write_synced
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.checkpoint.links import check_link
+from hf_bias_patch.errors import CheckpointError, brief
 
 __all__ = ["JOURNAL", "Journal", "OldFile", "OldRange", "OldSmall", "read_journal", "write_journal"]
 
@@ -145,7 +146,39 @@ def read_journal(folder: Path) -> Journal | None:
     if not _is_whole(path, size):
         raise CheckpointError(f"{path} is damaged", why="Its checksum does not match")
     length = int.from_bytes(b"".join(read_range(path, 8, 8)), "little")
-    return _journal(path, json.loads(b"".join(read_range(path, 16, length))), length)
+    try:
+        if length > size:
+            raise ValueError("its table is longer than itself")
+        found = _journal(path, json.loads(b"".join(read_range(path, 16, length))), length)
+        _check(folder, found, size)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged", why=f"Its table makes no sense: {brief(str(error))}") from error
+    return found
+
+
+def _check(folder: Path, journal: Journal, size: int) -> None:
+    """Refuse what no edit wrote: a journal may come with a stranger's folder, and a right checksum is easily made.
+
+    Raises:
+        CheckpointError: a name leads out of the folder.
+        ValueError, TypeError: it is otherwise not sound.
+    """
+    names = [file.name for file in journal.files] + [small.name for small in journal.smalls] + [*journal.folders]
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts or name == JOURNAL:
+            raise ValueError(f"{brief(name)} is not inside the folder")
+        check_link(folder, folder / name)
+    sizes = {file.name: file.size for file in journal.files}
+    for item in journal.ranges:
+        if not 8 <= item.offset <= item.offset + item.nbytes <= sizes[item.file]:
+            raise ValueError(f"bytes {item.offset} and following are not in {brief(item.file)}")
+    heads = [bytes.fromhex(file.head) for file in journal.files]
+    modes = [0 if small.mode is None else small.mode for small in journal.smalls]
+    kept = [item.nbytes for item in journal.ranges] + [small.nbytes for small in journal.smalls]
+    whole = journal.payload + sum(kept) + _DIGEST == size and min(kept, default=0) >= 0
+    if not whole or any(len(head) != 8 for head in heads) or any(not 0 <= mode <= 0o7777 for mode in modes):
+        raise ValueError("its sizes do not add up")
 
 
 def _journal(path: Path, table: dict[str, Any], length: int) -> Journal:

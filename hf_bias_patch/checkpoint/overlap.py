@@ -46,9 +46,11 @@ def _groups(views: Sequence[PickledTensor]) -> list[list[str]]:
     same: dict[object, list[PickledTensor]] = {}
     for view in views:
         same.setdefault((view.start, view.dtype, view.shape, view.strides), []).append(view)
+    if len(same) > _PAIRS:
+        return [[view.name for alike in same.values() for view in alike]]
     found: list[list[list[PickledTensor]]] = []
     for alike in same.values():
-        meeting = [group for group in found if len(same) > _PAIRS or any(_meet(alike[0], other[0]) for other in group)]
+        meeting = [group for group in found if any(_meet(alike[0], other[0]) for other in group)]
         found = [group for group in found if group not in meeting] + [[alike, *(one for g in meeting for one in g)]]
     return [[view.name for alike in group for view in alike] for group in found]
 

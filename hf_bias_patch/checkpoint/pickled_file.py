@@ -21,9 +21,12 @@ from hf_bias_patch.checkpoint.header import MAX_HEADER, Header, TensorInfo
 from hf_bias_patch.checkpoint.pickled_views import Storage, StoredView, is_known, views_of
 from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.checkpoint.unpickle import ForbiddenError, unpickle
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, brief, listed
 
-__all__ = ["PickledTensor", "read_pickled"]
+__all__ = ["Bounded", "PickledTensor", "read_pickled"]
+
+_WHY = 200
+"""Characters of what another library says."""
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -78,13 +81,12 @@ def read_pickled(path: Path) -> Header:
     except ForbiddenError as error:
         raise CheckpointError(
             f"{path} is a pickle that asks for more than tensors, and is not executed",
-            why=f"It asks for {error}",
+            why=f"It asks for {listed([str(error)])}",
             remedy="If you trust its origin, save it as safetensors there",
         ) from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
-        raise CheckpointError(
-            f"{path} is no readable PyTorch pickle", why=str(error).splitlines()[0], remedy="Download it again"
-        ) from error
+        why = next(iter(str(error).splitlines()), type(error).__name__)[:_WHY]
+        raise CheckpointError(f"{path} is no readable PyTorch pickle", why=why, remedy="Download it again") from error
 
 
 def _parse(path: Path, file: BinaryIO, size: int) -> Header:
@@ -102,7 +104,7 @@ def _tensor(path: Path, name: str, view: StoredView, places: Mapping[str, int], 
         count *= axis
     if count * width > size:
         raise CheckpointError(
-            f"Tensor {name!r} of {path} repeats its values up to {count * width:,} bytes, in a file of {size:,}",
+            f"Tensor {brief(name)} of {path} repeats its values up to {count * width:,} bytes, in a file of {size:,}",
             remedy="Save it without repetition: `tensor.contiguous()` in its state dict",
         )
     start = places[view.storage.key] + view.offset * width
@@ -159,7 +161,7 @@ def _place(file: BinaryIO, members: Mapping[str, zipfile.ZipInfo], name: str, si
 
 def _in_a_row(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, StoredView], dict[str, int]]:
     """The same of a file of before PyTorch 1.6."""
-    pickles = _Bounded(file, min(size, MAX_HEADER))
+    pickles = Bounded(file, min(size, MAX_HEADER))
     magic, version = unpickle(pickles, is_known), None
     if magic == _MAGIC:
         version, system = unpickle(pickles, is_known), unpickle(pickles, is_known)
@@ -186,7 +188,7 @@ def _in_a_row(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, StoredVi
     return views, places
 
 
-class _Bounded:
+class Bounded:
     """A file up to some byte: a length in a pickle may be any number, and nothing is to be held for it."""
 
     def __init__(self, file: BinaryIO, stop: int) -> None:

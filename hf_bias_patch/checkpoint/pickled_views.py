@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS, OF_TORCH
+from hf_bias_patch.checkpoint.index import is_text
 from hf_bias_patch.checkpoint.unpickle import Call, Named, Stored
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, brief
 
 __all__ = ["SAVE_AGAIN", "Storage", "StoredView", "is_known", "views_of"]
 
@@ -28,6 +29,9 @@ _KNOWN = re.compile(
     r"|torch\.(Tensor|nn\.parameter\.Parameter|Size|device|serialization\._get_layout|per_(tensor|channel)_affine)"
     r"|torch\.(\w+Storage|storage\.UntypedStorage|u?int\d+|float\w+|bfloat16|bool|complex\d+)"
 )
+_MOST_AXES, _WRAPPINGS = 64, 8
+"""Of a tensor: a pickle may say one long shape once, and mean it for every tensor."""
+
 _WRAPPED = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 
 
@@ -101,9 +105,9 @@ def views_of(path: Path, content: Any) -> dict[str, StoredView]:
 def _view(path: Path, name: Any, value: Any) -> StoredView:
     call = _unwrapped(value)
     if type(name) is not str or not (isinstance(call, Call) and "._rebuild_" in call.what):
-        _refuse(f"Entry {name!r} of {path} is a {_kind(value)}, no tensor")
-    if name == "__metadata__" or not _is_text(name):
-        _refuse(f"Tensor {name!r} of {path} has a name that safetensors cannot hold")
+        _refuse(f"Entry {brief(name)} of {path} is a {_kind(value)}, no tensor")
+    if name == "__metadata__" or not is_text(name):
+        _refuse(f"Tensor {brief(name)} of {path} has a name that safetensors cannot hold")
     kind = call.what.removeprefix("torch._utils._rebuild_")
     try:
         if kind in ("tensor", "tensor_v2"):
@@ -112,19 +116,21 @@ def _view(path: Path, name: Any, value: Any) -> StoredView:
         elif kind == "tensor_v3":
             storage, offset, shape, strides, _, _, dtype, *metadata = call.args
         else:
-            _refuse(f"Tensor {name!r} of {path} is sparse, quantised or empty of values")
+            _refuse(f"Tensor {brief(name)} of {path} is sparse, quantised or empty of values")
         return _checked(path, name, storage, dtype, offset, shape, strides, metadata)
     except CheckpointError:
         raise
     except (ValueError, TypeError):
         raise CheckpointError(
-            f"Tensor {name!r} of {path} is no sound part of its storage", remedy="Download the file again"
+            f"Tensor {brief(name)} of {path} is no sound part of its storage", remedy="Download the file again"
         ) from None
 
 
 def _unwrapped(value: Any) -> Any:
     """The tensor in a parameter, or in one with attributes of its own."""
-    while isinstance(value, Call) and value.args:
+    for _ in range(_WRAPPINGS):
+        if not (isinstance(value, Call) and value.args):
+            break
         if value.what in _WRAPPED:
             value = value.args[0]
         elif value.what == "torch._tensor._rebuild_from_type_v2" and len(value.args) == 4:
@@ -140,7 +146,7 @@ def _checked(
     storage, own = _storage(stored)
     torch_name = named.name.removeprefix("torch.") if isinstance(named, Named) else own
     if torch_name not in OF_TORCH:
-        _refuse(f"Tensor {name!r} of {path} has torch.{torch_name}, which safetensors cannot hold")
+        _refuse(f"Tensor {brief(name)} of {path} has torch.{torch_name}, which safetensors cannot hold")
     dtype = OF_TORCH[torch_name]
     marks = metadata[0] if metadata and type(metadata[0]) is dict else {}
     view = StoredView(
@@ -178,7 +184,7 @@ def _storage(stored: Any) -> tuple[Storage, str]:
 def _sizes(value: Any) -> tuple[int, ...]:
     if isinstance(value, Call) and value.what == "torch.Size":
         (value,) = value.args
-    if type(value) not in (tuple, list):
+    if type(value) not in (tuple, list) or len(value) > _MOST_AXES:
         raise TypeError
     return tuple(map(_count, value))
 
@@ -187,11 +193,6 @@ def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError
     return value
-
-
-def _is_text(name: str) -> bool:
-    """Whether it can be written; a lone surrogate cannot."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _kind(value: Any) -> str:

@@ -16,6 +16,9 @@ __all__ = ["Call", "ForbiddenError", "Named", "Readable", "Stored", "unpickle"]
 _MOST = 2_000_000
 """Operations of a pickle: some forty make a tensor, and more than this are no table of any model."""
 
+_LARGEST = _MOST
+"""Entries of all tables made of lists: one list may be asked for many times, and a table is made of it each time."""
+
 _ORDERED = "collections.OrderedDict"
 
 
@@ -92,6 +95,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.entries = 0
 
     def step(self, name: str, argument: Any) -> None:
         """One operation."""
@@ -148,7 +152,15 @@ class _Machine:
 
     def _call(self, what: Any, args: Any) -> None:
         call = Call(_of(Named, what).name, _of(tuple, args))
-        self.stack.append(_ordered(call.args) if call.what == _ORDERED else call)
+        self.stack.append(self._ordered(call.args) if call.what == _ORDERED else call)
+
+    def _ordered(self, args: tuple[Any, ...]) -> dict[Any, Any]:
+        """An OrderedDict as Python 3 makes it, from nothing, or as Python 2 did, from a list of pairs."""
+        pairs = _of(list, args[0]) if args else []
+        self.entries += len(pairs)
+        if self.entries > _LARGEST:
+            raise ForbiddenError(f"tables of more than {_LARGEST:,} entries")
+        return _table([part for pair in pairs for part in _pair(pair)])
 
     def _last(self, count: int) -> list[Any]:
         if count > len(self.stack):
@@ -168,12 +180,6 @@ def _of(kind: type, value: Any) -> Any:
     if type(value) is not kind:
         raise TypeError(f"a {type(value).__name__} where a {kind.__name__} belongs")
     return value
-
-
-def _ordered(args: tuple[Any, ...]) -> dict[Any, Any]:
-    """An OrderedDict as Python 3 makes it, from nothing, or as Python 2 did, from a list of pairs."""
-    pairs = _of(list, args[0]) if args else []
-    return _table([part for pair in pairs for part in _pair(pair)])
 
 
 def _pair(value: Any) -> Any:

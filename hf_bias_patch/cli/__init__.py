@@ -70,10 +70,10 @@ def guarded(command: Callable[[], object]) -> None:
     try:
         command()
     except BiasPatchError as error:
-        from hf_bias_patch.cli.console import stderr
+        from hf_bias_patch.cli.console import plain, stderr
 
         stderr().print("[bold red]error:[/] ", end="")
-        stderr().print(str(error), markup=False, highlight=False)
+        stderr().print(plain(str(error)), markup=False, highlight=False)
         sys.exit(2)
     except BrokenPipeError:
         # The reader (head, less) has seen enough. Python would complain once more when it closes stdout.

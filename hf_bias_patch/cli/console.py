@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["ByteBar", "CountBar", "nbytes", "stderr", "stdout", "strong", "table"]
+__all__ = ["ByteBar", "CountBar", "nbytes", "plain", "stderr", "stdout", "strong", "table"]
 
 _PIPED_WIDTH = 160  # a pipe has no width; tables for a file or a pager must not be squeezed into 80 columns
 
@@ -111,6 +111,14 @@ class CountBar:
 def strong(text: object) -> str:
     """Markup for a path or name that stands out, whatever brackets it has."""
     return f"[bold]{escape(str(text))}[/]"
+
+
+def plain(text: str) -> str:
+    """Text of a stranger's file without what would steer the terminal, or cannot be written: escaped, and so seen."""
+    return "".join(
+        letter if letter == "\n" or letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def nbytes(count: int) -> str:

@@ -88,14 +88,15 @@ def _probe(
 
 
 def _print(found: Inspection, values: bool) -> None:
-    from hf_bias_patch.cli.console import nbytes, stdout, strong
+    from hf_bias_patch.attention.uncovered import told
+    from hf_bias_patch.cli.console import nbytes, plain, stdout, strong
 
     console = stdout()
     console.print(f"{strong(found.model)}: {found.model_type}, {len(found.sites)} attention sites\n")
     table, notes = _sites(found)
     console.print(table)
     for reason, mark in notes.items():
-        console.print(f"  {mark} {reason}", highlight=False)
+        console.print(f"  {mark} {plain(reason)}", highlight=False, markup=False)
     if values:
         console.print()
         console.print(_heads(found))
@@ -106,6 +107,10 @@ def _print(found: Inspection, values: bool) -> None:
     )
     for state, count in found.verdicts().items():
         console.print(f"  [{_COLOURS[state]}]{state:<9}[/] {count:>12,} parameters")
+    if found.quantised:
+        console.print(f"No variant of it can be verified: {plain(found.quantised)}.", markup=False)
+    if found.uncovered:
+        console.print(told(found.uncovered), markup=False, soft_wrap=True)
     if found.received:
         console.print(f"Read on the Hub, {nbytes(found.received)} of {nbytes(found.nbytes)}; nothing was downloaded.")
 

@@ -92,6 +92,10 @@ def patch(
         refuse_texts(lines, layerwise)
     _check_target(out, in_place, overwrite, dry_run)
 
+    if verify:
+        from hf_bias_patch.evidence.ahead import refuse_storage_ahead
+
+        refuse_storage_ahead(model)
     sites = None
     if trust_probe:
         from hf_bias_patch.cli.probe import trusted_sites
@@ -100,17 +104,30 @@ def patch(
     if dry_run:
         from hf_bias_patch.patching.disk import plan as make_plan
 
-        _show_plan(make_plan(model, wanted, sites=sites), as_json)
+        _show_plan(model, make_plan(model, wanted, sites=sites), as_json)
         if wanted.where_possible and verify and not as_json:
             typer.echo("Without --dry-run these folds are measured first, and those that would fail stay as well.")
         return
+    if out is not None:
+        from hf_bias_patch.cli.console import stderr, stdout
+        from hf_bias_patch.cli.leftovers import clear_beside
+
+        clear_beside(out, stderr() if as_json else stdout())
     if wanted.where_possible and verify:
         wanted = _measured(model, out, wanted, in_place, overwrite, sites, lines, layerwise)
-    show = (lambda plan: None) if as_json else (lambda plan: _show_plan(plan, as_json=False))
-    done = _write(model, out, wanted, in_place, overwrite, show, sites)
+
+    def announce(plan: Plan) -> None:
+        if not as_json:
+            _show_plan(model, plan, as_json=False)
+        if verify:
+            from hf_bias_patch.evidence.ahead import refuse_plan_ahead
+
+            refuse_plan_ahead(model, plan, texts=len(lines or ()), layerwise=layerwise)
+
+    done = _write(model, out, wanted, in_place, overwrite, announce, sites)
     result: dict[str, Any] = {"path": str(done.path), "plan": json.loads(done.plan.dumps()), "certificate": None}
     if not as_json:
-        _show_done(done)
+        _show_done(done, in_place)
     passed = True
     if verify and not done.unchanged:
         from hf_bias_patch.cli.verify import certify
@@ -212,24 +229,29 @@ def _write(
         return write(model, out, recipe, sites=sites, overwrite=overwrite, announce=begin, progress=bar.advance)
 
 
-def _show_plan(plan: Plan, as_json: bool) -> None:
+def _show_plan(model: str, plan: Plan, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(json.loads(plan.dumps()), indent=2, ensure_ascii=False))
         return
+    from rich.markup import escape
+
     from hf_bias_patch.cli.console import stdout
     from hf_bias_patch.cli.tables import plan_lines
+    from hf_bias_patch.patching.adapter_beside import adapter_note
 
     for line in plan_lines(plan):
         stdout().print(line)
+    if note := adapter_note(model, plan):
+        stdout().print(f"[bold yellow]Note:[/] {escape(note)}\n")
 
 
-def _show_done(done: Patched) -> None:
+def _show_done(done: Patched, in_place: bool) -> None:
     from hf_bias_patch.cli.console import stdout, strong
 
     if done.unchanged:
         stdout().print(f"{done.path} is already so: nothing to do, nothing written.")
         return
     stdout().print(f"Written: {strong(done.path)}")
-    if done.left_behind:
-        names = ", ".join(map(str, done.left_behind))
-        stdout().print(f"Left behind, because they hold the unpatched weights: {names}")
+    for what in dict.fromkeys(done.left_behind.values()):
+        names = ", ".join(path.as_posix() for path, held in done.left_behind.items() if held == what)
+        stdout().print(f"{'Not patched' if in_place else 'Left behind'} ({what}): {names}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
@@ -77,7 +77,23 @@ def text_inputs(model: Any, source: Source, texts: Sequence[str] | None, seed: i
         what = "The tokenizer gives them token ids that the model does not have"
         notes.append(f"{len(rows) - len(known)} of {len(rows)} texts were left out. {what}, {form.size:,} or more.")
     probes, prompts = make_probes(form, known, seed), make_prompts(form, known, seed)
+    probes += _with_options(model, probes, seed)
     return Inputs(probes, prompts, form, list(filter(None, notes)))
+
+
+def _with_options(model: Any, probes: Sequence[Probe], seed: int) -> Iterator[Probe]:
+    """The short probes once more, with what the model takes beside token ids and what makes more of its attention run.
+
+    Such as LUKE's entities: query maps that plain text never reaches meet the keys there.
+    """
+    from hf_bias_patch.probing.small.inputs import more_for
+    from hf_bias_patch.probing.small.optional import reach_more
+
+    for probe in probes:
+        more = more_for(model, probe.inputs, seed) if probe.inner else {}
+        if reach_more(more):
+            given = {name: value.float() if value.is_floating_point() else value for name, value in more.items()}
+            yield replace(probe, name=f"{probe.name}, with {', '.join(more)}", inputs={**probe.inputs, **given})
 
 
 def other_inputs(model: Any, texts: Sequence[str] | None, seed: int, storage: torch.dtype) -> Inputs:

@@ -172,7 +172,8 @@ def site_output(site: Site, read: Read, states: _States, dtype: str) -> torch.Te
     """What a site adds to the residual stream, the residual included where a fold may shift it.
 
     Scores are scaled by 1/√head_dim and masked causally in a decoder's self-attention. A model may scale or mask
-    otherwise; none of the identities depends on it.
+    otherwise; none of the identities depends on it. Of a site that has no keys or values of its own (LUKE's further
+    queries), it is what its maps give; of one without an output map, the mixed values.
 
     Args:
         site: the site.
@@ -185,7 +186,11 @@ def site_output(site: Site, read: Read, states: _States, dtype: str) -> torch.Te
     """
     import torch
 
-    query, key, value = (_project(site.slots[name], read, states, dtype) for name in ("query", "key", "value"))
+    there = [slot for name in ("query", "key", "value") if (slot := site.slots[name]).weight is not None]
+    projected = [_project(slot, read, states, dtype) for slot in there]
+    if len(there) < 3:
+        return torch.cat(projected, -1).double()
+    query, key, value = projected
     head_dim = query.shape[-1] // site.heads
     query, key, value = (part.view(*part.shape[:2], -1, head_dim).transpose(1, 2) for part in (query, key, value))
     group = site.heads // key.shape[1]
@@ -195,7 +200,7 @@ def site_output(site: Site, read: Read, states: _States, dtype: str) -> torch.Te
         later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
         scores = scores.masked_fill(later, -math.inf)
     mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(-2)
-    output = _linear(site.slots["output"], read, mixed)
+    output = _linear(site.slots["output"], read, mixed) if site.slots["output"].weight is not None else mixed
     norm = site.slots["query"].norm
     if norm is not None and norm.residual:
         output = output + _normed(norm, read, states.own, dtype)

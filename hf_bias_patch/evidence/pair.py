@@ -11,11 +11,12 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from hf_bias_patch.attention.countable import refuse_countless
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, FamilyError, VerifyError
@@ -23,13 +24,13 @@ from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.history import Patch, ancestor, history
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.restore import place_beside
-from hf_bias_patch.evidence.tensors import storage_dtype
+from hf_bias_patch.evidence.storage import dtype_to_verify
 from hf_bias_patch.evidence.untyped import typed_as
 from hf_bias_patch.patching.asked import difference_of
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.record import BLOCK, PLAN, source_sha256
+from hf_bias_patch.patching.record import PLAN, block_of, source_sha256
 from hf_bias_patch.version import __version__
 
 __all__ = ["Pair", "Step", "before_patch", "open_pair", "opened_pair", "versions"]
@@ -78,6 +79,11 @@ class Pair:
             return find_sites(self.source_files.config, self.source_files.tensors)
         except FamilyError:
             return ()
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Tensors of the source that look like attention biases and are at none of the sites."""
+        return uncovered_biases(self.sites, self.source_files.tensors)
 
     @property
     def in_maps(self) -> frozenset[str]:
@@ -140,7 +146,8 @@ def open_pair(
     _refuse_others(new, files, old, old_files.config)
     for opened in (files, old_files):
         refuse_wrapped(opened.config, opened.tensors)
-    dtype = _dtype(old, old_files)
+        refuse_countless(opened.config, opened.tensors)
+    dtype = dtype_to_verify(old.name, old_files)
     step("sha256 of the weights")
     sha256 = sha256_of(old, old_files.files)
     patches = history(files)
@@ -160,7 +167,7 @@ def open_pair(
         plan=found.plan,
         no_plan=found.no_plan,
         chain=chain,
-        absent=frozenset(_block(files).get("absent") or ()),
+        absent=frozenset(block_of(files.config).get("absent") or ()),
         lossy=found.lossy,
         misfit=found.misfit,
     )
@@ -180,7 +187,18 @@ def before_patch(source: Source, plan: Plan) -> Pair:
     party = _party(source, {})
     no_plan = "Nothing is written yet"
     return Pair(
-        source, source, files, files, party, party, _dtype(source, files), plan, no_plan, (), frozenset(), lossy=False
+        source,
+        source,
+        files,
+        files,
+        party,
+        party,
+        dtype_to_verify(source.name, files),
+        plan,
+        no_plan,
+        (),
+        frozenset(),
+        lossy=False,
     )
 
 
@@ -198,17 +216,6 @@ def _refuse_others(variant: Source, files: Checkpoint, source: Source, config: M
 
 def _said(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
-
-
-def _dtype(source: Source, files: Checkpoint) -> str:
-    dtype = storage_dtype(files)
-    if dtype not in FLOATS or files.config.get("quantization_config"):
-        raise VerifyError(
-            f"{source.name} is stored as {'quantised weights' if dtype in FLOATS else dtype or 'no floating tensors'}",
-            why="It has no float64 counterpart to compare with",
-            remedy=f"Verify a checkpoint stored as one of {', '.join(FLOATS)}",
-        )
-    return dtype
 
 
 def _party(source: Source, sha256: dict[str, str]) -> Party:
@@ -235,13 +242,13 @@ class _Found(NamedTuple):
 
 
 def _find_plan(files: Checkpoint, source: Checkpoint, depth: int | None, chain: tuple[Plan, ...]) -> _Found:
-    lossy = bool(_block(files).get("lossy"))
+    lossy = bool(block_of(files.config).get("lossy"))
     path = files.folder / PLAN
     if not path.is_file():
         return _Found(None, f"The variant has no {PLAN}, so there is no plan to apply in float64", lossy)
     stored = Plan.loads(path.read_bytes(), path)
     lossy = lossy or stored.lossy
-    recipe = _block(files).get("recipe")
+    recipe = block_of(files.config).get("recipe")
     if recipe is not None and recipe != stored.recipe.plain():
         return _misfit("its recipe is another than that in config.json", lossy)
     if chain:
@@ -272,15 +279,9 @@ def _in_steps(chain: tuple[Plan, ...]) -> str:
     )
 
 
-def _block(files: Checkpoint) -> dict[str, Any]:
-    """What the variant's config.json says of its making; empty for other checkpoints."""
-    block = files.config.get(BLOCK)
-    return block if isinstance(block, dict) else {}
-
-
 def _named(files: Checkpoint, party: Party, depth: int | None) -> Party:
     """The source under the name the variant knows it by: it may lie anywhere now, restored for a comparison, say."""
-    known = _block(files).get("source") or {}
+    known = block_of(files.config).get("source") or {}
     if depth != 1:
         return party
     return party.model_copy(update={"name": known.get("name") or party.name, "revision": known.get("revision")})

@@ -9,7 +9,7 @@ from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.beside import differences
-from hf_bias_patch.evidence.capacity import require_memory
+from hf_bias_patch.evidence.capacity import memory_to_verify, require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
 from hf_bias_patch.evidence.keep import keep
 from hf_bias_patch.evidence.layerwise import ONE_ROUNDING, run_layerwise
@@ -22,7 +22,7 @@ from hf_bias_patch.evidence.training import Training, patch_of, read_training
 from hf_bias_patch.evidence.whole import Whole, run_whole
 from hf_bias_patch.patching.plan import Plan
 
-__all__ = ["refuse_texts", "require_room", "verify"]
+__all__ = ["refuse_texts", "verify"]
 
 
 def verify(
@@ -91,7 +91,7 @@ def _measure(
     if layerwise:
         found = run_layerwise(pair, seed, step)
     else:
-        require_room(pair, len(texts or ()))
+        require_memory(memory_to_verify(pair.source_files, pair.plan, len(texts or ())), pair.source.name)
         found = run_whole(pair, attention, texts, seed, step)
     tensors = _compare_files(pair, layerwise, step)
     return Certificate(
@@ -114,26 +114,10 @@ def _measure(
             *differences(folder_of(pair.variant), folder_of(pair.source)),
         ),
         load_report=found.load_report,
+        uncovered=pair.uncovered,
         notes=(*found.notes, *_notes(pair, found)),
         versions=versions(),
     )
-
-
-def require_room(pair: Pair, texts: int) -> None:
-    """Refuse models for which the memory is too small: the float64 one, what `apply` keeps of it, and its outputs.
-
-    Args:
-        pair: to compare.
-        texts: how many there are among the inputs.
-
-    Raises:
-        VerifyError: fewer bytes are free.
-    """
-    files = pair.source_files
-    touched = sum(files.tensors[name].size for name in (pair.plan.touched if pair.plan else ()))
-    widest = max(info.shape[0] for info in files.tensors.values() if info.shape)
-    outputs = (1000 + 128 * texts) * widest
-    require_memory(8 * files.parameters + 16 * touched + 16 * outputs, pair.source.name)
 
 
 def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.copying import target_error
+from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.listing import companion_files
 from hf_bias_patch.checkpoint.source import Source
 
@@ -36,9 +36,8 @@ def typed_as(source: Source, model_type: str | None, place: Path) -> Iterator[So
     if not files.config_bytes or files.config.get("model_type") or not model_type:
         yield source
         return
-    with tempfile.TemporaryDirectory(prefix=f".{files.folder.name}.typed-", dir=place) as made:
-        folder = Path(made)
-        others = (path.as_posix() for path in companion_files(files.folder, files.weight_names))
+    with working_folder(place, "typed") as folder:
+        others = (path.as_posix() for path in companion_files(files))
         for name in (*files.weight_names, *others):
             _give(files.folder / name, folder / name)
         (folder / "config.json").unlink()

@@ -264,7 +264,7 @@ def _counted(meter: Meter) -> list[tuple[str, int]]:
 def _running(name: str, run: Any, *args: Any) -> Any:
     try:
         return run(*args)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, BiasPatchError):
             raise
         raise VerifyError(f"{name} cannot be run on the probes", why=f"{type(error).__name__}: {error}") from error

@@ -77,7 +77,7 @@ def front_matter(card: bytes) -> dict[str, Any]:
     matter = _MATTER.match(card.decode("utf-8", "replace"))
     try:
         found = yaml.load(matter[1], yaml.BaseLoader) if matter else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

@@ -14,7 +14,9 @@ import numpy as np
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.choice import refuse_other_name
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
+from hf_bias_patch.checkpoint.listing import left_behind
 from hf_bias_patch.checkpoint.side import side_files
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve
 from hf_bias_patch.errors import PlanError
@@ -81,8 +83,9 @@ def patch_in_place(
         PLAN: plan.dumps().encode(),
         "config.json": patched_config(checkpoint.config, plan, source, {}, checkpoint.tensors),
     }
+    left = left_behind(checkpoint)
     edit_in_place(checkpoint.folder, edits, replace)
-    return Patched(checkpoint.folder, plan)
+    return Patched(checkpoint.folder, plan, left)
 
 
 def editable(source: Source) -> Checkpoint:
@@ -93,6 +96,7 @@ def editable(source: Source) -> Checkpoint:
         TargetError: a file is read-only, a link, in the Hub's cache, in this package or has other hard links.
     """
     checkpoint = open_model(source.path)
+    refuse_other_name(checkpoint.folder, checkpoint.entry, checkpoint.config)
     refuse_wrapped(checkpoint.config, checkpoint.tensors)
     for file in checkpoint.files:
         refuse_unsafe(checkpoint.folder / file)

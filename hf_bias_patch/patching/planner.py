@@ -12,12 +12,14 @@ from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
+from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
 from hf_bias_patch.errors import FamilyError, PlanError, ValuesError
 from hf_bias_patch.patching import algebra
 from hf_bias_patch.patching.effects import Equal, equal_under
 from hf_bias_patch.patching.fills import refuse_overflow
+from hf_bias_patch.patching.given_sites import refuse_strange
 from hf_bias_patch.patching.leaving_out import Refusal, partly_removed, settle
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.recipe import Recipe
@@ -65,9 +67,9 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
     """
     config = with_model_type(config, recipe.model_type)
     found = find_sites(config, tensors.tensors) if sites is None else tuple(sites)
-    recipe, chosen = select(found, recipe, block_of(config))
     if sites is not None:
-        _refuse_strange(found, tensors)
+        refuse_strange(found, tensors.tensors)
+    recipe, chosen = select(found, recipe, block_of(config))
     planner = _Planner(tensors, recipe)
     recipe, edits = settle(recipe, tuple(planner.edits(chosen)), planner.refusals)
     touched = sorted({name for edit in edits for name in edit.touches})
@@ -82,19 +84,8 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
         equal=Equal.everything([edit.equal for edit in edits]),
         lossy=any(not edit.equal.logits for edit in edits),
         sites=() if sites is None else tuple(sites),
+        uncovered=uncovered_biases(found, tensors.tensors),
     )
-
-
-def _refuse_strange(sites: Iterable[Site], tensors: Tensors) -> None:
-    """Sites that were given must be of these tensors."""
-    slots = [slot for site in sites for slot in site.slots.values()]
-    names = [name for slot in slots for name in (slot.bias, slot.weight) if name is not None]
-    if missing := next((name for name in names if name not in tensors.tensors), None):
-        raise PlanError(
-            f"The attention sites that were given name a tensor that is not there: {missing}",
-            why="They are of another checkpoint, or of the same under the names that it has elsewhere",
-            remedy="Probe this one",
-        )
 
 
 def _family(config: Mapping[str, Any]) -> str:
@@ -118,7 +109,8 @@ def _read(tensors: Tensors, name: str) -> np.ndarray:
     dtype = tensors.tensors[name].dtype
     if dtype not in FLOATS:
         raise ValuesError(f"Tensor {name} is stored as {dtype}", why=f"Only {', '.join(FLOATS)} can be edited")
-    return tensors.read(name).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is no number is said later, in words
+        return tensors.read(name).astype(np.float64)
 
 
 def check_finite(name: str, values: np.ndarray) -> np.ndarray:

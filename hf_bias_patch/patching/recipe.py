@@ -21,7 +21,7 @@ from pydantic import (
 
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.errors import ArgumentError, RecipeError
+from hf_bias_patch.errors import ArgumentError, RecipeError, brief
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import not_offered, problems
 
@@ -66,7 +66,7 @@ def _fill(text: Any) -> dict[str, Any]:
     except ValueError:
         kind = ""
     if kind not in ("uniform", "normal"):
-        raise ValueError(f"{text!r} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD")
+        raise ValueError(f"{brief(text)} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD")
     return {"kind": kind, "first": first, "second": second}
 
 
@@ -83,7 +83,7 @@ def _fills(value: Any) -> Any:
     if not isinstance(value, Mapping):
         pairs = [item.partition("=") for item in as_names(value)]
         if missing := [name for name, equals, _ in pairs if not equals]:
-            raise ValueError(f"{missing[0]!r} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
+            raise ValueError(f"{brief(missing[0])} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
         value = _once((name, text) for name, _, text in pairs)
     return {name: fill if isinstance(fill, (Fill, Mapping)) else _fill(fill) for name, fill in value.items()}
 
@@ -100,7 +100,7 @@ def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 def as_names(value: Any) -> Any:
     """`"key,value"` or an iterable of such, as a list."""
     if value is not None and not isinstance(value, Iterable):
-        raise ValueError(f"{value!r} is no list of names")
+        raise ValueError(f"{brief(value)} is no list of names")
     items = [value] if isinstance(value, str) else list(value or ())
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
 
@@ -115,19 +115,24 @@ def _layers(value: Any) -> Any:
         try:
             return tuple(sorted(set(value)))
         except TypeError:
-            raise ValueError(f"{value!r} is no list of layers; write 0-5,7 or [0, 1]") from None
+            raise ValueError(f"{brief(value)} is no list of layers; write 0-5,7 or [0, 1]") from None
     chosen: set[int] = set()
     for part in as_names(value):
         low, dash, high = part.partition("-")
         try:
             first, last = int(low), int(high) if dash else int(low)
         except ValueError:
-            raise ValueError(f"{part!r} is no layer or range of layers; write 0-5,7") from None
+            raise ValueError(f"{brief(part)} is no layer or range of layers; write 0-5,7") from None
         if first > last:
             raise ValueError(f"{part!r}: the first layer lies behind the last")
+        if last > _LAST_LAYER:
+            raise ValueError(f"{part!r}: no model has a layer {last}")
         chosen.update(range(first, last + 1))
     return tuple(sorted(chosen))
 
+
+_LAST_LAYER = 99_999
+"""A range is written out, so it must end."""
 
 _Projections = Annotated[tuple[Projection, ...], BeforeValidator(as_names)]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.attention.model_type import with_model_type
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER, side_files
+from hf_bias_patch.checkpoint.side import LOADER, SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, brief
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
@@ -45,7 +45,6 @@ TRAINING = f"{SIDE_FOLDER}/training.json"
 """What a fine-tuned model says of its training; travels with every later patch of it."""
 BEFORE = f"{SIDE_FOLDER}/before_training"
 """Plan and certificate of the patch that a fine-tuned model began with."""
-LOADER = "modeling_bias_patch.py"
 
 BLOCK = "bias_patch"
 MARKS = ("removed", "freeze", "train")
@@ -73,16 +72,24 @@ def block_of(config: Mapping[str, Any]) -> dict[str, Any]:
     block = config.get(BLOCK)
     if block is None:
         return {}
-    kinds: dict[str, type] = {"recipe": dict, "absent": list, **dict.fromkeys(MARKS, list)}
+    kinds: dict[str, type] = {"recipe": dict, "source": dict, "absent": list, **dict.fromkeys(MARKS, list)}
     sound = isinstance(block, dict) and all(isinstance(block.get(name, kind()), kind) for name, kind in kinds.items())
     lists = [name for name, kind in kinds.items() if kind is list]
-    if not sound or not all(isinstance(item, str) for name in lists for item in block.get(name, ())):
+    sound = sound and all(isinstance(item, str) for name in lists for item in block.get(name, ()))
+    if not sound or not _is_source(block.get("source", {})):
         raise CheckpointError(
-            f"config.json: `{BLOCK}` is {textwrap.shorten(repr(block), 60)}",
+            f"config.json: `{BLOCK}` is {textwrap.shorten(brief(block), 60)}",
             why="There stands what a patch says of itself, and this is damaged or somebody else's",
             remedy="Restore the field from the variant as it was written, or remove it if this is no variant",
         )
     return block
+
+
+def _is_source(said: Mapping[str, Any]) -> bool:
+    """Whether name, revision and checksums of a source are such."""
+    sha256 = said.get("sha256") or {}
+    texts = (said.get("name"), said.get("revision"), *(sha256.values() if isinstance(sha256, dict) else (0,)))
+    return all(text is None or isinstance(text, str) for text in texts)
 
 
 def is_patched(config: Mapping[str, Any]) -> bool:
@@ -131,10 +138,11 @@ def patched_config(
     new = {**with_model_type(config, plan.recipe.model_type), BLOCK: block}
     if block["absent"]:
         new["auto_map"] = {
-            **(config.get("auto_map") or {}),
+            **(own if isinstance(own := config.get("auto_map"), dict) else {}),
             **{auto: f"{LOADER[:-3]}.{auto}" for auto in _AUTO_CLASSES},
         }
-    return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
+    # Half a character, which JSON can say and UTF-8 cannot, is written as JSON says it.
+    return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _marks(before: Mapping[str, Any], plan: Plan) -> dict[str, list[str]]:

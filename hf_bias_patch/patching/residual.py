@@ -43,7 +43,8 @@ def decode(new: np.ndarray, update: np.ndarray, residual: bytes) -> np.ndarray:
         ValueError: the residual belongs to other values.
     """
     word = _WORDS[new.dtype.itemsize]
-    raw = np.frombuffer(zlib.decompress(residual), np.uint8)
+    unpacker = zlib.decompressobj()  # no more than is needed: a few bytes may stand for any number
+    raw = np.frombuffer(unpacker.decompress(residual, new.nbytes + 1), np.uint8)
     if raw.size != new.nbytes:
         raise ValueError(f"a residual of {raw.size} bytes for {new.nbytes} bytes of values")
     folded = np.ascontiguousarray(raw.reshape(word.itemsize, -1).T).view(word).reshape(-1)

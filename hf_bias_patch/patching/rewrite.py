@@ -140,7 +140,8 @@ class Rewrite:
             new = old.copy()
             for outer in self.matrices[weight]:
                 index, update = outer.part(start, stop)
-                values = check_finite(weight, old[index].astype(np.float64))
+                with np.errstate(invalid="ignore"):
+                    values = check_finite(weight, old[index].astype(np.float64))
                 new[index] = store(weight, values + update, self._dtype(weight))
             yield Block(start, stop, old, new)
 
@@ -198,9 +199,9 @@ class Rewrite:
         shape = self._tensors.tensors[slot.weight].shape
         result = np.zeros(slot.rows.axis)
         for start, stop in blocks_of_rows(shape):
-            rows = self._tensors.rows(slot.weight, start, stop).astype(np.float64)
-            rows = rows.reshape(rows.shape[:2])  # a convolution of width 1 is a matrix
             with np.errstate(invalid="ignore"):  # 0 · ∞ is NaN: any bad value shows in the result
+                rows = self._tensors.rows(slot.weight, start, stop).astype(np.float64)
+                rows = rows.reshape(rows.shape[:2])  # a convolution of width 1 is a matrix
                 if slot.conv1d:
                     result += vector[start:stop] @ rows
                 else:

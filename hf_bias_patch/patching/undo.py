@@ -28,6 +28,7 @@ from hf_bias_patch.patching.rewrite import Block, Outer, blocks_of_rows
 __all__ = ["Undo", "UndoWriter"]
 
 _MANIFEST = "manifest.json"
+_DEEPEST = 100
 _AHEAD = 12  # jobs that may wait for the thread: blocks of about 3 MB
 # What reading a damaged archive, or decoding its contents, may raise.
 _DAMAGE = (
@@ -220,17 +221,22 @@ class Undo:
     Args:
         path: the file.
         within: the archive itself, where that lies within the file.
+        depth: in how many others it lies.
 
     Attributes:
         manifest: what it holds.
     """
 
-    def __init__(self, path: Path, within: IO[bytes] | None = None) -> None:
+    def __init__(self, path: Path, within: IO[bytes] | None = None, depth: int = 0) -> None:
         if not path.exists():
             raise CheckpointError(f"{path} is missing", why="It holds the values to restore")
-        self._path = path
+        if depth > _DEEPEST:
+            raise CheckpointError(f"{path} holds more than {_DEEPEST} patches within one another")
+        self._path, self._depth = path, depth
         with self._readable("its list of contents"):
             self._zip = zipfile.ZipFile(path if within is None else within)
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in self._zip.infolist()):
+                raise ValueError("packed")  # never by us; a few bytes could stand for any number
             self.manifest = _Manifest.model_validate_json(self._zip.read(_MANIFEST))
         self._check_names()
 
@@ -275,7 +281,7 @@ class Undo:
             name: an entry of the manifest's `files`.
         """
         with self._readable(name):
-            return Undo(self._path, self._zip.open(self.manifest.files[name]))
+            return Undo(self._path, self._zip.open(self.manifest.files[name]), self._depth + 1)
 
     def files(self) -> dict[str, bytes]:
         """The small files of the source that changed: name → old bytes."""
@@ -331,6 +337,9 @@ class Undo:
             )
 
     def _matrix(self, name: str, old: _Old, tensors: Any) -> Iterator[bytes]:
+        axis = -1 if old.updates[0].conv1d else 0
+        if any(update.view.axis != old.shape[axis] for update in old.updates):
+            raise ValueError("an update of another size than its matrix")
         outers = [
             Outer(
                 update.view,

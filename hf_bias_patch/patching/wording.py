@@ -9,10 +9,12 @@ from pydantic import ValidationError
 
 from hf_bias_patch.attention.sites import PROJECTIONS
 from hf_bias_patch.attention.verdict import DESTINATIONS
+from hf_bias_patch.errors import brief
 
 __all__ = ["either", "not_offered", "problems", "told_apart"]
 
 _LONGEST = 60  # characters of a wrong value that are shown
+_MOST = 10  # things said to be wrong at once
 
 _SAYS = {
     "finite_number": "{input} is no finite number",
@@ -54,7 +56,7 @@ def not_offered(projection: str, destination: str) -> str:
 
 def problems(error: ValidationError) -> Iterator[str]:
     """One sentence for each thing that is wrong, with the field it is wrong in."""
-    for problem in error.errors(include_url=False):
+    for problem in error.errors(include_url=False)[:_MOST]:
         where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int) and part != "[key]")
         kind, given = problem["type"], problem["input"]
         if kind == "extra_forbidden":
@@ -92,5 +94,5 @@ def _sentence(problem: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = brief(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from hf_bias_patch.attention.countable import refuse_countless
+from hf_bias_patch.attention.model_type import saved_class
 from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
-from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.checkpoint.quantised import quantised
+from hf_bias_patch.errors import BiasPatchError, VerifyError, brief
 from hf_bias_patch.probing.unfused import EXPERTS, attention_of
 
 __all__ = ["load_double", "require_room"]
@@ -51,8 +54,15 @@ def load_double(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool = 
             tensors are not those of the model that config.json describes.
     """
     require_room(checkpoint.parameters, name)
-    if checkpoint.config.get("quantization_config"):
-        raise VerifyError(f"{name} is quantised", why="A probe moves weights in float64", remedy="Probe it unquantised")
+    refuse_countless(checkpoint.config, checkpoint.tensors)
+    if (found := quantised(checkpoint.config, checkpoint.tensors)) is not None:
+        raise VerifyError(
+            f"{name} cannot be probed: {found.what}",
+            why="A probe moves weights in float64",
+            remedy=f"If the weights are meant to be plain, take `{found.key}` out of config.json"
+            if found.leftover
+            else "Probe the checkpoint that was quantised, as it was before",
+        )
     try:
         with _quiet():
             model, info = _loaded(checkpoint.config, checkpoint.folder, name, trust_remote_code)
@@ -106,18 +116,20 @@ def _stock_class(config: dict[str, Any], name: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    named = getattr(transformers, (config.get("architectures") or ["-"])[0], None)
+    named = getattr(transformers, saved_class(config) or "-", None)
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise VerifyError(
-            "config.json names no `model_type`" if model_type is None else f"config.json: model_type is {model_type!r}",
+            "config.json names no `model_type`"
+            if model_type is None
+            else f"config.json: model_type is {brief(model_type)}",
             why="transformers chooses the model class by that name",
             remedy="Restore the field from the model's original config.json",
         )
     if model_type not in CONFIG_MAPPING:
         brings = bool(config.get("auto_map"))
         raise VerifyError(
-            f"The installed transformers has no model type {model_type!r}",
+            f"The installed transformers has no model type {brief(model_type)}",
             why="The checkpoint brings code of its own" if brings else "The checkpoint brings no code for it either",
             remedy="Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` (in Python "
             "`probe(…, trust_remote_code=True)`); no other command runs it"
@@ -141,10 +153,11 @@ def _stock_class(config: dict[str, Any], name: str) -> Any:
 
 def _auto_class(config: dict[str, Any]) -> str:
     """The Auto class under which remote code has the architecture, else the plain one, else the first."""
-    classes = {auto: str(place) for auto, place in config["auto_map"].items() if auto.startswith("AutoModel")}
+    places = config["auto_map"].items() if isinstance(config["auto_map"], dict) else ()
+    classes = {auto: str(place) for auto, place in places if auto.startswith("AutoModel")}
     if not classes:
         raise VerifyError("config.json: `auto_map` names no model", remedy="It must have an entry such as AutoModel")
-    wanted = (config.get("architectures") or ["-"])[0]
+    wanted = saved_class(config)
     named = [auto for auto, place in classes.items() if place.rpartition(".")[2] == wanted]
     return (named or (["AutoModel"] if "AutoModel" in classes else list(classes)))[0]
 

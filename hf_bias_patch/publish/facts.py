@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hf_bias_patch.attention.model_type import saved_class
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
@@ -84,7 +85,7 @@ class Facts:
     @property
     def architecture(self) -> str:
         """The class of transformers that it was saved from; empty if config.json names none."""
-        return str((self.config.get("architectures") or [""])[0])
+        return saved_class(self.config)
 
 
 def read_facts(folder: Path) -> Facts:

@@ -302,13 +302,13 @@ def test_a_missing_output_bias_leaves_the_weight_to_the_value() -> None:
 def test_several_models_in_one_checkpoint_are_refused() -> None:
     config, tensors = sample("bert")
     two = tensors | {f"teacher.{name}": info for name, info in tensors.items()}
-    with pytest.raises(CheckpointError, match=r"several bert models, under \['bert\.', 'teacher\.bert\.'\]"):
+    with pytest.raises(CheckpointError, match=r"several bert models, under 'bert\.', 'teacher\.bert\.'"):
         find_sites(config, two)
 
 
 def test_tensors_of_another_architecture_are_refused() -> None:
     config, tensors = sample("gpt2")
-    with pytest.raises(CheckpointError, match=r"No attention tensors of the bert family.*'bert'"):
+    with pytest.raises(CheckpointError, match=r"no attention tensors of a bert .*those of .*another model's"):
         find_sites(sample("bert")[0], tensors)
     assert config["model_type"] == "gpt2"
 
@@ -354,8 +354,8 @@ def test_pruned_heads_are_unknown() -> None:
 
 def test_a_pair_with_a_part_that_has_no_family_is_refused() -> None:
     config, tensors = sample("bert+bert")
-    with pytest.raises(FamilyError, match="'t5'"):
-        find_sites(config | {"decoder": config["decoder"] | {"model_type": "t5"}}, tensors)
+    with pytest.raises(FamilyError, match="'made_up'"):
+        find_sites(config | {"decoder": config["decoder"] | {"model_type": "made_up"}}, tensors)
     with pytest.raises(FamilyError, match="itself a encoder_decoder"):
         find_sites(config | {"encoder": config}, tensors)
     with pytest.raises(FamilyError, match="decoder of its own"):
@@ -395,7 +395,7 @@ def test_quantised_weights_leave_the_key_fold_only(name: str) -> None:
         key.replace(".weight", ".qweight") if len(info.shape) == 2 and _is_attention(key) else key: info
         for key, info in tensors.items()
     }
-    for quantised, word in ((integers, "stored as I8"), (packed, "no plain weight tensor")):
+    for quantised, word in ((integers, "stored as I8"), (packed, "stored as F32")):
         for site in find_sites(config, quantised):
             for projection, slot in site.slots.items():
                 assert slot.weight is None and slot.bias in tensors
@@ -403,4 +403,4 @@ def test_quantised_weights_leave_the_key_fold_only(name: str) -> None:
                     assert slot.verdict.state == "redundant" and slot.verdict.destinations == ("nothing",)
                 else:
                     assert slot.verdict.state == "needed" and not slot.verdict.destinations
-                    assert word in slot.verdict.reason or projection == "output"
+                    assert f"{word}: quantised weights" in slot.verdict.reason or projection == "output"

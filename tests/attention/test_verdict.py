@@ -16,7 +16,7 @@ CLOSED_BY = {
     ("query", "norm"): {"no_weight", "no_norm", "no_shift"},
     ("key", "nothing"): set(),
     ("key", "weight"): {"no_weight", "no_norm"},
-    ("value", "output"): {"no_weight", "no_output"},
+    ("value", "output"): {"no_output"},
     ("value", "weight"): {"no_weight", "no_norm"},
 }
 EVIDENCE = [

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hf_bias_patch
-from hf_bias_patch.attention.wrapped import wrapper
+from hf_bias_patch.attention.wrapped import refuse_wrapped, wrapper
 from hf_bias_patch.errors import CheckpointError
 from tests.models import FAMILIES, NAMES, config_of, fresh, heads
 
@@ -69,3 +69,10 @@ def test_inspect_plan_and_patch_say_so(saved: Saved, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=said):
             command()
     assert not out.exists() and (source / "model.safetensors").read_bytes() == before
+
+
+def test_the_name_of_another_type_is_no_wrapper() -> None:
+    config = {"model_type": "bert", "num_hidden_layers": 1, "num_attention_heads": 4}
+    names = [f"roberta.encoder.layer.0.attention.self.{name}.weight" for name in ("query", "key", "value")]
+    with pytest.raises(CheckpointError, match=r"So a roberta model calls its tensors, and config\.json says bert"):
+        refuse_wrapped(config, names)

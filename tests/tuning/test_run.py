@@ -128,7 +128,9 @@ def test_generation(tmp_path: Path, model: str, task: str) -> None:
 
 def test_fold_and_drop_come_before_training(tmp_path: Path) -> None:
     out = tmp_path / "run"
+    (tmp_path / f".bias_patch-{'0' * 16}-{'1' * 8}").mkdir()  # of a run that was killed
     glue(out, fold="key,value", drop="query", train="output")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     after = load_file(out / "model" / "model.safetensors")
     names = [f"bert.encoder.layer.0.attention.self.{part}.bias" for part in ("query", "key", "value")]
     assert not any(after[name].any() for name in names)
