@@ -60,6 +60,15 @@ _IMAGES = {"image_token_index": 119}
 FIELDS: dict[str, dict[str, Any]] = {
     "align": {"projection_dim": 16},
     "align_vision_model": _EFFICIENT,
+    "apertus1p5": {
+        "text_config": {"vocab_size": 256},
+        "vision_config": {"codebook_size": 64, "channel_multiplier": [1, 2], "attn_resolutions": [16], "resolution": 32},
+        "audio_config": {"codebook_size": 64},
+        "image_token_id": 119,
+        "audio_token_id": 118,
+        "image_token_offset": 120,
+        "audio_token_offset": 184,
+    },
     "aria": {"projector_patch_to_query_dict": {16: 4}},
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
     "bit": {"num_groups": 8},
