@@ -62,7 +62,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     "align_vision_model": _EFFICIENT,
     "apertus1p5": {
         "text_config": {"vocab_size": 256},
-        "vision_config": {"codebook_size": 64, "channel_multiplier": [1, 2], "attn_resolutions": [16], "resolution": 32},
+        "vision_config": {
+            "codebook_size": 64,
+            "channel_multiplier": [1, 2],
+            "attn_resolutions": [16],
+            "resolution": 32,
+        },
         "audio_config": {"codebook_size": 64},
         "image_token_id": 119,
         "audio_token_id": 118,
@@ -155,6 +160,9 @@ FIELDS: dict[str, dict[str, Any]] = {
         "spatial_target_layers": [0, 1],
     },
     "hgnet_v2": _HGNET,
+    "hy_v4_vl_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+    },
     "informer": _SERIES,
     "instructblip": _IMAGES,
     "instructblipvideo": {"video_token_index": 119},
