@@ -78,6 +78,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "aria": {"projector_patch_to_query_dict": {16: 4}},
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
+    "bamba": {"attn_layer_indices": [1]},
     "bit": {"num_groups": 8},
     "blip-2": _IMAGES,
     "chameleon": {
@@ -163,6 +164,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "deepstack_layer_map": [[-2, 0], [-1, 1]],
         "spatial_target_layers": [0, 1],
     },
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "hgnet_v2": _HGNET,
     "hy_v4_vl_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
