@@ -1,8 +1,8 @@
 """Finds, decides, rewrites and proves: the attention biases of Hugging Face checkpoints.
 
 The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
-Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe`, `tune` and
-`verify`.
+Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe`, `tune`, `verify`
+and `where_possible`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hf_bias_patch.attention.inspect import Inspection, inspect
     from hf_bias_patch.evidence.certificate import Certificate
     from hf_bias_patch.evidence.run import verify
+    from hf_bias_patch.evidence.where_possible import where_possible
     from hf_bias_patch.patching.applying import apply
     from hf_bias_patch.patching.disk import Patched, patch, plan
     from hf_bias_patch.patching.inplace import patch_in_place
@@ -53,6 +54,7 @@ __all__ = [
     "revert",
     "tune",
     "verify",
+    "where_possible",
 ]
 
 _HOMES = {
@@ -78,6 +80,7 @@ _HOMES = {
     "revert": "patching.revert",
     "tune": "tuning.run",
     "verify": "evidence.run",
+    "where_possible": "evidence.where_possible",
 }
 
 

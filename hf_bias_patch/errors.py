@@ -5,6 +5,7 @@
     ├── SourceError      (FileNotFoundError)   the MODEL argument leads nowhere
     │   └── UnreachableError                   the Hub does not answer now, and may later
     ├── CheckpointError  (ValueError)          a file is damaged, lying or of a kind we do not edit
+    │   └── ValuesError                        a tensor's values cannot be computed with
     ├── FamilyError      (LookupError)         the architecture, or a config value of it, is not known
     ├── RecipeError      (ValueError)          the request is malformed or selects nothing
     ├── PlanError        (ValueError)          the request is clear, and refused for this checkpoint
@@ -39,6 +40,7 @@ __all__ = [
     "TaskError",
     "TuneError",
     "UnreachableError",
+    "ValuesError",
     "VerifyError",
     "brief",
     "listed",
@@ -97,6 +99,10 @@ class UnreachableError(SourceError):
 
 class CheckpointError(BiasPatchError, ValueError):
     """A checkpoint file is damaged, inconsistent, or of a kind that cannot be edited."""
+
+
+class ValuesError(CheckpointError):
+    """A tensor is not floating point, or holds NaN or infinite values."""
 
 
 class FamilyError(BiasPatchError, LookupError):

@@ -39,6 +39,7 @@ PUBLIC = [
     "revert",
     "tune",
     "verify",
+    "where_possible",
 ]
 PACKAGE = Path(hf_bias_patch.__path__[0])
 
@@ -125,6 +126,7 @@ TREE = {
     "TuneError": RuntimeError,
     "ExtraError": ImportError,
     "UnreachableError": errors.SourceError,
+    "ValuesError": errors.CheckpointError,
 }
 
 

@@ -129,6 +129,7 @@ class Attention:
         shift: whether a shift of that norm's bias can be made up for: nothing else reads it (identity 4).
         conv1d: whether weights are stored (in, out) instead of (out, in).
         sparse: whether only some layers have such a site.
+        apart: projections of self-attention that may read something else than the others, of another width.
         traps: what closes identities.
         when: what the config must say for these facts to hold; a key that is not there counts as "null".
     """
@@ -149,6 +150,7 @@ class Attention:
     shift: bool = False
     conv1d: bool = False
     sparse: bool = False
+    apart: tuple[Projection, ...] = ()
     traps: tuple[Trap, ...] = ()
     when: Condition = field(default_factory=dict)
 
@@ -255,7 +257,8 @@ def _stack(entry: dict[str, Any]) -> Stack:
 def _attention(entry: dict[str, Any]) -> Attention:
     traps = tuple(Trap(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
-    return Attention(**entry, traps=traps, layouts=layouts)
+    apart = tuple(entry.pop("apart", ()))
+    return Attention(**entry, traps=traps, layouts=layouts, apart=apart)
 
 
 def families() -> tuple[Family, ...]:

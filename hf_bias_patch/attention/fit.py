@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 from hf_bias_patch.attention.causes import MisfitError
@@ -11,13 +11,14 @@ from hf_bias_patch.attention.sites import Norm, Site, Slot, Tensor
 __all__ = ["check_fit"]
 
 
-def check_fit(site: Site, tensors: Mapping[str, Tensor], heads_key: str) -> None:
+def check_fit(site: Site, tensors: Mapping[str, Tensor], heads_key: str, apart: Collection[str] = ()) -> None:
     """Refuse a site that no model can have. What the family does not cover is not judged.
 
     Args:
         site: with its heads as config.json says, and its slots as the tensors are.
         tensors: parameter name → dtype and shape.
         heads_key: the config field that says how many heads there are; empty if none does.
+        apart: projections that may read something else than the others.
 
     Raises:
         MisfitError: heads do not divide a map, or a map does not fit what it reads; both are named.
@@ -30,7 +31,7 @@ def check_fit(site: Site, tensors: Mapping[str, Tensor], heads_key: str) -> None
         if slot.norm is not None and inputs[name] is not None:
             _check_norm(slot, slot.norm, inputs[name], tensors)
     if site.kind == "self":
-        _check_one_input(site, inputs)
+        _check_one_input(site, {name: size for name, size in inputs.items() if name not in apart})
     _check_output(site, inputs["output"], tensors)
 
 
@@ -69,7 +70,7 @@ def _check_norm(slot: Slot, norm: Norm, inputs: int | None, tensors: Mapping[str
 
 def _check_one_input(site: Site, inputs: Mapping[str, int | None]) -> None:
     """Query, key and value of self-attention read one and the same thing."""
-    slots = [site.slots[name] for name in ("query", "key", "value") if inputs[name] is not None]
+    slots = [site.slots[name] for name in ("query", "key", "value") if inputs.get(name) is not None]
     for slot in slots[1:]:
         if inputs[slot.projection] != inputs[slots[0].projection]:
             _refuse(

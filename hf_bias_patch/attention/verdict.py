@@ -25,6 +25,7 @@ TRAPS: dict[str, tuple[str, frozenset[str]]] = {
         ("softcap", "scores are soft-capped before softmax", _KEY),
         ("sink", "an attention sink takes part in softmax", _KEY, _VALUE),
         ("extra_key", "keys or values that this map did not make take part in softmax", _KEY, _VALUE),
+        ("other_queries", "other query maps compare the same keys with some of the tokens", _KEY),
         ("key_positions", "the key is also compared with positions", _KEY),
         ("positions", "keys meet a term that depends on position", _KEY),
         ("not_softmax", "attention weights are not a softmax over the keys", _KEY, _VALUE),

@@ -11,19 +11,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from hf_bias_patch.checkpoint.choice import entry_name, stock_choice
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, LARGEST_JSON, parse_object, read_shards
-from hf_bias_patch.checkpoint.no_weights import no_config, no_weights
+from hf_bias_patch.checkpoint.no_weights import no_config
 from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.checkpoint.side import ADAPTER, is_patch_only
-from hf_bias_patch.errors import CheckpointError, listed
+from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["Checkpoint", "entry_file", "entry_name", "open_checkpoint", "open_model", "read_config"]
-
-MAIN_FILE = "model.safetensors"
-MAIN_INDEX = "model.safetensors.index.json"
+__all__ = ["Checkpoint", "entry_file", "open_checkpoint", "open_model", "read_config"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,11 @@ class Checkpoint:
     def weight_names(self) -> set[str]:
         """Names of its weight files, and of their index if there is one."""
         return {*self.files, *([self.index_name] if self.index_name else [])}
+
+    @property
+    def entry(self) -> str:
+        """The file it is opened by: its only weight file, or the index of several."""
+        return self.index_name or next(iter(self.files))
 
     @property
     def nbytes(self) -> int:
@@ -157,8 +160,8 @@ class Checkpoint:
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint folder, or a single safetensors file with the config.json beside it, if any.
 
-    In a folder, model.safetensors comes before model.safetensors.index.json, as stock loaders have it, and
-    both before any other single safetensors file. Reads headers, the index and the config, no values.
+    In a folder, what stock transformers loads comes before any other single safetensors file (`stock_choice`). Reads
+    headers, the index and the config, no values.
 
     Raises:
         CheckpointError: nothing here can be opened; the message names the file, the reason and the remedy.
@@ -167,7 +170,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if path.is_dir():
         refuse_interrupted(path)
         config, config_bytes = read_config(path, required=True)
-        folder, name = path, entry_file(path)
+        folder, name = path, entry_file(path, config)
     elif path.is_file() and path.suffix == ".safetensors":
         folder, name = path.parent, path.name
         refuse_interrupted(folder)
@@ -219,15 +222,19 @@ def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]
     return parse_object(path, content), content
 
 
-def entry_file(folder: Path) -> str:
+def entry_file(folder: Path, config: Mapping[str, Any]) -> str:
     """Name of the file a folder is opened by: a weight file, or the index of several.
 
     Raises:
-        CheckpointError: there is none, or no telling which.
+        CheckpointError: there is none, or no telling which; or stock transformers loads a PyTorch pickle here.
     """
     if is_patch_only(folder):
         refuse_patch_only(folder)
-    return entry_name(folder, [entry.name for entry in folder.iterdir()], _below(folder))
+    files = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    # Stock passes over what is no file; without a file, a link that leads nowhere is named.
+    found = stock_choice(files, config) is not None
+    names = files if found else [entry.name for entry in folder.iterdir()]
+    return entry_name(folder, names, config, _below(folder))
 
 
 def _below(folder: Path) -> Iterator[str]:
@@ -242,29 +249,6 @@ def refuse_patch_only(folder: Path) -> NoReturn:
         "They are made of its base's",
         f"Make the variant with `hf-bias-patch pull {folder} OUT`, or look at its base",
     )
-
-
-def entry_name(folder: Path, names: Iterable[str], below: Iterable[str] = ()) -> str:
-    """The same of a list of file names, and of those one folder deeper; `folder` is named in messages.
-
-    Raises:
-        CheckpointError: as for `entry_file`.
-    """
-    names = sorted(names)
-    for name in (MAIN_FILE, MAIN_INDEX):
-        if name in names:
-            return name
-    for suffix in (INDEX_SUFFIX, ".safetensors"):
-        found = [name for name in names if name.endswith(suffix)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            _refuse(
-                f"{folder} holds several weight files and neither {MAIN_FILE} nor {MAIN_INDEX}",
-                f"Found {listed(found, 10)}",
-                "Give the path of the one that is meant",
-            )
-    raise no_weights(folder, names, below)
 
 
 def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:

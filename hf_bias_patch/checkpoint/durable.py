@@ -18,12 +18,16 @@ except ImportError:  # Windows: no lock, and no folder to sync
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "lock_folder", "read_range", "replace_file", "sync_folder", "temporary_name", "try_lock", "write_range",
-    "write_synced",
+    "lock_folder", "lock_of_gone", "read_range", "replace_file", "sync_folder", "temporary_name", "try_lock",
+    "write_range", "write_synced",
 ]  # fmt: skip
 
 _BINARY = getattr(os, "O_BINARY", 0)
 _BUFFER = 4 << 20
+
+
+class _NoLocksError(OSError):
+    """The system or the filesystem has no locks."""
 
 
 def read_range(path: Path, offset: int, nbytes: int) -> Iterator[bytes]:
@@ -119,8 +123,20 @@ def try_lock(folder: Path) -> Callable[[], None] | None:
     Raises:
         OSError: there is no such folder.
     """
-    if fcntl is None:
+    try:
+        return lock_of_gone(folder)
+    except _NoLocksError:
         return lambda: None
+
+
+def lock_of_gone(folder: Path) -> Callable[[], None] | None:
+    """As `try_lock`, but only where locks are kept, so that nobody else can hold it: whoever did is gone.
+
+    Raises:
+        OSError: there is no such folder, or the filesystem has no locks.
+    """
+    if fcntl is None:
+        raise _NoLocksError
     # The folder itself is locked: no lock file to leave behind, and the lock stays through a rename.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -128,8 +144,9 @@ def try_lock(folder: Path) -> Callable[[], None] | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
-    except OSError:
-        pass
+    except OSError as error:
+        os.close(descriptor)
+        raise _NoLocksError from error
     return lambda: os.close(descriptor)
 
 

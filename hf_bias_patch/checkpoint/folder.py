@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.copying import target_error
-from hf_bias_patch.checkpoint.durable import sync_folder, try_lock
+from hf_bias_patch.checkpoint.durable import sync_folder
+from hf_bias_patch.checkpoint.leftovers import clear_leftovers, hidden_prefix, make_hidden
 from hf_bias_patch.errors import TargetError
 
-__all__ = ["new_folder"]
+__all__ = ["new_folder", "refuse_existing"]
 
 _NOREPLACE, _EXCHANGE = 1, 2  # flags of renameat2(2)
 _AT_FDCWD = -100
@@ -27,8 +26,8 @@ _NOT_OFFERED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
 def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path]) -> Iterator[Path]:
     """Yield a hidden folder beside `out`, which becomes `out` when the block ends without an exception.
 
-    Missing parents are made. After an exception nothing is left; what a killed run left is removed by the
-    next one for the same `out`. An old folder is replaced when the new one is on the disk, so that a power cut
+    Missing parents are made. After an exception nothing is left; what a killed run left is removed by the next one
+    in the same place (`leftovers`). An old folder is replaced when the new one is on the disk, so that a power cut
     leaves one of the two. A folder that replaces none is left to the system to write out, as `cp` leaves it:
     its inputs are still there, and waiting for the disk would take longer than all else.
 
@@ -44,10 +43,10 @@ def new_folder(out: Path, *, overwrite: bool, inputs: Sequence[Path]) -> Iterato
     _refuse_inputs(out, inputs)
     out = out.resolve()  # a link stays, and what it leads to is replaced
     _clean_up(out)
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite)
     made = _make_parents(out)
     try:
-        folder, unlock = _make_temporary(out)
+        folder, unlock = make_hidden(out.parent, out.name)
     except BaseException as error:
         _remove_parents(made)
         if isinstance(error, OSError):
@@ -84,7 +83,12 @@ def _refuse_inputs(out: Path, inputs: Sequence[Path]) -> None:
             )
 
 
-def _refuse_existing(out: Path, overwrite: bool) -> None:
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Refuse a place that is taken; who computes long before a folder is made asks this first.
+
+    Raises:
+        TargetError: something is there, and it may not be replaced.
+    """
     if not os.path.lexists(out) or _is_empty(out):
         return
     if not overwrite:
@@ -124,40 +128,19 @@ def _remove_parents(made: list[Path]) -> None:
             parent.rmdir()
 
 
-def _prefix(out: Path) -> str:
-    # A hash, for the name itself may already be as long as a name can be.
-    return f".bias_patch-{hashlib.sha256(out.name.encode(errors='surrogateescape')).hexdigest()[:16]}-"
-
-
-def _make_temporary(out: Path) -> tuple[Path, Callable[[], None]]:
-    while True:
-        folder = out.parent / f"{_prefix(out)}{secrets.token_hex(4)}"
-        os.mkdir(folder)
-        # Between the two calls another run may take the folder for a leftover: then try again.
-        with suppress(FileNotFoundError):
-            unlock = try_lock(folder)
-            if unlock is not None and folder.exists():
-                return folder, unlock
-            if unlock is not None:
-                unlock()
-
-
 def _aside(out: Path) -> Path:
-    return out.parent / f"{_prefix(out)}old"
+    return out.parent / f"{hidden_prefix(out.name)}old"
 
 
 def _clean_up(out: Path) -> None:
-    """Remove what killed runs for the same folder left behind; a living one holds its lock."""
+    """Remove what killed runs left beside `out`; a living one holds its lock."""
     aside = _aside(out)
-    if aside.exists() and not out.exists():
-        with suppress(OSError):
+    with suppress(OSError):
+        if aside.exists() and not out.exists():
             os.rename(aside, out)  # killed between two renames: the old folder is all there is
-    for folder in out.parent.glob(f"{_prefix(out)}*"):
-        with suppress(OSError):
-            unlock = try_lock(folder)
-            if unlock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                unlock()
+        elif aside.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+    clear_leftovers(out.parent)
 
 
 def _sync_all(folder: Path) -> None:

@@ -1,60 +1,48 @@
-"""What else lies in a checkpoint folder: what a variant must carry, and what would be stale in it."""
+"""What else lies in a checkpoint folder: what a variant must carry, and what would contradict it.
+
+Everything travels but another copy of the weights. Where a file's tensors can be read, they tell (`copies`); else its
+name does (`file_names`).
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from collections.abc import Collection, Iterator
-from fnmatch import fnmatch
+from contextlib import suppress
 from pathlib import Path
 
-from hf_bias_patch.checkpoint.checkpoint import entry_file
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, entry_file, read_config
+from hf_bias_patch.checkpoint.copies import Model, parts_of
+from hf_bias_patch.checkpoint.file_names import (
+    OTHER_FORMAT,
+    TRAINING,
+    UNPATCHED,
+    left_by_folder,
+    left_by_name,
+    may_be_variant,
+    may_hold_weights,
+    says_weights,
+)
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, shard_names
 from hf_bias_patch.checkpoint.links import check_link
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["companion_files", "is_stale", "stale_files", "weight_names"]
+__all__ = ["companion_files", "files_beside", "left_behind", "weight_names"]
 
-# The same weights once more, in a form we do not rewrite; stale wherever they lie.
-_EXPORTS = (
-    "*.onnx", "*.onnx_data*", "*.onnx.data", "openvino*.xml", "openvino*.bin", "*.gguf", "*.ggml", "*.tflite",
-    "*.mlmodel", "*.h5", "*.h5.index.json", "*.msgpack", "*.msgpack.index.json", "*.ot", "*.pth", "*.ckpt",
-    "*.ckpt.*",
-)  # fmt: skip
-
-# Stale in the root only: below it, they may be another module's own weights (sentence-transformers' 2_Dense).
-_ROOT_ONLY = (
-    "*model*.bin", "*model*.bin.index.json", "optimizer.bin", "*.pt", "*.pkl", "*.safetensors",
-    f"*{INDEX_SUFFIX}",
-)  # fmt: skip
-
-# Folders nothing is taken from: a bundle of weights, and a trainer's intermediate states.
-_STALE_FOLDER = re.compile(r".*\.mlpackage|.*\.mlmodelc|checkpoint-\d+")
+_LINK = "a link to another folder"
+_OTHER_VALUES = "other values of the model's weights, unpatched too"
+_UNKNOWN = "what cannot be read, and is large enough to be the weights"
 
 
-def stale_files(folder: Path, weights: Collection[str] | None = None) -> list[Path]:
-    """The files that hold the same weights in another format, and would contradict a variant's.
-
-    Args:
-        folder: a checkpoint folder.
-        weights: names of the weight files and of the index that are the checkpoint; found out if not given.
-
-    Returns:
-        Paths relative to the folder, sorted; a folder stands for all in it.
-    """
-    keep = weight_names(folder) if weights is None else weights
-    return sorted(path for path, stale in _walk(folder) if stale and path.as_posix() not in keep)
-
-
-def companion_files(folder: Path, weights: Collection[str] | None = None) -> list[Path]:
-    """The files beside the weights that a variant must carry: config, tokenizer, cards, sub-modules.
+def companion_files(checkpoint: Checkpoint) -> list[Path]:
+    """The files beside the weights that a variant must carry: config, tokenizer, cards, heads, adapters, sub-modules.
 
     Hidden files and folders (but .gitattributes), `__pycache__` and the side folder are not listed.
 
     Args:
-        folder: a checkpoint folder.
-        weights: as for `stale_files`.
+        checkpoint: opened.
 
     Returns:
         Paths of files, relative to the folder, sorted.
@@ -62,8 +50,47 @@ def companion_files(folder: Path, weights: Collection[str] | None = None) -> lis
     Raises:
         CheckpointError: a file is a link that leads out of the folder, or nowhere.
     """
-    keep = weight_names(folder) if weights is None else weights
-    found = sorted(path for path, stale in _walk(folder) if not stale and path.as_posix() not in keep)
+    return _checked(checkpoint.folder, checkpoint.weight_names, _left(checkpoint))
+
+
+def left_behind(checkpoint: Checkpoint) -> dict[Path, str]:
+    """The files that a variant must not carry, since they hold the unpatched weights, or go with these.
+
+    Args:
+        checkpoint: opened.
+
+    Returns:
+        Path relative to the folder → what it holds, sorted by path; a folder stands for all in it.
+    """
+    return {path: what for path, what in sorted(_left(checkpoint).items()) if what}
+
+
+def files_beside(folder: Path, weights: Collection[str]) -> list[Path]:
+    """As `companion_files`, where there is no model to compare with: an adapter's folder, or that of a patch alone.
+
+    Args:
+        folder: to look into.
+        weights: names of files that are not listed.
+    """
+    left = {path: left_by_name(path.as_posix()) or what for path, what in _walk(folder)}
+    return _checked(folder, weights, left)
+
+
+def weight_names(folder: Path) -> set[str]:
+    """Names of the weight files, and of their index if there is one; empty where `open_checkpoint` would open none.
+
+    Raises:
+        CheckpointError: the index is broken or leads out of the folder.
+    """
+    try:
+        name = entry_file(folder, read_config(folder, required=False)[0])
+    except CheckpointError:
+        return set()
+    return {name, *shard_names(folder, name)} if name.endswith(INDEX_SUFFIX) else {name}
+
+
+def _checked(folder: Path, weights: Collection[str], left: dict[Path, str]) -> list[Path]:
+    found = sorted(path for path, what in left.items() if not what and path.as_posix() not in weights)
     for path in found:
         check_link(folder, folder / path)
         if not (folder / path).is_file():
@@ -71,39 +98,75 @@ def companion_files(folder: Path, weights: Collection[str] | None = None) -> lis
     return found
 
 
-def weight_names(folder: Path) -> set[str]:
-    """Names of the weight files, and of their index if there is one; empty without safetensors files.
-
-    Raises:
-        CheckpointError: the index is broken or leads out of the folder.
-    """
-    try:
-        name = entry_file(folder)
-    except CheckpointError:
-        return set()
-    return {name, *shard_names(folder, name)} if name.endswith(INDEX_SUFFIX) else {name}
-
-
-def is_stale(name: str) -> bool:
-    """Whether a file, by its name alone, holds weights that only the checkpoint's own files should hold.
-
-    Args:
-        name: relative to the folder, with "/" between parts. The checkpoint's own weight files count as well.
-    """
-    *folders, file = name.split("/")
-    patterns = _EXPORTS if folders else _EXPORTS + _ROOT_ONLY
-    return any(_STALE_FOLDER.fullmatch(part) for part in folders) or any(fnmatch(file, p) for p in patterns)
+def _left(checkpoint: Checkpoint) -> dict[Path, str]:
+    """Every file beside the checkpoint's own, and what it holds that a variant must not; empty if nothing."""
+    model = Model(checkpoint)
+    found = {}
+    for path, what in _walk(checkpoint.folder):
+        if path.as_posix() not in checkpoint.weight_names:
+            found[path] = what or left_by_name(path.as_posix()) or _held(model, path)
+    for path in found:
+        if path.name.endswith(".index.json") and not found[path]:
+            found[path] = _held_by_shards(checkpoint.folder, path, found)
+    return found
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Every file that is not hidden, relative to the folder, and whether it is stale."""
+def _held(model: Model, path: Path) -> str:
+    """What the content of a file tells."""
+    place = model.checkpoint.folder / path
+    if not may_hold_weights(path.name) or not place.is_file():
+        return ""
+    parts = parts_of(place)
+    if not parts:
+        if may_be_variant(path.as_posix()) or path.suffix == ".ckpt":
+            return UNPATCHED
+        large = says_weights(path.name) and model.fits(place.stat().st_size)
+        return _UNKNOWN if large and not _is_text(place) else ""
+    # Below the root, beside a config.json of its own, lies another module, unless its values are this model's.
+    is_module = path.parent.parts != () and (place.parent / "config.json").is_file()
+    named = model.named_alike(parts)
+    if named and model.same_values(place, named):
+        return UNPATCHED
+    if named:
+        return "" if is_module else _OTHER_VALUES
+    return "" if is_module or not model.shaped_alike(parts) else UNPATCHED
+
+
+def _is_text(place: Path) -> bool:
+    with place.open(encoding="utf-8") as file:
+        try:
+            return "\0" not in file.read(4096)
+        except UnicodeDecodeError:
+            return False
+
+
+def _held_by_shards(folder: Path, path: Path, found: dict[Path, str]) -> str:
+    """An index goes with the files that it lists."""
+    with suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        listed = json.loads((folder / path).read_bytes())["weight_map"].values()
+        return next((what for name in set(listed) if (what := found.get(path.parent / name))), "")
+    return ""
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every file that is not hidden, relative to the folder; and folders left behind as a whole, with the reason."""
     for parent, folders, files in os.walk(folder):
         below = Path(parent).relative_to(folder)
-        # A linked folder shows up as a name that os.walk does not enter: what it holds belongs elsewhere.
-        kept = [name for name in folders if not _skipped(below / name)]
-        yield from ((below / name, True) for name in kept if _STALE_FOLDER.fullmatch(name))
-        folders[:] = [name for name in kept if not _STALE_FOLDER.fullmatch(name)]
-        yield from ((below / name, is_stale((below / name).as_posix())) for name in files if not _skipped(below / name))
+        visible = [name for name in folders if not _skipped(below / name)]
+        left = {name: what for name in visible if (what := _left_folder(folder / below / name))}
+        yield from ((below / name, what) for name, what in left.items())
+        folders[:] = [name for name in visible if name not in left]
+        yield from ((below / name, "") for name in files if not _skipped(below / name))
+
+
+def _left_folder(path: Path) -> str:
+    if path.is_symlink():
+        return _LINK  # what it holds belongs elsewhere
+    if any(path.glob("*.distcp")):
+        return TRAINING  # shards of the weights, or of an optimiser, as FSDP writes them
+    if (path / "saved_model.pb").is_file():
+        return OTHER_FORMAT
+    return left_by_folder(path.name) or ""
 
 
 def _skipped(path: Path) -> bool:

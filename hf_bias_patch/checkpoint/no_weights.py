@@ -47,12 +47,6 @@ def no_config(folder: Path, names: Iterable[str], below: Iterable[str]) -> Check
 def no_weights(folder: Path, names: Iterable[str], below: Iterable[str]) -> CheckpointError:
     """The error for a folder without safetensors files; arguments as for `no_config`."""
     there = sorted(names)
-    if any(name in there for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
-        return CheckpointError(
-            f"{folder} holds its weights only as a PyTorch pickle",
-            why="This needs safetensors files",
-            remedy="`hf-bias-patch patch` converts it while it patches, without executing it",
-        )
     if found := _elsewhere(folder, f"{folder} holds no weights itself", set(there), below):
         return found
     for name in there:

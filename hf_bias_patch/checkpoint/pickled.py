@@ -1,9 +1,7 @@
-"""A checkpoint that is a PyTorch pickle: opened, read and written anew as safetensors, without executing it."""
+"""A checkpoint that is a PyTorch pickle: opened and read, without executing it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,24 +10,17 @@ from typing import Any, NoReturn
 import numpy as np
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model, read_config
-from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
-from hf_bias_patch.checkpoint.dtypes import BITS, numpy_dtype
-from hf_bias_patch.checkpoint.header import TensorInfo, build_header
+from hf_bias_patch.checkpoint.choice import PICKLE, PICKLE_INDEX, stock_choice
+from hf_bias_patch.checkpoint.dtypes import numpy_dtype
+from hf_bias_patch.checkpoint.header import TensorInfo
 from hf_bias_patch.checkpoint.index import read_index, refuse_missing, shard_names
 from hf_bias_patch.checkpoint.links import check_link
-from hf_bias_patch.checkpoint.listing import companion_files
 from hf_bias_patch.checkpoint.overlap import overlapping
 from hf_bias_patch.checkpoint.pickled_file import PickledTensor, read_pickled
 from hf_bias_patch.checkpoint.pickled_views import SAVE_AGAIN
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = [
-    "PICKLE", "PICKLE_INDEX", "PickledCheckpoint", "convert", "is_pickled", "open_any_model", "open_pickled",
-    "pickle_files",
-]  # fmt: skip
-
-PICKLE = "pytorch_model.bin"
-PICKLE_INDEX = "pytorch_model.bin.index.json"
+__all__ = ["PickledCheckpoint", "is_pickled", "open_any_model", "open_pickled", "pickle_files"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +45,13 @@ class PickledCheckpoint(Checkpoint):
 
 
 def is_pickled(folder: Path) -> bool:
-    """Whether a folder's weights are a PyTorch pickle and nothing that `open_checkpoint` reads."""
-    has_safetensors = any(name.suffix == ".safetensors" for name in folder.iterdir())
-    return not has_safetensors and any((folder / name).is_file() for name in (PICKLE, PICKLE_INDEX))
+    """Whether what stock transformers loads from a folder is a PyTorch pickle, whatever lies beside it.
+
+    Raises:
+        CheckpointError: config.json is damaged.
+    """
+    config, _ = read_config(folder, required=False)
+    return stock_choice([path.name for path in folder.iterdir() if path.is_file()], config) in (PICKLE, PICKLE_INDEX)
 
 
 def open_pickled(folder: Path) -> PickledCheckpoint:
@@ -87,36 +82,6 @@ def open_any_model(path: Path) -> Checkpoint:
     return open_pickled(path) if path.is_dir() and is_pickled(path) else open_model(path)
 
 
-def convert(folder: Path, out: Path, progress: Callable[[int], None] | None = None) -> list[tuple[str, ...]]:
-    """Write a pickled checkpoint anew as safetensors, with everything else of the folder.
-
-    Args:
-        folder: holds pytorch_model.bin, or pytorch_model.bin.index.json and the files it lists.
-        out: an existing folder; receives model.safetensors or as many shards, and the companion files.
-        progress: called with the number of bytes written since the last call.
-
-    Returns:
-        Groups of tensor names that share memory (tied weights). Each is written whole.
-
-    Raises:
-        CheckpointError: as for `open_pickled`.
-        TargetError: the disk is full, or cannot be written.
-    """
-    pickled = open_pickled(folder)
-    names = [_new_name(number, len(pickled.files)) for number in range(1, len(pickled.files) + 1)]
-    weight_map: dict[str, str] = {}
-    for file, name in zip(pickled.files, names, strict=True):
-        _write(pickled, file, out / name, progress)
-        weight_map |= dict.fromkeys(pickled.files[file].tensors, name)
-    if len(names) > 1:
-        index = {"metadata": {"total_size": pickled.nbytes}, "weight_map": dict(sorted(weight_map.items()))}
-        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-    for path in companion_files(folder):
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        write_file(folder / path, out / path, [Keep(0, (folder / path).stat().st_size)], progress)
-    return list(pickled.shared)
-
-
 def pickle_files(folder: Path) -> list[str]:
     """Names of the files that hold a pickled checkpoint's weights.
 
@@ -133,23 +98,6 @@ def pickle_files(folder: Path) -> list[str]:
     for name in names:
         check_link(folder, folder / name)
     return names
-
-
-def _new_name(number: int, count: int) -> str:
-    return "model.safetensors" if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
-
-
-def _write(pickled: PickledCheckpoint, file: str, target: Path, progress: Callable[[int], None] | None) -> None:
-    """Write one file. What lies in the pickle as safetensors has it is copied; the rest is read tensor by tensor."""
-    # The library's order: wide types first, so that every tensor starts at a multiple of its width.
-    infos = sorted(pickled.files[file].tensors.values(), key=lambda info: (-BITS[info.dtype], info.name))
-    header = build_header(infos, {"format": "pt"})
-    segments: list[Keep | Put] = [Put(header, len(header))]
-    for info in infos:
-        plain = not isinstance(info, PickledTensor) or info.is_plain
-        content = (pickled.read(name).tobytes() for name in (info.name,))
-        segments.append(Keep(info.start, info.stop) if plain else Put(content, info.nbytes))
-    write_file(pickled.folder / file, target, segments, progress)
 
 
 def _refuse(what: str) -> NoReturn:

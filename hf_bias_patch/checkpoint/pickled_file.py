@@ -23,7 +23,7 @@ from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.checkpoint.unpickle import ForbiddenError, unpickle
 from hf_bias_patch.errors import CheckpointError, brief, listed
 
-__all__ = ["PickledTensor", "read_pickled"]
+__all__ = ["Bounded", "PickledTensor", "read_pickled"]
 
 _WHY = 200
 """Characters of what another library says."""
@@ -161,7 +161,7 @@ def _place(file: BinaryIO, members: Mapping[str, zipfile.ZipInfo], name: str, si
 
 def _in_a_row(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, StoredView], dict[str, int]]:
     """The same of a file of before PyTorch 1.6."""
-    pickles = _Bounded(file, min(size, MAX_HEADER))
+    pickles = Bounded(file, min(size, MAX_HEADER))
     magic, version = unpickle(pickles, is_known), None
     if magic == _MAGIC:
         version, system = unpickle(pickles, is_known), unpickle(pickles, is_known)
@@ -188,7 +188,7 @@ def _in_a_row(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, StoredVi
     return views, places
 
 
-class _Bounded:
+class Bounded:
     """A file up to some byte: a length in a pickle may be any number, and nothing is to be held for it."""
 
     def __init__(self, file: BinaryIO, stop: int) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.checkpoint.checkpoint import Checkpoint, entry_name, refuse_patch_only
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, refuse_patch_only
+from hf_bias_patch.checkpoint.choice import PICKLE, PICKLE_INDEX, entry_name, stock_choice
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, header_size, parse_header
 from hf_bias_patch.checkpoint.hub_files import HubFiles, Part, open_hub_files
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, check_agreement, listed_names, parse_index, parse_object
-from hf_bias_patch.checkpoint.pickled import PICKLE, PICKLE_INDEX
 from hf_bias_patch.checkpoint.side import ADAPTER, PATCH
 from hf_bias_patch.errors import CheckpointError, listed
 
@@ -93,8 +93,8 @@ def open_remote(model: str, revision: str | None = None) -> RemoteCheckpoint:
     config_bytes = hub.small("config.json")
     config = parse_object(folder / "config.json", config_bytes)
     names = [name for name in hub.sizes if "/" not in name]
-    _refuse_pickles(model, names)
-    name = entry_name(folder, names, (name for name in hub.sizes if name.count("/") == 1))
+    _refuse_pickles(model, stock_choice(names, config))
+    name = entry_name(folder, names, config, (name for name in hub.sizes if name.count("/") == 1))
     if not name.endswith(INDEX_SUFFIX):
         return RemoteCheckpoint(folder, config, config_bytes, _headers(hub, folder, [name]), None, {}, hub)
     index = parse_index(folder / name, hub.small(name))
@@ -106,12 +106,11 @@ def open_remote(model: str, revision: str | None = None) -> RemoteCheckpoint:
     return RemoteCheckpoint(folder, config, config_bytes, files, name, index, hub)
 
 
-def _refuse_pickles(model: str, names: Iterable[str]) -> None:
+def _refuse_pickles(model: str, chosen: str | None) -> None:
     """Refuse what would take a request for each tensor: an archive says beside each storage where that begins."""
-    names = set(names)
-    if names & {PICKLE, PICKLE_INDEX} and not any(name.endswith(".safetensors") for name in names):
+    if chosen in (PICKLE, PICKLE_INDEX):
         raise CheckpointError(
-            f"{model} holds its weights only as a PyTorch pickle",
+            f"What transformers loads from {model} is a PyTorch pickle",
             why="On the Hub, only safetensors files are read by parts",
             remedy=f"Download the model (`hf download {model}`) and give its folder",
         )

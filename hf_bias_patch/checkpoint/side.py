@@ -12,6 +12,7 @@ __all__ = [
     "PATCH",
     "SIDE_FOLDER",
     "is_adapter_alone",
+    "is_adapter_weights",
     "is_patch_only",
     "side_files",
 ]
@@ -43,6 +44,11 @@ def side_files(folder: Path) -> list[Path]:
 def is_adapter_alone(folder: Path) -> bool:
     """Whether a folder holds a peft adapter and no model. One beside a whole model is put on by transformers itself."""
     return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+
+
+def is_adapter_weights(name: str) -> bool:
+    """Whether a file of this name, in whatever folder, holds a peft adapter's weights."""
+    return name.rpartition("/")[2] in (ADAPTER_WEIGHTS, "adapter_model.bin")
 
 
 def is_patch_only(folder: Path) -> bool:

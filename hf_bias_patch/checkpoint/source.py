@@ -5,18 +5,22 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.arrived import arrived_sha256
+from hf_bias_patch.checkpoint.checkpoint import read_config
+from hf_bias_patch.checkpoint.choice import PICKLE, PICKLE_INDEX, stock_choice
+from hf_bias_patch.checkpoint.file_names import left_by_name, may_be_variant
 from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_errors import GIVE_A_FOLDER, hub_error
+from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
 from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
-from hf_bias_patch.checkpoint.listing import is_stale, weight_names
+from hf_bias_patch.checkpoint.listing import weight_names
 from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
@@ -26,7 +30,7 @@ EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
-_SHARDS = "model-*-of-*.safetensors"
+_SHARD = re.compile(r"[^.]+-\d+-of-\d+\.\w+")
 # One of these is there once a tokenizer or feature extractor was fetched too.
 _PREPROCESSING = ("tokenizer.json", "tokenizer_config.json", "vocab.*", "*.model", "preprocessor_config.json")
 
@@ -197,27 +201,31 @@ def _download(name: str, revision: str | None) -> Path:
             remedy="pip install huggingface_hub",
         ) from error
     info = hub.HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
-    files = _wanted([entry.rfilename for entry in info.siblings or ()])
-    if not files:
+    names = [entry.rfilename for entry in info.siblings or ()]
+    if not names:
         raise SourceError(f"{name} holds no files", remedy="Check the name and the revision")
+    if "config.json" in names:  # it may say which weights are meant
+        hub.hf_hub_download(name, "config.json", revision=revision, etag_timeout=_TIMEOUT)
+    config = read_config(cached, required=False)[0] if (cached := _cached(name, revision)) else {}
+    files = _wanted(names, config)
     # By the revision's own name, not the commit: the cache then knows what the name stood for.
     return Path(hub.snapshot_download(name, revision=revision, allow_patterns=[glob.escape(file) for file in files]))
 
 
-def _wanted(names: Iterable[str]) -> list[str]:
-    """What to fetch of a repository: the weights once, safetensors first, and the companions."""
+def _wanted(names: Iterable[str], config: Mapping[str, Any]) -> list[str]:
+    """What to fetch of a repository: the weights that stock transformers loads, and what may be a companion."""
     names = list(names)
-    weights = ["model.safetensors"]
-    if "model.safetensors" not in names:
-        weights = ["model.safetensors.index.json", _SHARDS]
-    if not any(fnmatch(name, pattern) for name in names for pattern in weights):
-        weights = ["*.safetensors"] if any("/" not in n and n.endswith(".safetensors") for n in names) else []
-    if not weights:
-        weights = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+    root = [name for name in names if "/" not in name]
+    chosen = stock_choice(root, config)
+    ending = ".bin" if chosen in (PICKLE, PICKLE_INDEX) else ".safetensors"
+    if chosen is None:  # of another name: whichever it is
+        weights = {name for name in root if name.endswith((ending, INDEX_SUFFIX))}
+    elif chosen.endswith(".index.json"):
+        weights = {chosen, *(name for name in root if _SHARD.fullmatch(name) and name.endswith(ending))}
+    else:
+        weights = {chosen}
     return [
-        name
-        for name in names
-        if not is_stale(name) or ("/" not in name and any(fnmatch(name, pattern) for pattern in weights))
+        name for name in names if name in weights or not (left_by_name(name) or (name in root and may_be_variant(name)))
     ]
 
 
@@ -240,12 +248,13 @@ def _completed(found: Source) -> Source:
 
 
 def _has_weights(folder: Path) -> bool:
-    pickles = ("pytorch_model.bin", "pytorch_model.bin.index.json")
     try:
         names = weight_names(folder)
     except CheckpointError:
         return False
-    return all((folder / name).exists() for name in names or pickles[:1]) or (folder / pickles[1]).exists()
+    return all((folder / name).exists() for name in names or [PICKLE]) or (
+        not names and (folder / PICKLE_INDEX).exists()
+    )
 
 
 def _refuse(what: str, remedy: str) -> NoReturn:

@@ -156,6 +156,7 @@ def _check(items: Iterable[Item], jobs: int, timeout: float, as_json: bool) -> N
 
 def _show(swept: Swept) -> None:
     from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.probing.untouched import summary
 
     line = f"{swept.item}: {swept.agreed} agreed"
     if swept.differences:
@@ -163,6 +164,8 @@ def _show(swept: Swept) -> None:
         line += "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     problem = "not checked" if swept.built else "could not be built"
     stdout().print(line + (f", {problem}: {swept.problem}" if swept.problem else ""), markup=False, soft_wrap=True)
+    for told in summary(swept.untouched):
+        stdout().print(f"  {told}", markup=False, soft_wrap=True)
     groups: dict[tuple[str, str], list[str]] = {}
     for item in swept.differences:
         groups.setdefault((item.kind, item.table), []).append(f"    numbers on {item.slot}: {item.numbers}")

@@ -53,6 +53,13 @@ def patch(
         float | None, typer.Option(help="Largest relative rounding loss of a folded bias.", show_default="0.1")
     ] = None,
     model_type: ModelType = None,
+    where_possible: Annotated[
+        bool,
+        typer.Option(
+            "--where-possible",
+            help="Leave out, and list, the folds that are not exact, lose too much, or would fail the certificate.",
+        ),
+    ] = False,
     recipe: Annotated[Path | None, typer.Option(help="All of the above from a YAML file.", metavar="FILE")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Edit MODEL's bytes where they are.")] = False,
     overwrite: Overwrite = False,
@@ -76,7 +83,7 @@ def patch(
         "layers": layers,
     }
     asked |= {"stack": stack, "attention": attention, "storage": storage, "seed": seed, "max_loss": max_loss}
-    asked["model_type"] = model_type
+    asked |= {"model_type": model_type, "where_possible": where_possible or None}
     wanted = _recipe(recipe, {name: value for name, value in asked.items() if value not in (None, [])})
     lines = read_texts(texts)
     if lines and layerwise:  # said before anything is written
@@ -97,12 +104,21 @@ def patch(
     if dry_run:
         from hf_bias_patch.patching.disk import plan as make_plan
 
-        _show_plan(make_plan(model, wanted, sites=sites), as_json)
+        _show_plan(model, make_plan(model, wanted, sites=sites), as_json)
+        if wanted.where_possible and verify and not as_json:
+            typer.echo("Without --dry-run these folds are measured first, and those that would fail stay as well.")
         return
+    if out is not None:
+        from hf_bias_patch.cli.console import stderr, stdout
+        from hf_bias_patch.cli.leftovers import clear_beside
+
+        clear_beside(out, stderr() if as_json else stdout())
+    if wanted.where_possible and verify:
+        wanted = _measured(model, out, wanted, in_place, overwrite, sites, lines, layerwise)
 
     def announce(plan: Plan) -> None:
         if not as_json:
-            _show_plan(plan, as_json=False)
+            _show_plan(model, plan, as_json=False)
         if verify:
             from hf_bias_patch.evidence.ahead import refuse_plan_ahead
 
@@ -111,7 +127,7 @@ def patch(
     done = _write(model, out, wanted, in_place, overwrite, announce, sites)
     result: dict[str, Any] = {"path": str(done.path), "plan": json.loads(done.plan.dumps()), "certificate": None}
     if not as_json:
-        _show_done(done)
+        _show_done(done, in_place)
     passed = True
     if verify and not done.unchanged:
         from hf_bias_patch.cli.verify import certify
@@ -157,6 +173,38 @@ def _check_target(out: Path | None, in_place: bool, overwrite: bool, dry_run: bo
         raise TargetError("There is no OUT", remedy="Name the folder to make, or pass --in-place or --dry-run")
 
 
+def _measured(
+    model: str,
+    out: Path | None,
+    recipe: Recipe,
+    in_place: bool,
+    overwrite: bool,
+    sites: Sequence[Site] | None,
+    texts: list[str] | None,
+    layerwise: bool,
+) -> Recipe:
+    """The recipe without the folds that would fail the certificate; what cannot be written is refused before."""
+    from hf_bias_patch.checkpoint.folder import refuse_existing
+    from hf_bias_patch.checkpoint.source import resolve
+    from hf_bias_patch.cli.console import stderr
+    from hf_bias_patch.evidence.where_possible import where_possible
+    from hf_bias_patch.patching.inplace import editable
+
+    if in_place or out is None:
+        editable(resolve(model))
+    else:
+        refuse_existing(out, overwrite)
+    with stderr().status("measuring the folds") as status:
+        return where_possible(
+            model,
+            recipe,
+            sites=sites,
+            texts=texts,
+            layerwise=layerwise,
+            progress=lambda step: status.update(f"measuring the folds: {step}"),
+        )
+
+
 def _write(
     model: str,
     out: Path | None,
@@ -181,24 +229,29 @@ def _write(
         return write(model, out, recipe, sites=sites, overwrite=overwrite, announce=begin, progress=bar.advance)
 
 
-def _show_plan(plan: Plan, as_json: bool) -> None:
+def _show_plan(model: str, plan: Plan, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(json.loads(plan.dumps()), indent=2, ensure_ascii=False))
         return
+    from rich.markup import escape
+
     from hf_bias_patch.cli.console import stdout
     from hf_bias_patch.cli.tables import plan_lines
+    from hf_bias_patch.patching.adapter_beside import adapter_note
 
     for line in plan_lines(plan):
         stdout().print(line)
+    if note := adapter_note(model, plan):
+        stdout().print(f"[bold yellow]Note:[/] {escape(note)}\n")
 
 
-def _show_done(done: Patched) -> None:
+def _show_done(done: Patched, in_place: bool) -> None:
     from hf_bias_patch.cli.console import stdout, strong
 
     if done.unchanged:
         stdout().print(f"{done.path} is already so: nothing to do, nothing written.")
         return
     stdout().print(f"Written: {strong(done.path)}")
-    if done.left_behind:
-        names = ", ".join(map(str, done.left_behind))
-        stdout().print(f"Left behind, because they hold the unpatched weights: {names}")
+    for what in dict.fromkeys(done.left_behind.values()):
+        names = ", ".join(path.as_posix() for path, held in done.left_behind.items() if held == what)
+        stdout().print(f"{'Not patched' if in_place else 'Left behind'} ({what}): {names}")

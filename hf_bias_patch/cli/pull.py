@@ -25,8 +25,10 @@ def pull(
 ) -> None:
     """Fetch a published variant and check it; one without weights is made of its base, bit for bit."""
     from hf_bias_patch.cli.console import ByteBar, stdout, strong
+    from hf_bias_patch.cli.leftovers import clear_beside
     from hf_bias_patch.patching.pulling import pull as fetch
 
+    clear_beside(out, stdout())
     with ByteBar("writing") as bar:
         made = fetch(variant, out, base=base, overwrite=overwrite, announce=bar.start, progress=bar.advance)
     stdout().print(f"Written: {strong(made)}", soft_wrap=True)

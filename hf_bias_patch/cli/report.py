@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf_bias_patch.cli.console import table as empty_table
 from hf_bias_patch.patching.summary import FLAGS
+from hf_bias_patch.patching.wording import told_apart
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,7 +95,8 @@ def _figures(certificate: Certificate) -> Table:
 def _row(figure: Figure) -> tuple[str, ...]:
     floor = "" if figure.floor is None else f"{figure.floor:.2g}"
     mark = "[green]ok[/]" if figure.passed else "[red]too far[/]"
-    return figure.output, f"{figure.error:.2g}", floor, f"{figure.bound:.2g}", mark
+    error, bound = told_apart(figure.error, figure.bound)
+    return figure.output, error, floor, bound, mark
 
 
 def _decoding(decoding: Decoding) -> str:

@@ -24,8 +24,10 @@ def revert(
 ) -> None:
     """Restore what a variant was made from, or take back an edit in place that was interrupted."""
     from hf_bias_patch.cli.console import stdout, strong
+    from hf_bias_patch.cli.leftovers import clear_beside
     from hf_bias_patch.patching.revert import revert as restore
 
+    clear_beside(out or Path(variant), stdout())
     done = restore(variant, out, overwrite=overwrite)
     if done.recovered:
         stdout().print(f"{done.path}: an interrupted edit in place was taken back; every byte is as before it.")

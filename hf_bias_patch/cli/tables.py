@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from hf_bias_patch.cli.console import nbytes
 from hf_bias_patch.cli.console import table as empty_table
-from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
+from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places, stays
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,6 +41,9 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     absent = f"; {len(plan.absent)} tensors leave the file" if plan.absent else ""
     yield f"Touches {len(plan.touched)} tensors, {nbytes(sum(plan.touched.values()))}{absent}."
     yield equal_line(plan)
+    if plan.recipe.left_out:
+        yield f"Left out, and so kept ({len(plan.recipe.left_out)} of the biases asked for):"
+        yield from (f"  {escape(line)}" for line in stays(plan.recipe.left_out))
     if plan.lossy:
         yield "[bold yellow]Lossy:[/] this recipe changes what the model computes, as asked."
     yield ""

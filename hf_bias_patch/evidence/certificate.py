@@ -12,6 +12,7 @@ from pydantic import computed_field
 
 from hf_bias_patch.evidence import judge
 from hf_bias_patch.evidence.stored import Document, Stored
+from hf_bias_patch.patching.wording import told_apart
 
 __all__ = [
     "ALGEBRA_BOUND",
@@ -246,7 +247,8 @@ class Certificate(Document):
         figure = self.deployed
         assert figure is not None, "a certificate that passes has compared something"
         if figure.floor is None:
-            return f"the variant's error is {figure.error:.2g}, below {figure.bound:.2g}."
+            error, bound = told_apart(figure.error, figure.bound)
+            return f"the variant's error is {error}, not above {bound}."
         return (
             f"in {self.dtype} the variant's error is {figure.error:.2g}; "
             f"the source's own rounding makes {figure.floor:.2g}."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.evidence.double import staying_double
 from hf_bias_patch.evidence.given import Given, outputs_of_given
-from hf_bias_patch.evidence.inner import INNER_GROUPS, NOTHING, Inner, cached
+from hf_bias_patch.evidence.inner import CACHES, INNER_GROUPS, NOTHING, Inner, cached
 from hf_bias_patch.evidence.probes import Probe
 
 if TYPE_CHECKING:
@@ -177,15 +177,16 @@ def _named(result: Any, probe: Probe, look: Inner) -> Iterator[tuple[str, torch.
     for name, value in result.items():
         if name.endswith("hidden_states") and value:
             mask = probe.mask if name.startswith("encoder_") else own
-            if not name.startswith("encoder_"):
-                yield "last_hidden_state", value[-1], mask
+            states = [state for state in value if state is not None]  # LUKE's of entities, where there are none
+            if name in ("hidden_states", "decoder_hidden_states"):
+                yield "last_hidden_state", states[-1], mask
             if look.hidden_states:
-                yield from ((f"hidden_states.{name}.{index}", state, mask) for index, state in enumerate(value))
+                yield from ((f"hidden_states.{name}.{index}", state, mask) for index, state in enumerate(states))
         elif name.endswith("attentions") and value:
             mask = probe.mask if name.startswith("encoder_") else own
             if look.attentions:
                 yield from ((f"attentions.{name}.{index}", w.transpose(1, 2), mask) for index, w in enumerate(value))
-        elif name == "past_key_values":
+        elif name in CACHES:
             if look.cache:
                 yield from ((name, kept, own if of == "self" else probe.mask) for name, of, kept in cached(value))
         elif torch.is_tensor(value) and value.is_floating_point() and name != "loss":

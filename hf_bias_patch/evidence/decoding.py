@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.evidence.certificate import Decoding, Fork
+from hf_bias_patch.evidence.ids import first_known
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.evidence.probes import NEW_TOKENS, Form, Probe
 
@@ -55,8 +56,8 @@ def _decode(model: Any, form: Form, prompt: Probe) -> Decoded:
         num_beams=1,
         use_cache=True,
         pad_token_id=form.pad,
-        bos_token_id=_start(model),
-        decoder_start_token_id=_start(model) if form.encoder_decoder else None,
+        bos_token_id=_start(model, form),
+        decoder_start_token_id=_start(model, form) if form.encoder_decoder else None,
         output_logits=True,
         return_dict_in_generate=True,
     )
@@ -67,12 +68,12 @@ def _decode(model: Any, form: Form, prompt: Probe) -> Decoded:
     return Decoded(logits.argmax(-1), best[..., 0] - best[..., 1])
 
 
-def _start(model: Any) -> int:
+def _start(model: Any, form: Form) -> int:
     config = model.config
     decoder = getattr(config, "decoder", None)
-    found = [getattr(config, "decoder_start_token_id", None), getattr(config, "bos_token_id", None)]
-    found += [getattr(decoder, "bos_token_id", None), config.pad_token_id]
-    return next((token for token in found if isinstance(token, int)), 0)
+    named = [getattr(config, "decoder_start_token_id", None), getattr(config, "bos_token_id", None)]
+    named += [getattr(decoder, "bos_token_id", None), form.pad]
+    return first_known(named, form.size) or 0
 
 
 def compare_decoded(

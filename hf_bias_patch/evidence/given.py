@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.evidence.inner import Inner, cached
+from hf_bias_patch.evidence.inner import CACHES, Inner, cached
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,6 @@ SETS = 3
 """Of random inputs."""
 
 _INNER = ("hidden_states", "attentions")
-_CACHE = "past_key_values"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def give(model: Any, seed: int, storage: torch.dtype) -> list[Given]:
     import torch
     from torch.utils._pytree import tree_map
 
-    from hf_bias_patch.probing.feeding import feed
+    from hf_bias_patch.probing.feeding import feeds
 
     def rounded(value: Any) -> Any:
         floats = isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -66,7 +65,8 @@ def give(model: Any, seed: int, storage: torch.dtype) -> list[Given]:
 
     found = []
     for index in range(SETS):
-        inputs = tree_map(rounded, feed(model, SETS * seed + index))
+        sets = feeds(model, SETS * seed + index)
+        inputs = tree_map(rounded, sets[index % len(sets)])  # with optional arguments, and without
         padding = _padded(inputs)
         if index == SETS - 1 and padding:
             inputs, padding = _without_padding(model, inputs)
@@ -110,12 +110,15 @@ def outputs_of_given(model: Any, probe: Given, look: Inner) -> dict[str, torch.T
     import torch
     from torch.utils._pytree import tree_map
 
+    from hf_bias_patch.probing.small.inputs import forget
+
     def cast(value: Any) -> Any:
         floats = isinstance(value, torch.Tensor) and value.is_floating_point()
         return value.to(model.dtype) if floats else value
 
     random.seed(0)
     np.random.seed(0)
+    forget(model)
     with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _computing(model.dtype):
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -174,7 +177,7 @@ def _named(name: str, value: Any, look: Inner) -> Iterator[tuple[str, torch.Tens
     import torch
 
     kind = next((kind for kind in _INNER if name.rpartition(".")[2].endswith(kind)), None)
-    if name.rpartition(".")[2] == _CACHE:
+    if name.rpartition(".")[2] in CACHES:
         if look.cache and value is not None:
             yield from ((key, kept) for key, _, kept in cached(value))
     elif isinstance(value, torch.Tensor):

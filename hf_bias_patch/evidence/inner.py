@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INNER_GROUPS", "NOTHING", "Inner", "cached"]
+__all__ = ["CACHES", "INNER_GROUPS", "NOTHING", "Inner", "cached"]
 
+CACHES = ("past_key_values", "cache")
+"""What outputs call their cache: until transformers 5.23, and since."""
 INNER_GROUPS = frozenset({"hidden_states", "attentions", "cache"})
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.compare import AnyProbe
 from hf_bias_patch.evidence.given import give
+from hf_bias_patch.evidence.ids import unknown_ids
+from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.probes import Form, Probe, make_probes, make_prompts
 from hf_bias_patch.evidence.texts import read_texts
 
@@ -69,8 +71,29 @@ def text_inputs(model: Any, source: Source, texts: Sequence[str] | None, seed: i
         return None
     rows, special, note = read_texts(source, texts, limit)
     form = Form.of(model, special)
-    probes, prompts = make_probes(form, rows, seed), make_prompts(form, rows, seed)
-    return Inputs(probes, prompts, form, [note] if note else [])
+    known = [row for row in rows if max(row) < form.size]
+    notes = [note, unknown_ids(folder_of(source), form.size)]
+    if len(known) < len(rows):
+        what = "The tokenizer gives them token ids that the model does not have"
+        notes.append(f"{len(rows) - len(known)} of {len(rows)} texts were left out. {what}, {form.size:,} or more.")
+    probes, prompts = make_probes(form, known, seed), make_prompts(form, known, seed)
+    probes += _with_options(model, probes, seed)
+    return Inputs(probes, prompts, form, list(filter(None, notes)))
+
+
+def _with_options(model: Any, probes: Sequence[Probe], seed: int) -> Iterator[Probe]:
+    """The short probes once more, with what the model takes beside token ids and what makes more of its attention run.
+
+    Such as LUKE's entities: query maps that plain text never reaches meet the keys there.
+    """
+    from hf_bias_patch.probing.small.inputs import more_for
+    from hf_bias_patch.probing.small.optional import reach_more
+
+    for probe in probes:
+        more = more_for(model, probe.inputs, seed) if probe.inner else {}
+        if reach_more(more):
+            given = {name: value.float() if value.is_floating_point() else value for name, value in more.items()}
+            yield replace(probe, name=f"{probe.name}, with {', '.join(more)}", inputs={**probe.inputs, **given})
 
 
 def other_inputs(model: Any, texts: Sequence[str] | None, seed: int, storage: torch.dtype) -> Inputs:

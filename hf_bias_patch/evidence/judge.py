@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hf_bias_patch.patching.wording import told_apart
+
 if TYPE_CHECKING:
     from hf_bias_patch.evidence.certificate import Certificate, Figure, Run
 
@@ -38,9 +40,10 @@ def reasons(certificate: Certificate) -> Iterator[str]:
 def _of_run(run: Run) -> Iterator[str]:
     for figure in run.algebra:
         if not figure.passed:
+            error, bound = told_apart(figure.error, figure.bound)
             yield (
-                f"{run.where}, {_place(figure)}: the float64 error {figure.error:.2g} is above {figure.bound:.2g}, "
-                "so the plan does not keep the function."
+                f"{run.where}, {_place(figure)}: the float64 error {error} is above {bound}, so the plan does not keep "
+                "the function."
             )
     for figure in run.deployed:
         if not figure.passed:
@@ -49,9 +52,10 @@ def _of_run(run: Run) -> Iterator[str]:
         yield f"{run.where}: no sequence was decoded, which proves nothing."
     for fork in run.decoding.forks if run.decoding else ():
         if not fork.tie:
+            gap, noise = told_apart(fork.gap, 2 * fork.floor)
             yield (
                 f"{run.where}, {fork.prompt}, row {fork.row}: token {fork.step + 1} differs, and the two best logits "
-                f"lie {fork.gap:.3g} apart, not within the noise of two logits (2 x {fork.floor:.3g})."
+                f"lie {gap} apart, which is above {noise}, the noise of two logits."
             )
 
 
@@ -68,15 +72,16 @@ def _too_far(figure: Figure) -> str:
     if figure.error == float("inf"):
         return "the variant gives NaN or infinite values, or an output of another shape."
     floor = f", noise floor {figure.floor:.2g}" if figure.floor is not None else ""
-    return f"the deployed error {figure.error:.2g} is above {figure.bound:.2g}{floor}."
+    error, bound = told_apart(figure.error, figure.bound)
+    return f"the deployed error {error} is above {bound}{floor}."
 
 
 def _of_claims(certificate: Certificate) -> Iterator[str]:
     for claim in certificate.equal:
-        if claim.claimed and claim.held is False:
-            yield (
-                f"The plan says that {claim.flag.replace('_', ' ')} stay equal, but they differ by {claim.error:.2g}."
-            )
+        if claim.claimed and claim.error is not None and not claim.held:
+            error, bound = told_apart(claim.error, claim.bound)
+            flag = claim.flag.replace("_", " ")
+            yield f"The plan says that {flag} stay equal, but they differ by {error}, which is above {bound}."
 
 
 def _place(figure: Figure) -> str:

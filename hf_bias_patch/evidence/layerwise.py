@@ -33,12 +33,13 @@ from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
 from hf_bias_patch.evidence.whole import Whole, algebra_figures, deployed_figures
 from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.planner import Tensors
 from hf_bias_patch.patching.rewrite import Rewrite
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ONE_ROUNDING", "run_layerwise", "site_output"]
+__all__ = ["ONE_ROUNDING", "planned_values", "run_layerwise", "run_site", "site_output"]
 
 SEQUENCES = 4
 TOKENS = 64  # in each sequence
@@ -59,9 +60,10 @@ def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
     """
     found = Whole(no_algebra=pair.no_plan)
     doubts = [doubt for side in (pair.source, pair.variant) if (doubt := _refuse_ignored(side, pair))]
+    variant = _with_absent(pair.variant_files, pair.source_files)
     for index, site in enumerate(find_sites(pair.source_files.config, pair.source_files.tensors)):
         step(f"site {site.name}")
-        found.runs.append(_run_site(pair, pair.source_files, site, [seed, index]))
+        found.runs.append(run_site(pair.source_files, site, pair.plan, variant, pair.dtype, [seed, index]))
     found.probes = [
         f"{SEQUENCES} sequences of {TOKENS} random normalised states a site (as many others for what cross-attention "
         "reads)"
@@ -99,25 +101,34 @@ def _closest(runs: Sequence[Run]) -> Iterator[str]:
     yield f"Largest against its noise floor: {run.where}, {times:.2g} times{why}."
 
 
-def _run_site(pair: Pair, source: Checkpoint, site: Site, seed: list[int]) -> Run:
+def run_site(source: Checkpoint, site: Site, plan: Plan | None, variant: Read, dtype: str, seed: list[int]) -> Run:
+    """Measure one site.
+
+    Args:
+        source: what the plan is for.
+        site: of it.
+        plan: None if it is not known.
+        variant: the values of the variant's tensors in the storage dtype, by name.
+        dtype: the storage dtype.
+        seed: of the site's inputs.
+    """
     states = _states(source, site, seed)
     double = _Double(source)
     reference = site_output(site, double.read, states, "F64")
     algebra: tuple[Figure, ...] = ()
     bound, amplification = ALGEBRA_BOUND, None
-    if pair.plan is not None:
-        plan = _of_site(pair.plan, site)
+    if plan is not None:
+        plan = _of_site(plan, site)
         bound = max(bound, norm_bound(plan.edits))
         amplification = max((edit.amplification for edit in plan.edits if edit.amplification), default=None)
-        planned = site_output(site, _planned(plan, double), states, "F64")
+        planned = site_output(site, planned_values(plan, double), states, "F64")
         algebra = algebra_figures(_metered(Meter(), planned, reference), bound)
-    floor = _metered(RmsMeter(), site_output(site, source.read, states, pair.dtype), reference)
-    variant = site_output(site, _with_absent(pair.variant_files, source), states, pair.dtype)
-    error = _metered(RmsMeter(), variant, reference)
+    floor = _metered(RmsMeter(), site_output(site, source.read, states, dtype), reference)
+    output = site_output(site, variant, states, dtype)
     # In float64 there is no noise to compare with, and the largest error must be below the algebra's bound.
-    error = error if pair.dtype != "F64" else _metered(Meter(), variant, reference)
-    least = ONE_ROUNDING * unit_roundoff(pair.dtype)
-    deployed = deployed_figures(error, floor, pair.dtype, bound, least)
+    error = _metered(RmsMeter() if dtype != "F64" else Meter(), output, reference)
+    least = ONE_ROUNDING * unit_roundoff(dtype)
+    deployed = deployed_figures(error, floor, dtype, bound, least)
     return Run(where=site.name, algebra=algebra, deployed=deployed, amplification=amplification)
 
 
@@ -161,7 +172,8 @@ def site_output(site: Site, read: Read, states: _States, dtype: str) -> torch.Te
     """What a site adds to the residual stream, the residual included where a fold may shift it.
 
     Scores are scaled by 1/√head_dim and masked causally in a decoder's self-attention. A model may scale or mask
-    otherwise; none of the identities depends on it.
+    otherwise; none of the identities depends on it. Of a site that has no keys or values of its own (LUKE's further
+    queries), it is what its maps give; of one without an output map, the mixed values.
 
     Args:
         site: the site.
@@ -174,7 +186,11 @@ def site_output(site: Site, read: Read, states: _States, dtype: str) -> torch.Te
     """
     import torch
 
-    query, key, value = (_project(site.slots[name], read, states, dtype) for name in ("query", "key", "value"))
+    there = [slot for name in ("query", "key", "value") if (slot := site.slots[name]).weight is not None]
+    projected = [_project(slot, read, states, dtype) for slot in there]
+    if len(there) < 3:
+        return torch.cat(projected, -1).double()
+    query, key, value = projected
     head_dim = query.shape[-1] // site.heads
     query, key, value = (part.view(*part.shape[:2], -1, head_dim).transpose(1, 2) for part in (query, key, value))
     group = site.heads // key.shape[1]
@@ -184,7 +200,7 @@ def site_output(site: Site, read: Read, states: _States, dtype: str) -> torch.Te
         later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
         scores = scores.masked_fill(later, -math.inf)
     mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(-2)
-    output = _linear(site.slots["output"], read, mixed)
+    output = _linear(site.slots["output"], read, mixed) if site.slots["output"].weight is not None else mixed
     norm = site.slots["query"].norm
     if norm is not None and norm.residual:
         output = output + _normed(norm, read, states.own, dtype)
@@ -264,15 +280,15 @@ def _of_site(plan: Plan, site: Site) -> Plan:
     return plan.model_copy(update={"edits": tuple(edit for edit in plan.edits if edit.site == site.name)})
 
 
-def _planned(plan: Plan, double: _Double) -> Read:
-    """Values after the plan, not rounded to storage."""
-    rewrite = Rewrite(plan, double)
+def planned_values(plan: Plan, tensors: Tensors) -> Read:
+    """The values after a plan, in the dtypes of `tensors`: of a checkpoint, those that a patched file would hold."""
+    rewrite = Rewrite(plan, tensors)
 
     def read(name: str) -> np.ndarray:
         if name in rewrite.vectors:
             return rewrite.vectors[name]
         if name in rewrite.matrices:
             return np.concatenate([block.new for block in rewrite.blocks(name)])
-        return double.read(name)
+        return tensors.read(name)
 
     return read

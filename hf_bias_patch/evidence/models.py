@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import BiasPatchError, VerifyError
-from hf_bias_patch.evidence.probes import pad_of
+from hf_bias_patch.evidence.ids import first_known, pad_of, unknown_ids, vocabulary_size
 from hf_bias_patch.patching.loading import load
 
 __all__ = ["Loaded", "folder_of", "load_model", "load_tokenizer", "quiet"]
@@ -76,6 +76,7 @@ def load_model(source: Source, dtype: str, attention: str, device: str = "cpu") 
         "local_files_only": True,
         **({} if device == "cpu" else {"device_map": device}),
     }
+    config = None
     with quiet():
         try:
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -92,9 +93,10 @@ def load_model(source: Source, dtype: str, attention: str, device: str = "cpu") 
             raise VerifyError(
                 f"{source.name} cannot be loaded in {TORCH_NAMES[dtype]} with {attention} attention",
                 why=f"{type(error).__name__}: {str(error).strip()}",
+                remedy=unknown_ids(folder, vocabulary_size(config)),
             ) from error
     _check_attention(model, attention, source.name)
-    if getattr(model.config, "pad_token_id", None) is None:
+    if first_known([getattr(model.config, "pad_token_id", None)], vocabulary_size(model.config)) is None:
         model.config.pad_token_id = pad_of(model.config)  # classifiers refuse batches without one
     _fill(model, info["missing_keys"])
     errors = (*(f"mismatched {name}" for name in _names(info, "mismatched_keys")), *_names(info, "error_msgs"))

@@ -32,7 +32,7 @@ from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.record import PLAN, block_of, source_sha256
 from hf_bias_patch.version import __version__
 
-__all__ = ["Pair", "Step", "open_pair", "opened_pair", "versions"]
+__all__ = ["Pair", "Step", "before_patch", "open_pair", "opened_pair", "versions"]
 
 Step = Callable[[str], None]
 """Told what is being done, as each step begins."""
@@ -112,7 +112,8 @@ def opened_pair(variant: Source, source: Source, step: Step) -> Iterator[Pair]:
     if is_pickled(folder_of(source)):
         step("converting the source to safetensors")
     place = place_beside(folder_of(variant))
-    with readable(source, place / "source") as (files, _), typed_as(files, variant, place) as typed:
+    known = open_checkpoint(variant.path).config.get("model_type")
+    with readable(source, place / "source") as (files, _), typed_as(files, known, place) as typed:
         yield open_pair(variant, typed, step, given=source)
 
 
@@ -163,6 +164,35 @@ def open_pair(
         absent=frozenset(block_of(files.config).get("absent") or ()),
         lossy=found.lossy,
         misfit=found.misfit,
+    )
+
+
+def before_patch(source: Source, plan: Plan) -> Pair:
+    """A checkpoint that is not patched yet, beside itself: for measuring in memory what a plan would make of it.
+
+    Args:
+        source: as safetensors.
+        plan: made for it.
+
+    Raises:
+        VerifyError: the weights are stored in a form that has no float64 counterpart.
+    """
+    files = open_checkpoint(source.path)
+    party = _party(source, {})
+    no_plan = "Nothing is written yet"
+    return Pair(
+        source,
+        source,
+        files,
+        files,
+        party,
+        party,
+        dtype_to_verify(source.name, files),
+        plan,
+        no_plan,
+        (),
+        frozenset(),
+        lossy=False,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.evidence.ids import first_known, pad_of, special_ids, vocabulary_size
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,7 @@ class Form:
     """What a model class takes as input.
 
     Attributes:
+        size: ids are below it.
         vocabulary, decoder_vocabulary: ids that random inputs are drawn from, int64, 1-D; special ids are not in them.
         limit: longest input, in tokens.
         pad: id that fills padded positions.
@@ -57,6 +59,7 @@ class Form:
         generates: whether the model decodes step by step.
     """
 
+    size: int
     vocabulary: torch.Tensor
     decoder_vocabulary: torch.Tensor
     limit: int
@@ -79,16 +82,18 @@ class Form:
         config = model.config
         parts = [part for part in (getattr(config, "encoder", None), getattr(config, "decoder", None)) if part]
         encoder, decoder = parts if len(parts) == 2 else (config, config)
+        size = vocabulary_size(config)
         classifies = type(model).__name__.endswith("ForSequenceClassification")
         takes = inspect.signature(model.forward).parameters
         reads_states = getattr(config, "add_cross_attention", False) and not config.is_encoder_decoder
         return cls(
-            vocabulary=_vocabulary(encoder, special),
-            decoder_vocabulary=_vocabulary(decoder, special),
+            size=size or encoder.vocab_size,
+            vocabulary=_vocabulary(encoder, [*special, pad_of(config)]),
+            decoder_vocabulary=_vocabulary(decoder, [*special, pad_of(config)]),
             limit=min(_positions(encoder), _positions(decoder)),
             pad=pad_of(config),
             # BART's classifier reads the state at the end-of-sequence token and wants as many in each row.
-            eos=config.eos_token_id if classifies and config.is_encoder_decoder else None,
+            eos=first_known([config.eos_token_id], size) if classifies and config.is_encoder_decoder else None,
             encoder_decoder=bool(config.is_encoder_decoder),
             decoder_inputs=bool(config.is_encoder_decoder) and "decoder_input_ids" in takes and not classifies,
             memory=config.hidden_size if reads_states else 0,
@@ -97,26 +102,12 @@ class Form:
         )
 
 
-def pad_of(config: Any) -> int:
-    """The id that fills padded positions: the model's own, else its end-of-sequence id, else 0."""
-    for candidate in (getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None)):
-        if isinstance(candidate, int) and candidate >= 0:
-            return candidate
-    return 0
-
-
 def _vocabulary(config: Any, special: Sequence[int]) -> torch.Tensor:
     import torch
 
-    avoid = {*special, *_special_ids(config.to_dict())}
+    avoid = {*special, *(token for _, token in special_ids(config.to_dict()))}
     allowed = [token for token in range(config.vocab_size) if token not in avoid]
     return torch.tensor(allowed or range(config.vocab_size))
-
-
-def _special_ids(config: Mapping[str, Any]) -> Iterator[int]:
-    for key, value in config.items():
-        if key.endswith(("_token_id", "_token_ids")):
-            yield from (item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int))
 
 
 def _positions(config: Any) -> int:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.guards import refuse_interrupted
+from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, VerifyError
 from hf_bias_patch.evidence.models import folder_of
@@ -46,9 +47,9 @@ def source_of(variant: Source, against: str | os.PathLike[str] | None) -> Iterat
             why=f"It has no {UNDO} to restore a source from, so it is no variant, or was saved anew since",
             remedy=_REMEDY,
         )
-    with tempfile.TemporaryDirectory(dir=place_beside(folder), prefix=f".{folder.name}.source-") as place:
+    with working_folder(place_beside(folder), "source") as place:
         try:
-            restored = revert(folder, Path(place) / "source").path
+            restored = revert(folder, place / "source").path
         except CheckpointError as error:
             raise VerifyError(
                 f"The checkpoint that {variant.name} was made from cannot be restored from it: {error.what}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.index import parse_object
+from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
@@ -109,5 +109,5 @@ def _as_it_began(source: Source, before: PatchBefore | None, place: Path) -> Ite
     if before is None or (done is not None and done.plan.dumps() == before.plan.dumps()):
         yield source
         return
-    with tempfile.TemporaryDirectory(dir=place, prefix=".source-") as made:
-        yield resolve(patch(source.path, Path(made, "patched"), before.plan.recipe).path)
+    with working_folder(place, "source") as made:
+        yield resolve(patch(source.path, made / "patched", before.plan.recipe).path)

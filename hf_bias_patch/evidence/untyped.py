@@ -1,11 +1,10 @@
-"""A source whose config.json names no model type, as stock transformers can load it: with the type of its variant."""
+"""A source whose config.json names no model type, as stock transformers can load it: with the type that is known."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.copying import target_error
+from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.listing import companion_files
 from hf_bias_patch.checkpoint.source import Source
 
@@ -20,25 +20,24 @@ __all__ = ["typed_as"]
 
 
 @contextmanager
-def typed_as(source: Source, variant: Source, place: Path) -> Iterator[Source]:
-    """The source itself, or the same files beside a config.json that has the variant's model type.
+def typed_as(source: Source, model_type: str | None, place: Path) -> Iterator[Source]:
+    """The source itself, or the same files beside a config.json that has a model type.
 
     Args:
-        source, variant: both safetensors.
+        source: safetensors.
+        model_type: for a config.json that names none; None where it is not known.
         place: a folder for what is needed for the time being.
 
     Raises:
-        CheckpointError: one of the two cannot be opened.
+        CheckpointError: the source cannot be opened.
         TargetError: the disk is full.
     """
     files = open_checkpoint(source.path)
-    model_type = open_checkpoint(variant.path).config.get("model_type")
     if not files.config_bytes or files.config.get("model_type") or not model_type:
         yield source
         return
-    with tempfile.TemporaryDirectory(prefix=f".{files.folder.name}.typed-", dir=place) as made:
-        folder = Path(made)
-        others = (path.as_posix() for path in companion_files(files.folder, files.weight_names))
+    with working_folder(place, "typed") as folder:
+        others = (path.as_posix() for path in companion_files(files))
         for name in (*files.weight_names, *others):
             _give(files.folder / name, folder / name)
         (folder / "config.json").unlink()

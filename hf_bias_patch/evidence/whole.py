@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -15,18 +15,21 @@ from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.evidence.compare import Meter, Outputs, collect, measure
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
 from hf_bias_patch.evidence.inputs import Inputs, other_inputs, text_inputs
-from hf_bias_patch.evidence.loaded import refuse_ignored, refuse_made_up
+from hf_bias_patch.evidence.loaded import listed, refuse_ignored, refuse_made_up
 from hf_bias_patch.evidence.memory_names import sites_in_memory
-from hf_bias_patch.evidence.models import TORCH_NAMES, load_model
+from hf_bias_patch.evidence.models import TORCH_NAMES, Loaded, load_model
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
 from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
-__all__ = ["Whole", "algebra_figures", "deployed_figures", "run_whole"]
+__all__ = ["Deployed", "Runner", "UnsupportedError", "Whole", "algebra_figures", "deployed_figures", "run_whole"]
 
 Sites = tuple[Site, ...] | None
+
+Deployed = tuple[Meter, list[Decoded]]
+"""What a model in the storage dtype gave: its errors against the reference, and what it decoded."""
 
 
 @dataclass
@@ -48,12 +51,12 @@ def run_whole(pair: Pair, attention: Sequence[str], texts: Sequence[str] | None,
     Raises:
         VerifyError: a model cannot be loaded or run.
     """
-    runner = _Runner(pair, texts, seed, step)
+    runner = Runner(pair, texts, seed, step)
     refused: list[VerifyError] = []
     for kind in attention:
         try:
             runner.measure(kind)
-        except _UnsupportedError as error:
+        except UnsupportedError as error:
             refused.append(error)
             # Without the name of the source: a certificate may be published, and the path is nobody's business.
             runner.found.notes.append(f"{kind} attention was left out: {error.why or error.what}")
@@ -62,11 +65,13 @@ def run_whole(pair: Pair, attention: Sequence[str], texts: Sequence[str] | None,
     return runner.found
 
 
-class _UnsupportedError(VerifyError):
+class UnsupportedError(VerifyError):
     """The source cannot be loaded with this attention implementation, so nobody can deploy it that way."""
 
 
-class _Runner:
+class Runner:
+    """Measures one pair; what is chosen or found on the way (inputs, notes) is kept for the next step."""
+
     def __init__(self, pair: Pair, texts: Sequence[str] | None, seed: int, step: Step) -> None:
         self.pair, self.texts, self.seed, self.step = pair, texts, seed, step
         self.found = Whole(no_algebra=pair.no_plan)
@@ -76,20 +81,25 @@ class _Runner:
 
     def measure(self, kind: str) -> None:
         """One attention implementation: a row of the certificate."""
-        reference, algebra = self._in_float64(kind)
-        floor, ours = self._deployed(kind, reference, of_source=True)
-        error, theirs = self._deployed(kind, reference, of_source=False)
+        reference, algebra = self.in_float64(kind)
+        source = self.deployed(kind, reference, of_source=True)
+        variant = self.deployed(kind, reference, of_source=False)
+        self.found.runs.append(self.compared(kind, algebra, source, variant))
+
+    def compared(self, kind: str, algebra: Sequence[Figure], source: Deployed, variant: Deployed) -> Run:
+        """What source and variant gave in the storage dtype, beside each other."""
+        (floor, ours), (error, theirs) = source, variant
         figures = deployed_figures(error, floor, self.pair.dtype, self.bound)
         decoding = self._decoding(floor, ours, theirs) if self.inputs.prompts else None
-        self.found.runs.append(Run(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding))
+        return Run(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding)
 
-    def _in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[Figure]]:
+    def in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[Figure]]:
         """The reference, and the algebra against it."""
         self.step(f"source in float64, {kind}")
         try:
             loaded = load_model(self.pair.source, "F64", kind)
         except VerifyError as error:
-            raise _UnsupportedError(error.what, why=error.why, remedy=error.remedy) from error
+            raise UnsupportedError(error.what, why=error.why, remedy=error.remedy) from error
         refuse_ignored(loaded, self.pair.source.name, self.pair.under_test)
         model = loaded.model
         reference = self._reference(model)
@@ -127,6 +137,7 @@ class _Runner:
                 reference = _running(self.pair.source.name, collect, model, self.inputs.probes)
             except VerifyError:
                 raise error from None
+            self.found.notes.append(f"On token ids alone the model does not run: {error.why or error.what}.")
         self.found.probes = self.inputs.names
         self.found.notes += self.inputs.notes
         return cast("list[Outputs]", reference)
@@ -159,20 +170,24 @@ class _Runner:
             self.found.notes.append(f"What stays equal was not measured: {type(error).__name__}: {error}")
             return []
 
-    def _deployed(self, kind: str, reference: list[Outputs], *, of_source: bool) -> tuple[Meter, list[Decoded]]:
+    def deployed(self, kind: str, reference: list[Outputs], *, of_source: bool) -> Deployed:
         """One of the two checkpoints in the storage dtype, against the reference."""
         side = self.pair.source if of_source else self.pair.variant
         self.step(f"{'source' if of_source else 'variant'} in {self.pair.dtype}, {kind}")
         loaded = load_model(side, self.pair.dtype, kind)
         if of_source:
             self.source_report = loaded.report
-            if loaded.report and not self.found.runs:
-                self.found.notes.append(f"Loading the source itself reports: {'; '.join(loaded.report)}.")
+            if not self.found.runs:
+                self.found.notes += _of_loading(loaded)
         else:
             refuse_ignored(loaded, side.name, self.pair.under_test)
             self.found.load_report = tuple(line for line in loaded.report if line not in self.source_report)
-        meter = _running(side.name, measure, loaded.model, self.inputs.probes, reference)
-        return meter, self._decode(loaded.model, side.name, of_source)
+        return self.run(loaded.model, side.name, reference, of_source=of_source)
+
+    def run(self, model: Any, name: str, reference: list[Outputs], *, of_source: bool) -> Deployed:
+        """A model in the storage dtype on all inputs."""
+        meter = _running(name, measure, model, self.inputs.probes, reference)
+        return meter, self._decode(model, name, of_source)
 
     def _decode(self, model: Any, name: str, of_source: bool) -> list[Decoded]:
         if self.inputs.form is None:
@@ -190,6 +205,17 @@ class _Runner:
         least = ALGEBRA_BOUND if self.pair.dtype == "F64" else unit_roundoff(self.pair.dtype)
         noise = max(floor.errors["logits"], least * floor.scales["logits"])
         return compare_decoded(self.inputs.prompts, ours, theirs, noise)
+
+
+def _of_loading(loaded: Loaded) -> Iterator[str]:
+    """What of the source and its class does not go together, and fails nothing."""
+    name = type(loaded.model).__name__
+    if loaded.missing:
+        yield f"The source lacks parameters of {name}, which are the same in both models: {listed(loaded.missing)}."
+    if loaded.unexpected:
+        yield f"{name} does not use all of the source's tensors, which were compared byte for byte: " + (
+            f"{listed(loaded.unexpected)}."
+        )
 
 
 def algebra_figures(meter: Meter, bound: float) -> tuple[Figure, ...]:
@@ -238,7 +264,7 @@ def _counted(meter: Meter) -> list[tuple[str, int]]:
 def _running(name: str, run: Any, *args: Any) -> Any:
     try:
         return run(*args)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, BiasPatchError):
             raise
         raise VerifyError(f"{name} cannot be run on the probes", why=f"{type(error).__name__}: {error}") from error

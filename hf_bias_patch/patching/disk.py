@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from hf_bias_patch.attention.find import find_sites
@@ -15,10 +14,13 @@ from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.choice import refuse_other_name
+from hf_bias_patch.checkpoint.convert import convert
 from hf_bias_patch.checkpoint.folder import new_folder
-from hf_bias_patch.checkpoint.listing import stale_files
+from hf_bias_patch.checkpoint.leftovers import working_folder
+from hf_bias_patch.checkpoint.listing import left_behind
 from hf_bias_patch.checkpoint.look import look
-from hf_bias_patch.checkpoint.pickled import convert, is_pickled, pickle_files
+from hf_bias_patch.checkpoint.pickled import is_pickled, open_any_model, pickle_files
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve, sha256_of
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.asked import plan_asked, recipe_asked
@@ -27,7 +29,7 @@ from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import is_same
 from hf_bias_patch.patching.variant import fill_variant
 
-__all__ = ["Patched", "changes_nothing", "patch", "plan", "readable"]
+__all__ = ["Patched", "changes_nothing", "patch", "plan", "plan_for", "readable"]
 
 Progress = Callable[[int], None]
 
@@ -39,13 +41,14 @@ class Patched:
     Attributes:
         path: the variant's folder.
         plan: the edits made.
-        left_behind: weight files of other formats in the source, which would be stale in the variant.
+        left_behind: files of the source that are not in the variant, since they hold the unpatched weights or go with
+            these: path in the source → what it holds. Of an edit in place: files that still do.
         unchanged: whether there was nothing to change, so that nothing was written.
     """
 
     path: Path
     plan: Plan
-    left_behind: tuple[Path, ...] = ()
+    left_behind: Mapping[Path, str] = field(default_factory=dict)
     unchanged: bool = False
 
 
@@ -72,12 +75,11 @@ def plan(
     wanted = recipe_asked(recipe, fields)
     checkpoint = look(model).checkpoint
     config = with_model_type(checkpoint.config, wanted.model_type)
+    refuse_other_name(checkpoint.folder, checkpoint.entry, config)
     refuse_wrapped(config, checkpoint.tensors)
     chosen = sites or find_sites(config, checkpoint.tensors)
     checkpoint.prepare(name for site in chosen for slot in site.slots.values() for name in slot.vectors)
-    made = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
-    _refuse_shared(made, checkpoint.shared)
-    return made
+    return plan_for(checkpoint, recipe or wanted, wanted, sites, checkpoint.shared)
 
 
 def patch(
@@ -96,8 +98,8 @@ def patch(
     The variant has no certificate yet: `verify` measures, and writes it.
 
     Args:
-        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`). A folder that holds
-            its weights only as a PyTorch pickle is converted first, without executing it.
+        model: a folder, a safetensors file, `embedded:NAME` or a Hub id (`owner/name@REVISION`). Where stock
+            transformers loads a PyTorch pickle, that is converted first, without executing it.
         out: the folder to make; an empty one may be there.
         recipe: what is asked for, or a plan made for this checkpoint; or give a recipe's fields as keywords, such as
             `fold="key,value"`.
@@ -119,18 +121,18 @@ def patch(
     given = resolve(model)
     with readable(given, out) as (source, shared):
         checkpoint = open_model(source.path)
+        refuse_other_name(checkpoint.folder, checkpoint.entry, checkpoint.config)
         refuse_wrapped(checkpoint.config, checkpoint.tensors)
-        resolved = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
-        _refuse_shared(resolved, shared)
+        resolved = plan_for(checkpoint, recipe or wanted, wanted, sites, shared)
         if changes_nothing(checkpoint, resolved):
             return Patched(checkpoint.folder if source is given else given.path, resolved, unchanged=True)
         if announce is not None:
             announce(resolved)
         pickles = {} if source is given else sha256_of(given, pickle_files(given.path))
+        left = left_behind(open_any_model(given.path))
         with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder, given.path]) as folder:
             fill_variant(folder, source, checkpoint, resolved, origin=pickles, progress=progress)
-        place = source.path if source.path.is_dir() else checkpoint.folder
-        return Patched(out, resolved, tuple(stale_files(place, checkpoint.weight_names)))
+        return Patched(out, resolved, left)
 
 
 @contextmanager
@@ -148,9 +150,9 @@ def readable(source: Source, near: Path) -> Iterator[tuple[Source, list[tuple[st
         yield source, []
         return
     place = next(parent for parent in near.absolute().parents if parent.exists())
-    with TemporaryDirectory(prefix=f".{source.path.name}.converted-", dir=place) as folder:
-        shared = convert(source.path, Path(folder))
-        yield replace(source, path=Path(folder), known_sha256={}), shared
+    with working_folder(place, "converted") as folder:
+        shared = convert(source.path, folder)
+        yield replace(source, path=folder, known_sha256={}), shared
 
 
 def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
@@ -160,11 +162,45 @@ def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
     return is_same(checkpoint.config, plan.recipe) or not (plan.changes or plan.frozen)
 
 
-def _refuse_shared(plan: Plan, shared: Sequence[tuple[str, ...]]) -> None:
-    for names in shared:
-        if touched := sorted(set(names) & set(plan.touched)):
-            raise PlanError(
-                f"Tensor {touched[0]} shares its memory with {next(name for name in names if name != touched[0])}",
-                why="Loaders tie them to one another, so editing one would edit the other",
-                remedy="Untie them first, or leave these sites out with --layers, --stack or --attention",
-            )
+def plan_for(
+    checkpoint: Checkpoint,
+    asked: Recipe | Plan,
+    recipe: Recipe,
+    sites: Sequence[Site] | None,
+    shared: Sequence[tuple[str, ...]],
+) -> Plan:
+    """As `plan_asked`, where some tensors share their memory: none of these is edited.
+
+    Args:
+        checkpoint, asked, recipe, sites: see there.
+        shared: groups of tensor names.
+
+    Raises:
+        PlanError: also if a tensor to edit is among them, and the recipe is not one for what is possible.
+        RecipeError, FamilyError, CheckpointError: as for `make_plan`.
+    """
+    made = plan_asked(checkpoint.config, checkpoint, asked, recipe, sites)
+    tied = {name: other for names in shared for name, other in _each(names) if name in made.touched}
+    if not tied:
+        return made
+    if not recipe.where_possible:
+        name = min(tied)
+        raise PlanError(
+            f"Tensor {name} shares its memory with {tied[name]}",
+            why="Loaders tie them to one another, so editing one would edit the other",
+            remedy="Untie them first, leave these sites out with --layers, --stack or --attention, or fold the others "
+            "with --where-possible",
+        )
+    left_out = {
+        edit.name: f"tensor {name} shares its memory with {tied[name]}"
+        for edit in made.edits
+        for name in edit.touches
+        if name in tied and edit.action == "fold"
+    }
+    plain = recipe.model_copy(update={"where_possible": bool(left_out)}).without(left_out)
+    return plan_for(checkpoint, plain, plain, sites, shared)
+
+
+def _each(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Each of some names, and another of them."""
+    return ((name, next(other for other in names if other != name)) for name in names)

@@ -14,9 +14,11 @@ import numpy as np
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.choice import refuse_other_name
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
+from hf_bias_patch.checkpoint.listing import left_behind
 from hf_bias_patch.checkpoint.side import side_files
-from hf_bias_patch.checkpoint.source import place_name, resolve
+from hf_bias_patch.checkpoint.source import Source, place_name, resolve
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.base_card import readme_of_source
@@ -28,7 +30,7 @@ from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
 from hf_bias_patch.patching.variant import keep_old_files
 
-__all__ = ["patch_in_place"]
+__all__ = ["editable", "patch_in_place"]
 
 
 def patch_in_place(
@@ -63,10 +65,7 @@ def patch_in_place(
             remedy="Write a copy, or keep --storage zeros",
         )
     source = resolve(model)
-    checkpoint = open_model(source.path)
-    refuse_wrapped(checkpoint.config, checkpoint.tensors)
-    for file in checkpoint.files:
-        refuse_unsafe(checkpoint.folder / file)
+    checkpoint = editable(source)
     plan = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
     if changes_nothing(checkpoint, plan):
         return Patched(checkpoint.folder, plan, unchanged=True)
@@ -84,8 +83,24 @@ def patch_in_place(
         PLAN: plan.dumps().encode(),
         "config.json": patched_config(checkpoint.config, plan, source, {}, checkpoint.tensors),
     }
+    left = left_behind(checkpoint)
     edit_in_place(checkpoint.folder, edits, replace)
-    return Patched(checkpoint.folder, plan)
+    return Patched(checkpoint.folder, plan, left)
+
+
+def editable(source: Source) -> Checkpoint:
+    """A checkpoint that may be edited where it lies; who computes long before an edit asks this first.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+        TargetError: a file is read-only, a link, in the Hub's cache, in this package or has other hard links.
+    """
+    checkpoint = open_model(source.path)
+    refuse_other_name(checkpoint.folder, checkpoint.entry, checkpoint.config)
+    refuse_wrapped(checkpoint.config, checkpoint.tensors)
+    for file in checkpoint.files:
+        refuse_unsafe(checkpoint.folder / file)
+    return checkpoint
 
 
 def _of_the_state_before(folder: Path) -> dict[str, bytes | None]:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
+from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError
@@ -55,8 +55,8 @@ def _rebuilt(published: Source) -> Iterator[Path]:
 
     cache = Path(constants.HF_HUB_CACHE)  # on the disk that the base is on
     cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".bias_patch-", dir=cache) as place:
-        variant = Path(place, "variant")
+    with working_folder(cache, "rebuilt") as place:
+        variant = place / "variant"
         rebuild(published, fetch_base(read_patch(published.path)), variant)
         yield variant
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,14 +14,17 @@ from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
-from hf_bias_patch.errors import CheckpointError, FamilyError, PlanError, RecipeError
+from hf_bias_patch.errors import FamilyError, PlanError, ValuesError
 from hf_bias_patch.patching import algebra
 from hf_bias_patch.patching.effects import Equal, equal_under
 from hf_bias_patch.patching.fills import refuse_overflow
 from hf_bias_patch.patching.given_sites import refuse_strange
+from hf_bias_patch.patching.leaving_out import Refusal, partly_removed, settle
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import block_of
+from hf_bias_patch.patching.selecting import select
+from hf_bias_patch.patching.wording import told_apart
 from hf_bias_patch.version import __version__
 
 __all__ = ["Tensors", "make_plan", "read_finite", "weight_matrix"]
@@ -55,7 +58,8 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
 
     Raises:
         RecipeError: a selector or action matches nothing; the message lists what exists.
-        PlanError: a fold is not exact, or would lose more than `recipe.max_loss`; all such folds are listed.
+        PlanError: a fold is not exact, or would lose more than `recipe.max_loss`; all such folds are listed. With
+            `recipe.where_possible` these are left out, and it is raised only if no fold is left.
         CheckpointError: a bias or norm that is needed holds NaN or infinite values, or the tensors and what the
             config says do not fit together.
         FamilyError: no family covers the config.
@@ -64,15 +68,9 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
     found = find_sites(config, tensors.tensors) if sites is None else tuple(sites)
     if sites is not None:
         refuse_strange(found, tensors.tensors)
-    chosen = _select(found, recipe, block_of(config).get("absent", ()))
+    recipe, chosen = select(found, recipe, block_of(config))
     planner = _Planner(tensors, recipe)
-    edits = tuple(planner.edits(chosen))
-    if planner.refusals:
-        raise PlanError(
-            f"{len(planner.refusals)} of the {len(planner.refusals) + len(edits)} edits asked for are refused:\n"
-            + "\n".join(f"  {line}" for line in _grouped(planner.refusals)),
-            remedy="Leave these out with --layers, --stack or --attention, choose another destination, or drop them",
-        )
+    recipe, edits = settle(recipe, tuple(planner.edits(chosen)), planner.refusals)
     touched = sorted({name for edit in edits for name in edit.touches})
     return Plan(
         package=__version__,
@@ -100,7 +98,7 @@ def read_finite(tensors: Tensors, name: str) -> np.ndarray:
     """A tensor in float64.
 
     Raises:
-        CheckpointError: it is not floating point, or holds NaN or infinite values.
+        ValuesError: it is not floating point, or holds NaN or infinite values.
     """
     return check_finite(name, _read(tensors, name))
 
@@ -108,7 +106,7 @@ def read_finite(tensors: Tensors, name: str) -> np.ndarray:
 def _read(tensors: Tensors, name: str) -> np.ndarray:
     dtype = tensors.tensors[name].dtype
     if dtype not in FLOATS:
-        raise CheckpointError(f"Tensor {name} is stored as {dtype}", why=f"Only {', '.join(FLOATS)} can be edited")
+        raise ValuesError(f"Tensor {name} is stored as {dtype}", why=f"Only {', '.join(FLOATS)} can be edited")
     with np.errstate(invalid="ignore"):  # what is no number is said later, in words
         return tensors.read(name).astype(np.float64)
 
@@ -116,7 +114,7 @@ def _read(tensors: Tensors, name: str) -> np.ndarray:
 def check_finite(name: str, values: np.ndarray) -> np.ndarray:
     """`values`, unless some are NaN or infinite."""
     if not np.isfinite(values).all():
-        raise CheckpointError(
+        raise ValuesError(
             f"Tensor {name} holds {np.count_nonzero(~np.isfinite(values))} NaN or infinite values",
             why="Whatever is computed from them would be NaN too",
             remedy="Start from an undamaged checkpoint, or leave this layer out with --layers. A drop or fill of all "
@@ -132,57 +130,6 @@ def weight_matrix(tensors: Tensors, slot: Slot) -> np.ndarray:
     return slot.rows.take(stored.T if slot.conv1d else stored)
 
 
-def _select(sites: tuple[Site, ...], recipe: Recipe, gone: Collection[str]) -> list[Site]:
-    """The sites a recipe is for; `gone` are the biases that an earlier patch took away, with nothing left to do."""
-    chosen = [site for site in sites if recipe.selects(site)]
-    if recipe.layers is not None:
-        any_layer = recipe.model_copy(update={"layers": None})
-        known = {site.layer for site in sites if any_layer.selects(site)}
-        if known and (unknown := sorted(set(recipe.layers) - known)):
-            raise RecipeError(f"There is no layer {unknown[0]}", remedy=_exists(sites))
-    if not chosen:
-        raise RecipeError("The selectors match no attention site", remedy=_exists(sites))
-    asked = dict.fromkeys([*recipe.fold, *recipe.drop, *recipe.fill, *recipe.freeze, *recipe.train])
-    for projection in asked:
-        removed = gone if projection in recipe.fold or projection in recipe.drop else ()
-        if all(_lacks(site.slots[projection], removed) for site in chosen):
-            raise RecipeError(
-                f"None of the {len(chosen)} selected attention sites has a {projection} bias",
-                remedy=_exists(sites),
-            )
-    return chosen
-
-
-def _lacks(slot: Slot, removed: Collection[str]) -> bool:
-    """Whether there is no bias, nor was one before an earlier patch removed it."""
-    return slot.bias is None and (slot.weight is None or slot.weight.removesuffix("weight") + "bias" not in removed)
-
-
-def _exists(sites: Iterable[Site]) -> str:
-    kinds: dict[tuple[str, str], list[Site]] = {}
-    for site in sites:
-        kinds.setdefault((site.stack, site.kind), []).append(site)
-    lines = []
-    for (stack, kind), members in kinds.items():
-        biases = [name for name in PROJECTIONS if any(site.slots[name].bias for site in members)]
-        layers = f"layers 0-{max(site.layer for site in members)}"
-        lines.append(f"{stack} {kind} ({layers}, biases: {', '.join(biases) or 'none'})")
-    return "The checkpoint has: " + "; ".join(lines)
-
-
-def _grouped(refusals: list[tuple[str, str, str]]) -> list[str]:
-    """Refusals as lines, those of one action for one reason joined."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for site, label, reason in refusals:
-        groups.setdefault((label, reason), []).append(site)
-    return [f"{label} at {_and_more(names)}: {reason}" for (label, reason), names in groups.items()]
-
-
-def _and_more(names: list[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
 def _spills(site: Site, slot: Slot) -> bool:
     """Whether a shift of the slot's norm reaches the site's output: through the value, or a post-norm residual."""
     value = site.slots["value"].norm
@@ -193,15 +140,9 @@ def _nbytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
 
-def _absent(edits: tuple[Edit, ...]) -> tuple[str, ...]:
+def _absent(edits: Sequence[Edit]) -> tuple[str, ...]:
     """Bias tensors that leave the file: those of which every part is removed."""
-    removed: dict[str, int] = {}
-    size: dict[str, int] = {}
-    for edit in edits:
-        if edit.removes:
-            removed[edit.bias] = removed.get(edit.bias, 0) + edit.slot.view.size
-            size[edit.bias] = edit.slot.view.axis
-    partly = sorted(name for name in removed if removed[name] < size[name])
+    partly = partly_removed(edits)
     if partly:
         raise PlanError(
             f"Storage `absent` cannot take a part out of {partly[0]}"
@@ -209,15 +150,15 @@ def _absent(edits: tuple[Edit, ...]) -> tuple[str, ...]:
             why="query, key and value share this one tensor, and a part of it stays",
             remedy="Remove all that share it (--fold query,key,value), or keep --storage zeros",
         )
-    return tuple(sorted(removed))
+    return tuple(sorted({edit.bias for edit in edits if edit.removes}))
 
 
 class _Planner:
-    """Makes edits slot by slot, collecting refusals as (site, action, reason)."""
+    """Makes edits slot by slot, and collects what it refuses."""
 
     def __init__(self, tensors: Tensors, recipe: Recipe) -> None:
         self.tensors, self.recipe = tensors, recipe
-        self.refusals: list[tuple[str, str, str]] = []
+        self.refusals: list[Refusal] = []
         self._witnesses: dict[str, algebra.Witness | None] = {}
 
     def edits(self, sites: Iterable[Site]) -> Iterable[Edit]:
@@ -233,7 +174,8 @@ class _Planner:
             for action, projections in actions:
                 for projection in projections:
                     slot = site.slots[projection]
-                    if slot.bias is None:
+                    removes = action in ("fold", "drop")
+                    if slot.bias is None or (removes and f"{site.name}.{projection}" in recipe.left_out):
                         continue
                     edit = self._fold(site, slot) if action == "fold" else self._plain(site, slot, action)
                     if edit is not None:
@@ -258,6 +200,15 @@ class _Planner:
         return edit
 
     def _fold(self, site: Site, slot: Slot) -> Edit | None:
+        try:
+            return self._exact_fold(site, slot)
+        except ValuesError as error:
+            if not self.recipe.where_possible:
+                raise
+            self._refuse(site.name, slot, f"fold {slot.projection}", error.what)
+            return None
+
+    def _exact_fold(self, site: Site, slot: Slot) -> Edit | None:
         into = self._destination(site, slot)
         if into is None:
             return None
@@ -289,18 +240,18 @@ class _Planner:
             if slot.verdict.destinations:
                 return slot.verdict.destinations[0]
             reasons = "; ".join(dict.fromkeys(folds.values())) or slot.verdict.reason
-            self._refuse(site.name, f"fold {slot.projection}", reasons)
+            self._refuse(site.name, slot, f"fold {slot.projection}", reasons)
             return None
         if folds.get(wanted):
-            self._refuse(site.name, f"fold {slot.projection}:{wanted}", folds[wanted])
+            self._refuse(site.name, slot, f"fold {slot.projection}:{wanted}", folds[wanted])
             return None
         if wanted == "norm" and _spills(site, slot) and site.slots["output"].bias is None:
-            self._refuse(site.name, "fold query:norm", "the output projection has no bias to make up for it")
+            self._refuse(site.name, slot, "fold query:norm", "the output projection has no bias to make up for it")
             return None
         return wanted
 
-    def _refuse(self, site: str, label: str, reason: str) -> None:
-        self.refusals.append((site, label, reason))
+    def _refuse(self, site: str, slot: Slot, label: str, reason: str) -> None:
+        self.refusals.append(Refusal(site, slot.projection, label, reason))
 
     def _bias(self, slot: Slot) -> np.ndarray:
         assert slot.bias is not None
@@ -330,7 +281,7 @@ class _Planner:
             self._witnesses[edit.norm.bias] = algebra.witness(gamma, beta)
         witness = self._witnesses[edit.norm.bias]
         if witness is None:
-            self._refuse(edit.site, edit.label, f"{edit.norm.bias} makes no constant (1/γ · β is zero)")
+            self._refuse(edit.site, edit.slot, edit.label, f"{edit.norm.bias} makes no constant (1/γ · β is zero)")
             return None
         return self._within(edit, witness.amplification, edit.slot.weight, {})
 
@@ -338,7 +289,7 @@ class _Planner:
         assert edit.norm is not None
         shift = algebra.solve_shift(weight_matrix(self.tensors, edit.slot), self._bias(edit.slot))
         if shift is None:
-            self._refuse(edit.site, edit.label, f"{edit.slot.weight} has no inverse")
+            self._refuse(edit.site, edit.slot, edit.label, f"{edit.slot.weight} has no inverse")
             return None
         return self._within(edit, shift.amplification, edit.norm.bias, {"conditioning": shift.conditioning})
 
@@ -346,11 +297,12 @@ class _Planner:
         """The edit with its measures, unless it loses more than the recipe allows."""
         loss = amplification * unit_roundoff(self.tensors.tensors[tensor].dtype)
         if loss > self.recipe.max_loss:
+            cost, allowed = told_apart(loss, self.recipe.max_loss)
             reason = (
-                f"rounding {tensor} to {self.tensors.tensors[tensor].dtype} would cost {loss:.2g} of the bias "
-                f"(amplification {amplification:.3g}), above max_loss {self.recipe.max_loss:g}"
+                f"rounding {tensor} to {self.tensors.tensors[tensor].dtype} would cost {cost} of the bias "
+                f"(amplification {amplification:.3g}), above max_loss {allowed}"
             )
-            self._refuse(edit.site, edit.label, reason)
+            self._refuse(edit.site, edit.slot, edit.label, reason)
             return None
         return edit.model_copy(update={"amplification": amplification, "loss": loss, **more})
 

@@ -13,7 +13,7 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.index import parse_object
-from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.listing import companion_files, files_beside
 from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only, side_files
 from hf_bias_patch.checkpoint.source import Source, locate, place_name, resolve
 from hf_bias_patch.errors import CheckpointError
@@ -102,7 +102,7 @@ def _pull_adapter(source: Source, out: Path, overwrite: bool) -> None:
     folder = source.path
     _refuse_others(source.name, {}, (folder / TRAINING).is_file())
     arrived_sha256(folder, ADAPTER_WEIGHTS, source.known_sha256.get(ADAPTER_WEIGHTS), source.name)
-    paths = [Path(ADAPTER_WEIGHTS), *companion_files(folder, {ADAPTER_WEIGHTS}), *side_files(folder)]
+    paths = [Path(ADAPTER_WEIGHTS), *files_beside(folder, {ADAPTER_WEIGHTS}), *side_files(folder)]
     with new_folder(out, overwrite=overwrite, inputs=[folder]) as made:
         for path in paths:
             (made / path).parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _pull_adapter(source: Source, out: Path, overwrite: bool) -> None:
 
 def _copy(checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable[[int], None] | None) -> None:
     weights = [Path(name) for name in sorted(checkpoint.weight_names)]
-    rest = [*companion_files(checkpoint.folder, checkpoint.weight_names), *side_files(checkpoint.folder)]
+    rest = [*companion_files(checkpoint), *side_files(checkpoint.folder)]
     with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder]) as folder:
         for path in (*weights, *rest):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

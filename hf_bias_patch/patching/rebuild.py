@@ -12,7 +12,7 @@ from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
-from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.listing import files_beside
 from hf_bias_patch.checkpoint.side import PATCH, side_files
 from hf_bias_patch.checkpoint.source import HubModel, Source, locate, resolve
 from hf_bias_patch.errors import CheckpointError
@@ -86,7 +86,7 @@ def rebuild(
 
 def _given(folder: Path) -> list[Path]:
     """The variant's own files: config, card, evidence. All else is the base's."""
-    found = [*companion_files(folder, ()), *side_files(folder)]
+    found = [*files_beside(folder, ()), *side_files(folder)]
     return [path for path in found if path.as_posix() not in _NOT_THE_VARIANTS]
 
 

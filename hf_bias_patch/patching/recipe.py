@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    StrictBool,
     StrictInt,
     ValidationError,
     model_validator,
@@ -151,6 +152,9 @@ class Recipe(BaseModel):
         seed: of random fills; 0 or more.
         max_loss: largest relative rounding loss a fold may cost the bias it moves (amplification · unit roundoff).
         model_type: such as `bert`, for a config.json that names none; the variant's then names it.
+        where_possible: leave out the folds that a plan would refuse. The plan's own recipe names them in `left_out`
+            and asks for the rest without this word, so that it means the same wherever it is planned again.
+        left_out: `SITE.PROJECTION` → why its bias stays; such a slot is neither folded nor dropped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -168,6 +172,8 @@ class Recipe(BaseModel):
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     max_loss: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
     model_type: Annotated[str, Field(min_length=1)] | None = None
+    where_possible: StrictBool = False
+    left_out: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -184,7 +190,15 @@ class Recipe(BaseModel):
                 raise ValueError(not_offered(projection, destination))
         if self.storage == "absent" and not (self.fold or self.drop):
             raise ValueError("storage absent takes away what is folded or dropped, and nothing is")
+        if self.where_possible and not self.fold:
+            raise ValueError("where_possible is about folds, and nothing is folded")
+        if self.left_out and not (self.fold or self.drop):
+            raise ValueError("left_out names what is not folded or dropped, and nothing is")
         return self
+
+    def without(self, left_out: Mapping[str, str]) -> Recipe:
+        """The same, but for some slots, which are not folded: `SITE.PROJECTION` → why."""
+        return self.model_copy(update={"left_out": {**self.left_out, **left_out}})
 
     def selects(self, site: Site) -> bool:
         """Whether a site is among those the recipe is for."""

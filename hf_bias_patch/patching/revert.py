@@ -184,7 +184,7 @@ def _copy(
     readme = readme_of_source(checkpoint.folder)
     files = {name: content for name, content in readme.items() if content is not None} | undo.files()
     made = {*undo.manifest.created, *readme}
-    kept = [path for path in companion_files(checkpoint.folder, checkpoint.weight_names) if path.as_posix() not in made]
+    kept = [path for path in companion_files(checkpoint) if path.as_posix() not in made]
     given = (checkpoint.folder,) if inputs is None else inputs
     with new_folder(out, overwrite=overwrite, inputs=given) as folder:
         for path in kept:

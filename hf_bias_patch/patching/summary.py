@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hf_bias_patch.patching.plan import Edit, Plan
 
-__all__ = ["CARRIES", "FLAGS", "by_label", "places", "runs"]
+__all__ = ["CARRIES", "FLAGS", "by_label", "places", "runs", "stays"]
 
 FLAGS = {
     "logits": "logits",
@@ -34,9 +34,26 @@ def by_label(plan: Plan) -> dict[str, list[Edit]]:
 
 def places(edits: Sequence[Edit]) -> str:
     """Site names, their layers joined: `encoder self 0-5`."""
+    return _joined(edit.site for edit in edits)
+
+
+def stays(left_out: Mapping[str, str]) -> list[str]:
+    """What a recipe leaves out, as lines such as `query at encoder self 0-5: it reads no layer norm`.
+
+    Args:
+        left_out: `SITE.PROJECTION` → why.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for slot, reason in left_out.items():
+        site, _, projection = slot.rpartition(".")
+        groups.setdefault((projection, reason), []).append(site)
+    return [f"{projection} at {_joined(sites)}: {reason}" for (projection, reason), sites in groups.items()]
+
+
+def _joined(sites: Iterable[str]) -> str:
     groups: dict[str, list[int]] = {}
-    for edit in edits:
-        stack, layer, kind = edit.site.split(".")
+    for site in sites:
+        stack, layer, kind = site.split(".")
         groups.setdefault(f"{stack} {kind}", []).append(int(layer))
     return ", ".join(f"{name} {runs(layers)}" for name, layers in groups.items())
 

@@ -61,7 +61,7 @@ def fill_variant(
             if file not in source.known_sha256
         }
         (folder / SIDE_FOLDER).mkdir()
-        companions = companion_files(checkpoint.folder, checkpoint.weight_names)
+        companions = companion_files(checkpoint)
         for path in (*companions, *training_files(checkpoint.folder)):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkpoint.folder / path, folder / path)
@@ -141,13 +141,16 @@ def _small_files(checkpoint: Checkpoint, plan: Plan, source: Source, sha256: Map
 
 
 def _index(checkpoint: Checkpoint, plan: Plan) -> bytes:
-    """The shard index, without the tensors that left."""
+    """The shard index, without the tensors that left, and with the size of those that stayed.
+
+    As it was where nothing of it is untrue: its size may be any number, text or nothing, for stock reads none of it.
+    """
     assert checkpoint.index_name is not None
-    if not plan.absent:
-        return (checkpoint.folder / checkpoint.index_name).read_bytes()
-    index = dict(checkpoint.index)
+    kept = {name: info.nbytes for name, info in checkpoint.tensors.items() if name not in plan.absent}
+    index, metadata = dict(checkpoint.index), checkpoint.index.get("metadata")
+    if isinstance(metadata, dict) and "total_size" in metadata:
+        index["metadata"] = {**metadata, "total_size": sum(kept.values())}
     index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name not in plan.absent}
-    gone = sum(checkpoint.tensors[name].nbytes for name in plan.absent)
-    if isinstance(index.get("metadata"), dict) and "total_size" in index["metadata"]:
-        index["metadata"] = {**index["metadata"], "total_size": index["metadata"]["total_size"] - gone}
+    if index == checkpoint.index:
+        return (checkpoint.folder / checkpoint.index_name).read_bytes()
     return (json.dumps(index, indent=2) + "\n").encode()

@@ -11,7 +11,7 @@ from hf_bias_patch.attention.sites import PROJECTIONS
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.errors import brief
 
-__all__ = ["either", "not_offered", "problems"]
+__all__ = ["either", "not_offered", "problems", "told_apart"]
 
 _LONGEST = 60  # characters of a wrong value that are shown
 _MOST = 10  # things said to be wrong at once
@@ -37,6 +37,15 @@ def either(names: Iterable[str]) -> str:
     """`a`, `a or b`, `a, b or c`."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def told_apart(*values: float) -> list[str]:
+    """Numbers in two figures, or in as many as it takes to tell those apart that differ."""
+    for digits in range(2, 17):
+        shown = [f"{value:.{digits}g}" for value in values]
+        if len(set(shown)) == len(set(values)):
+            return shown
+    return [repr(value) for value in values]
 
 
 def not_offered(projection: str, destination: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site, Slot, Tensor
-from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.errors import BiasPatchError, CheckpointError
 from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, Probe
 
 __all__ = ["Checked", "Difference", "check"]
@@ -46,6 +46,7 @@ class Checked:
         closable: those agreed of which both say that the bias is redundant or folds.
         slots: all biases of queries, keys and values, the table's and those it does not know.
         unknown: those of them that the table says nothing of.
+        untouched: parameters that no run read, `probing.untouched.Untouched` each.
     """
 
     agreed: int
@@ -53,6 +54,7 @@ class Checked:
     closable: int = 0
     slots: int = 0
     unknown: int = 0
+    untouched: tuple[Any, ...] = ()
 
     @property
     def wrong(self) -> tuple[Difference, ...]:
@@ -80,6 +82,8 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
     if isinstance(entries, str):
         lost = [Difference(_missed(finding), _name(finding), entries, _says(finding)) for finding in probe.findings]
         return Checked(0, tuple(lost), slots=len(lost), unknown=len(lost))
+    if isinstance(entries, Difference):
+        return Checked(0, (entries,))
     agreed, closable, strange, differences, seen = 0, 0, 0, [], set()
     for finding in probe.findings:
         number = _match(entries, finding)
@@ -99,9 +103,12 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
     return Checked(agreed, tuple(differences), closable, slots=strange + len(known), unknown=unknown)
 
 
-def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_Entry] | str:
+def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_Entry] | str | Difference:
+    """The table's slots; or that it has none; or that it takes a model that runs for a damaged one."""
     try:
         sites = find_sites(config, tensors)
+    except CheckpointError as error:
+        return Difference(WRONG, str(config.get("model_type")), str(BiasPatchError(error.what, error.why)), "it runs")
     except BiasPatchError as error:
         return str(BiasPatchError(error.what, error.why))
     return [

@@ -12,17 +12,17 @@ import torch
 
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.probing.moves import change
-from hf_bias_patch.probing.small.inputs import inputs_of, run
+from hf_bias_patch.probing.small.inputs import run, sets_of
 
-__all__ = ["feed", "require_repeatable"]
+__all__ = ["feeds", "require_repeatable"]
 
 _BATCH, _TOKENS = 2, 11
 _SIDES = (224, 32, 64, 384)
 """Of square images, tried where the config names no `image_size`."""
 
 
-def feed(model: Any, seed: int) -> dict[str, Any]:
-    """Random inputs that a model accepts.
+def feeds(model: Any, seed: int) -> list[dict[str, Any]]:
+    """Random inputs that a model accepts: with all that can reach its attention; where that is more, also without.
 
     Args:
         model: in float64.
@@ -33,13 +33,13 @@ def feed(model: Any, seed: int) -> dict[str, Any]:
     """
     complaints: list[str] = []
     try:
-        return inputs_of(model, seed)
+        return sets_of(model, seed)
     except Exception as error:  # a config of unknown code may break any assumption about its fields
         complaints.append(f"{type(error).__name__}: {str(error)[:400]}")
     for inputs in _by_name(model, torch.Generator().manual_seed(seed)):
         try:
             run(model, inputs)
-            return inputs
+            return [inputs]
         except Exception as error:
             complaints.append(f"{', '.join(inputs)}: {type(error).__name__}: {str(error)[:200]}")
     arguments = ", ".join(inspect.signature(model.forward).parameters)

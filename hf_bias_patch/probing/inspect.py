@@ -17,13 +17,13 @@ from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.combine import combine
-from hf_bias_patch.probing.feeding import feed, require_repeatable
+from hf_bias_patch.probing.feeding import feeds, require_repeatable
 from hf_bias_patch.probing.loading import load_double
 from hf_bias_patch.probing.probe import STILL, Finding, Probe
 from hf_bias_patch.probing.probe import probe as probe_once
 from hf_bias_patch.probing.renames import names_on_disk, renamed
 from hf_bias_patch.probing.slots import sites_of
-from hf_bias_patch.probing.small.inputs import run
+from hf_bias_patch.probing.small.inputs import run_all
 
 __all__ = ["Probed", "Row", "probe", "probe_model"]
 
@@ -189,7 +189,7 @@ def probe(model: str | os.PathLike[str], *, revision: str | None = None, trust_r
         rows=_rows(known, found),
         floor=found.floor,
         differences=checked.differences,
-        untouched=found.untouched,
+        untouched=tuple(name for name in found.untouched if name.endswith("bias")),
         renamed={memory: disk for memory, disk in names.items() if memory != disk},
         memory_only=tuple(dict.fromkeys(elsewhere)),
         sites=sites_of(found, checkpoint.tensors, known),
@@ -209,9 +209,10 @@ def probe_model(model: Any, seeds: Sequence[int] = SEEDS) -> Probe:
     model.eval()
     probes = []
     for seed in seeds:
-        inputs = feed(model, seed)
-        require_repeatable(model, inputs, STILL)
-        probes.append(probe_once(model, lambda inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
+        sets = feeds(model, seed)
+        for inputs in sets:
+            require_repeatable(model, inputs, STILL)
+        probes.append(probe_once(model, lambda sets=sets: run_all(model, sets), seed))  # type: ignore[misc]
     return combine(probes)
 
 

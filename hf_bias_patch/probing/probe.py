@@ -81,7 +81,7 @@ class Probe:
     Attributes:
         findings: a bias each.
         floor: relative change of the outputs by the last bits of all parameters.
-        untouched: biases that no op of the runs read; nothing is known of them.
+        untouched: parameters that no op of the runs read; nothing is known of them.
     """
 
     findings: tuple[Finding, ...]
@@ -113,6 +113,8 @@ class _Prober:
         self.runner = Runner(model, run, seed)
         self.trace = self._traced()
         self.sites = assemble(self.trace)
+        used = {self.trace.codes.names[number] for number in self.trace.used}
+        self.untouched = tuple(name for name in self.trace.codes.names if name not in used)
         self.still = max(STILL, 100 * self.runner.floor)
         self.slots = [(site, slot) for site in self.sites for slot in site.slots if slot.projection != "output"]
 
@@ -124,11 +126,7 @@ class _Prober:
             self._finding(site, slot, effect, state, fold)
             for (site, slot), effect, state, fold in zip(self.slots, effects, states, folds, strict=True)
         ]
-        used = {self.trace.codes.names[number] for number in self.trace.used}
-        untouched = tuple(
-            name for name, value in self.model.named_parameters() if name not in used and name.endswith("bias")
-        )
-        return Probe(tuple(findings), self.runner.floor, untouched)
+        return Probe(tuple(findings), self.runner.floor, self.untouched)
 
     def _finding(
         self, site: ProbedSite, slot: ProbedSlot, effect: float, state: tuple[str, str], folds: dict[str, str]
@@ -144,7 +142,7 @@ class _Prober:
             folds,
             norm=slot.norms[0] if len(slot.norms) == 1 else None,
             weight=slot.weight,
-            output=self._output(site) if is_value else None,
+            output=site.output if is_value else None,
             read=self._read(site, slot) if is_value else (),
         )
 
@@ -194,7 +192,14 @@ class _Prober:
             return "undecided", "a selection stands behind its scores, which may hide what moves"
         if slot.projection in ("query", "key") and site.softmax and site.spread < 1e-3:
             return "not reached", "attention was uniform on these inputs"
+        if beside := self._beside(site):
+            return "not reached", f"{beside} belongs to this attention, and no run came there"
         return "redundant", "moving it moves no output, moving its weight does"
+
+    def _beside(self, site: ProbedSite) -> str:
+        """A map of the site's own module that no run read: with other inputs, it may meet what this bias is in."""
+        own = (name for name in self.untouched if site.name and name.startswith(f"{site.name}."))
+        return next((name for name in own if self.model.get_parameter(name).ndim > 1), "")
 
     def _weight_effect(self, slot: ProbedSlot) -> float:
         """How far the outputs move with the bias's weight."""
@@ -268,7 +273,7 @@ class _Prober:
 
     def _into_output(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
         """Identity 2, for an amount of the bias."""
-        output, read = self._output(site), self._read(site, slot)
+        output, read = site.output, self._read(site, slot)
         if not read:
             return "no map reads the mixed values as they are"
         if output is None or output.weight is None:
@@ -279,10 +284,6 @@ class _Prober:
         values = dict(zip(slot.bias.indices, bias.tolist(), strict=True))
         carried = torch.tensor([values.get(index, 0.0) for index in read], dtype=torch.float64)
         return [(output.bias, weight @ carried), (slot.bias, -bias)]
-
-    def _output(self, site: ProbedSite) -> ProbedSlot | None:
-        outputs = [slot for slot in site.slots if slot.projection == "output"]
-        return outputs[0] if len(outputs) == 1 else None
 
     def _read(self, site: ProbedSite, slot: ProbedSlot) -> tuple[int, ...]:
         """Which element of a value bias reaches each input of the output projection; empty if not as it is."""

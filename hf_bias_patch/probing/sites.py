@@ -53,6 +53,12 @@ class ProbedSite:
     spread: float
     ops: tuple[str, ...] = field(default=())
 
+    @property
+    def output(self) -> ProbedSlot | None:
+        """The one output bias; None if there is none, or several."""
+        outputs = [slot for slot in self.slots if slot.projection == "output"]
+        return outputs[0] if len(outputs) == 1 else None
+
 
 def assemble(trace: Trace) -> list[ProbedSite]:
     """All sites of a trace, in the order of the forward pass; calls that use the same parameters are one site."""
@@ -74,7 +80,22 @@ def assemble(trace: Trace) -> list[ProbedSite]:
         ops = (*(op for score in mixing.scores for op in score.ops), *mixing.between)
         softmax = all(score.softmax for score in mixing.scores)
         found[identity] = ProbedSite(_name(roles), tuple(roles), slots, [number], softmax, _spread(mixing), ops)
-    return list(found.values())
+    return _joined(list(found.values()))
+
+
+def _joined(sites: Sequence[ProbedSite]) -> list[ProbedSite]:
+    """Sites, each that is a part of another counted with it: some inputs make more maps run in the same attention."""
+    left = []
+    for site in sites:
+        whole = next((o for o in sites if o.name == site.name and set(site.roles) < set(o.roles)), None)
+        if whole is None:
+            left.append(site)
+            continue
+        whole.mixings += site.mixings
+        whole.ops += site.ops
+        whole.softmax = whole.softmax and site.softmax
+        whole.spread = max(whole.spread, site.spread)
+    return left
 
 
 def _spread(mixing: Mixing) -> float:
@@ -83,9 +104,13 @@ def _spread(mixing: Mixing) -> float:
 
 def _roles(trace: Trace, mixing: Mixing) -> list[tuple[str, Elements]]:
     """Projection and elements, biases or (without one) weights."""
-    score = mixing.scores[0]
-    query, key = (score.right, score.left) if score.swapped else (score.left, score.right)
-    found = [("query", query), ("key", key), ("value", mixing.value)]
+    scores = [score for score in mixing.scores if score.apart] or mixing.scores[:1]
+    queries, keys = [], []
+    for score in scores:
+        query, key = (score.right, score.left) if score.swapped else (score.left, score.right)
+        queries.append(query.flatten())
+        keys.append(key.flatten())
+    found = [("query", torch.cat(queries)), ("key", torch.cat(keys)), ("value", mixing.value)]
     roles = [(role, e) for role, codes in found if codes is not None for e in trace.codes.elements(codes)]
     if mixing.output is not None:
         roles += [("output", e) for e in _output(trace, mixing)]

@@ -14,6 +14,7 @@ from typing import Any
 
 from hf_bias_patch.probing.check import Difference
 from hf_bias_patch.probing.typed import NotBuiltError, check_type
+from hf_bias_patch.probing.untouched import Untouched
 from hf_bias_patch.probing.variations import Change
 
 __all__ = ["Item", "Swept", "sweep"]
@@ -55,7 +56,7 @@ class Swept:
         item: which.
         agreed: biases of which table and numbers say the same.
         differences: the others.
-        closable, slots, unknown: as in `Checked`.
+        closable, slots, unknown, untouched: as in `Checked`.
         problem: why it could not be checked, or not to the end; empty if it was.
         built: whether transformers could build and run a model of it; if not, `problem` is what it says.
         seconds: it took.
@@ -70,6 +71,7 @@ class Swept:
     closable: int = 0
     slots: int = 0
     unknown: int = 0
+    untouched: tuple[Untouched, ...] = ()
 
     @property
     def wrong(self) -> tuple[Difference, ...]:

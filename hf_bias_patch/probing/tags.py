@@ -31,6 +31,7 @@ class Score:
         left, right: codes behind the two factors.
         number: of the product; entries of others may stand beside its own in one row.
         swapped: whether softmax ran over the left factor's positions: then that is the key. None before softmax.
+        apart: whether softmax met entries of its own, and not only a sum of it with another product.
         softmax: whether rows were normalised by softmax.
         ops: whatever else was done to the scores, by name, in order.
         spread: largest difference of scores within a row, before softmax: 0 means uniform attention.
@@ -40,6 +41,7 @@ class Score:
     right: Tensor
     number: int = 0
     swapped: bool | None = None
+    apart: bool = False
     softmax: bool = False
     ops: list[str] = field(default_factory=list)
     spread: float = 0.0
@@ -50,7 +52,7 @@ class Mixing:
     """One attention call: scores times values.
 
     Attributes:
-        scores: the products whose result weighs the values; several where scores are sums.
+        scores: the products whose result weighs the values; several where scores are sums, or stand side by side.
         value: codes behind the values; None where they come from no map.
         output: number of the parameter of the map that reads the result; None if none does.
         read: for each input of that map, the code behind the value that reaches it, shape (inputs,).

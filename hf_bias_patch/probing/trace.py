@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from hf_bias_patch.probing.origin import Codes
 from hf_bias_patch.probing.replay import MOVES, replay
+from hf_bias_patch.probing.rows import spread, stands, varies
 from hf_bias_patch.probing.tags import PRODUCT, Call, Mixing, NormTag, Score, Tag, broadcast, union
 
 __all__ = ["Trace"]
@@ -123,7 +124,7 @@ class Trace(TorchDispatchMode):
         kind = min((tag.kind for tag in tagged), key=_KINDS.index)
         shadowed = any(tag.shadow is not None for tag in tagged)
         shadows = _tensors(replay(func, name, args, kwargs, self._tags, kind)) if shadowed else []
-        norm = tagged[0].norm if len(tagged) == 1 and name not in _ADDS_ENTRIES else None
+        norm = _moved_norm(name, args, tagged)
         scores, mixings = union(tagged, "scores"), union(tagged, "mixings")
         for number, tensor in enumerate(_tensors(out)):
             shadow = shadows[number] if number < len(shadows) and shadows[number].shape == tensor.shape else None
@@ -214,9 +215,16 @@ class Trace(TorchDispatchMode):
         rows = None if tag.shadow is None else tag.shadow.movedim(dim, -1)
         visible = tensor.movedim(dim, -1)
         visible = visible.masked_fill(visible < -1e4, float("nan"))
-        spread = _spread(visible)
+        differ = spread(visible)
         scores = tuple(
-            replace(score, softmax=True, swapped=_varies(rows, score.number), spread=spread, ops=[*score.ops])
+            replace(
+                score,
+                softmax=True,
+                swapped=varies(rows, score.number),
+                apart=stands(rows, score.number),
+                spread=differ,
+                ops=[*score.ops],
+            )
             for score in tag.scores
         )
         self._tag(out, Tag(out, "score", tag.shadow, None, scores))
@@ -303,27 +311,13 @@ class Trace(TorchDispatchMode):
         self._tag(out, Tag(out, "score", rows, None, (Score(a.shadow, b.shadow, self.products),)))
 
 
-def _varies(left: Tensor | None, product: int) -> bool | None:
-    """Whether positions of a product differ along the last axis; entries of no product, such as a sink's, do not count.
-
-    Of a product that was added to another, only that one has entries.
-    """
-    if left is None:
-        return None
-    numbers = left.div(PRODUCT, rounding_mode="floor")
-    own = numbers == product if (numbers == product).any() else numbers == numbers.max()
-    high, low = left.masked_fill(~own, -1).amax(-1), left.masked_fill(~own, torch.iinfo(left.dtype).max).amin(-1)
-    return bool((high > low).any())
+def _moved_norm(name: str, args: Any, tagged: list[Tag]) -> NormTag | None:
+    """The norm whose output moved entries are: also of parts that are all that norm's output, put together again."""
+    if name not in _ADDS_ENTRIES:
+        return tagged[0].norm if len(tagged) == 1 else None
+    same = name == "cat" and len(tagged) == len(_tensors(args)) and len({tag.norm for tag in tagged}) == 1
+    return tagged[0].norm if same else None
 
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
-
-
-def _spread(visible: Tensor) -> float:
-    """Largest difference within a row, of what is not masked."""
-    if visible.shape[-1] < 2:
-        return 0.0
-    high = torch.nan_to_num(visible, nan=-float("inf")).amax(-1)
-    low = torch.nan_to_num(visible, nan=float("inf")).amin(-1)
-    return float((high - low).nan_to_num(0.0, 0.0, 0.0).max())

@@ -48,28 +48,31 @@ def check_type(
     from hf_bias_patch.probing.combine import combine
     from hf_bias_patch.probing.probe import probe
     from hf_bias_patch.probing.renames import renamed
-    from hf_bias_patch.probing.small import run
+    from hf_bias_patch.probing.small import run_all
     from hf_bias_patch.probing.stored import stored_names
+    from hf_bias_patch.probing.untouched import unexplained, untouched
 
     config = config_of_type(model_type, changes, written)
     probes = []
     for seed in seeds:
-        model, inputs = _built(config, seed)
-        probes.append(probe(model, lambda model=model, inputs=inputs: run(model, inputs), seed))  # type: ignore[misc]
+        model, sets = _built(config, seed)
+        probes.append(probe(model, lambda model=model, sets=sets: run_all(model, sets), seed))  # type: ignore[misc]
     found = combine(probes)
+    never = untouched(model, model_type, found.untouched)
     checked = check(config.to_dict(), ModelTensors(model).tensors, found)
     by_file = check(_as_written(config, changes), ModelTensors(model).tensors, found)
     known = {item.slot for item in checked.wrong}
     left_out = (replace(item, slot=f"{item.slot} by config.json") for item in by_file.wrong if item.slot not in known)
-    checked = replace(checked, differences=(*checked.differences, *left_out, *_executed(model, inputs)))
+    more = (*left_out, *_executed(model, sets), *unexplained(never))
+    checked = replace(checked, differences=(*checked.differences, *more), untouched=never)
     stored = stored_names(model)
     same = all(stored.names.get(finding.parameter) == finding.parameter for finding in found.findings)
     if same or not stored.tensors:
         return checked
     in_files = check(config.to_dict(), stored.tensors, renamed(found, stored.names, stored.starts))
-    more = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
+    filed = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
     least = {name: min(getattr(checked, name), getattr(in_files, name)) for name in ("agreed", "closable")}
-    return replace(checked, differences=(*checked.differences, *more), **least)
+    return replace(checked, differences=(*checked.differences, *filed), **least)
 
 
 def changes_of_type(model_type: str) -> tuple[Change, ...]:
@@ -101,13 +104,13 @@ def switched_on(config: Mapping[str, Any], path: str = "") -> dict[str, bool]:
     return found
 
 
-def _executed(model: Any, inputs: Any) -> Iterator[Difference]:
+def _executed(model: Any, sets: Sequence[Any]) -> Iterator[Difference]:
     """Folds that the table offers and that, executed, do not leave the outputs as they were."""
-    from hf_bias_patch.probing.small import run
+    from hf_bias_patch.probing.small import run_all
     from hf_bias_patch.probing.trial import trials
 
     try:
-        tried = trials(model, lambda: run(model, inputs))
+        tried = trials(model, lambda: run_all(model, sets))
     except (FamilyError, CheckpointError):  # the table knows no such sites: `check` has told, slot by slot
         return
     for fold, problem in tried:
@@ -144,13 +147,13 @@ def config_of_type(model_type: str, changes: Mapping[str, Any] = _DEFAULT, writt
         return plain
 
 
-def _built(config: Any, seed: int = 0) -> tuple[Any, dict[str, Any]]:
-    """A small model and inputs that it accepts."""
-    from hf_bias_patch.probing.small import inputs_of, small_model
+def _built(config: Any, seed: int = 0) -> tuple[Any, list[dict[str, Any]]]:
+    """A small model and sets of inputs that it accepts."""
+    from hf_bias_patch.probing.small import sets_of, small_model
 
     try:
         model = small_model(config, seed)
-        return model, inputs_of(model, seed)
+        return model, sets_of(model, seed)
     except Exception as error:  # of any kind: transformers says no in many ways
         raise _not_built(error) from error
 

@@ -14,7 +14,8 @@ from hf_bias_patch.evidence.certificate import Certificate, Figure
 from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card, is_as_made, is_own_card, sealed
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE, frozen_slots
-from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places
+from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places, stays
+from hf_bias_patch.patching.wording import told_apart
 from hf_bias_patch.publish.base import Base, dump_base
 from hf_bias_patch.publish.eval_results import eval_results
 from hf_bias_patch.publish.facts import Facts, data_of, read_facts
@@ -165,6 +166,9 @@ def _changes(plan: Plan, before: str) -> Iterable[str]:
         f"{len(plan.touched)} of the checkpoint's tensors were touched ({touched:,} bytes), "
         f"{len(plan.absent)} left the file; all others are those of {before}, byte for byte."
     )
+    if plan.recipe.left_out:
+        yield "These biases could not be folded within the bounds, and were left as they are:"
+        yield "\n".join(f"- {line}" for line in stays(plan.recipe.left_out))
 
 
 def _figure_of_norms(facts: Facts) -> Iterable[str]:
@@ -258,4 +262,5 @@ def _licence(matter: Mapping[str, Any]) -> str:
 
 def _figure(figure: Figure) -> tuple[str, ...]:
     floor = "" if figure.floor is None else f"{figure.floor:.2g}"
-    return figure.output, f"{figure.error:.2g}", floor, f"{figure.bound:.2g}"
+    error, bound = told_apart(figure.error, figure.bound)
+    return figure.output, error, floor, bound

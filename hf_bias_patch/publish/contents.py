@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.hashing import sha256_file
-from hf_bias_patch.checkpoint.listing import companion_files
+from hf_bias_patch.checkpoint.listing import companion_files, files_beside
 from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, side_files
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
@@ -41,7 +41,7 @@ def whole_contents(folder: Path, facts: Facts) -> dict[str, Content]:
     sha256 = {file: sha256_file(folder / file) for file in checkpoint.files}
     refuse_unproven(folder, facts, sha256)
     weights = checkpoint.weight_names
-    paths = [*map(Path, sorted(weights)), *companion_files(folder, weights), *side_files(folder)]
+    paths = [*map(Path, sorted(weights)), *companion_files(checkpoint), *side_files(folder)]
     found = {path.as_posix(): Content(folder / path, sha256.get(path.as_posix(), "")) for path in paths}
     return found | {name: Content(content) for name, content in _card(folder, facts).items()}
 
@@ -58,7 +58,7 @@ def adapter_contents(folder: Path, facts: Facts) -> dict[str, Content]:
     """
     weights = {ADAPTER_WEIGHTS: sha256_file(folder / ADAPTER_WEIGHTS)}
     refuse_unproven(folder, facts, weights)
-    paths = [Path(ADAPTER_WEIGHTS), *companion_files(folder, weights), *side_files(folder)]
+    paths = [Path(ADAPTER_WEIGHTS), *files_beside(folder, weights), *side_files(folder)]
     found = {path.as_posix(): Content(folder / path, weights.get(path.as_posix(), "")) for path in paths}
     base = {"base_model_name_or_path": facts.base.name, "revision": facts.base.revision}
     config = json.dumps({**(facts.adapter or {}), **base}, indent=2, sort_keys=True) + "\n"

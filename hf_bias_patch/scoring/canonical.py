@@ -61,7 +61,7 @@ def _rows(
             raise DataError(
                 f"{where}: there is no column {missing[0]!r}; it has {', '.join(map(repr, raw))}",
                 why=f"The task {task.name} reads {', '.join(needed)}",
-                remedy="Rename the column",
+                remedy=f"Rename the column that holds it to {missing[0]!r}, or add it",
             )
         first = False  # a later row may lack a column in json files: that is the row's fault
         try:

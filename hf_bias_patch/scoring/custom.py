@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = ["custom_task"]
 _NO_TEXT = {"id", "idx", "index", "row", "label", "labels", "", "unnamed: 0"}  # the last two: pandas' row numbers
 _LABELS = ("label", "labels", "score", "target", "summary", "references", "reference")
 _MOST = 100  # distinct labels; more are a mistake: numbers to predict, or texts
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 _METRICS: dict[Kind, tuple[tuple[str, ...], str]] = {
     "classification": (("accuracy",), "accuracy"),
     "regression": (("pearson", "spearman"), MEAN),
@@ -133,6 +135,12 @@ def _fraction(value: Any) -> bool:
 
 def _label_names(values: list[Any], label: str, path: Path) -> list[str]:
     names = {str(value).strip() for value in values}
+    if all(_NUMBER.fullmatch(name) for name in names) and (commas := sorted(name for name in names if "," in name)):
+        raise DataError(
+            f"{path}, column {label!r} holds numbers with a decimal comma, such as {commas[0]}",
+            why="They cannot be told from names of classes",
+            remedy="Write them with a point",
+        )
     if not 2 <= len(names) <= _MOST:
         shown = ", ".join(islice(sorted(names), 3))
         raise DataError(

@@ -11,6 +11,7 @@ from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE
 from hf_bias_patch.scoring.decoding import Decoding, generation_config
 from hf_bias_patch.scoring.forms import readable, unwrapped
+from hf_bias_patch.scoring.labels import head_names
 from hf_bias_patch.scoring.tasks import Task
 
 if TYPE_CHECKING:
@@ -46,14 +47,20 @@ def predict_classes(
         for batch in batches:
             logits = model(**_inputs(model, batch)).logits.float().cpu()
             if logits.ndim != 2 or logits.shape[1] != task.outputs:
-                raise TaskError(
-                    f"The head gives {logits.shape[-1]} numbers, and {task.name} needs {task.outputs}",
-                    remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name} --new_head`",
-                )
+                raise _other_head(model, task, logits.shape[-1])
             if order is not None:
                 logits = logits[:, list(order)]
             found.update(zip(batch["row"].tolist(), logits.tolist(), strict=True))
     return found
+
+
+def _other_head(model: Any, task: Task, outputs: int) -> TaskError:
+    names = ", ".join(head_names(unwrapped(model).config).values())
+    return TaskError(
+        f"The head gives {outputs} numbers, and {task.name} needs {task.outputs}",
+        why=f"Its outputs are {names or 'without names'}; the task asks for {', '.join(task.labels) or 'one number'}",
+        remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name} --new_head`",
+    )
 
 
 def likelihoods(model: Any, batches: Iterable[Batch], shifted: bool) -> Predictions:

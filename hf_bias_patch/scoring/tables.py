@@ -243,13 +243,21 @@ def _doubled(path: Path, delimiter: str) -> bool:
         return any(len(each) > 4 and each[0] == each[-1] == '"' and '""' in each[1:-1] for each in fields)
 
 
+def _remedy(names: Sequence[str], missing: str, columns: Columns) -> str:
+    if len(names) == 1:
+        return f"Separate fields by {', '.join(_NAMES.values())}"
+    if not columns.found(names):
+        return f"Begin the file with a line that names its columns: {', '.join(columns.wanted)}"
+    return f"Rename the column that holds it to {missing!r}, or add it"
+
+
 def _check(names: Sequence[str], columns: Columns, path: Path, delimiter: str) -> None:
     split = f"the first line was split at {_NAMES[delimiter]}"
     if missing := [name for name, known in columns.wanted.items() if known.isdisjoint(names)]:
         raise DataError(
             f"{path}: there is no column {missing[0]!r}; it has {', '.join(map(repr, names))}",
             why=f"{columns.reader} reads {', '.join(columns.wanted)}; {split}",
-            remedy="Rename the column" if len(names) > 1 else f"Separate fields by {', '.join(_NAMES.values())}",
+            remedy=_remedy(names, missing[0], columns),
         )
     known = frozenset[str]().union(*columns.wanted.values())
     if twice := [name for name in names if names.count(name) > 1 and name in known]:

@@ -108,9 +108,11 @@ def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     model = loaded.model.to(team.device(settings.device))
     form = form_of_class(type(model).__name__)
     texts = settings.texts or embedded_texts(settings.count)
-    inputs = make_inputs(texts, tokenizer, model, form if not loaded.report else None, settings.seed)
+    # What the class has no use for stands in nobody's way; what it lacks, and so made up, would be in the loss.
+    made_up = (*loaded.missing, *loaded.errors)
+    inputs = make_inputs(texts, tokenizer, model, None if made_up else form, settings.seed)
     bench = Bench(model, inputs, settings.seed, settings.batch_tokens)
-    bench.notes += _without_loss(bench, loaded.report)
+    bench.notes += _without_loss(bench, made_up)
     if short := len(texts) - len(inputs.rows):
         bench.notes.append(f"{short} of {len(texts)} texts were left out: of fewer than two tokens.")
     if settings.train_steps and bench.has_loss and len(inputs.rows) == 1:
@@ -118,9 +120,11 @@ def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     return bench
 
 
-def _without_loss(bench: Bench, report: Sequence[str]) -> list[str]:
+def _without_loss(bench: Bench, made_up: Sequence[str]) -> list[str]:
     """What a model without a loss cannot show, and why it has none."""
     if bench.has_loss:
         return []
-    why = f"the checkpoint lacks parts of its head ({report[0]})" if report else "it has no language modelling head"
+    why = "it has no language modelling head"
+    if made_up:
+        why = f"the checkpoint lacks {len(made_up)} of the parameters of {type(bench.model).__name__} ({made_up[0]})"
     return [f"States only, and no loss: {why}. So nothing was trained on the texts, and no gradient was taken."]

@@ -23,6 +23,7 @@ RANK = 8
 
 _TARGETS = {"lora": ("query", "value"), "beft": ("value",)}
 _CHANGES = {"lora": "weight", "beft": "bias"}
+_INSTEAD = {"lora": "Train biases, which any model takes: `value`", "beft": "Train the bias itself: `value`"}
 
 
 def add(
@@ -115,4 +116,8 @@ def _wrap(model: PreTrainedModel, kind: str, config: Any) -> Any:
             warnings.simplefilter("ignore")  # about the libraries themselves
             return peft.PeftModel(model, config)
     except Exception as error:  # peft raises whatever the layer at hand makes it raise
-        raise TuneError(f"{kind} cannot be added to this model", why=f"{type(error).__name__}: {error}") from error
+        raise TuneError(
+            f"{kind} cannot be added to this model",
+            why=f"{type(error).__name__}: {str(error).strip().rstrip('.')}",
+            remedy=_INSTEAD[kind],
+        ) from error

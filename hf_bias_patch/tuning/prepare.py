@@ -22,6 +22,8 @@ from hf_bias_patch.tuning.start import Start
 
 __all__ = ["Prepared", "prepare"]
 
+_RANDOM_HEAD = "The head is new and does not train: it stays random, and the scores are those of chance"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -86,11 +88,12 @@ def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Pr
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
+    notes = ready.notes if head or not new else (*ready.notes, _RANDOM_HEAD)
     try:
         adapter = adapter_folder(model, selection, _base(start), biases, new=new)
     except NoAdapterError as reason:
-        return Prepared(model, selection, new, no_adapter=str(reason), notes=ready.notes)
-    return Prepared(model, selection, new, adapter, notes=ready.notes)
+        return Prepared(model, selection, new, no_adapter=str(reason), notes=notes)
+    return Prepared(model, selection, new, adapter, notes=notes)
 
 
 def _base(start: Start) -> Base:

@@ -80,6 +80,9 @@ class Settings(BaseModel):
     fold: Annotated[dict[Projection, Destination], BeforeValidator(as_folds)] = Field(
         default_factory=dict, description="Before training, remove these biases exactly, as `patch` does."
     )
+    where_possible: bool = Field(
+        False, description="With --fold: leave out, and list, the folds that cannot be made or proven."
+    )
     drop: _Projections = Field((), description="Before training, set these biases to zero.")
     freeze: _Projections = Field((), description="Biases that do not train, whatever --train says.")
 
@@ -146,6 +149,8 @@ class Settings(BaseModel):
             raise ValueError(f"{both[0]} is in both train and freeze")
         if both := sorted(set(self.fold) & set(self.drop)):
             raise ValueError(f"{both[0]} is in both fold and drop")
+        if self.where_possible and not self.fold:
+            raise ValueError("where_possible is about folds, and nothing is folded")
         if self.train in ADAPTERS and self.freeze:
             raise ValueError(f"freeze: with train {self.train} nothing but the adapter trains")
         if self.train != "lora" and (self.lora_rank != RANK or self.lora_alpha is not None):

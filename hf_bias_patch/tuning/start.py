@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_bias_patch.checkpoint.leftovers import clear_leftovers, working_folder
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, TuneError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.evidence.training import PatchBefore, patch_before, patch_of
+from hf_bias_patch.evidence.where_possible import where_possible
 from hf_bias_patch.patching.disk import patch, plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
 from hf_bias_patch.patching.record import CERTIFICATE
+from hf_bias_patch.patching.summary import stays
 from hf_bias_patch.tuning.settings import Settings
 from hf_bias_patch.tuning.watch import Watcher
 
@@ -46,7 +49,7 @@ class Start:
 def started(settings: Settings, source: Source, accelerator: Accelerator, watcher: Watcher) -> Iterator[Start]:
     """The checkpoint, patched first where `fold` or `drop` ask for that. Called by all processes.
 
-    The variant lies beside the run folder, under a hidden name, and goes away when the block is left.
+    The variant lies beside the run folder, in a working folder, and goes away when the block is left.
 
     Raises:
         SourceError, CheckpointError, FamilyError, RecipeError, PlanError, TargetError: as for `patch`.
@@ -55,44 +58,50 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
     if not (settings.fold or settings.drop):
         yield Start(source, source, _patch_of(source))
         return
-    recipe = make_recipe(fold=settings.fold, drop=settings.drop)
+    recipe = make_recipe(fold=settings.fold, drop=settings.drop, where_possible=settings.where_possible)
     plan(settings.model_name_or_path, recipe)  # on every process: what is refused must not leave the others waiting
-    place = settings.output_dir.absolute()
-    place = place.with_name(f".{place.name}.patched")
-    failed: list[BiasPatchError | None] = [None]
-    try:
+    with ExitStack() as stack:
+        made: list[Path | BiasPatchError] = [settings.output_dir]
         if accelerator.is_main_process:
             try:
-                _patch(settings, recipe, place, watcher)
+                made = [_patched(settings, recipe, watcher, stack)]
             except BiasPatchError as error:
-                failed[0] = error
-        _raise_everywhere(failed)
-        there = place.exists()  # if not, there was nothing to patch
-        loaded = replace(resolve(place), name=source.name) if there else source
+                made = [error]
+        place = _of_main(made)
+        # If it is not there, there was nothing to patch.
+        loaded = replace(resolve(place), name=source.name) if place.exists() else source
         yield Start(source, loaded, _patch_of(loaded))
-    finally:
-        if accelerator.is_main_process:
-            shutil.rmtree(place, ignore_errors=True)
 
 
-def _patch(settings: Settings, recipe: Recipe, place: Path, watcher: Watcher) -> None:
-    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _patched(settings: Settings, recipe: Recipe, watcher: Watcher, stack: ExitStack) -> Path:
+    """Where the variant lies, until the stack is closed."""
+    beside = settings.output_dir.absolute()
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    for folder in clear_leftovers(beside.parent):
+        watcher.say(f"Removed {folder}: the working folder of a run that was killed")
+    place = stack.enter_context(working_folder(beside.parent, beside.name)) / "patched"
+    if recipe.where_possible:
+        watcher.say("The folds are measured before they are made")
+        recipe = where_possible(settings.model_name_or_path, recipe)
+        for line in stays(recipe.left_out):
+            watcher.say(f"Left out: {line}")
     done = patch(settings.model_name_or_path, place, recipe)
     if done.unchanged or not settings.fold:
-        return
+        return place
     known = settings.output_dir / Path(CERTIFICATE).name
     if settings.resume and known.is_file() and _is_of(known, place):
         shutil.copyfile(known, place / CERTIFICATE)
-        return
+        return place
     watcher.say("The patch before training is verified")
     certificate = verify(place, settings.model_name_or_path)
     if not certificate.passed and not done.plan.lossy:
         raise TuneError(
             "The patch before training does not pass its certificate",
             why=" ".join(certificate.reasons),
-            remedy="Fold fewer biases; or patch some layers only, with `hf-bias-patch patch`, and tune that variant",
+            remedy="Fold fewer biases, or say --where_possible; or patch some layers only, with `hf-bias-patch patch`, "
+            "and tune that variant",
         )
+    return place
 
 
 def _patch_of(source: Source) -> PatchBefore | None:
@@ -107,10 +116,11 @@ def _is_of(certificate: Path, variant: Path) -> bool:
     return measured == sha256_of(resolve(variant), measured)
 
 
-def _raise_everywhere(failed: list[BiasPatchError | None]) -> None:
-    """Raise the main process's error on every process; all wait for it here."""
+def _of_main(made: list[Path | BiasPatchError]) -> Path:
+    """What the main process made, on every process, or its error; all wait for it here."""
     from accelerate.utils import broadcast_object_list
 
-    error = broadcast_object_list(failed)[0]
-    if error is not None:
-        raise error
+    found: Path | BiasPatchError = broadcast_object_list(made)[0]
+    if isinstance(found, BiasPatchError):
+        raise found
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 
 from hf_bias_patch.checkpoint import folder as folder_module
 from hf_bias_patch.checkpoint.folder import new_folder
+from hf_bias_patch.checkpoint.leftovers import clear_leftovers, working_folder
 from hf_bias_patch.errors import TargetError
 
 Snapshot = Callable[[Path], dict[str, bytes]]
@@ -267,6 +269,47 @@ def test_leftovers_go_and_living_runs_stay(tmp_path: Path, run_python: Callable[
         assert len(list(tmp_path.iterdir())) == 2 and (out / "config.json").exists()
         living.send_signal(signal.SIGINT)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_leftovers_of_other_folders_go_too(tmp_path: Path, run_python: Callable[..., list[str]]) -> None:
+    """And nothing else: no living run's, no old folder that may be all there is, no folder of another name."""
+    with (
+        started(run_python(CHILD, tmp_path / "one", 60)) as dead,
+        started(run_python(CHILD, tmp_path / "two", 60)) as living,
+    ):
+        both = set(tmp_path.iterdir())
+        dead.kill()
+        dead.wait()
+        (tmp_path / f".bias_patch-{'0' * 16}-old").mkdir()
+        (tmp_path / ".bias_patch-mine").mkdir()
+        kept = set(tmp_path.iterdir()) - both
+        removed = clear_leftovers(tmp_path)
+        assert len(removed) == 1 and both - {*removed} | kept == set(tmp_path.iterdir())
+        living.send_signal(signal.SIGINT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_where_no_lock_tells_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    (tmp_path / f".bias_patch-{'0' * 16}-{'1' * 8}").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("fcntl.flock", no_locks)
+        assert clear_leftovers(tmp_path) == []
+        make(tmp_path / "out")
+    assert len(list(tmp_path.iterdir())) == 2
+    make(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_a_working_folder_goes_whatever_happens(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), working_folder(tmp_path, "x" * 255) as folder:
+        (folder / "file").write_text("x")
+        assert clear_leftovers(tmp_path) == [] and folder.name.startswith(".")
+        raise RuntimeError
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("existing", [True, False])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_bias_patch import inspect
-from hf_bias_patch.checkpoint.checkpoint import entry_name
+from hf_bias_patch.checkpoint.choice import entry_name
 from hf_bias_patch.errors import CheckpointError
 
 Saved = Callable[..., Path]
@@ -43,7 +43,7 @@ def test_a_pipeline_and_a_run_name_all_of_their_models(saved: Saved, tmp_path: P
 def test_of_a_model_on_the_hub_a_folder_is_downloaded() -> None:
     below = ["0_Transformer/config.json", "0_Transformer/model.safetensors", "1_Pooling/config.json"]
     with pytest.raises(CheckpointError, match=r"hf download owner/name.*point to its 0_Transformer"):
-        entry_name(Path("owner/name"), ["config.json", "modules.json"], below)
+        entry_name(Path("owner/name"), ["config.json", "modules.json"], {}, below)
 
 
 def test_nothing_at_all_says_so(tmp_path: Path) -> None:

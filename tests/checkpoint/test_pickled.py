@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
-from hf_bias_patch.checkpoint.pickled import convert, is_pickled
+from hf_bias_patch.checkpoint.convert import convert
+from hf_bias_patch.checkpoint.pickled import is_pickled
 from hf_bias_patch.errors import CheckpointError
 
 torch = pytest.importorskip("torch")

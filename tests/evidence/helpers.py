@@ -18,6 +18,7 @@ from hf_bias_patch.evidence.pair import Pair, open_pair
 from hf_bias_patch.patching.algebra import witness
 from hf_bias_patch.patching.disk import patch
 from hf_bias_patch.patching.record import PLAN
+from tests.models import fresh
 
 Values = dict[str, np.ndarray]
 
@@ -93,3 +94,21 @@ def put_weight(values: dict[str, torch.Tensor], slot: Slot, new: np.ndarray) -> 
     axis = 1 if slot.conv1d else 0
     slot.view.put(whole, new.T if slot.conv1d else new, axis)
     values[str(slot.weight)] = torch.from_numpy(whole).to(values[str(slot.weight)].dtype)
+
+
+def steep_norm(folder: Path) -> Path:
+    """A BERT of which one norm, before layer 1, makes so small a constant that a fold by it loses digits of float32.
+
+    The other norms are made good ones: each bias is shifted by its weight, so that the constant is about the width.
+    """
+    model = fresh("bert", dtype=torch.float32)
+    steep = model.bert.encoder.layer[0].output.LayerNorm
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, torch.nn.LayerNorm):
+                norm.bias += norm.weight
+        inverse = 1 / steep.weight.double()
+        constant = inverse @ steep.bias.double()
+        steep.bias -= ((constant - 1e-4) * inverse / (inverse @ inverse)).float()
+    model.save_pretrained(folder)
+    return folder

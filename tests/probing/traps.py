@@ -285,6 +285,19 @@ class AlsoRead(Attention):
         return super().scores(query + self.split(self.query(self.positions)[None]), key, normed)
 
 
+class OtherQueries(Attention):
+    """For the second half of the keys, another map makes the queries, as LUKE's for entities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        half = TOKENS // 2
+        second = super().scores(self.split(self.other(normed)), key[:, :, half:], normed)
+        return torch.cat((super().scores(query, key[:, :, :half], normed), second), -1)
+
+
 OF_TRAP: dict[str, type[Attention]] = {
     "rotary": Rotary,
     "rotary_some": Rotary,
@@ -292,6 +305,7 @@ OF_TRAP: dict[str, type[Attention]] = {
     "softcap": Softcap,
     "sink": Sink,
     "extra_key": TwoStreams,
+    "other_queries": OtherQueries,
     "key_positions": Positions,
     "positions": ScaledKeys,
     "not_softmax": Sigmoid,

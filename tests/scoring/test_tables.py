@@ -80,6 +80,8 @@ def test_what_is_wrong_with_the_columns_is_said(write: Write) -> None:
         sst2(write("a.csv", "review;label\nfine;1\n"))
     with pytest.raises(DataError, match=r"it has 'sentence:label'.*split at commas.*Separate fields by tabs, commas"):
         sst2(write("b.csv", "sentence:label\nfine:1\n"))
+    with pytest.raises(DataError, match="Begin the file with a line that names its columns: sentence, label"):
+        sst2(write("d.csv", "fine,1,0\nbad,0,1\n"))
     with pytest.raises(DataError, match="the column 'sentence' twice"):
         sst2(write("c.csv", "sentence,sentence,label\na,b,1\n"))
 

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -27,6 +28,8 @@ from hf_bias_patch.assets import folder
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, DataError, PlanError, SourceError, TargetError
 from hf_bias_patch.study.measuring.bench import Bench
+from hf_bias_patch.study.run import study
+from hf_bias_patch.study.settings import Settings
 from tests.models import randomise
 
 _TABLES = ("csv", "parquet")
@@ -154,6 +157,23 @@ def test_without_a_head_there_is_no_loss(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {step["direction"] for step in found["steps"]} == {"random signs"} and "lowers" not in printed
     assert found["folds"] and not found["lessons"] and not found["drifts"]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_only_what_is_missing_stands_in_the_way_of_a_loss(missing: bool, tmp_path: Path) -> None:
+    """A pooler and a second head that the class does not use, as in BERT's own checkpoint, do not."""
+    model = tmp_path / "model"
+    shutil.copytree(folder("bert"), model)
+    values = load_file(model / "model.safetensors")
+    values |= {"bert.pooler.dense.bias": torch.ones(64), "cls.seq_relationship.bias": torch.ones(2)}
+    if missing:
+        del values["cls.predictions.transform.dense.bias"]
+    save_file(values, model / "model.safetensors", {"format": "pt"})
+    found = study(Settings(str(model), count=2, train_steps=0, budget=0.0), tmp_path / "out")
+    assert found is not None
+    said = [note for note in found.notes if note.startswith("States only, and no loss")]
+    lacks = "lacks 1 of the parameters of BertForMaskedLM (cls.predictions.transform.dense.bias)"
+    assert [lacks in note for note in said] == [True] * missing
 
 
 def test_a_classifier_has_no_loss_of_tokens(tmp_path: Path) -> None:

@@ -145,6 +145,12 @@ def test_heads_that_answer_something_else(tmp_path: Path, names: list[str], more
     assert config.problem_type == "single_label_classification"
 
 
+def test_a_new_head_that_does_not_train_is_said_to_be_random(tmp_path: Path) -> None:
+    place, said = checkpoint(tmp_path / "x", ["entailment", "neutral", "contradiction"]), Said()
+    run(place, tmp_path / "run", said=said, new_head=True, train_head=False, train="value", max_train_steps=1)
+    assert any("does not train: it stays random" in line for line in said.lines)
+
+
 def test_a_head_for_scores(tmp_path: Path) -> None:
     """A regression keeps a head of one output, and refuses one of several."""
     similarity = load_task("embedded:similarity")

@@ -128,7 +128,9 @@ def test_generation(tmp_path: Path, model: str, task: str) -> None:
 
 def test_fold_and_drop_come_before_training(tmp_path: Path) -> None:
     out = tmp_path / "run"
+    (tmp_path / f".bias_patch-{'0' * 16}-{'1' * 8}").mkdir()  # of a run that was killed
     glue(out, fold="key,value", drop="query", train="output")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     after = load_file(out / "model" / "model.safetensors")
     names = [f"bert.encoder.layer.0.attention.self.{part}.bias" for part in ("query", "key", "value")]
     assert not any(after[name].any() for name in names)
@@ -146,6 +148,13 @@ def test_a_fold_that_is_not_proven_stops_the_run_and_leaves_nothing(tmp_path: Pa
     with pytest.raises(TuneError, match="does not pass its certificate"):
         glue(tmp_path / "run", model_name_or_path=str(base), fold="query", train="value")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    said = Said()
+    given = {"model_name_or_path": str(base), "fold": "query,value", "where_possible": True, "train": "output"}
+    run(GlueSettings, tmp_path / "run", said, **_OPINION | given)
+    (line,) = (line for line in said.lines if line.startswith("Left out"))
+    assert line.startswith("Left out: query at encoder self 1: fold query:weight is measured to exceed")
+    kept = json.loads((tmp_path / "run" / "plan.json").read_text())["recipe"]["left_out"]
+    assert list(kept) == ["encoder.1.self.query"]
 
 
 def test_own_data(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hf_bias_patch.probing.small.cannot import CANNOT
 from hf_bias_patch.probing.small.consistent import cut, read, repaired, tapped
 from hf_bias_patch.probing.small.overrides import FIELDS
 from hf_bias_patch.probing.small.rules import shrink
+from hf_bias_patch.probing.small.sizes import own_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -51,7 +52,7 @@ def small_config(model_type: str, **changes: Any) -> PreTrainedConfig:
         raise FamilyError(f"{model_type!r} is no model type of the installed transformers", remedy="See model_types()")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _small(CONFIG_MAPPING[model_type], {}, put({}, changes))
+        return _small(CONFIG_MAPPING[model_type], {}, put({}, changes), model_type)
 
 
 def put(fields: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,8 +66,15 @@ def put(fields: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _small(cls: Any, given: dict[str, Any], changes: dict[str, Any]) -> Any:
-    """A small config of a class; `given` are the defaults its parent sets, `changes` win over everything."""
+def _small(cls: Any, given: dict[str, Any], changes: dict[str, Any], path: str) -> Any:
+    """A small config of a class.
+
+    Args:
+        cls: its class.
+        given: the defaults its parent sets.
+        changes: values that win over everything.
+        path: model type and keys that lead to it, as `own_size` wants.
+    """
     asked = _merge(FIELDS.get(cls.model_type, {}), changes)
     defaults = {field.name: _default(field) for field in dataclasses.fields(cls)}
     own = set(defaults) - _base_fields()
@@ -75,11 +83,11 @@ def _small(cls: Any, given: dict[str, Any], changes: dict[str, Any]) -> Any:
     given, layers = tapped(given, defaults)
     for name in own - set(specs):
         old = given.get(name, defaults[name])
-        new = shrink(name, old, defaults | given)
+        new = own_size(path, name, old, shrink(name, old, defaults | given))
         if name in given or new is not defaults[name]:
             values[name] = copy.deepcopy(new)
     extra = {name: value for name, value in given.items() if name not in defaults}
-    values |= {name: shrink(name, value, extra) for name, value in extra.items()} | layers
+    values |= {name: own_size(path, name, old, shrink(name, old, extra)) for name, old in extra.items()} | layers
     for name, spec in specs.items():
         if name in asked and not isinstance(asked[name], dict):
             continue
@@ -88,10 +96,10 @@ def _small(cls: Any, given: dict[str, Any], changes: dict[str, Any]) -> Any:
         kwargs = (
             {k: v for k, v in spec.init_kwargs.items() if k != "model_type"} if model_type == spec.model_type else {}
         )
-        values[name] = _small(_sub_class(spec, model_type), kwargs, sub)
+        values[name] = _small(_sub_class(spec, model_type), kwargs, sub, f"{path}.{name}")
     for name, inner in _inner_configs(cls, own - set(specs)).items():
         if isinstance(asked.get(name, {}), dict):
-            values[name] = _small(type(inner), {}, asked.pop(name, {}))
+            values[name] = _small(type(inner), {}, asked.pop(name, {}), f"{path}.{name}")
     return _fitting(cls, values, asked, defaults)
 
 

@@ -49,6 +49,8 @@ _HGNET = {
     "stage_num_blocks": [1, 1, 1, 1],
 }
 _IMAGE = {"image_token_id": 119}
+_MERGED = {"insert_layer_id": 0}
+"""Where patches are merged: behind the first layer."""
 _STARTS = {
     "vision_start_token_id": 110,
     "vision_end_token_id": 111,
@@ -85,6 +87,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_ocr2_sam_vision_model": {"downsample_channels": [64, 64]},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
+    "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 5}},
     "depth_pro": {"patch_size": 32, "intermediate_hook_ids": [1, 0]},
     "detr": {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]}},
     "diffusion_gemma_text": _EXPERTS | _GLOBAL,
@@ -127,6 +130,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granite_speech": {"window_size": 15},
     "granite_speech_plus": {"window_size": 15},
+    "moshi_depth": {"input_size": 64},
     "muse_glimmer": {"out_hidden_size": 256},
     "muse_spark": {"out_hidden_size": 256},
     "musicflamingo": {"audio_config": {"max_source_positions": 32}},
@@ -147,6 +151,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "hgnet_v2": _HGNET,
     "informer": _SERIES,
+    "inkling2_loop_text": {
+        "n_layers_per_attn_res_block": 2,
+        "loop_layer_index_start": 2,
+        "loop_layer_index_end": 4,
+        "loop_num_passes": 2,
+    },
     "instructblip": _IMAGES,
     "instructblipvideo": {"video_token_index": 119},
     "janus_vqgan": {"num_patches": 4},
@@ -165,9 +175,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     "lw_detr_vit": {"num_windows": 4, "image_size": 64},
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "maskformer-swin": {"image_size": 64},
-    "minicpm_ocr": _IMAGE,
-    "minicpmv4_6": _IMAGE,
-    "minicpmv4_7": _IMAGE,
+    "minicpm_ocr": _IMAGE | _MERGED | {"downsample_mode": "16x"},
+    "minicpm_ocr_vision": _MERGED,
+    "minicpmv4_6": _IMAGE | _MERGED,
+    "minicpmv4_6_vision": _MERGED,
+    "minicpmv4_7": _IMAGE | _MERGED,
+    "minicpmv4_7_vision": _MERGED,
     "mllama_text_model": {"cross_attention_layers": [1]},
     "mllama_vision_model": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 192},
     "molmo2": {"adapter_config": {"vision_feature_layer": [-1, -2]}},

@@ -94,6 +94,8 @@ def _pi0_text(want: Any) -> torch.Tensor:
     return text
 
 
+_MEMORY = ("encoder_hidden_size", "cross_attention_hidden_size", "cross_hidden_size", "hidden_size")
+"""Which field says how wide the states are that cross-attention reads: the first there is."""
 _SERIES = {
     "past_values": normal(2, 11),
     "past_time_features": normal(2, 11, 2),
@@ -131,7 +133,7 @@ _DETR_ENCODER = {
 _AUDIO = {"input_features": normal(2, 64, 64), "input_features_mask": ones(2, 64, dtype=torch.bool)}
 _LENGTHS = {"input_features": normal(16, 128), "feature_lens": fixed([64, 64])}
 _BOXES = {"bbox": lambda want: want.integers(0, 20, 2, 11, 4).double().sort(-1).values / 20}
-_ACROSS = {"encoder_hidden_states": normal(2, 9, 64)}
+_ACROSS = {"encoder_hidden_states": lambda want: want.normal(2, 9, want.look(*_MEMORY))}
 
 _TILES = {"pixel_values": normal(8, 16, 16, 3), "image_grid_thw": fixed([[1, 2, 2], [1, 2, 2]])}
 _MASKS = {
@@ -170,6 +172,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "depth_pro": {"pixel_values": normal(2, 3, 128, 128)},
     "dia": {"decoder_input_ids": ids(2, 7, 9)},
     "dia_decoder": {"input_ids": ids(2, 7, 9), "attention_mask": ones(2, 7)} | _ACROSS,
+    "diffusion_gemma": _PATCHES | {"image_position_ids": _positions(6)},
     "dots3_note": {"chunk_sample_lengths": fixed([640, 640])},
     "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([640, 640])},
     "embedding_gemma2": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},

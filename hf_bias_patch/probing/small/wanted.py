@@ -37,6 +37,12 @@ class Wanted:
     variant: Mapping[str, Any]
     made: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, model: Any, seed: int, variant: Mapping[str, Any] | None = None) -> Wanted:
+        """Nothing made yet, of a model's forward method."""
+        parameters = inspect.signature(model.forward).parameters
+        return cls(model, parameters, torch.Generator().manual_seed(seed), variant or {})
+
     @property
     def config(self) -> Any:
         return self.model.config

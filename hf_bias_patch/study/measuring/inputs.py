@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import DataError
+from hf_bias_patch.evidence.ids import first_known
 from hf_bias_patch.scoring.collate import IGNORED
 from hf_bias_patch.scoring.forms import Form, longest_input
 from hf_bias_patch.scoring.padding import choose_padding
@@ -149,10 +150,11 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
     rows = tuple(tuple(row[:longest]) for row in whole if len(row) > 1)
     if not rows:
         raise DataError("There is no text to study the model on", remedy="Give texts of two words or more, one a line")
-    _check_vocabulary(rows, model)
+    known = len(model.get_input_embeddings().weight)
+    _check_vocabulary(rows, known)
     if form == "classifier":  # it is asked for a label, and for no token
         form = None
-    if form == "masked" and tokenizer.mask_token_id is None:
+    if form == "masked" and first_known([tokenizer.mask_token_id], known) is None:
         form = None  # without a token to hide words behind, states and logits are compared, and no loss
     return Inputs(
         rows,
@@ -161,13 +163,13 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
         form,
         choose_padding(model, tokenizer).id,
         tokenizer.mask_token_id,
-        getattr(model.config, "decoder_start_token_id", None),
+        first_known([getattr(model.config, "decoder_start_token_id", None)], known),
         seed,
     )
 
 
-def _check_vocabulary(rows: Sequence[Sequence[int]], model: Any) -> None:
-    known, largest = len(model.get_input_embeddings().weight), max(map(max, rows))
+def _check_vocabulary(rows: Sequence[Sequence[int]], known: int) -> None:
+    largest = max(map(max, rows))
     if largest >= known:
         raise DataError(
             f"The tokenizer makes the token {largest} of these texts, and the model knows {known:,}, from 0",

@@ -1,0 +1,110 @@
+"""A peft adapter in a model's own folder: transformers puts it on when it loads the model. What a plan means for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint
+from hf_bias_patch.checkpoint.copies import parts_of
+from hf_bias_patch.checkpoint.index import parse_object
+from hf_bias_patch.checkpoint.look import look
+from hf_bias_patch.checkpoint.remote import RemoteCheckpoint
+from hf_bias_patch.checkpoint.side import ADAPTER, is_adapter_weights
+from hf_bias_patch.patching.plan import Edit, Plan
+
+__all__ = ["adapter_note"]
+
+_TRAVELS = f"The folder holds a peft adapter ({ADAPTER}), which transformers puts on when it loads the model"
+_IN_FILE = "base_model.model."  # before each name in a peft file
+
+_ADD = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA", "VBLORA", "RANDLORA", "FOURIERFT", "WAVEFT", "BEFT"}
+"""Kinds of adapters that add to what a map gives out, whatever the map's own weight and bias are."""
+
+
+def adapter_note(model: str | os.PathLike[str], plan: Plan) -> str:
+    """What a plan means for an adapter beside the model's weights; empty where there is none.
+
+    A LoRA adds B·A·x to the output of a map, whatever the map's bias is. So folds leave its effect as it was, unless it
+    changes a map that they send the bias through, or holds a bias or a map of its own that they change.
+
+    Args:
+        model: as for `plan`.
+        plan: made for it.
+
+    Raises:
+        SourceError, CheckpointError: as for `look`; or adapter_config.json is damaged.
+    """
+    checkpoint = look(model).checkpoint
+    if isinstance(checkpoint, RemoteCheckpoint):
+        if ADAPTER not in checkpoint.hub.sizes:
+            return ""
+        return f"{_TRAVELS}. What these edits mean for it is told once the model is on this machine."
+    if not (checkpoint.folder / ADAPTER).is_file():
+        return ""
+    config = parse_object(checkpoint.folder / ADAPTER, (checkpoint.folder / ADAPTER).read_bytes())
+    adds = config.get("peft_type") in _ADD and not config.get("use_dora")
+    on, own = _held(checkpoint)
+    changed = sorted({name for edit in plan.edits if edit.changes for name in _in_the_way(edit, on, own, adds)})
+    if not changed:
+        return f"{_TRAVELS}. It comes along as it is, and with it on these edits keep what they keep without it."
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return (
+        f"{_TRAVELS}. It comes along as it is, but with it on these edits change what the model computes, because it "
+        f"changes what they go by: {', '.join(changed[:3])}{more}. Merge it first (merge_and_unload of peft), or leave "
+        "these edits out."
+    )
+
+
+def _held(checkpoint: Checkpoint) -> tuple[set[str], set[str]]:
+    """What an adapter is for: the model's modules that it is put on, and the model's tensors that it replaces."""
+    ends: dict[str, str] = {}
+    for tensor in checkpoint.tensors:
+        for name in (tensor, tensor.rpartition(".")[0]):
+            parts = name.split(".")
+            ends |= {".".join(parts[start:]): name for start in range(len(parts))}
+    files = [path for path in checkpoint.folder.iterdir() if is_adapter_weights(path.name)]
+    parts = [part.name.removeprefix(_IN_FILE) for path in files for part in parts_of(path)]
+    names = {name.replace(".base_layer.", ".") for name in parts}
+    found = {ends[known] for name in names if (known := next((p for p in _beginnings(name) if p in ends), None))}
+    own = found & checkpoint.tensors.keys()
+    return found - own, own
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[:stop]) for stop in range(len(parts), 0, -1))
+
+
+def _in_the_way(edit: Edit, on: set[str], own: set[str], adds: bool) -> set[str]:
+    """What an adapter changes that an edit goes by.
+
+    Args:
+        edit: whose effect is asked about.
+        on, own: as `_held` gives them.
+        adds: whether the adapter adds to what a map gives out.
+    """
+    found = own & set(edit.touches)
+    if found == set(edit.touches):
+        return set()  # with the adapter on, none of the edit is there
+    if edit.norm is not None:
+        norm = {edit.norm.weight, edit.norm.bias}
+        found |= norm & own | {name.rpartition(".")[0] for name in norm} & on
+    maps = {slot.projection: (slot.weight or "").rpartition(".")[0] for slot in (edit.slot, edit.output) if slot}
+    if edit.into == "output":
+        found |= {maps["output"]} & on
+        found |= set() if adds else {maps[edit.projection]} & on
+    elif edit.into == "weight":
+        found |= set() if adds else {maps[edit.projection]} & on
+    elif edit.into == "norm":
+        # Whatever reads the norm, reads another input now: it is in the same layer.
+        layer = _layer(maps[edit.projection])
+        found |= {module for module in on if _layer(module) == layer}
+    return found
+
+
+def _layer(module: str) -> str:
+    """A module's path up to the last number in it."""
+    parts = module.split(".")
+    last = max((place for place, part in enumerate(parts) if part.isdecimal()), default=-1)
+    return ".".join(parts[: last + 1])
