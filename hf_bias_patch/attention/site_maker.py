@@ -16,7 +16,7 @@ from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, S
 from hf_bias_patch.attention.verdict import TRAPS, Evidence, decide
 from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
-from hf_bias_patch.errors import brief
+from hf_bias_patch.checkpoint.showing import brief
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.resolve import Finder

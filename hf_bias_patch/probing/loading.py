@@ -13,7 +13,8 @@ from hf_bias_patch.attention.model_type import saved_class
 from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.quantised import quantised
-from hf_bias_patch.errors import BiasPatchError, VerifyError, brief
+from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.probing.unfused import EXPERTS, attention_of
 
 __all__ = ["load_double", "require_room"]
