@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_bias_patch.attention.matrix import matrix
+from hf_bias_patch.attention.matrix import matrix, without_attention
 from hf_bias_patch.attention.matrix_text import markdown, overview
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ close other roads. A config value that a family does not cover makes every verdi
 
 def text() -> str:
     """The whole page."""
-    return HEAD + markdown(*matrix())
+    return HEAD + markdown(*matrix(), without_attention())
 
 
 def readme(page: str) -> str:

@@ -24,6 +24,8 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 MODELS = "transformers.models"
 TARGET = Path(__file__).parents[1] / "hf_bias_patch" / "attention" / "stock_parts.toml"
+ANCHORS = re.compile(r"^(?:\^|\(\?<!.*?\)|\(\^\|[^)]*\))*")
+"""What says of a pattern where it may stand: `^`, `(?<!language_model\\.)`, `(^|model\\.)`."""
 HEADER = """\
 # Model type = the parts of its stock classes, of which one stands first in any tensor name that stock loaders take.
 # `NAME.NAME` stands there where one part has another of its name.
@@ -63,10 +65,15 @@ def parts_of(stock: Any) -> set[str]:
     """The modules and parameters that a class has itself, its base model's name, and older names of these."""
     assigned = [each for base in stock.__mro__ if base.__module__.startswith(MODELS) for each in made(base)]
     parts = {part for part, _ in assigned} | {f"{part}.{part}" for part, call in assigned if repeats(stock, part, call)}
-    old = get_checkpoint_conversion_mapping(stock.config_class.model_type) or []
-    sources = [source for entry in old for source in getattr(entry, "source_patterns", ())]
-    parts |= {match[0] for source in sources if (match := re.match(r"[A-Za-z]\w*(?=\\?\.)", source.lstrip("^")))}
-    return parts | ({stock.base_model_prefix.split(".")[0]} - {""})
+    return parts | old_parts(stock) | ({stock.base_model_prefix.split(".")[0]} - {""})
+
+
+def old_parts(stock: Any) -> set[str]:
+    """What stands first in the names that transformers renames while it loads a class, and back while it saves it."""
+    keys = (stock.config_class.model_type, stock.__name__)
+    old = [entry for key in keys for entry in get_checkpoint_conversion_mapping(key) or ()]
+    sources = [ANCHORS.sub("", source) for entry in old for source in getattr(entry, "source_patterns", ())]
+    return {match[0] for source in sources if (match := re.match(r"[A-Za-z]\w*(?=\\?\.|$)", source))}
 
 
 def made(base: type) -> Iterator[tuple[str, ast.expr]]:

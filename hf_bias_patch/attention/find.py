@@ -45,6 +45,13 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
     try:
         found = tuple(_sites(config, tensors, Scope(), "", Memory()))
         if not found:
+            if family_of(config).is_empty:
+                raise FamilyError(
+                    f"A {config['model_type']} model has no attention by a softmax",
+                    why="Its layers mix positions by other means, so there is no query, key or value bias",
+                )
+            if towers := uncovered(config):
+                _refuse_towers(config["model_type"], towers)
             raise NoAttentionError(
                 f"The checkpoint has no attention tensors of a {config['model_type']} model",
                 why=f"Its tensors are called {listed(list(tensors))}",
@@ -65,6 +72,14 @@ def _refuse_unknown(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         remedy=BY_PROBE
         if place
         else "`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
+    )
+
+
+def _refuse_towers(model_type: object, towers: tuple[str, ...]) -> None:
+    raise FamilyError(
+        f"No family covers what is inside this {model_type} model: {', '.join(towers)}",
+        why="Whether its biases are redundant is not known, and is never guessed",
+        remedy="`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
     )
 
 

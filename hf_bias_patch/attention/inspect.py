@@ -15,6 +15,7 @@ from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
+from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
@@ -61,6 +62,8 @@ class Inspection:
         received: bytes that came over the network; 0 for what is on this machine.
         quantised: what says that weights are quantised, as a sentence; empty if nothing does. Such a checkpoint cannot
             be verified.
+        uncovered: names of the tensors that look like attention biases and are at none of the sites; they are not
+            among `values`.
     """
 
     model: str
@@ -73,6 +76,7 @@ class Inspection:
     commit: str | None = None
     received: int = 0
     quantised: str = ""
+    uncovered: tuple[str, ...] = ()
 
     @property
     def bias_parameters(self) -> int:
@@ -109,6 +113,7 @@ class Inspection:
             "verdicts": self.verdicts(),
             "quantised": self.quantised,
             "sites": [self._plain_site(site) for site in self.sites],
+            "uncovered": list(self.uncovered),
         }
 
     def _plain_site(self, site: Site) -> dict[str, Any]:
@@ -173,6 +178,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
         commit=commit,
         received=checkpoint.received,
         quantised=packed.what if packed else "",
+        uncovered=uncovered_biases(sites, checkpoint.tensors),
     )
 
 

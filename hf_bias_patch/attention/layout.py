@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["ORDERS", "View", "fused"]
+__all__ = ["ORDERS", "View", "fused", "sized"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,20 @@ def fused(order: str, projections: Sequence[str], axis: int, heads: int, kv_head
         heads, kv_heads: query heads, and heads of keys and values.
     """
     return ORDERS[order](list(projections), axis, heads, kv_heads)
+
+
+def sized(parts: Mapping[str, int], axis: int, heads: int) -> dict[str, View] | None:
+    """Where several projections are on one axis that has all of a head together; None where the sizes do not fit.
+
+    Args:
+        parts: projection → entries of one of its heads, in order (multi-head latent attention has other ones for keys
+            than for values).
+        axis: entries of the axis.
+        heads: how many heads are on it.
+    """
+    if heads * sum(parts.values()) != axis:
+        return None
+    return _cut(list(parts), heads, axis, list(parts.values()))
 
 
 Views = dict[str, View] | None

@@ -15,7 +15,7 @@ from hf_bias_patch.attention.family import Attention, Family, Trap, families, mo
 from hf_bias_patch.attention.verdict import TRAPS
 from hf_bias_patch.errors import FamilyError
 
-__all__ = ["Cell", "Entry", "TowerEntry", "matrix"]
+__all__ = ["Cell", "Entry", "TowerEntry", "matrix", "without_attention"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ def matrix(names: Collection[str] = ()) -> tuple[tuple[Entry, ...], tuple[TowerE
         for name, tower in family.towers.items()
     ]
     return tuple(entries), tuple(towers)
+
+
+def without_attention(names: Collection[str] = ()) -> tuple[str, ...]:
+    """Those of some model types (of all, if none is named) that have no attention, sorted."""
+    return tuple(sorted(name for family in families() if family.is_empty for name in _of(family, names)))
 
 
 def _of(family: Family, names: Collection[str]) -> tuple[str, ...]:

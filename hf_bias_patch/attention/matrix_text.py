@@ -30,9 +30,10 @@ def cell_text(cell: Cell | None) -> str:
     return text + closed + (f"; {unless}" if unless else "")
 
 
-def markdown(entries: Sequence[Entry], towers: Sequence[TowerEntry]) -> str:
-    """Tables of sites and towers, and what the names of the traps mean."""
-    return "\n".join([*_sites(entries), *_towers(towers), *_traps(entries)])
+def markdown(entries: Sequence[Entry], towers: Sequence[TowerEntry], none: Sequence[str] = ()) -> str:
+    """Tables of sites and towers, what the names of the traps mean, and the model types without attention."""
+    without = ["", f"Without attention, so that there is no bias of one: {', '.join(none)}.", ""] if none else []
+    return "\n".join([*_sites(entries), *_towers(towers), *_traps(entries), *without])
 
 
 def overview(entries: Iterable[Entry], model_types: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from hf_bias_patch.attention.causes import MisfitError
 from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold
 from hf_bias_patch.attention.family import Attention, Layout, Trap
 from hf_bias_patch.attention.fit import check_fit
-from hf_bias_patch.attention.layout import View, fused
+from hf_bias_patch.attention.layout import View, fused, sized
 from hf_bias_patch.attention.places import KINDS, Place, parameter
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot
 from hf_bias_patch.attention.verdict import TRAPS, Evidence, decide
@@ -64,6 +64,7 @@ class SiteMaker:
             kind=self.attention.kind,
             heads=heads,
             slots={name: slots.get(name) or _no_map(name) for name in PROJECTIONS},
+            kv_heads_said=heads if (layout := self._layout()) and layout.sizes else 0,
         )
         check_fit(site, self.tensors, self.stack.heads, self.attention.apart)
         return site
@@ -219,15 +220,21 @@ class SiteMaker:
         """Each projection's part of an axis, or the whole for all and what is not known."""
         if len(projections) == 1:
             return {projections[0]: View.whole(axis)}, ""
-        layouts = self.attention.layouts or (Layout("blocks"),)
-        layout = next((layout for layout in layouts if holds(layout.when, self.config)), None)
+        layout = self._layout()
         found = None
-        if layout is not None:
+        if layout is not None and layout.sizes:
+            found = sized({name: self.finder.size(layout.sizes[name]) for name in projections}, axis, heads)
+        elif layout is not None:
             found = fused(layout.order, projections, axis, heads, layout.kv_heads or self._kv_heads(heads))
         if found is None:
             whole: dict[str, View] = {name: View.whole(axis) for name in projections}
             return whole, "how its map of several projections is laid out"
         return found, ""
+
+    def _layout(self) -> Layout | None:
+        """How fused maps are ordered; None where the config does not tell."""
+        layouts = self.attention.layouts or (Layout("blocks"),)
+        return next((layout for layout in layouts if holds(layout.when, self.config)), None)
 
     def _kv_heads(self, heads: int) -> int:
         key = self.stack.kv_heads

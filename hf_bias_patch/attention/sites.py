@@ -79,13 +79,22 @@ class Slot:
 
 @dataclass(frozen=True)
 class Site:
-    """One attention module."""
+    """One attention module.
+
+    Attributes:
+        stack, layer, kind: where it is; see `name`.
+        heads: query heads.
+        slots: projection → its slot.
+        kv_heads_said: key-value heads, where the sizes of the maps do not tell, as a head of the query has other
+            entries than one of the key map; 0 where they do.
+    """
 
     stack: str
     layer: int
     kind: str
     heads: int
     slots: dict[str, Slot]
+    kv_heads_said: int = 0
 
     @property
     def name(self) -> str:
@@ -95,4 +104,4 @@ class Site:
     @property
     def kv_heads(self) -> int:
         """Key-value heads: fewer than `heads` where several query heads share one."""
-        return self.heads * self.slots["key"].view.size // self.slots["query"].view.size
+        return self.kv_heads_said or self.heads * self.slots["key"].view.size // self.slots["query"].view.size

@@ -7,10 +7,12 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_bias_patch.cli.drafts import print_drafts
 from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.errors import RecipeError
 
@@ -34,14 +36,26 @@ def families(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="With --vary: also every two of these changes together.")
     ] = False,
-    jobs: Annotated[int, typer.Option(help="With --check: processes at a time.", min=1)] = 1,
-    timeout: Annotated[float, typer.Option(help="With --check: seconds for one small model.", min=1)] = 240.0,
+    draft: Annotated[
+        bool,
+        typer.Option("--draft", help="Write the family file of these types from what small models show, and check it."),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="With --draft: the folder for the files, instead of printing them.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="With --check, --draft: processes at a time.", min=1)] = 1,
+    timeout: Annotated[float, typer.Option(help="With --check, --draft: seconds for one small model.", min=1)] = 240.0,
     as_json: AsJson = False,
 ) -> None:
-    """Print what becomes of the query, key and value bias in each model type; loads no model without --check.
+    """Print what becomes of the query, key and value bias in each model type; loads no model but to check or to draft.
 
-    Exit code 1 if a check finds that the table promises what the numbers refute.
+    Exit code 1 if a check finds that the table promises what the numbers refute, or a type cannot be drafted.
     """
+    if draft:
+        _require_types(names, check or markdown or as_json)
+        print_drafts(list(_known(names or [])), output, jobs, timeout, _show)
+    if output is not None:
+        raise typer.BadParameter("it goes with --draft", param_hint="--output")
     if check and markdown:
         raise RecipeError("--check prints no Markdown", remedy="Leave out one of them, or ask for --json")
     if vary and not check:
@@ -52,21 +66,33 @@ def families(
         made = _in_pairs if pairs else _varied if vary else _default
         _check(itertools.chain.from_iterable(map(made, _known(names or []))), jobs, timeout, as_json)
         return
-    from hf_bias_patch.attention.matrix import matrix
+    from hf_bias_patch.attention.matrix import matrix, without_attention
 
     entries, towers = matrix(names or [])
+    none = without_attention(names or [])
     if as_json:
-        found = {"sites": [asdict(entry) for entry in entries], "towers": [asdict(tower) for tower in towers]}
+        found: dict[str, list[Any]] = {
+            "sites": [asdict(entry) for entry in entries],
+            "towers": [asdict(tower) for tower in towers],
+        }
+        found |= {"without_attention": list(none)}
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif markdown:
         from hf_bias_patch.attention.matrix_text import markdown as text
 
-        typer.echo(text(entries, towers))
+        typer.echo(text(entries, towers, none))
     else:
-        _print(entries, towers)
+        _print(entries, towers, none)
 
 
-def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry]) -> None:
+def _require_types(names: list[str] | None, more: bool) -> None:
+    if more:
+        raise RecipeError("--draft goes with none of --check, --markdown and --json", why="It checks by itself")
+    if not names:
+        raise RecipeError("--draft needs model types", remedy="Name them: `hf-bias-patch families --draft bert`")
+
+
+def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterable[str]) -> None:
     from rich import box
     from rich.table import Table
 
@@ -81,6 +107,8 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry]) -> None:
     inner = {(name, tower.name, tower.model_type or tower.config) for tower in towers for name in tower.model_types}
     for model_type, name, what in sorted(inner):
         table.add_row(model_type, f"{name} tower", f"[dim]see {what}[/]")
+    for model_type in none:
+        table.add_row(model_type, "[dim]no attention[/]")
     stdout().print(table)
     stdout().print(
         "redundant: removing it changes nothing. An arrow says where a bias can go exactly (into the output bias where "
@@ -159,6 +187,7 @@ def _show(swept: Swept) -> None:
     from hf_bias_patch.probing.untouched import summary
 
     line = f"{swept.item}: {swept.agreed} agreed"
+    line += f", {len(swept.classes)} classes" if swept.classes else ""
     if swept.differences:
         kinds = [difference.kind for difference in swept.differences]
         line += "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
@@ -187,9 +216,23 @@ def _sum_up(found: list[Swept]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    stdout().print(_about_classes(defaults), markup=False, soft_wrap=True)
     for title, changed in (("configs of published checkpoints", published), ("changes of the config", varied)):
         if changed:
             stdout().print(_about_changes(title, changed), markup=False, soft_wrap=True)
+
+
+def _about_classes(found: list[Swept]) -> str:
+    """How many classes were looked at, and which could not be."""
+    read, unknown, explained = (
+        sum(len(getattr(swept, name)) for swept in found) for name in ("classes", "no_family", "explained")
+    )
+    lost = sorted(name for swept in found for name in swept.not_built)
+    return (
+        f"{read} classes of these types, each saved by itself and read again; {unknown} more are of no family; "
+        f"{explained} biases at no site are explained; {len(lost)} could not be built"
+        + (f": {', '.join(lost)}" if lost else "")
+    )
 
 
 def _counts(found: list[Swept]) -> str:

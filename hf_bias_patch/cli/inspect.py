@@ -88,6 +88,7 @@ def _probe(
 
 
 def _print(found: Inspection, values: bool) -> None:
+    from hf_bias_patch.attention.uncovered import told
     from hf_bias_patch.cli.console import nbytes, plain, stdout, strong
 
     console = stdout()
@@ -108,6 +109,8 @@ def _print(found: Inspection, values: bool) -> None:
         console.print(f"  [{_COLOURS[state]}]{state:<9}[/] {count:>12,} parameters")
     if found.quantised:
         console.print(f"No variant of it can be verified: {plain(found.quantised)}.", markup=False)
+    if found.uncovered:
+        console.print(told(found.uncovered), markup=False, soft_wrap=True)
     if found.received:
         console.print(f"Read on the Hub, {nbytes(found.received)} of {nbytes(found.nbytes)}; nothing was downloaded.")
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
+from hf_bias_patch.attention.uncovered import told
 from hf_bias_patch.cli.console import table as empty_table
 from hf_bias_patch.patching.summary import FLAGS
 from hf_bias_patch.patching.wording import told_apart
@@ -58,6 +61,8 @@ def certificate_lines(certificate: Certificate) -> Iterator[RenderableType]:
         yield f"Tensors: {tensors.identical} of {tensors.compared} identical byte for byte{exact}."
     if certificate.equal:
         yield _equal(certificate.equal)
+    if certificate.uncovered:
+        yield f"[dim]Note:[/] {escape(told(certificate.uncovered))}"
     for note in certificate.notes:
         yield f"[dim]Note:[/] {note}"
     yield ""

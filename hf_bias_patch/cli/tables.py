@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from hf_bias_patch.attention.uncovered import told
 from hf_bias_patch.cli.console import nbytes
 from hf_bias_patch.cli.console import table as empty_table
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places, stays
@@ -44,6 +45,8 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     if plan.recipe.left_out:
         yield f"Left out, and so kept ({len(plan.recipe.left_out)} of the biases asked for):"
         yield from (f"  {escape(line)}" for line in stays(plan.recipe.left_out))
+    if plan.uncovered:
+        yield escape(told(plan.uncovered))
     if plan.lossy:
         yield "[bold yellow]Lossy:[/] this recipe changes what the model computes, as asked."
     yield ""

@@ -201,6 +201,8 @@ class Certificate(Document):
         differs: what differs beside the tensors, and must not: the plan from its recipe, config.json, the tokenizer; as
             sentences without their full stops.
         load_report: what did not fit when loading the variant, and did fit for the source.
+        uncovered: tensors of the source that look like attention biases and are at no attention site: the patch and
+            this certificate say nothing of their roles. Their bytes are compared like those of any other tensor.
         notes: what a reader should know and what fails nothing.
         versions: of all software involved.
     """
@@ -226,6 +228,7 @@ class Certificate(Document):
     tensors: Tensors | None = None
     differs: tuple[str, ...] = ()
     load_report: tuple[str, ...] = ()
+    uncovered: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     versions: dict[str, str]
 

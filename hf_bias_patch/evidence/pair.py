@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from hf_bias_patch.attention.countable import refuse_countless
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
@@ -78,6 +79,11 @@ class Pair:
             return find_sites(self.source_files.config, self.source_files.tensors)
         except FamilyError:
             return ()
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Tensors of the source that look like attention biases and are at none of the sites."""
+        return uncovered_biases(self.sites, self.source_files.tensors)
 
     @property
     def in_maps(self) -> frozenset[str]:

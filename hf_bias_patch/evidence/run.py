@@ -114,6 +114,7 @@ def _measure(
             *differences(folder_of(pair.variant), folder_of(pair.source)),
         ),
         load_report=found.load_report,
+        uncovered=pair.uncovered,
         notes=(*found.notes, *_notes(pair, found)),
         versions=versions(),
     )

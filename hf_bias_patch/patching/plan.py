@@ -115,6 +115,7 @@ class Plan(BaseModel):
         equal: what all edits together leave equal.
         lossy: whether an edit changes the function on purpose.
         sites: the attention sites, where they come from a probe; empty where a family finds them.
+        uncovered: tensors that look like attention biases and are at no site: no action is about them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,6 +130,7 @@ class Plan(BaseModel):
     equal: Equal
     lossy: bool
     sites: tuple[Site, ...] = ()
+    uncovered: tuple[str, ...] = ()
 
     @property
     def changes(self) -> bool:

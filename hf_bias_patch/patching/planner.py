@@ -12,6 +12,7 @@ from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
+from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
 from hf_bias_patch.errors import FamilyError, PlanError, ValuesError
@@ -83,6 +84,7 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
         equal=Equal.everything([edit.equal for edit in edits]),
         lossy=any(not edit.equal.logits for edit in edits),
         sites=() if sites is None else tuple(sites),
+        uncovered=uncovered_biases(found, tensors.tensors),
     )
 
 

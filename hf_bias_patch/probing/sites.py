@@ -123,9 +123,14 @@ def _output(trace: Trace, mixing: Mixing) -> list[Elements]:
     start = trace.codes.start(mixing.output)
     size = trace.codes.shapes[mixing.output][mixing.output_axis]
     rows = {trace.codes.count * (1 + mixing.output_axis) + start + index for index in range(size)}
-    biases = [bias for bias, row in trace.rows.items() if row in rows]
-
+    # A table that is added to an output, such as that of latent queries, is no bias of the map.
+    biases = [bias for bias, row in trace.rows.items() if row in rows and len(_shape(trace, bias)) == 1]
     return list(trace.codes.elements(torch.tensor(biases or sorted(rows))))
+
+
+def _shape(trace: Trace, code: int) -> tuple[int, ...]:
+    """Of the parameter that an element belongs to."""
+    return trace.codes.shapes[trace.codes.number_of(code)]
 
 
 def _is_weight(trace: Trace, elements: Elements) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["stored_names"]
+__all__ = ["Stored", "stored_in", "stored_names"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,20 @@ def stored_names(model: Any) -> Stored:
     except ImportError:  # a transformers that stores every model under the names it has in memory
         return Stored({}, {}, {})
     parameters = {name: value.detach() for name, value in model.named_parameters(remove_duplicate=False)}
-    stored = dict(revert_weight_conversion(model, dict(parameters)))
-    places = {(value.data_ptr(), tuple(value.shape)): name for name, value in stored.items()}
+    return stored_in(parameters, dict(revert_weight_conversion(model, dict(parameters))))
+
+
+def stored_in(parameters: Mapping[str, Any], stored: Mapping[str, Any]) -> Stored:
+    """Where each parameter is among the tensors of a model's files, told by its values.
+
+    Args:
+        parameters: in-memory name → tensor, random values that no other has.
+        stored: name in a file → tensor, of the same dtype.
+    """
+    places = {_values(value): name for name, value in stored.items()}
     # Tied parameters share a place: those that keep their names come first.
-    places |= {(value.data_ptr(), tuple(value.shape)): name for name, value in stored.items() if name in parameters}
-    found = {name: places.get((value.data_ptr(), tuple(value.shape)), "") for name, value in parameters.items()}
+    places |= {_values(value): name for name, value in stored.items() if name in parameters}
+    found = {name: places.get(_values(value), "") for name, value in parameters.items()}
     names = {name: name if name in stored else other for name, other in found.items() if other}
     pieces = _pieces({name: value for name, value in parameters.items() if name not in names}, stored)
     tensors = {name: _Info("F64", tuple(value.shape)) for name, value in stored.items()}
@@ -52,7 +63,12 @@ def stored_names(model: Any) -> Stored:
     return Stored(names | {name: other for name, (other, _) in pieces.items()}, starts, tensors)
 
 
-def _pieces(left: dict[str, Any], stored: dict[str, Any]) -> dict[str, tuple[str, int]]:
+def _values(tensor: Any) -> tuple[tuple[int, ...], bytes]:
+    """What two tensors have in common that are one: shape and values."""
+    return tuple(tensor.shape), hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).digest()
+
+
+def _pieces(left: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """Name → the stored tensor that holds a parameter among its rows, and the first of them.
 
     Elements of a vector may be in another order there: rotary positions pair them in two ways.

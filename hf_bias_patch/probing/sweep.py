@@ -8,11 +8,12 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from hf_bias_patch.probing.check import Difference
+from hf_bias_patch.probing.saved import check_saved
 from hf_bias_patch.probing.typed import NotBuiltError, check_type
 from hf_bias_patch.probing.untouched import Untouched
 from hf_bias_patch.probing.variations import Change
@@ -57,6 +58,8 @@ class Swept:
         agreed: biases of which table and numbers say the same.
         differences: the others.
         closable, slots, unknown, untouched: as in `Checked`.
+        classes: the stock classes of the type whose files were held against their memory; at a type's default only.
+        no_family, not_built, explained: as in `Saved`.
         problem: why it could not be checked, or not to the end; empty if it was.
         built: whether transformers could build and run a model of it; if not, `problem` is what it says.
         seconds: it took.
@@ -72,6 +75,10 @@ class Swept:
     slots: int = 0
     unknown: int = 0
     untouched: tuple[Untouched, ...] = ()
+    classes: tuple[str, ...] = ()
+    no_family: tuple[str, ...] = ()
+    not_built: dict[str, str] = field(default_factory=dict)
+    explained: dict[str, str] = field(default_factory=dict)
 
     @property
     def wrong(self) -> tuple[Difference, ...]:
@@ -153,8 +160,28 @@ def _work(item: Item, seeds: tuple[int, ...], pipe: Connection) -> None:
         swept = Swept(item, problem=_line(error.what), built=False)
     except Exception as error:  # whatever goes wrong inside a model is told, and the sweep goes on
         swept = Swept(item, problem=_line(f"{type(error).__name__}: {error}"))
+    if not item.changes:
+        swept = _with_classes(swept)
     pipe.send({**vars(swept), "seconds": time.monotonic() - start})
     pipe.close()
+
+
+def _with_classes(swept: Swept) -> Swept:
+    """The same with what becomes of the type's other classes."""
+    try:
+        saved = check_saved(swept.item.model_type)
+    except NotBuiltError:  # the check of the type has said it
+        return swept
+    except Exception as error:  # as above
+        return replace(swept, problem=_line(f"{type(error).__name__}: {error}"))
+    return replace(
+        swept,
+        differences=(*swept.differences, *saved.differences),
+        classes=tuple(sorted(saved.compared)),
+        no_family=tuple(sorted(saved.no_family)),
+        not_built={name: _line(problem) for name, problem in saved.not_built.items()},
+        explained=saved.explained,
+    )
 
 
 def _line(text: str) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from hf_bias_patch.probing.fresh import FRESH, Fresh
 from hf_bias_patch.probing.origin import Codes
 from hf_bias_patch.probing.replay import MOVES, replay
 from hf_bias_patch.probing.rows import spread, stands, varies
@@ -60,6 +61,7 @@ class Trace(TorchDispatchMode):
         self.rows: dict[int, int] = {}
         self.used: set[int] = set()
         self.products = 0
+        self._fresh = Fresh()
         self._numbers = {id(value): number for number, value in enumerate(parameters.values())}
         self._tags: dict[int, Tag] = {}
         for number, value in enumerate(parameters.values()):
@@ -82,7 +84,9 @@ class Trace(TorchDispatchMode):
         for tag in tagged:
             if id(tag.tensor) in self._numbers:
                 self.used.add(self._numbers[id(tag.tensor)])
-        if tagged:
+        if name in FRESH:
+            self._fresh.made(out)
+        elif tagged:
             self._follow(func, name, args, kwargs, out, tagged)
         return out
 
@@ -104,6 +108,8 @@ class Trace(TorchDispatchMode):
             self._move(func, name, args, kwargs, out, tagged)
         elif name in ("add", "add_"):
             self._add(args, out, tagged)
+        elif name == "copy_":
+            self._copy(args[0], self._get(args[1]))
         elif name in _NORMS:
             self._features(args[0], out[0] if isinstance(out, tuple) else out)
         elif name in _REDUCES:
@@ -129,6 +135,14 @@ class Trace(TorchDispatchMode):
         for number, tensor in enumerate(_tensors(out)):
             shadow = shadows[number] if number < len(shadows) and shadows[number].shape == tensor.shape else None
             self._tag(tensor, Tag(tensor, kind, shadow, norm, scores, mixings))
+
+    def _copy(self, part: Tensor, tag: Tag | None) -> None:
+        """What is copied into a part of a fresh tensor is there from now on."""
+        if tag is None or tag.kind != "activation" or tag.shadow is None:
+            return
+        whole = self._fresh.filled(part, tag.shadow)
+        if whole is not None:
+            self._tag(whole[0], Tag(whole[0], "activation", whole[1]))
 
     def _pointwise(self, name: str, out: Tensor, tagged: list[Tag]) -> None:
         active = [tag for tag in tagged if tag.kind != "parameter"]

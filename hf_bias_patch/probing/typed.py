@@ -30,6 +30,8 @@ def check_type(
 ) -> Checked:
     """Check one model type on a small random model, its attention biases switched on.
 
+    Attention maps that have none even so are given one: a checkpoint derived from this type may have it.
+
     Where its files name tensors otherwise than the model in memory, both are checked: the table must know both. It must
     also hold for a config.json that leaves out what has its default.
 
@@ -45,6 +47,7 @@ def check_type(
         FamilyError, VerifyError: it cannot be probed.
     """
     from hf_bias_patch.patching.memory import ModelTensors
+    from hf_bias_patch.probing.biased import give_biases
     from hf_bias_patch.probing.combine import combine
     from hf_bias_patch.probing.probe import probe
     from hf_bias_patch.probing.renames import renamed
@@ -56,6 +59,7 @@ def check_type(
     probes = []
     for seed in seeds:
         model, sets = _built(config, seed)
+        give_biases(model, lambda model=model, sets=sets: run_all(model, sets), seed)  # type: ignore[misc]
         probes.append(probe(model, lambda model=model, sets=sets: run_all(model, sets), seed))  # type: ignore[misc]
     found = combine(probes)
     never = untouched(model, model_type, found.untouched)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hf_bias_patch.attention.condition import meant
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Slot
+from hf_bias_patch.errors import CheckpointError, FamilyError
 
 WIDTH = 8
 
@@ -175,3 +177,33 @@ def test_a_fused_map_of_the_first_release_is_found() -> None:
     value = found["encoder.0.self/value"]
     assert (value.view.start, value.view.stop) == (2 * WIDTH, 3 * WIDTH)
     assert value.verdict.destinations == ("output", "weight")
+
+
+def test_a_type_without_attention_is_told_so() -> None:
+    with pytest.raises(FamilyError, match="A mamba model has no attention by a softmax"):
+        find_sites({"model_type": "mamba"}, maps("layers.0.mixer.in_proj"))
+
+
+def test_key_and_value_of_latent_attention_lie_in_one_map_head_by_head() -> None:
+    """Heads of 3 entries for keys without positions, 2 with them, and 5 for values: two heads of (3 + 5)."""
+    config = {
+        "model_type": "deepseek_v3",
+        "num_attention_heads": 2,
+        "qk_nope_head_dim": 3,
+        "qk_rope_head_dim": 2,
+        "v_head_dim": 5,
+    }
+    own = "model.layers.0.self_attn."
+    tensors = {
+        **maps(f"{own}q_b_proj", shape=(10, 6)),
+        **maps(f"{own}kv_b_proj", shape=(16, 4)),
+        **maps(f"{own}o_proj", shape=(8, 10)),
+    }
+    (site,) = find_sites(config, tensors)
+    key, value = site.slots["key"], site.slots["value"]
+    assert key.view.take(np.arange(16)).tolist() == [0, 1, 2, 8, 9, 10]
+    assert value.view.take(np.arange(16)).tolist() == [3, 4, 5, 6, 7, 11, 12, 13, 14, 15]
+    assert site.kv_heads == site.heads == 2
+    assert value.verdict.destinations == ("output",) and key.verdict.state == "redundant"
+    with pytest.raises(CheckpointError, match="`v_head_dim` is None"):
+        find_sites({key: value for key, value in config.items() if key != "v_head_dim"}, tensors)

@@ -28,11 +28,11 @@ def test_the_model_types_covered() -> None:
 def test_facts_are_complete(model_type: str) -> None:
     family = family_of({"model_type": model_type})
     assert model_type in family.model_types
-    assert family.attention or family.towers
+    assert family.attention or family.towers or family.name == "without_attention"
     for attention in family.attention:
         mapped = [projection for projections in attention.maps.values() for projection in projections]
         assert len(mapped) == len(set(mapped)) and set(mapped) <= set(PROJECTIONS)
-        assert {"key", "value"} & set(mapped)
+        assert mapped
         assert attention.stack in family.stacks and attention.kind in ("self", "cross")
         assert not attention.reads_first or attention.reads
         assert all(trap.trap in TRAPS for trap in attention.traps)
@@ -87,8 +87,8 @@ def test_the_final_norm_makes_what_the_stack_gives(name: str) -> None:
 
 
 def test_an_unknown_type_is_refused_with_what_is_known() -> None:
-    with pytest.raises(FamilyError, match=r"'t5'.*never guessed"):
-        family_of({"model_type": "t5"})
+    with pytest.raises(FamilyError, match=r"'made_up'.*never guessed"):
+        family_of({"model_type": "made_up"})
 
 
 def test_an_unhandled_value_is_named_and_a_missing_one_is_the_default() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,6 +45,25 @@ def test_inspect_json_holds_what_the_checkpoint_holds(run: Run, saved: Callable[
     assert entry["norm"] == pytest.approx(np.linalg.norm(bias), rel=1e-12)
     assert entry["head_norms"] == pytest.approx(np.linalg.norm(bias.reshape(4, 8), axis=1), rel=1e-12)
     assert entry["verdict"] == "redundant" and found["verdicts"]["redundant"] == 3 * 32
+
+
+def test_biases_at_no_site_are_named(run: Run, saved: Callable[..., Path], tmp_path: Path) -> None:
+    source, folder = saved("bert"), tmp_path / "beside"
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for layer in range(2):
+        tensors[f"bert.extra.{layer}.attn.k_proj.weight"] = np.ones((32, 32), np.float32)
+        tensors[f"bert.extra.{layer}.attn.k_proj.bias"] = np.ones(32, np.float32)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for command in (("inspect", folder), ("patch", folder, "--fold", "key", "--dry-run")):
+        said = " ".join(run(*command)[1].split())
+        assert "2 attention biases are at no attention site that is known of this model: bert.extra.*.attn" in said
+        assert "not counted and never changed" in said
+    assert "no attention site" not in run("inspect", source)[1]
+    assert json.loads(run("inspect", folder, "--json")[1])["uncovered"] == [
+        "bert.extra.0.attn.k_proj.bias",
+        "bert.extra.1.attn.k_proj.bias",
+    ]
 
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

@@ -50,6 +50,8 @@ def test_every_model_type_is_in_the_matrix() -> None:
     code, out = run("--json")
     found = json.loads(out)
     named = {name for entry in found["sites"] + found["towers"] for name in entry["model_types"]}
+    assert "mamba" in found["without_attention"] and not named & set(found["without_attention"])
+    named |= set(found["without_attention"])
     assert code == 0 and named == set(model_types()) and len(named) > 5
 
 
@@ -183,3 +185,32 @@ def test_pairs_of_changes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_option_that_would_do_nothing_is_refused(given: list[str], needed: str) -> None:
     code, out = run("bert", *given)
     assert code == 2 and f"it goes with {needed}" in out
+
+
+def test_a_type_without_attention_is_told() -> None:
+    code, out = run("mamba")
+    assert code == 0 and "no attention" in out
+    assert "mamba" in run("--markdown", "mamba")[1]
+
+
+def test_a_draft_is_written_and_checked(tmp_path: Path) -> None:
+    code, out = run("--draft", "fnet", "gptj", "--output", str(tmp_path / "new"))
+    assert code == 0, out
+    assert "gptj: 6 agreed" in out and "0 wrong" in out
+    assert "add it to the model types of families/without_attention.toml" in out
+    text = (tmp_path / "new" / "gptj.toml").read_text("utf-8")
+    assert "rotary" in text and 'reads = "h.{layer}.ln_1"' in text
+    assert '"fnet"' in (tmp_path / "new" / "without_attention.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--draft"], "needs model types"),
+        (["--draft", "--check", "bert"], "goes with none of"),
+        (["--output", "x", "bert"], "goes with --draft"),
+    ],
+)
+def test_a_draft_asked_for_wrongly_is_refused(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["families", *arguments])
+    assert result.exit_code and said in result.output + str(result.exception)

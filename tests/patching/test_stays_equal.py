@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hf_bias_patch.evidence.inner import CACHES
 from hf_bias_patch.patching.effects import Equal, equal_under
 from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Plan
@@ -242,7 +243,7 @@ def halves(model: Any, given: dict[str, Tensor], recipe: dict[str, Any] | None) 
     given.pop("attention_mask")
     with torch.no_grad():
         first = model(**given, **{ids: text[:, :5]}, use_cache=True)
-        cached = {"past_key_values": first.past_key_values, "use_cache": True}
+        cached = {name: first[name] for name in CACHES if name in first} | {"use_cache": True}
         if recipe is None:
             return {"logits": model(**given, **{ids: text[:, 5:]}, **cached).logits}
         with apply(model, **recipe):

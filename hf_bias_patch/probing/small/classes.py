@@ -18,7 +18,7 @@ from hf_bias_patch.probing.small.overrides import CLASSES
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["class_named", "class_of"]
+__all__ = ["class_named", "class_of", "stock_classes"]
 
 _PREFERRED = ("Model", "ForPreTraining", "ForConditionalGeneration", "ForCausalLM", "ForMaskedLM", "")
 _chosen: dict[type, Any] = {}
@@ -34,6 +34,42 @@ def class_of(config: PreTrainedConfig) -> Any:
     if kind not in _chosen:
         _chosen[kind] = _choose(config)
     return _chosen[kind]
+
+
+def stock_classes(config: PreTrainedConfig) -> dict[Any, PreTrainedConfig]:
+    """The classes that a checkpoint of a config's type may be saved from → the config each takes.
+
+    These are what the Auto classes give for it, which is the text model's where a class takes that config alone, and
+    all others that transformers exports for exactly this config.
+    """
+    import transformers
+
+    names = dict.fromkeys(_auto_names(config.model_type))
+    own = {one.__name__: one for one in _candidates(config)}
+    names |= dict.fromkeys(name for name, one in own.items() if getattr(transformers, name, None) is one)
+    found: dict[Any, PreTrainedConfig] = {}
+    text = getattr(config, "text_config", None)
+    for name in names:
+        try:
+            cls = getattr(transformers, name, None) or _by_name(config, name)
+        except FamilyError:
+            continue
+        wanted = getattr(cls, "config_class", None)
+        if wanted is type(config) or (text is not None and wanted is type(text)):
+            found[cls] = config if wanted is type(config) else text
+    return found
+
+
+def _auto_names(model_type: str) -> list[str]:
+    """The classes that transformers' Auto classes name for a type."""
+    from transformers.models.auto import modeling_auto
+
+    found = []
+    for key, mapping in vars(modeling_auto).items():
+        if re.fullmatch(r"MODEL_.*MAPPING_NAMES", key):
+            named = mapping.get(model_type, ())
+            found += [named] if isinstance(named, str) else list(named)
+    return found
 
 
 def class_named(config: PreTrainedConfig) -> Any | None:

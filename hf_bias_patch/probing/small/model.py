@@ -16,7 +16,7 @@ from hf_bias_patch.probing.unfused import EXPERTS, attention_of
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["small_model"]
+__all__ = ["small_instance", "small_model"]
 
 
 def small_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
@@ -29,12 +29,24 @@ def small_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     Raises:
         FamilyError: no class of the installed transformers belongs to the config.
     """
+    model = small_instance(class_of(config), config, seed)
+    calibrate(model, seed)
+    return model
+
+
+def small_instance(cls: Any, config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """An instance of a class, in float64 and eval mode, every parameter random; it need not be able to run.
+
+    Args:
+        cls: of transformers.
+        config: that the class takes; left as it is.
+        seed: of the parameters.
+    """
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        model = _build(class_of(config), config).double().eval()
+        model: PreTrainedModel = _build(cls, config).double().eval()
     randomise(model, seed)
-    calibrate(model, seed)
     return model
 
 
