@@ -15,7 +15,7 @@ from tests.fuzz import limits
 from tests.fuzz.seeds import make_seeds
 from tests.fuzz.trial import Outcome, judge, trial
 
-COUNT, SEED = 200, 20
+COUNT, SEED = 150, 20
 
 
 @pytest.fixture(scope="module")
