@@ -10,8 +10,9 @@ from hf_bias_patch.attention.likeness import alike
 from hf_bias_patch.attention.model_type import type_of_class
 from hf_bias_patch.attention.sites import Tensor
 from hf_bias_patch.checkpoint.quantised import quantised
+from hf_bias_patch.checkpoint.showing import brief, listed
 from hf_bias_patch.checkpoint.side import LOADER
-from hf_bias_patch.errors import CheckpointError, brief, listed
+from hf_bias_patch.errors import CheckpointError
 
 __all__ = [
     "BY_PROBE",

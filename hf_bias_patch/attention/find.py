@@ -20,7 +20,8 @@ from hf_bias_patch.attention.places import KINDS, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import Memory
 from hf_bias_patch.attention.sites import Site, Tensor
-from hf_bias_patch.errors import FamilyError, brief, listed
+from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.errors import FamilyError
 
 __all__ = ["find_sites", "uncovered"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hf_bias_patch.attention.sites import Tensor
-from hf_bias_patch.checkpoint.quantised import packed_names
-from hf_bias_patch.errors import CheckpointError, listed
+from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
+from hf_bias_patch.checkpoint.showing import listed
+from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["refuse_placeholders"]
 
@@ -38,5 +39,5 @@ def _is_missing(name: str, tensors: Mapping[str, Tensor]) -> bool:
     weight = tensors.get(f"{module}.weight")
     if kind == "bias" and weight is not None and weight.shape[:1] == (0,) and len(weight.shape) > 1:
         return False  # a head for no labels at all
-    packed = any(f"{module}.{each}" in tensors for each in packed_names)
+    packed = any(f"{module}.{each}" in tensors for each in PACKED_NAMES)
     return kind.endswith(("weight", "bias", "gamma", "beta")) and not packed

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from hf_bias_patch.checkpoint.quantised import packed_names
+from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
 
 __all__ = ["KINDS", "Place", "Scope", "first_there", "parameter", "places"]
 
-KINDS = ("weight", "bias", *packed_names)
+KINDS = ("weight", "bias", *PACKED_NAMES)
 """What the name of a map's parameter may end with."""
 
 _NUMBER = "0|[1-9][0-9]{0,8}"

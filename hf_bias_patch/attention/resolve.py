@@ -13,7 +13,8 @@ from hf_bias_patch.attention.family import Attention, Family, Stack
 from hf_bias_patch.attention.places import Place, Scope, first_there, places
 from hf_bias_patch.attention.site_maker import Memory, SiteMaker, chance_to_skip
 from hf_bias_patch.attention.sites import Site, Tensor
-from hf_bias_patch.errors import CheckpointError, brief, listed
+from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Finder"]
 

@@ -15,8 +15,8 @@ from hf_bias_patch.attention.places import KINDS, Place, parameter
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot
 from hf_bias_patch.attention.verdict import TRAPS, Evidence, decide
 from hf_bias_patch.checkpoint.dtypes import FLOATS
-from hf_bias_patch.checkpoint.quantised import packed_names
-from hf_bias_patch.errors import brief
+from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
+from hf_bias_patch.checkpoint.showing import brief
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.resolve import Finder
@@ -303,7 +303,7 @@ class SiteMaker:
         weight = parameter(module, ("weight",), self.tensors)
         if weight is not None and self.tensors[weight].dtype in FLOATS:
             return ""
-        kept = weight or parameter(module, packed_names, self.tensors)
+        kept = weight or parameter(module, PACKED_NAMES, self.tensors)
         if kept is None:
             return f"{module} has no weight tensor"
         which = f"the {', '.join(projections)} weights are stored as {self.tensors[kept].dtype}"

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from hf_bias_patch.checkpoint.header import Header, read_header
 from hf_bias_patch.checkpoint.links import check_link
 from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.errors import CheckpointError, brief, listed
+from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.errors import CheckpointError
 
 __all__ = [
     "INDEX_SUFFIX", "LARGEST_JSON", "check_agreement", "is_text", "listed_names", "parse_index", "parse_object",

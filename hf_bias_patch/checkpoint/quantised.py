@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hf_bias_patch.checkpoint.dtypes import FLOATS
-from hf_bias_patch.errors import brief
+from hf_bias_patch.checkpoint.showing import brief
 
-__all__ = ["Quantised", "packed_names", "quantised"]
+__all__ = ["PACKED_NAMES", "Quantised", "quantised"]
 
-packed_names = (
+PACKED_NAMES = (
     "qweight", "weight_packed", "W_q", "codes", "dqweight", "weight_qdata", "weight._data", "dense_weights", "indices",
     "q_weight", "trellis", "Qidxs", "compressed",
 )  # fmt: skip

@@ -63,7 +63,7 @@ def _of_files(variant: Path, source: Path) -> Iterator[str]:
 def _same_json(name: str, new: bytes, old: bytes) -> bool:
     try:
         return name.endswith(".json") and bool(json.loads(new) == json.loads(old))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

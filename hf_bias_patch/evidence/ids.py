@@ -54,7 +54,7 @@ def unknown_ids(folder: Path, size: int | None) -> str:
     for name in _FILES:
         try:
             config = json.loads((folder / name).read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         ids = special_ids(config) if isinstance(config, dict) else ()
         for key, item in ids:

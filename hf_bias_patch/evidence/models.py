@@ -90,6 +90,11 @@ def load_model(source: Source, dtype: str, attention: str, device: str = "cpu") 
         except BiasPatchError:
             raise
         except Exception as error:  # transformers raises whatever comes up inside it
+            if "ignore_mismatched_sizes" in str(error):  # it says no more than "look at the above report"
+                raise VerifyError(
+                    f"The tensors of {source.name} do not have the shapes that config.json asks for",
+                    remedy="Use the config.json that was saved with these weights",
+                ) from error
             raise VerifyError(
                 f"{source.name} cannot be loaded in {TORCH_NAMES[dtype]} with {attention} attention",
                 why=f"{type(error).__name__}: {str(error).strip()}",

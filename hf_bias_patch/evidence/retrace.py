@@ -90,7 +90,7 @@ def _source(folder: Path, training: Training, against: str | os.PathLike[str] | 
         return resolve(against)
     known = training.source
     name = f"{known.name}@{known.revision}" if known.revision else known.name
-    with suppress(OSError, ValueError, KeyError, TypeError):  # it may not be in its run folder any more
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # it may not be in its run folder any more
         name = str(json.loads((folder.parent / "environment.json").read_bytes())["source"])
     try:
         return resolve(name)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.attention.model_type import with_model_type
+from hf_bias_patch.checkpoint.showing import brief
 from hf_bias_patch.checkpoint.side import LOADER, SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.errors import CheckpointError, brief
+from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 

@@ -13,7 +13,8 @@ from hf_bias_patch.attention.model_type import saved_class
 from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.quantised import quantised
-from hf_bias_patch.errors import BiasPatchError, VerifyError, brief
+from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.probing.unfused import EXPERTS, attention_of
 
 __all__ = ["load_double", "require_room"]
@@ -72,7 +73,7 @@ def load_double(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool = 
         if "ignore_mismatched_sizes" in str(error):  # it says no more than "look at the above report"
             raise VerifyError(
                 f"The tensors of {name} do not have the shapes that config.json asks for",
-                remedy="Check that config.json belongs to these weights",
+                remedy="Use the config.json that was saved with these weights",
             ) from error
         raise VerifyError(
             f"{name} cannot be loaded in float64 with eager attention",
@@ -91,7 +92,7 @@ def _require_own_tensors(model: Any, missing: Collection[str], config: dict[str,
     raise VerifyError(
         f"{name} lacks most tensors of a {config.get('model_type')} model, the first of them {min(lacking)}",
         why="A probe would be of random numbers",
-        remedy="Check that config.json belongs to these weights",
+        remedy="Use the config.json that was saved with these weights",
     )
 
 
@@ -143,7 +144,7 @@ def _stock_class(config: dict[str, Any], name: str) -> Any:
         if plain is not None and own is not named.config_class and plain.__module__ != named.__module__:
             raise VerifyError(
                 f"config.json: a {model_type} model is no {named.__name__}, which `architectures` names",
-                remedy="Check that config.json belongs to these weights",
+                remedy="Use the config.json that was saved with these weights",
             )
         return named
     if plain is None:

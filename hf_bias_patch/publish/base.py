@@ -93,7 +93,7 @@ def kept_base(folder: Path) -> Base | None:
         if not all(isinstance(value, kind) for value, kind in kinds):
             raise ValueError
         return base
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(
             f"{folder / BASE} is damaged",
             remedy="Delete it, and name the base again with `hf-bias-patch card --base-model`",

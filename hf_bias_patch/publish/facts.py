@@ -225,7 +225,7 @@ def _result(path: Path) -> dict[str, Any]:
             raise ValueError
         data_of(result)
         return result
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(
             f"{path} holds no scores" if path.exists() else f"There is no file {path}",
             remedy="Write it with `hf-bias-patch evaluate VARIANT --task TASK --json`",

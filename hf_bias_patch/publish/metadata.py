@@ -38,7 +38,9 @@ def metadata(facts: Facts) -> str:
             "base_model": facts.base.name,
             "base_model_relation": "finetune" if facts.adapter is None else "adapter",
         }
-    tags = [*dict.fromkeys(["hf-bias-patch", "attention-bias", str(facts.config["model_type"]), *_tags(facts)])]
+    kind = facts.config.get("model_type")
+    own = [kind] if isinstance(kind, str) else []  # a config.json of 2019 names none
+    tags = [*dict.fromkeys(["hf-bias-patch", "attention-bias", *own, *_tags(facts)])]
     metrics = sorted({name for result in facts.results for name in result["metrics"] if name != "loss"})
     data = ModelCardData(library_name=library, tags=tags, metrics=metrics or None, **known)
     return data.to_yaml().strip() + "\n"

@@ -92,7 +92,7 @@ def read_norms(path: Path) -> tuple[Norm, ...]:
     try:
         found = json.loads(path.read_text("utf-8"))
         return tuple(Norm(str(site), str(name), float(before), float(after)) for site, name, before, after in found)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise CheckpointError(f"{path} is damaged", remedy="Remove it, and write the card again") from None
 
 

@@ -92,7 +92,7 @@ def _config(source: Source) -> dict[str, Any]:
     path = folder_of(source) / ADAPTER
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read", why=str(error)) from error
     if not isinstance(found, dict) or "peft_type" not in found:
         raise CheckpointError(f"{path} is no adapter's config", why="It has no peft_type")

@@ -2,9 +2,9 @@
 
     python -m tests.fuzz [COUNT] [SEED]…
 
-Every call must end in a result or in an error of ours, within 20 s and 512 MB, the source as it was and nothing
-half-written. Prints the faults by kind, each with the trial that shows it first; exit code 1 if there is one. A single
-trial again: `python -m tests.fuzz --trial NUMBER SEED`.
+Every call must end in a result or in an error of ours, within 20 s of the processor and 512 MB, the source as it was
+and nothing half-written. Prints the faults by kind, each with the trial that shows it first; exit code 1 if there is
+one. A single trial again: `python -m tests.fuzz --trial NUMBER SEED`.
 """
 
 from __future__ import annotations

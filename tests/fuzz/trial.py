@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,10 @@ from hf_bias_patch.patching.recipe import read_recipe
 from hf_bias_patch.publish.card import render
 from hf_bias_patch.publish.facts import read_facts
 from tests.fuzz.damage import damage
-from tests.fuzz.limits import SECONDS, limited, where
+from tests.fuzz.limits import limited, start_clock, where
 from tests.fuzz.values import damaged_text
 
-__all__ = ["Outcome", "trial"]
+__all__ = ["Outcome", "judge", "trial"]
 
 LONGEST = 1500
 """Characters of a message that a person can still read."""
@@ -74,7 +73,7 @@ def _outcome(kind: str, copied: Path, sound: Path, draw: random.Random) -> Outco
     outcome = Outcome()
     calls = _calls_without_weights if kind in ("alone", "card") else _calls
     for what, call in calls(copied, sound, draw):
-        _judge(what, call, copied, outcome)
+        judge(what, call, copied, outcome)
     return outcome
 
 
@@ -130,10 +129,11 @@ def _in_place(copied: Path, out: Path, recipe: dict[str, Any]) -> None:
         shutil.rmtree(out)
 
 
-def _judge(what: str, call: Callable[[Path], object], copied: Path, outcome: Outcome) -> None:
+def judge(what: str, call: Callable[[Path], object], copied: Path, outcome: Outcome) -> None:
+    """Call it, and note what came of it."""
     before, place = _tree(copied), copied.parent / "made"
     place.mkdir()
-    signal.alarm(SECONDS)
+    start_clock()
     try:
         call(place / "out")
         outcome.done.append(what)
@@ -145,8 +145,6 @@ def _judge(what: str, call: Callable[[Path], object], copied: Path, outcome: Out
             outcome.faults.append(f"{what}: refused, and written all the same")
     except BaseException as error:
         outcome.faults.append(f"{what}: {where(error)}")
-    finally:
-        signal.alarm(0)
     if left := sorted(path.name for path in place.iterdir() if path.name != "out"):
         outcome.faults.append(f"{what}: left behind {left}")
     if _tree(copied) != before:
