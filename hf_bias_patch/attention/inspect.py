@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.left_out import left_out
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
 from hf_bias_patch.attention.wrapped import refuse_wrapped
@@ -58,6 +59,7 @@ class Inspection:
         parameters, nbytes: of the whole checkpoint.
         commit: of a model on the Hub, or in its cache; None for any other place.
         received: bytes that came over the network; 0 for what is on this machine.
+        unread: attention bias of the files that stock transformers does not read → why. It is no part of the model.
     """
 
     model: str
@@ -69,6 +71,7 @@ class Inspection:
     nbytes: int
     commit: str | None = None
     received: int = 0
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bias_parameters(self) -> int:
@@ -103,6 +106,7 @@ class Inspection:
             "bias_parameters": self.bias_parameters,
             "bias_bytes": self.bias_nbytes,
             "verdicts": self.verdicts(),
+            "unread": dict(self.unread),
             "sites": [self._plain_site(site) for site in self.sites],
         }
 
@@ -166,6 +170,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
         nbytes=checkpoint.nbytes,
         commit=commit,
         received=checkpoint.received,
+        unread=left_out(config, checkpoint.tensors),
     )
 
 

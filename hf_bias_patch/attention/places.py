@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["KINDS", "Place", "Scope", "first_there", "parameter", "places"]
+__all__ = ["KINDS", "Part", "Place", "Scope", "first_there", "parameter", "places"]
 
 KINDS = ("weight", "bias", "qweight")
 """What the name of a map's parameter may end with."""
@@ -41,6 +41,23 @@ class Scope:
         if any(f".{part}." in dotted for part in self.apart):
             return False
         return not self.under or "" in self.under or any(module.startswith(f"{part}.") for part in own)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a checkpoint is looked at: all of it, or a tower.
+
+    Attributes:
+        root: the model type of the whole.
+        name: the tower's; empty for the whole.
+        path: the keys that lead to its config, each with a dot behind it.
+        scope: which parameter names are its own.
+    """
+
+    root: str
+    name: str = ""
+    path: str = ""
+    scope: Scope = Scope()
 
 
 def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Place]]:

@@ -12,7 +12,7 @@ from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
-from hf_bias_patch.attention.verdict import DESTINATIONS
+from hf_bias_patch.attention.verdict import DESTINATIONS, NO_BIAS
 from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
 from hf_bias_patch.errors import CheckpointError, FamilyError, PlanError, RecipeError
 from hf_bias_patch.patching import algebra
@@ -156,9 +156,13 @@ def _select(sites: tuple[Site, ...], recipe: Recipe, gone: Collection[str]) -> l
     for projection in asked:
         removed = gone if projection in recipe.fold or projection in recipe.drop else ()
         if all(_lacks(site.slots[projection], removed) for site in chosen):
+            why = "; ".join(dict.fromkeys(filter(None, (_unread(site.slots[projection]) for site in chosen))))
             raise RecipeError(
                 f"None of the {len(chosen)} selected attention sites has a {projection} bias",
-                remedy=_exists(sites),
+                why=why,
+                remedy=f"{_exists(sites)}. If the model is meant to have it, correct config.json"
+                if why
+                else _exists(sites),
             )
     return chosen
 
@@ -166,6 +170,11 @@ def _select(sites: tuple[Site, ...], recipe: Recipe, gone: Collection[str]) -> l
 def _lacks(slot: Slot, removed: Collection[str]) -> bool:
     """Whether there is no bias, nor was one before an earlier patch removed it."""
     return slot.bias is None and (slot.weight is None or slot.weight.removesuffix("weight") + "bias" not in removed)
+
+
+def _unread(slot: Slot) -> str:
+    """Why stock transformers does not read a bias that the file has; empty if the file has none either."""
+    return "" if slot.verdict.reason == NO_BIAS else slot.verdict.reason
 
 
 def _exists(sites: Iterable[Site]) -> str:
