@@ -159,7 +159,7 @@ def counts(value: Any, count: int | list[int]) -> bool:
     """Whether a value of a config may be a count of layers; a list may have one for stages that are not there."""
     if isinstance(count, list):
         return isinstance(value, (list, tuple)) and list(value[: len(count)]) == count
-    return value == count and not isinstance(value, bool)
+    return type(value) is int and value == count
 
 
 def one_more(count: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import sys
 import textwrap
 import warnings
@@ -64,7 +65,7 @@ def facts_of(cls: Any) -> dict[str, Any]:
         "follows": follows,
         "parts": {key: part_of(cls, key, spec) for key, spec in cls.sub_configs_defaults.items()},
     }
-    return {name: value for name, value in facts.items() if value}
+    return json.loads(json.dumps({name: value for name, value in facts.items() if value}))  # lists of tuples
 
 
 # ------------------------------------------------------------------------------------------------------ its own keys

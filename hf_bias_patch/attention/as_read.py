@@ -22,28 +22,31 @@ it says), `optional` (there is none where the config leaves it out; nor, of some
 `over` it."""
 
 
-def as_read(config: Mapping[str, Any]) -> Mapping[str, Any]:
+LEVELS = 8
+"""Configs inside configs that are read; none of transformers has half as many."""
+
+
+def as_read(config: Mapping[str, Any], levels: int = LEVELS) -> Mapping[str, Any]:
     """A config with every key that families ask for, as the config class of its model type has it.
 
     Args:
         config: a parsed config.json, or a part of one. One of a type that transformers lacks is given back as it is.
+        levels: how deep to go; what lies deeper is given back as it is, too.
     """
-    facts = entry(TABLE, config.get("model_type"))
+    facts = entry(TABLE, config.get("model_type")) if levels else {}
     if not facts:
         return config
-    read = dict(config)
-    names = facts.get("names", {})
-    read |= {key: config[name] for name, key in names.items() if name in config}
-    for key, value in facts.get("defaults", {}).items():
-        read.setdefault(key, value)
+    read = {**facts.get("defaults", {}), **config}
     for key, other in facts.get("follows", {}).items():
-        if read.get(key) is None:
-            read[key] = read.get(other)
+        if read.get(key) is None and other in read:
+            read[key] = read[other]
+    names = facts.get("names", {})  # config classes look at other names last, when what follows is settled
+    read |= {key: config[name] for name, key in names.items() if name in config}
     read |= {name: read[key] for name, key in names.items() if key in read}
-    return read | dict(_parts(config, facts.get("parts", {})))
+    return read | dict(_parts(config, facts.get("parts", {}), levels - 1))
 
 
-def _parts(config: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _parts(config: Mapping[str, Any], parts: Mapping[str, Any], levels: int) -> Iterator[tuple[str, Any]]:
     for key, facts in parts.items():
         part = _given(config, key, facts)
         if part is None and not facts.get("optional") and config.get(facts.get("unless", "")) is None:
@@ -51,7 +54,7 @@ def _parts(config: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[tupl
         if isinstance(part, Mapping):
             part = {**facts.get("values", {}), **part} if facts.get("kept") else part
             own = "" if facts.get("fixed") else part.get("model_type")
-            yield key, as_read({**part, "model_type": own or facts.get("type", "")})
+            yield key, as_read({**part, "model_type": own or facts.get("type", "")}, levels)
 
 
 def _given(config: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> Any:
@@ -61,5 +64,5 @@ def _given(config: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> Any
     if part is None and facts.get("flat"):
         part = {name: value for name, value in config.items() if name != "model_type"}
     if isinstance(over, Mapping) and isinstance(part or {}, Mapping):
-        part = {**(part or {}), **as_read({**over, "model_type": facts.get("type", "")})}
+        part = {**(part or {}), **as_read({**over, "model_type": facts.get("type", "")}, 1)}
     return part

@@ -91,7 +91,7 @@ class Finder:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             shown = None if value is MISSING else value
             raise CheckpointError(
-                f"config.json: `{key}` is {shown!r}, not a positive number",
+                f"config.json: `{self.part.path}{key}` is {shown!r}, not a positive number",
                 why=f"A model of type {self.model_type} cannot be read without it",
                 remedy="Restore the field from the model's original config.json",
             )
@@ -145,7 +145,7 @@ class Finder:
     def _refuse_count(self, stack: Stack, count: int, module: str, missing: list[Place], beyond: list[Place]) -> None:
         place = (missing or beyond)[0]
         named = self.prefix + module.format(stage=place.stage, layer=place.layer)
-        says = f"config.json says {stack.layers} = {count}, but the" if stack.layers else "The"
+        says = f"config.json says {self.part.path}{stack.layers} = {count}, but the" if stack.layers else "The"
         raise CheckpointError(
             f"{says} checkpoint {'lacks' if missing else 'holds'} {named}",
             why="Some of its tensors may have been tied to others when it was saved" if missing else "",

@@ -64,7 +64,7 @@ class SiteMaker:
             heads=heads,
             slots={name: slots.get(name) or _no_map(name) for name in PROJECTIONS},
         )
-        check_fit(site, self.tensors, self.stack.heads)
+        check_fit(site, self.tensors, self.finder.part.path + self.stack.heads)
         return site
 
     def _stack_name(self) -> str:

@@ -20,17 +20,8 @@ from hf_bias_patch.attention.stock import entry
 from tests.models import fresh, randomise
 
 TABLE = "stock_configs"
-OTHER = {
-    # What the class computes from a part in ways of its own: the sizes it gives an empty part, or takes from elsewhere.
-    "cohere_asr",
-    "granite4_vision",
-    # Another name than the key, given beside it or to a key that others follow, goes another way there.
-    "hiera",
-    "maskformer-swin",
-    "pp_ocrv6_tiny_rec",
-    "hunyuan_vl_vision",
-    "hy_v4_vl_vision",
-}
+OTHER = {"hrm_text"}
+"""Its class counts layers by two keys, and takes each for the other's default."""
 
 
 def named() -> list[str]:
