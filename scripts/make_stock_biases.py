@@ -70,7 +70,13 @@ class Built:
     def lacks(self, other: Built) -> set[tuple[Group, str]]:
         """What another has and this one does not, where it has the maps or norms that these would be of."""
         sites = {(group, SITE) for group in other.groups.keys() - self.groups.keys()}
-        biases = ((group, name) for group, name in other.has() if self.groups.get(group, {}).get(name) is False)
+        # Of a bias that belongs to no module, none is made up either; a norm may be one that is not read any more.
+        there = {group: slots for group, slots in self.groups.items() if group in other.groups}
+        biases = (
+            (group, name)
+            for group, name in other.has()
+            if group in there and name != SITE and not there[group].get(name, name.endswith(".norm"))
+        )
         return sites | set(biases)
 
 
@@ -117,11 +123,11 @@ def widest(model_type: str) -> tuple[dict[str, Any], Built]:
     """The switches with which a small model has most biases, and that model."""
     switches: dict[str, Any] = {}
     base = build(model_type, switches)
-    off = [key for key, value in flags(model_type, {}).items() if not value]
+    off = [key for key, value in flags(model_type, {}).items() if value is False]
     crossing = [key for key in off if key.endswith("add_cross_attention")]
     pairs = [{key: True, key.replace("add_cross_attention", "is_decoder"): True} for key in crossing]
     pairs.append({key: True for key in off if key.endswith("bias")})  # of which some classes want all or none
-    for change in [*pairs, *({key: not value} for key, value in flags(model_type, switches).items())]:
+    for change in [*pairs, *({key: other_way(value)} for key, value in flags(model_type, switches).items())]:
         tried = attempt(model_type, {**switches, **change})
         if tried and tried.has() > base.has():
             switches, base = {**switches, **change}, tried
@@ -133,12 +139,14 @@ def gone(model_type: str, switches: dict[str, Any], base: Built) -> Iterator[tup
     for group, slots in base.groups.items():
         yield from (((group, name), NEVER) for name, there in slots.items() if not there)
     for key, value in flags(model_type, switches).items():
-        turned = attempt(model_type, {**switches, key: not value})
+        turned = attempt(model_type, {**switches, key: other_way(value)})
         if turned is None and key.endswith("bias"):
-            together = [other for other in flags(model_type, switches) if other.endswith("bias")]
-            turned = attempt(model_type, {**switches, **dict.fromkeys(together, not value)})
+            together = {other: other_way(on) for other, on in flags(model_type, switches).items() if on == value}
+            turned = attempt(
+                model_type, {**switches, **{other: on for other, on in together.items() if "bias" in other}}
+            )
         for lost in sorted(turned.lacks(base)) if turned else ():
-            yield lost, key if value else f"not {key}"
+            yield lost, key if is_on(value) else f"not {key}"
 
 
 def counted(model_type: str, switches: dict[str, Any], base: Built) -> Iterator[tuple[tuple[str, str], str]]:
@@ -175,15 +183,24 @@ def leaves(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any
             yield from leaves(value, f"{path}{key}.")
 
 
-def flags(model_type: str, switches: dict[str, Any]) -> dict[str, bool]:
-    """Every switch of a small config and its parts, by keys with dots."""
-
+def flags(model_type: str, switches: dict[str, Any]) -> dict[str, bool | list[bool]]:
+    """Every switch of a small config and its parts, by keys with dots; of staged models, also lists of them."""
     values = leaves(small_config(model_type, **switches).to_dict())
     return {
         key: value
         for key, value in values
-        if isinstance(value, bool) and not key.rpartition(".")[2].startswith(NOT_SWITCHES)
+        if (isinstance(value, bool) or (isinstance(value, list) and value and set(map(type, value)) == {bool}))
+        and not key.rpartition(".")[2].startswith(NOT_SWITCHES)
     }
+
+
+def is_on(value: bool | list[bool]) -> bool:
+    return all(value) if isinstance(value, list) else value
+
+
+def other_way(value: bool | list[bool]) -> bool | list[bool]:
+    """A switch turned; of a list, all of them the other way than all are."""
+    return [not is_on(value)] * len(value) if isinstance(value, list) else not value
 
 
 def attempt(model_type: str, switches: dict[str, Any]) -> Built | None:

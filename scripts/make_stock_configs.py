@@ -75,7 +75,7 @@ def names_of(cls: Any) -> dict[str, str]:
     """Other name of a key → the key: what the class declares, and what its `__post_init__` takes besides."""
     asked = keys_asked()
     found = {name: key for name, key in cls.attribute_map.items() if name != key and {name, key} & asked}
-    for name in sorted(said_in_init(cls) - set(field_defaults(cls)) - set(found) - asked):
+    for name in sorted(said_in_init(cls) - set(field_defaults(cls)) - set(found)):
         taken = takers(cls, name) & asked
         if len(taken) == 1:
             found[name] = taken.pop()

@@ -54,10 +54,10 @@ def _refuse_unknown(model_type: object, tensors: Mapping[str, Tensor]) -> None:
 
 def uncovered(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The towers of a config that no family covers, as `key (model type)`: their sites are not among those found."""
-    family = family_of(config)
+    family, read = family_of(config), as_read(config)
     found = []
     for tower in family.towers.values():
-        part = _part(as_read(config), tower)
+        part = _part(read, tower)
         try:
             inner = uncovered(part) if part else ()
         except FamilyError:

@@ -48,7 +48,7 @@ def _of(finder: Finder, attention: Attention) -> Iterator[tuple[str, str]]:
 
 
 def _why(finder: Finder, attention: Attention, prefix: str, place: Place, projections: list[Any]) -> str:
-    unread = finder.unread(attention)
+    unread = finder.unread(attention, place.stage)
     if SITE in unread:
         return unread[SITE]
     if prefix != finder.prefix:

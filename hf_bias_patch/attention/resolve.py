@@ -36,9 +36,9 @@ class Finder:
         self.attention = tuple(self._settled(facts) for facts in there)
         self.unhandled = family.unhandled(config)
 
-    def unread(self, attention: Attention) -> dict[str, str]:
-        """What stock transformers does not read of one kind of attention → why; see `unread`."""
-        return unread(self.config, attention.stack, attention.kind, self.part.path)
+    def unread(self, attention: Attention, stage: int = 0) -> dict[str, str]:
+        """What stock transformers does not read of one kind of attention, in a stage → why; see `unread`."""
+        return unread(self.config, attention.stack, attention.kind, self.part.path, stage)
 
     def _settled(self, attention: Attention) -> Attention:
         """The same with one name for each module: of several, the first that is there."""

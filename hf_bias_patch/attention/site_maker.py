@@ -49,7 +49,7 @@ class SiteMaker:
         self.config, self.tensors = finder.config, finder.tensors
         self.stack = finder.family.stacks[attention.stack]
         self.traps = self._traps()
-        self.unread = finder.unread(attention)
+        self.unread = finder.unread(attention, place.stage)
         self.staged = "{stage}" in next(iter(attention.maps))
 
     def site(self) -> Site:

@@ -26,28 +26,30 @@ SITE = "site"
 _NOT = "not "
 
 
-def unread(config: Mapping[str, Any], stack: str, kind: str, path: str = "") -> dict[str, str]:
+def unread(config: Mapping[str, Any], stack: str, kind: str, path: str = "", stage: int = 0) -> dict[str, str]:
     """What stock transformers does not read of one kind of attention → why.
 
     Args:
         config: as transformers reads it; of a model, or a tower's own.
         stack, kind: as in a family.
         path: the keys that lead to this config, with dots.
+        stage: of a staged model, whose switches may be lists.
     """
     facts = entry(TABLE, config.get("model_type")).get("biases", {}).get(f"{stack}.{kind}", {})
     found: dict[str, str] = {}
     for key, names in facts.items():
-        if why := _why(config, key, path):
+        if why := _why(config, key, path, stage):
             found |= dict.fromkeys(names.split(), why)
     return found
 
 
-def _why(config: Mapping[str, Any], key: str, path: str) -> str:
+def _why(config: Mapping[str, Any], key: str, path: str, stage: int) -> str:
     if key == NEVER:
         return f"a model of type {config['model_type']} has no such bias"
     off, key = key.startswith(_NOT), key.removeprefix(_NOT)
     value = lookup(config, key)
-    if value is MISSING or bool(value) is not off:
+    turned = value[stage] if isinstance(value, (list, tuple)) and stage < len(value) else value
+    if value is MISSING or bool(turned) is not off:
         return ""
     return f"`{path}{key}` is {json.dumps(value)}"
 

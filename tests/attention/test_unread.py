@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import hf_bias_patch
+from hf_bias_patch.attention.as_read import as_read
+from hf_bias_patch.attention.unread import unread
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, RecipeError
 
@@ -230,3 +232,20 @@ def test_a_wrapper_is_still_refused(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "source", transformers.BertForMaskedLM(bert(1)), wrapped)
     with pytest.raises(CheckpointError, match=r"begin with `module\.`"):
         hf_bias_patch.inspect(source)
+
+
+def test_a_switch_for_each_stage() -> None:
+    config = {"model_type": "cvt", "qkv_bias": [True, False, True]}
+    assert [sorted(unread(config, "encoder", "self", stage=stage)) for stage in range(3)] == [
+        [],
+        ["key", "query", "value"],
+        [],
+    ]
+
+
+def test_a_switch_by_its_older_name() -> None:
+    """The published config.json of VideoMAE say `qkv_bias`; its keys have no bias in any case."""
+    config = as_read({"model_type": "videomae", "qkv_bias": False})
+    found = unread(config, "encoder", "self", "vision_config.")
+    assert found["value"] == "`vision_config.qv_bias` is false" and "never" not in str(found)
+    assert list(unread(as_read({"model_type": "videomae"}), "encoder", "self")) == ["key"]
