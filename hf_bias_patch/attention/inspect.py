@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
 from hf_bias_patch.attention.uncovered import uncovered_biases
+from hf_bias_patch.attention.unread_biases import unread_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
@@ -64,6 +65,7 @@ class Inspection:
             be verified.
         uncovered: names of the tensors that look like attention biases and are at none of the sites; they are not
             among `values`.
+        unread: attention bias of the files that stock transformers does not read → why. It is no part of the model.
     """
 
     model: str
@@ -77,6 +79,7 @@ class Inspection:
     received: int = 0
     quantised: str = ""
     uncovered: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bias_parameters(self) -> int:
@@ -112,6 +115,7 @@ class Inspection:
             "bias_bytes": self.bias_nbytes,
             "verdicts": self.verdicts(),
             "quantised": self.quantised,
+            "unread": dict(self.unread),
             "sites": [self._plain_site(site) for site in self.sites],
             "uncovered": list(self.uncovered),
         }
@@ -166,6 +170,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
     config = with_model_type(checkpoint.config, model_type)
     refuse_wrapped(config, checkpoint.tensors)
     sites = find_sites(config, checkpoint.tensors)
+    unread = unread_biases(config, checkpoint.tensors)
     packed = quantised(config, checkpoint.tensors)
     return Inspection(
         model=name,
@@ -178,7 +183,8 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
         commit=commit,
         received=checkpoint.received,
         quantised=packed.what if packed else "",
-        uncovered=uncovered_biases(sites, checkpoint.tensors),
+        uncovered=tuple(name for name in uncovered_biases(sites, checkpoint.tensors) if name not in unread),
+        unread=unread,
     )
 
 

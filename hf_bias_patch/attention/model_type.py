@@ -47,7 +47,7 @@ def no_model_type(config: Mapping[str, Any], tensors: Iterable[str]) -> FamilyEr
         guess = found[0] if len(found) == 1 and found[0] in model_types() else ""
         why = hint(names) or "Attention sites cannot be told from tensor names alone"
     say = guess or "TYPE"
-    perhaps = f"If it is a {guess} model, say it" if guess else "Say which it is"
+    perhaps = f"If it is of type {guess}, say it" if guess else "Say which it is"
     return FamilyError(
         "config.json names no `model_type`",
         why=why,

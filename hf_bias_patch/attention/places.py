@@ -9,7 +9,7 @@ from functools import cache
 
 from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
 
-__all__ = ["KINDS", "Place", "Scope", "first_there", "parameter", "places"]
+__all__ = ["KINDS", "Part", "Place", "Scope", "first_there", "parameter", "places"]
 
 KINDS = ("weight", "bias", *PACKED_NAMES)
 """What the name of a map's parameter may end with."""
@@ -46,6 +46,23 @@ class Scope:
         if any(f".{part}." in dotted for part in self.apart):
             return False
         return not self.under or "" in self.under or any(module.startswith(f"{part}.") for part in own)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a checkpoint is looked at: all of it, or a tower.
+
+    Attributes:
+        root: the model type of the whole.
+        name: the tower's; empty for the whole.
+        path: the keys that lead to its config, each with a dot behind it.
+        scope: which parameter names are its own.
+    """
+
+    root: str
+    name: str = ""
+    path: str = ""
+    scope: Scope = Scope()
 
 
 def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Place]]:

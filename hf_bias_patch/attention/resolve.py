@@ -10,9 +10,11 @@ from typing import Any
 from hf_bias_patch.attention.causes import MisfitError, MissingError
 from hf_bias_patch.attention.condition import MISSING, lookup, meant
 from hf_bias_patch.attention.family import Attention, Family, Stack
-from hf_bias_patch.attention.places import Place, Scope, first_there, places
+from hf_bias_patch.attention.places import Part, Place, first_there, places
 from hf_bias_patch.attention.site_maker import Memory, SiteMaker, chance_to_skip
 from hf_bias_patch.attention.sites import Site, Tensor
+from hf_bias_patch.attention.unread import SITE, layers_key, unread, within
+from hf_bias_patch.attention.wrapped import stock_prefixes
 from hf_bias_patch.checkpoint.showing import brief, listed
 from hf_bias_patch.errors import CheckpointError
 
@@ -23,21 +25,23 @@ class Finder:
     """Finds the sites of one family, of one model or tower.
 
     Args:
-        config: the model's, or the tower's own.
+        config: the model's, or the tower's own, as transformers reads it.
         tensors: parameter name → dtype and shape, of the whole checkpoint.
         family: the facts.
-        scope: which parameter names are meant.
-        tower: the tower's name; empty for a model that is none.
+        part: which part of it is looked at.
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, scope: Scope, tower: str
-    ) -> None:
-        self.config, self.tensors, self.family, self.tower = config, tensors, family, tower
-        self._scope = scope
+    def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, part: Part) -> None:
+        self.config, self.tensors, self.family, self.part = config, tensors, family, part
+        self._scope = part.scope
         self._found: dict[int, list[Place]] = {}
-        self.attention = tuple(self._settled(facts) for facts in family.attention if meant(facts.when, config))
+        there = (facts for facts in family.attention if meant(facts.when, config) and SITE not in self.unread(facts))
+        self.attention = tuple(self._settled(facts) for facts in there)
         self.unhandled = family.unhandled(config)
+
+    def unread(self, attention: Attention, stage: int = 0) -> dict[str, str]:
+        """What stock transformers does not read of one kind of attention, in a stage → why; see `unread`."""
+        return unread(self.config, attention.stack, attention.kind, self.part.path, stage)
 
     def _settled(self, attention: Attention) -> Attention:
         """The same with one name for each module: of several, the first that is there."""
@@ -90,20 +94,27 @@ class Finder:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             shown = None if value is MISSING else value
             raise CheckpointError(
-                f"config.json: `{key}` is {brief(shown)}, not a positive number",
-                why=f"A {self.family.name} model cannot be read without it",
+                f"config.json: `{self.part.path}{key}` is {brief(shown)}, not a positive number",
+                why=f"A model of type {self.model_type} cannot be read without it",
                 remedy="Restore the field from the model's original config.json",
             )
         return value
+
+    @property
+    def model_type(self) -> str:
+        """The type that the config names."""
+        return str(self.config.get("model_type"))
 
     @cached_property
     def prefix(self) -> str:
         """What precedes the family's names in this checkpoint: nothing, or a task head's name for its base model."""
         for attention in self.attention:
             found = set(places(next(iter(attention.maps)), self.tensors, self._scope))
+            found = stock_prefixes(found, (self.part.root, self.model_type))
             if len(found) > 1:
                 raise CheckpointError(
-                    f"The checkpoint holds several {self.family.name} models, under {listed(sorted(map(repr, found)))}",
+                    f"The checkpoint holds several models of type {self.model_type}, under "
+                    f"{listed(sorted(map(repr, found)))}",
                     remedy="Save the one you want by itself",
                 )
             if found:
@@ -111,15 +122,25 @@ class Finder:
         return ""
 
     def there(self, attention: Attention) -> list[Place]:
-        """The layers that have this kind of site (one of `attention`): as many as the config says, or none."""
+        """The layers that have this kind of site (one of `attention`): as many as the config says, or none.
+
+        Stock transformers reads none beyond these.
+        """
         if id(attention) not in self._found:
             self._found[id(attention)] = self._there(attention)
         return self._found[id(attention)]
 
     def _there(self, attention: Attention) -> list[Place]:
         stack = self.family.stacks[attention.stack]
+        key = layers_key(self.config, attention.stack)
+        counted = lookup(self.config, key) if key else None
         present = {
-            module: places(module, self.tensors, self._scope).get(self.prefix, set()) for module in attention.maps
+            module: {
+                place
+                for place in places(module, self.tensors, self._scope).get(self.prefix, set())
+                if within(place, counted)
+            }
+            for module in attention.maps
         }
         everywhere = sorted(set().union(*present.values()))
         if not everywhere:

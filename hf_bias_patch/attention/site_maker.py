@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.causes import MisfitError
@@ -51,6 +51,7 @@ class SiteMaker:
         self.config, self.tensors = finder.config, finder.tensors
         self.stack = finder.family.stacks[attention.stack]
         self.traps = self._traps()
+        self.unread = finder.unread(attention, place.stage)
         self.staged = "{stage}" in next(iter(attention.maps))
 
     def site(self) -> Site:
@@ -66,13 +67,13 @@ class SiteMaker:
             slots={name: slots.get(name) or _no_map(name) for name in PROJECTIONS},
             kv_heads_said=heads if (layout := self._layout()) and layout.sizes else 0,
         )
-        check_fit(site, self.tensors, self.stack.heads, self.attention.apart)
+        check_fit(site, self.tensors, self.finder.part.path + self.stack.heads, self.attention.apart)
         return site
 
     def _stack_name(self) -> str:
         is_decoder = self.stack.decoder_when and lookup(self.config, self.stack.decoder_when) is True
         own = "decoder" if is_decoder else self.attention.stack
-        tower = self.finder.tower
+        tower = self.finder.part.name
         return own if not tower else tower if len(self.finder.family.stacks) == 1 else f"{tower}-{own}"
 
     def _name(self, module: str) -> str:
@@ -185,8 +186,11 @@ class SiteMaker:
         for projection in projections:
             bias = own.get(projection, None if own else shared)
             bias = bias if bias in self.tensors else None
+            unread = self.unread.get(projection, "") if bias else ""
+            bias = None if unread else bias  # the file has it, the model does not
             view = self._own_view(bias) if bias and projection in own else views[projection]
             evidence = self._evidence(projection, bias, no_weight, self._no_matrix(weight), problem)
+            evidence = replace(evidence, unread=unread)
             norm = self._norm_of(projection)[0]
             made[projection] = Slot(
                 projection,
@@ -246,6 +250,12 @@ class SiteMaker:
         )
 
     def _norm_of(self, projection: Projection) -> tuple[Norm | None, str]:
+        norm, why = self._norm_there(projection)
+        if norm is not None and (unread := self.unread.get(f"{projection}.norm")):
+            return None, f"stock transformers does not read {norm.bias}: {unread}"
+        return norm, why
+
+    def _norm_there(self, projection: Projection) -> tuple[Norm | None, str]:
         if projection == "output":
             return None, "it reads attention, not a norm"
         if self.attention.kind == "cross" and projection in ("key", "value"):
@@ -280,6 +290,8 @@ class SiteMaker:
         if not modules:
             return "there is no output projection"
         there = any(parameter(self._name(module), ("bias",), self.tensors) for module in modules)
+        if there and "output" in self.unread:
+            return f"stock transformers does not read the output bias: {self.unread['output']}"
         return "" if there else "the output projection has no bias"
 
     def _no_output_matrix(self) -> str:
@@ -326,7 +338,7 @@ class SiteMaker:
         if len(sizes) != 1 or len(next(iter(sizes))) != 1:
             raise MisfitError(
                 f"{module}: bias and weight do not fit together: {brief(sorted(map(list, sizes)))}",
-                why=f"A {self.finder.family.name} model has one bias entry per output of the map",
+                why=f"A model of type {self.finder.model_type} has one bias entry per output of the map",
                 remedy="Download the checkpoint again, or save the model again with transformers",
             )
         return int(next(iter(sizes))[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["DESTINATIONS", "TRAPS", "Evidence", "Verdict", "decide"]
+__all__ = ["DESTINATIONS", "NO_BIAS", "TRAPS", "Evidence", "Verdict", "decide"]
 
 DESTINATIONS: dict[str, tuple[str, ...]] = {
     "query": ("weight", "norm"),
@@ -54,12 +54,17 @@ TRAPS: dict[str, tuple[str, frozenset[str]]] = {
 identity 1 (`key`), identity 2 (`value`), identity 3 (`weight`)."""
 
 
+NO_BIAS = "the checkpoint has no such bias"
+"""Why a slot is absent, unless stock transformers does not read what the checkpoint has."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a verdict rests on. Each `no_…` is empty, or the reason why that road is closed.
 
     Attributes:
-        bias: whether the checkpoint has the bias at all.
+        bias: whether the model has the bias at all.
+        unread: why it has none although the checkpoint does; empty if that has none either.
         unhandled: a config entry the family does not cover, as `key = value`.
         no_cancel: why the key bias does not cancel (identity 1).
         no_norm: why identity 3 (into the own weight) has no layer norm to use.
@@ -69,6 +74,7 @@ class Evidence:
     """
 
     bias: bool
+    unread: str = ""
     unhandled: str = ""
     no_cancel: str = ""
     no_norm: str = ""
@@ -108,7 +114,9 @@ _EXACT = {
 def decide(projection: str, evidence: Evidence) -> Verdict:
     """The verdict on one slot of softmax dot-product attention (docs/theory.md, identities 1 to 4)."""
     if not evidence.bias:
-        return Verdict("absent", "the checkpoint has no such bias")
+        return Verdict(
+            "absent", f"stock transformers does not read it: {evidence.unread}" if evidence.unread else NO_BIAS
+        )
     if evidence.unhandled:
         refusal = f"the family does not cover {evidence.unhandled}"
         return Verdict("unknown", refusal, dict.fromkeys(DESTINATIONS[projection], refusal))

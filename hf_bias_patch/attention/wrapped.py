@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -18,12 +18,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from hf_bias_patch.attention.as_read import as_read
 from hf_bias_patch.attention.family import Family, family_of
 from hf_bias_patch.attention.places import Scope, places
 from hf_bias_patch.checkpoint.showing import listed
 from hf_bias_patch.errors import CheckpointError, FamilyError
 
-__all__ = ["refuse_wrapped", "wrapper"]
+__all__ = ["refuse_wrapped", "stock_prefixes", "wrapper"]
 
 _MOST = 20
 """Prefixes whose tensors are counted: a file may have one for every tensor."""
@@ -68,10 +69,27 @@ def wrapper(config: Mapping[str, Any], names: Iterable[str]) -> str:
     """
     stock = _parts_of(config.get("model_type"))
     names = list(names)
-    found = Counter(_strange(prefix, stock) for prefix in _prefixes(config, names))
-    found.pop("", None)
+    found: Counter[str] = Counter()
+    for prefixes in _prefixes(as_read(config), names, Scope()):
+        strange = [_strange(prefix, stock) for prefix in prefixes]
+        if "" not in strange:  # else the model is there as well, and what has the prefix is beside it
+            found.update(strange)
     often = [prefix for prefix, _ in found.most_common(_MOST)]
     return max(often, key=lambda prefix: sum(name.startswith(prefix) for name in names), default="")
+
+
+def stock_prefixes(prefixes: Collection[str], model_types: Iterable[str]) -> set[str]:
+    """Of several prefixes of the same modules, those that stock classes have; all, if there is no such.
+
+    Stock transformers leaves out what is under the others (`mtp.`, the heads that predict several tokens).
+
+    Args:
+        prefixes: what stands before a family's names.
+        model_types: of the model, and of the tower that is looked for.
+    """
+    known = frozenset().union(*map(_parts_of, model_types))
+    stock = {prefix for prefix in prefixes if all(part in known for part in prefix.split(".")[:-1])}
+    return stock or set(prefixes)
 
 
 def _strange(prefix: str, stock: frozenset[str]) -> str:
@@ -85,24 +103,24 @@ def _strange(prefix: str, stock: frozenset[str]) -> str:
     return "".join(f"{part}." for part in parts[:known])
 
 
-def _prefixes(config: Mapping[str, Any], names: list[str]) -> Iterator[str]:
-    """What stands before the attention modules of a config's families and those of its towers."""
+def _prefixes(config: Mapping[str, Any], names: list[str], scope: Scope) -> Iterator[Collection[str]]:
+    """What stands before the attention modules of a config's families and those of its towers, one module at a time."""
     try:
         family = family_of(config)
     except FamilyError:
         return
     for attention in family.attention:
         for module in next(iter(attention.maps)).split("|"):
-            yield from places(module, names, Scope())
-    for part in _towers(config, family):
-        yield from _prefixes(part, names)
-
-
-def _towers(config: Mapping[str, Any], family: Family) -> Iterator[Mapping[str, Any]]:
-    for tower in family.towers.values():
+            yield places(module, names, scope)
+    for key, tower in family.towers.items():
         part = config.get(tower.config)
         if isinstance(part, Mapping):
-            yield {"model_type": tower.model_type, **part}
+            yield from _prefixes({"model_type": tower.model_type, **part}, names, _scope(family, key, scope))
+
+
+def _scope(family: Family, tower: str, outer: Scope) -> Scope:
+    others = (part for key, other in family.towers.items() if key != tower for part in other.under if part)
+    return Scope(family.towers[tower].under, (*outer.apart, *others))
 
 
 def _parts_of(model_type: object) -> frozenset[str]:

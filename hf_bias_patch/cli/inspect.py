@@ -111,6 +111,10 @@ def _print(found: Inspection, values: bool) -> None:
         console.print(f"No variant of it can be verified: {plain(found.quantised)}.", markup=False)
     if found.uncovered:
         console.print(told(found.uncovered), markup=False, soft_wrap=True)
+    for reason, names in _unread(found).items():
+        console.print(
+            f"Stock transformers does not read {len(names)} more, such as {names[0]}: {reason}.", highlight=False
+        )
     if found.received:
         console.print(f"Read on the Hub, {nbytes(found.received)} of {nbytes(found.nbytes)}; nothing was downloaded.")
 
@@ -146,6 +150,14 @@ def _cell(found: Inspection, site: str, slot: Slot, with_dtype: bool, notes: dic
     if value.not_finite:
         return f"[bold red]{value.not_finite} NaN or inf[/]{dtype} [{_COLOURS[state]}]{state}[/] [dim]{mark}[/]"
     return f"{value.norm:8.3g}{dtype} [{_COLOURS[state]}]{state}[/] [dim]{mark}[/]"
+
+
+def _unread(found: Inspection) -> dict[str, list[str]]:
+    """Why stock transformers does not read some biases → their names."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in sorted(found.unread.items()):
+        groups.setdefault(reason, []).append(name)
+    return groups
 
 
 def _heads(found: Inspection) -> Table:

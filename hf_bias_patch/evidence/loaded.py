@@ -36,11 +36,17 @@ def refuse_ignored(loaded: Loaded, name: str, tensors: Collection[str]) -> None:
     """
     if loaded.errors:
         raise VerifyError(f"{name} is not loaded whole", why="; ".join(loaded.errors))
-    left_over = set(loaded.unexpected)
-    if not left_over:
-        return
-    names = _names_in_memory(loaded.model)
-    if ignored := sorted(known for known in tensors if left_over & {known, *names(known)}):
+    left_over, names, own = set(loaded.unexpected), _names_in_memory(loaded.model), set(loaded.model.state_dict())
+    silent = loaded.model._keys_to_ignore_on_load_unexpected or ()
+
+    def is_ignored(name: str) -> bool:
+        """Whether the load report names it; or it does not, because the class's patterns say that it need not."""
+        if not left_over and not any(re.search(pattern, name) for pattern in silent):
+            return False
+        known = {name, *names(name)}
+        return bool(left_over & known) or (not own & known and any(re.search(pattern, name) for pattern in silent))
+
+    if ignored := sorted(filter(is_ignored, tensors)):
         raise VerifyError(
             f"{type(loaded.model).__name__} does not use {len(ignored)} of the tensors under test in {name}: "
             f"{listed(ignored)}",

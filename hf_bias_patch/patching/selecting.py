@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
+from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot
+from hf_bias_patch.attention.verdict import NO_BIAS
 from hf_bias_patch.errors import RecipeError
 from hf_bias_patch.patching.recipe import Recipe
 
@@ -41,10 +42,7 @@ def select(sites: Sequence[Site], recipe: Recipe, block: Mapping[str, Any]) -> t
             lacking.append(projection)
     folds = {name: into for name, into in recipe.fold.items() if name not in lacking}
     if lacking and not (recipe.where_possible and folds and set(lacking) <= set(recipe.fold)):
-        raise RecipeError(
-            f"None of the {len(chosen)} selected attention sites has a {lacking[0]} bias",
-            remedy=_exists(sites),
-        )
+        raise _no_bias(chosen, lacking[0], sites)
     recipe = recipe.model_copy(update={"fold": folds})
     return recipe.without(_left_out_before(chosen, recipe, block)), chosen
 
@@ -68,6 +66,16 @@ def _refuse_unknown(sites: Iterable[Site], recipe: Recipe) -> None:
             f"left_out names {unknown[0]}, and there is no such slot",
             remedy=f"Write SITE.PROJECTION, such as {min(known, default='encoder.0.self.query')}",
         )
+
+
+def _no_bias(chosen: Sequence[Site], projection: Projection, sites: Iterable[Site]) -> RecipeError:
+    reasons = [site.slots[projection].verdict.reason for site in chosen]
+    unread = "; ".join(dict.fromkeys(reason for reason in reasons if reason != NO_BIAS))  # the files have it
+    return RecipeError(
+        f"None of the {len(chosen)} selected attention sites has a {projection} bias",
+        why=unread,
+        remedy=_exists(sites) + (". If the model is meant to have it, correct config.json" if unread else ""),
+    )
 
 
 def _lacks(slot: Slot, removed: Collection[str]) -> bool:

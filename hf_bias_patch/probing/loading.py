@@ -90,7 +90,7 @@ def _require_own_tensors(model: Any, missing: Collection[str], config: dict[str,
     if 2 * sum(sizes[key] for key in lacking) <= sum(sizes.values()):
         return
     raise VerifyError(
-        f"{name} lacks most tensors of a {config.get('model_type')} model, the first of them {min(lacking)}",
+        f"{name} lacks most tensors of a model of type {config.get('model_type')}, the first of them {min(lacking)}",
         why="A probe would be of random numbers",
         remedy="Use the config.json that was saved with these weights",
     )
@@ -143,7 +143,7 @@ def _stock_class(config: dict[str, Any], name: str) -> Any:
     if named is not None and hasattr(named, "from_pretrained"):
         if plain is not None and own is not named.config_class and plain.__module__ != named.__module__:
             raise VerifyError(
-                f"config.json: a {model_type} model is no {named.__name__}, which `architectures` names",
+                f"config.json: a model of type {model_type} is no {named.__name__}, which `architectures` names",
                 remedy="Use the config.json that was saved with these weights",
             )
         return named

@@ -89,6 +89,7 @@ def test_what_a_decoder_reads_may_depend_on_the_encoders_config(more: dict[str, 
     tensors |= norms("decoder.bert.embeddings.LayerNorm", *[f"{part}.output.LayerNorm" for part in decoder])
     encoder = {"model_type": "wav2vec2", "num_attention_heads": 2, "layerdrop": 0.1, **more}
     bert = {"model_type": "bert", "num_attention_heads": 2, "num_hidden_layers": 1, "is_decoder": True}
+    bert["add_cross_attention"] = True
     config = {"model_type": "speech-encoder-decoder", "encoder": encoder, "decoder": bert}
     key = slots(config, tensors)["decoder.0.cross/key"]
     assert norm_of(key) == read
@@ -102,7 +103,7 @@ def test_what_a_decoder_reads_may_depend_on_the_encoders_config(more: dict[str, 
         ("got_ocr2_vision", {"global_attn_indexes": [1]}, [1]),
         ("got_ocr2_vision", {}, []),
         ("vitdet", {"window_block_indices": [1]}, [0]),
-        ("vitdet", {}, []),
+        ("vitdet", {}, [0, 1]),  # transformers' default: no layer attends within windows
     ],
 )
 def test_a_trap_may_spare_layers(model_type: str, config: dict[str, Any], open_layers: list[int]) -> None:

@@ -13,8 +13,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.certificate import Certificate
+from hf_bias_patch.evidence.loaded import refuse_ignored
+from hf_bias_patch.evidence.models import load_model
 from hf_bias_patch.evidence.run import verify
 from tests.evidence.helpers import edited, variant_of
 from tests.models import randomise
@@ -105,8 +108,40 @@ def test_biases_under_test_that_the_class_does_not_use(layerwise: bool, tmp_path
     for folder in (tmp_path / "whole", variant):
         path = folder / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"qkv_bias": False}))
-    with pytest.raises(VerifyError, match=r"ViTModel does not use 6 of the tensors under test.*\.bias"):
-        verify(variant, tmp_path / "whole", attention=("sdpa",), layerwise=layerwise)
+    certificate = verify(variant, tmp_path / "whole", attention=("sdpa",), layerwise=layerwise)
+    assert isinstance(certificate, Certificate) and not certificate.passed
+    assert any("not the plan" in reason and "`qkv_bias` is false" in reason for reason in certificate.reasons)
+
+
+def test_names_that_a_class_ignores_without_a_word(tmp_path: Path) -> None:
+    """The load report is silent on them, so it cannot tell that a tensor under test was not read."""
+    config = transformers.Qwen3NextConfig(
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=1,
+        layer_types=["full_attention"],
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=24,
+        moe_intermediate_size=8,
+        shared_expert_intermediate_size=8,
+        num_experts=2,
+        num_experts_per_tok=1,
+        attention_bias=True,
+    )
+    transformers.Qwen3NextForCausalLM(config).save_pretrained(tmp_path / "plain")
+    one = "model.layers.0.self_attn.q_proj.bias"
+
+    def predict_more(values: dict[str, torch.Tensor]) -> None:
+        values[f"mtp.{one.removeprefix('model.')}"] = values[one].clone()
+
+    source = source_of(tmp_path / "plain", tmp_path / "source", predict_more)
+    loaded = load_model(resolve(source), "F32", "eager")
+    assert not loaded.unexpected, "vacuous"
+    refuse_ignored(loaded, "source", [one])
+    with pytest.raises(VerifyError, match=r"does not use 1 of the tensors under test in source: mtp\.layers"):
+        refuse_ignored(loaded, "source", [one, f"mtp.{one.removeprefix('model.')}"])
 
 
 def test_a_variant_without_its_embeddings(saved: Saved, tmp_path: Path) -> None:
