@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.choice import MAIN_FILE, MAIN_INDEX
-from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
+from hf_bias_patch.checkpoint.copying import Keep, Put, copy_whole, write_file
 from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import companion_files
@@ -42,8 +42,7 @@ def convert(folder: Path, out: Path, progress: Callable[[int], None] | None = No
         index = {"metadata": {"total_size": pickled.nbytes}, "weight_map": dict(sorted(weight_map.items()))}
         (out / MAIN_INDEX).write_text(json.dumps(index, indent=2) + "\n")
     for path in companion_files(pickled):
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        write_file(folder / path, out / path, [Keep(0, (folder / path).stat().st_size)], progress)
+        copy_whole(folder / path, out / path, progress)
     return list(pickled.shared)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hf_bias_patch.errors import CheckpointError, TargetError
 
-__all__ = ["Keep", "Put", "target_error", "write_file"]
+__all__ = ["Keep", "Put", "copy_whole", "target_error", "write_file"]
 
 Buffer = bytes | bytearray | memoryview
 Progress = Callable[[int], None]
@@ -74,6 +74,20 @@ def write_file(
             raise
         except OSError as error:
             raise target_error(target, error, total) from error
+
+
+def copy_whole(source: Path, target: Path, progress: Progress | None = None) -> None:
+    """Copy a file as it is; the target's folder is made.
+
+    Raises:
+        CheckpointError, TargetError: as for `write_file`.
+    """
+    try:
+        size = source.stat().st_size
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise target_error(target, error, 0) from error
+    write_file(source, target, [Keep(0, size)], progress)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ __all__ = [
 OTHER_FORMAT = "the unpatched weights in another format"
 UNPATCHED = "the unpatched weights"
 OPTIMISER = "states of an optimiser, which go with the unpatched weights"
-TRAINING = "a training state, with weights of its own"
+TRAINING = "a training state, which may hold the unpatched weights"
 
 # Formats that only hold weights of whole models.
 _EXPORTS = (

@@ -133,11 +133,9 @@ def _held(model: Model, path: Path) -> str:
 
 
 def _is_text(place: Path) -> bool:
-    with place.open(encoding="utf-8") as file:
-        try:
-            return "\0" not in file.read(4096)
-        except UnicodeDecodeError:
-            return False
+    with suppress(OSError, UnicodeDecodeError), place.open(encoding="utf-8") as file:
+        return "\0" not in file.read(4096)
+    return False
 
 
 def _held_by_shards(folder: Path, path: Path, found: dict[Path, str]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.copying import copy_whole
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.index import parse_object
@@ -105,8 +105,7 @@ def _pull_adapter(source: Source, out: Path, overwrite: bool) -> None:
     paths = [Path(ADAPTER_WEIGHTS), *files_beside(folder, {ADAPTER_WEIGHTS}), *side_files(folder)]
     with new_folder(out, overwrite=overwrite, inputs=[folder]) as made:
         for path in paths:
-            (made / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / path, made / path)
+            copy_whole(folder / path, made / path)
 
 
 def _copy(checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable[[int], None] | None) -> None:
@@ -114,7 +113,5 @@ def _copy(checkpoint: Checkpoint, out: Path, overwrite: bool, progress: Callable
     rest = [*companion_files(checkpoint), *side_files(checkpoint.folder)]
     with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder]) as folder:
         for path in (*weights, *rest):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint.folder / path, folder / path)
-            if progress is not None and path.as_posix() in checkpoint.files:
-                progress((folder / path).stat().st_size)
+            counted = progress if path.as_posix() in checkpoint.files else None
+            copy_whole(checkpoint.folder / path, folder / path, counted)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
+from hf_bias_patch.checkpoint.copying import copy_whole
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import sha256_file
@@ -83,8 +83,7 @@ def rebuild(
         with new_folder(out, overwrite=overwrite, inputs=[checkpoint.folder, base.path, folder]) as made:
             fill_variant(made, source, checkpoint, plan, origin=origin, known=patch.values, progress=progress)
             for name in _given(folder):
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, made / name)
+                copy_whole(folder / name, made / name)
             _check_result(patch, made)
 
 

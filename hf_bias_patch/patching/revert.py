@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
+from hf_bias_patch.checkpoint.copying import Keep, Put, copy_whole, write_file
 from hf_bias_patch.checkpoint.durable import read_range
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.guards import refuse_place
@@ -188,8 +187,7 @@ def _copy(
     given = (checkpoint.folder,) if inputs is None else inputs
     with new_folder(out, overwrite=overwrite, inputs=given) as folder:
         for path in kept:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint.folder / path, folder / path)
+            copy_whole(checkpoint.folder / path, folder / path)
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)

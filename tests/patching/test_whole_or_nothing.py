@@ -56,7 +56,7 @@ class TestInterrupted:
             (undo.UndoWriter, "finish"),
             (undo.UndoWriter, "vector"),
             (Rewrite, "blocks"),
-            (shutil, "copyfile"),
+            (variant, "copy_whole"),
         ],
         ids=str,
     )

@@ -50,6 +50,11 @@ def test_a_draft_agrees_with_the_numbers_and_promises_what_the_hand_written_fami
     assert checked.closable == by_hand.closable
 
 
+def test_flags_that_give_biases_are_told() -> None:
+    (found,) = draft("llama", vary=False)
+    assert "off by default, and on in the draft: attention_bias" in found.look[-1] and "rotary" in found.text
+
+
 def test_a_config_value_that_brings_a_trap_is_its_condition() -> None:
     (found,) = draft("phi")
     (entry,) = entries(found)

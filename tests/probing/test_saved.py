@@ -39,6 +39,8 @@ TYPES = [
     "moshi", "csm", "evolla", "bridgetower", "minicpm_ocr", "inkling2", "kimi_k25",
     # Names that stock loaders take off only while they load.
     "ultrabert", "tipsv2", "ernie4_5_vl_moe", "rag",
+    # Classes that want another config than the rest.
+    "hiera", "t5gemma",
 ]  # fmt: skip
 
 

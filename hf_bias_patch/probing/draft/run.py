@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from hf_bias_patch.attention.condition import lookup
 from hf_bias_patch.attention.family import is_known
 from hf_bias_patch.probing.draft.body import stacks
 from hf_bias_patch.probing.draft.counts import heads_key
@@ -16,7 +17,8 @@ from hf_bias_patch.probing.draft.model import Look, look_at
 from hf_bias_patch.probing.draft.owners import Owner
 from hf_bias_patch.probing.draft.text import family_text
 from hf_bias_patch.probing.draft.vary import Variant, entries
-from hf_bias_patch.probing.typed import changes_of_type, config_of_type
+from hf_bias_patch.probing.small import small_config
+from hf_bias_patch.probing.typed import changes_of_type, config_of_type, switched_on
 from hf_bias_patch.probing.variations import Change
 
 __all__ = ["Draft", "changes_to_try", "draft"]
@@ -59,6 +61,10 @@ def draft(model_type: str, vary: bool = True) -> tuple[Draft, ...]:
     """
     default = look_at(model_type)
     looks, untold = _varied(model_type) if vary else ([], [])
+    flags = [
+        key for key, on in switched_on(small_config(model_type).to_dict()).items() if lookup(default.config, key) is on
+    ]
+    untold += [f"off by default, and on in the draft: {', '.join(flags)}"] if flags else []
     found = []
     for owner in default.owners:
         if owner.key and not _is_new(owner):

@@ -62,8 +62,23 @@ _IMAGES = {"image_token_index": 119}
 FIELDS: dict[str, dict[str, Any]] = {
     "align": {"projection_dim": 16},
     "align_vision_model": _EFFICIENT,
+    "apertus1p5": {
+        "text_config": {"vocab_size": 256},
+        "vision_config": {
+            "codebook_size": 64,
+            "channel_multiplier": [1, 2],
+            "attn_resolutions": [16],
+            "resolution": 32,
+        },
+        "audio_config": {"codebook_size": 64},
+        "image_token_id": 119,
+        "audio_token_id": 118,
+        "image_token_offset": 120,
+        "audio_token_offset": 184,
+    },
     "aria": {"projector_patch_to_query_dict": {16: 4}},
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
+    "bamba": {"attn_layer_indices": [1]},
     "bit": {"num_groups": 8},
     "blip-2": _IMAGES,
     "chameleon": {
@@ -149,7 +164,11 @@ FIELDS: dict[str, dict[str, Any]] = {
         "deepstack_layer_map": [[-2, 0], [-1, 1]],
         "spatial_target_layers": [0, 1],
     },
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "hgnet_v2": _HGNET,
+    "hy_v4_vl_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+    },
     "informer": _SERIES,
     "inkling2_loop_text": {
         "n_layers_per_attn_res_block": 2,
