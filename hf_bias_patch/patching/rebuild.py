@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.arrived import arrived_sha256
-from hf_bias_patch.checkpoint.checkpoint import open_model
+from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.copying import copy_whole
+from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.listing import files_beside
+from hf_bias_patch.checkpoint.showing import brief
 from hf_bias_patch.checkpoint.side import PATCH, side_files
 from hf_bias_patch.checkpoint.source import HubModel, Source, locate, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.asked import plan_asked
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.patch_only import VALUES, PatchOnly, read_patch
+from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.variant import fill_variant
 
 __all__ = ["fetch_base", "rebuild"]
@@ -72,6 +75,7 @@ def rebuild(
     with readable(base, out) as (source, _):
         checkpoint = open_model(source.path)
         plan = plan_asked(checkpoint.config, checkpoint, patch.plan, patch.plan.recipe)
+        _check_values(patch, checkpoint, plan)
         origin = {} if source is base else patch.base_sha256
         if announce is not None:
             announce(plan.nbytes)
@@ -94,6 +98,18 @@ def _check_base(patch: PatchOnly, base: Source) -> None:
     said = base.known_sha256
     found = {name: arrived_sha256(place, name, said.get(name), base.name) for name in patch.base_sha256}
     _compare(base.name, found, patch)
+
+
+def _check_values(patch: PatchOnly, checkpoint: Checkpoint, plan: Plan) -> None:
+    """Refuse new values of tensors that the plan leaves alone, or that are of another kind than the base's."""
+    for name, values in patch.values.items():
+        info = checkpoint.tensors.get(name) if name in plan.touched else None
+        if info is None or (numpy_dtype(info.dtype), info.shape) != (values.dtype, values.shape):
+            raise CheckpointError(
+                f"The patch holds values of {brief(name)}, which its plan leaves alone or the base has otherwise",
+                why="It is damaged, or its files are of two patches",
+                remedy="Fetch it again",
+            )
 
 
 def _compare(base: str, found: Mapping[str, str], patch: PatchOnly) -> None:

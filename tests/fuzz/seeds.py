@@ -17,7 +17,7 @@ from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.source import resolve, sha256_of
 from hf_bias_patch.patching.patch_only import extract
 
-__all__ = ["NAMES", "make_seeds"]
+__all__ = ["NAMES", "alone", "make_seeds"]
 
 CARDS = Path(__file__).parent.parent.parent / "model_cards"
 NAMES = ("bert", "gpt2", "bart")
@@ -35,14 +35,14 @@ def make_seeds(folder: Path) -> dict[str, Path]:
             made[f"{kind}-{name}"] = folder / f"{kind}-{name}"
             make(ASSETS / name, folder / f"{kind}-{name}")
         made[f"alone-{name}"] = folder / f"alone-{name}"
-        _alone(folder / f"variant-{name}", folder / f"alone-{name}")
+        alone(folder / f"variant-{name}", folder / f"alone-{name}")
     for source in sorted(CARDS.iterdir()):
         made[f"card-{source.name}"] = folder / source.name
         shutil.copytree(source, folder / source.name)
     return made
 
 
-def _alone(variant: Path, out: Path) -> None:
+def alone(variant: Path, out: Path) -> None:
     """The variant without its weights."""
     shutil.copytree(variant, out, ignore=shutil.ignore_patterns("*.safetensors", "undo.zip"))
     checkpoint = open_model(variant)

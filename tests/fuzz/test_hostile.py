@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from hf_bias_patch import inspect, patch, revert
 from hf_bias_patch.checkpoint.guards import ASSETS
+from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.patching.rebuild import rebuild
 from hf_bias_patch.patching.recipe import read_recipe
 from tests.fuzz.limits import limited
+from tests.fuzz.seeds import alone
 
 LAYERS = {"bert": "num_hidden_layers", "gpt2": "n_layer", "bart": "encoder_layers"}
 HEADS = {"bert": "num_attention_heads", "gpt2": "n_head", "bart": "encoder_attention_heads"}
@@ -201,6 +205,20 @@ def test_an_undo_file_is_not_unpacked(tmp_path: Path) -> None:
                 archive.writestr(name, content if name == rows else old)
         assert "undo.zip is damaged" in refusal(lambda: revert(out, tmp_path / "back"))
         assert not (tmp_path / "back").exists()
+
+
+def test_new_values_of_what_the_plan_leaves_alone(tmp_path: Path) -> None:
+    """A patch without weights brings new values, and may bring those of anything."""
+    patch(ASSETS / "bert", tmp_path / "variant", fold="key,value")
+    alone(tmp_path / "variant", tmp_path / "alone")
+    values = tmp_path / "alone/bias_patch/patch.safetensors"
+    tensors = load_file(values)
+    name = next(iter(tensors))
+    for changed in ({"other": tensors[name]}, {name: tensors[name][:-1]}, {name: tensors[name].astype("float64")}):
+        save_file(tensors | changed, values)
+        call = partial(rebuild, resolve(tmp_path / "alone"), resolve(ASSETS / "bert"), tmp_path / "out")
+        assert "The patch holds values of" in refusal(call)
+        assert not (tmp_path / "out").exists()
 
 
 def _bomb() -> bytes:
