@@ -103,7 +103,7 @@ def test_tensors_of_another_type_are_told_by_their_names_or_by_the_class() -> No
 def test_a_checkpoint_that_was_cut_says_where_it_ends() -> None:
     said = refused(CONFIG | {"num_hidden_layers": 12}, bert())
     assert "num_hidden_layers = 12" in said and "Its last layer is 1" in said
-    assert "holds encoder.layer.1" in refused(CONFIG | {"num_hidden_layers": 1}, bert())
+    assert len(find_sites(CONFIG | {"num_hidden_layers": 1}, bert())) == 1, "stock reads no layer beyond"
 
 
 @pytest.mark.parametrize("ending", ["weight_packed", "qweight", "W_q", "codes", "trellis"])
