@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["CANNOT"]
 
 _PARTS = (
+    "apertus1p5_vision_tokenizer",
     "chameleon_vqgan",
     "emu3_vqgan",
     "edgetam_mask_decoder",
