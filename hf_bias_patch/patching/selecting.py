@@ -73,7 +73,7 @@ def _no_bias(chosen: Sequence[Site], projection: Projection, sites: Iterable[Sit
     unread = "; ".join(dict.fromkeys(reason for reason in reasons if reason != NO_BIAS))  # the files have it
     return RecipeError(
         f"None of the {len(chosen)} selected attention sites has a {projection} bias",
-        why=unread,
+        why=unread[:1].upper() + unread[1:],
         remedy=_exists(sites) + (". If the model is meant to have it, correct config.json" if unread else ""),
     )
 
