@@ -59,7 +59,8 @@ def run_whole(pair: Pair, attention: Sequence[str], texts: Sequence[str] | None,
         except UnsupportedError as error:
             refused.append(error)
             # Without the name of the source: a certificate may be published, and the path is nobody's business.
-            runner.found.notes.append(f"{kind} attention was left out: {error.why or error.what}")
+            reason = (error.why or error.what).partition(". ")[0].rstrip(".")
+            runner.found.notes.append(f"{kind} attention was left out: {reason}.")
     if not runner.found.runs:
         raise refused[0] if refused else VerifyError("No attention implementation was given")
     return runner.found
