@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.condition import MISSING, lookup
 from hf_bias_patch.errors import CheckpointError, FamilyError, VerifyError
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.variations import Change
+
+if TYPE_CHECKING:
+    from hf_bias_patch.probing.probe import Probe
 
 __all__ = ["NotBuiltError", "changes_of_type", "check_type", "config_of_type", "switched_on"]
 
@@ -30,7 +34,8 @@ def check_type(
 ) -> Checked:
     """Check one model type on a small random model, its attention biases switched on.
 
-    Attention maps that have none even so are given one: a checkpoint derived from this type may have it.
+    Attention maps that have none even so are given one, where the table says that stock transformers would read it: a
+    checkpoint derived from this type may have it.
 
     Where its files name tensors otherwise than the model in memory, both are checked: the table must know both. It must
     also hold for a config.json that leaves out what has its default.
@@ -56,12 +61,12 @@ def check_type(
     from hf_bias_patch.probing.untouched import unexplained, untouched
 
     config = config_of_type(model_type, changes, written)
-    probes = []
+    probes, given = [], set[str]()
     for seed in seeds:
         model, sets = _built(config, seed)
-        give_biases(model, lambda model=model, sets=sets: run_all(model, sets), seed)  # type: ignore[misc]
+        given |= set(give_biases(model, lambda model=model, sets=sets: run_all(model, sets), seed))  # type: ignore[misc]
         probes.append(probe(model, lambda model=model, sets=sets: run_all(model, sets), seed))  # type: ignore[misc]
-    found = combine(probes)
+    found = _without_idle(combine(probes), given, config.to_dict(), ModelTensors(model).tensors)
     never = untouched(model, model_type, found.untouched)
     checked = check(config.to_dict(), ModelTensors(model).tensors, found)
     by_file = check(_as_written(config, changes), ModelTensors(model).tensors, found)
@@ -77,6 +82,21 @@ def check_type(
     filed = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
     least = {name: min(getattr(checked, name), getattr(in_files, name)) for name in ("agreed", "closable")}
     return replace(checked, differences=(*checked.differences, *filed), **least)
+
+
+def _without_idle(found: Probe, given: AbstractSet[str], config: Mapping[str, Any], tensors: Any) -> Probe:
+    """A probe without what it says of biases that were given to a model, and that no stock model would ever use.
+
+    Its file may hold them, but its map does without, or its class never makes them: there the table says `absent`.
+    """
+    from hf_bias_patch.attention.unread_biases import unread_biases
+
+    try:
+        idle = given & unread_biases(config, tensors).keys()
+    except (FamilyError, CheckpointError):
+        idle = set()
+    findings = tuple(finding for finding in found.findings if finding.parameter not in idle)
+    return replace(found, findings=findings, untouched=tuple(name for name in found.untouched if name not in given))
 
 
 def changes_of_type(model_type: str) -> tuple[Change, ...]:
