@@ -84,9 +84,11 @@ class Trace(TorchDispatchMode):
         for tag in tagged:
             if id(tag.tensor) in self._numbers:
                 self.used.add(self._numbers[id(tag.tensor)])
-        if name in FRESH:
+        fresh = name in FRESH
+        if fresh:
             self._fresh.made(out)
-        elif tagged:
+        # What is made in the shape of scores will be more scores, by other means than a softmax (GroupViT's hard choice).
+        if any(tag.kind == "score" or not fresh for tag in tagged):
             self._follow(func, name, args, kwargs, out, tagged)
         return out
 
