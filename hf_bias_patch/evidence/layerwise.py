@@ -79,7 +79,7 @@ def _refuse_ignored(side: Source, pair: Pair) -> str:
         loaded = load_model(side, pair.dtype, "eager", device="meta")
     except VerifyError as error:
         return f"Whether transformers uses all tensors under test was not checked: {error.why or error.what}."
-    refuse_ignored(loaded, side.name, pair.under_test)
+    refuse_ignored(loaded, side.name, pair.under_test if side is pair.source else pair.under_test_in_variant)
     missing = missing_inside(loaded)
     if not missing:
         return ""

@@ -98,6 +98,11 @@ class Pair:
         return self.in_maps | {*norms, *(self.plan.touched if self.plan else ())}
 
     @property
+    def under_test_in_variant(self) -> frozenset[str]:
+        """Those of them that the variant holds; a bias that left the file cannot be left over by a loader."""
+        return self.under_test & self.variant_files.tensors.keys()
+
+    @property
     def touched(self) -> set[str] | None:
         """Tensors that a chain of patches may have changed; None where nothing tells."""
         if not self.chain:

@@ -181,7 +181,7 @@ class Runner:
             if not self.found.runs:
                 self.found.notes += _of_loading(loaded)
         else:
-            refuse_ignored(loaded, side.name, self.pair.under_test)
+            refuse_ignored(loaded, side.name, self.pair.under_test_in_variant)
             self.found.load_report = tuple(line for line in loaded.report if line not in self.source_report)
         return self.run(loaded.model, side.name, reference, of_source=of_source)
 

@@ -210,7 +210,7 @@ WRONG: dict[str, tuple[str, Callable[[Path, Case], Any]]] = {
         values_of(one(f"{LAYER}0.attention.self.value.weight", lambda value: value.T)),
     ),
     "a matrix transposed": (
-        "cannot be loaded",
+        "do not have the shapes that config.json asks for",
         values_of(one(f"{LAYER}0.intermediate.dense.weight", lambda value: value.T)),
     ),
     "a file cut short": (
