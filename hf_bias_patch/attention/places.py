@@ -41,11 +41,15 @@ class Scope:
     def holds(self, prefix: str, module: str) -> bool:
         """Whether a module under a prefix is inside."""
         dotted, own = f".{prefix}", [part for part in self.under if part]
-        if any(f".{part}." in dotted for part in own):
-            return True
-        if any(f".{part}." in dotted for part in self.apart):
-            return False
+        inside, outside = _deepest(own, dotted), _deepest(self.apart, dotted)
+        if max(inside, outside) >= 0:
+            return inside >= outside  # of towers inside towers, the innermost
         return not self.under or "" in self.under or any(module.startswith(f"{part}.") for part in own)
+
+
+def _deepest(parts: Iterable[str], dotted: str) -> int:
+    """Where the last of some parts ends in a name; -1 if none is there."""
+    return max((dotted.rfind(f".{part}.") + len(part) for part in parts if f".{part}." in dotted), default=-1)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
         lost = [Difference(_missed(finding), _name(finding), entries, _says(finding)) for finding in probe.findings]
         return Checked(0, tuple(lost), slots=len(lost), unknown=len(lost))
     if isinstance(entries, Difference):
-        return Checked(0, (entries,))
+        return Checked(0, (entries,) if probe.findings else ())  # without attention, no sites are no fault
     agreed, closable, strange, differences, seen = 0, 0, 0, [], set()
     for finding in probe.findings:
         number = _match(entries, finding)
