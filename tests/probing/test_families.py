@@ -46,7 +46,7 @@ def never_biased(model_type: str) -> bool:
     slots = [slot for site in sites for slot in site.slots.values() if slot.projection != "output"]
     given = set(give_biases(model, lambda: run_all(model, sets)))
     maps = {f"{str(slot.weight).removesuffix('.weight')}.bias" for slot in slots}
-    return bool(maps) and maps == given and given <= unread_biases(config, ModelTensors(model).tensors).keys()
+    return bool(maps) and maps <= given and given <= unread_biases(config, ModelTensors(model).tensors).keys()
 
 
 def test_a_type_whose_maps_never_have_a_bias_is_told_from_others() -> None:
