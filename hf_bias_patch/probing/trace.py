@@ -87,7 +87,7 @@ class Trace(TorchDispatchMode):
         fresh = name in FRESH
         if fresh:
             self._fresh.made(out)
-        # What is made in the shape of scores will be more scores, by other means than a softmax (GroupViT's hard choice).
+        # What is made in the shape of scores becomes more scores, by other means than a softmax (GroupViT's choice).
         if any(tag.kind == "score" or not fresh for tag in tagged):
             self._follow(func, name, args, kwargs, out, tagged)
         return out

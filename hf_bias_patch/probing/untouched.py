@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from hf_bias_patch.attention.condition import Condition, meant
 from hf_bias_patch.probing.check import Difference
 
 if sys.version_info >= (3, 11):
@@ -46,11 +47,28 @@ class Explained:
         model_types: of which models.
         names: a pattern that their names match as a whole.
         reason: in words.
+        when: a condition on the config that must hold, as in a family; none if empty.
+        classes: names of the models' classes that it is true of; any if empty.
     """
 
     model_types: tuple[str, ...]
     names: str
     reason: str
+    when: Condition
+    classes: tuple[str, ...]
+
+    def fits(self, model: Any, model_type: str) -> bool:
+        """Whether it speaks of a model's parameters.
+
+        Args:
+            model: a torch module with a config.
+            model_type: its type.
+        """
+        return (
+            model_type in self.model_types
+            and meant(self.when, model.config.to_dict())
+            and type(model).__name__ in (self.classes or (type(model).__name__,))
+        )
 
 
 @cache
@@ -58,7 +76,13 @@ def explained() -> tuple[Explained, ...]:
     """The table of reasons, `untouched.toml`."""
     text = resources.files(__package__).joinpath("untouched.toml").read_text("utf-8")
     return tuple(
-        Explained(tuple(entry["model_types"]), entry["names"], entry["reason"])
+        Explained(
+            tuple(entry["model_types"]),
+            entry["names"],
+            entry["reason"],
+            entry.get("when", {}),
+            tuple(entry.get("classes", ())),
+        )
         for entry in tomllib.loads(text)["explained"]
     )
 
@@ -71,7 +95,7 @@ def untouched(model: Any, model_type: str, names: Iterable[str]) -> tuple[Untouc
         model_type: its type.
         names: of the parameters.
     """
-    reasons = [entry for entry in explained() if model_type in entry.model_types]
+    reasons = [entry for entry in explained() if entry.fits(model, model_type)]
     return tuple(
         Untouched(
             name,

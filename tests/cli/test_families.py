@@ -194,12 +194,12 @@ def test_a_type_without_attention_is_told() -> None:
 
 
 def test_a_draft_is_written_and_checked(tmp_path: Path) -> None:
-    code, out = run("--draft", "fnet", "gptj", "--output", str(tmp_path / "new"))
+    code, out = run("--draft", "fnet", "phi", "--output", str(tmp_path / "new"))
     assert code == 0, out
-    assert "gptj: 6 agreed" in out and "0 wrong" in out
+    assert "phi: 6 agreed" in out and "0 wrong" in out
     assert "add it to the model types of families/without_attention.toml" in out
-    text = (tmp_path / "new" / "gptj.toml").read_text("utf-8")
-    assert "rotary" in text and 'reads = "h.{layer}.ln_1"' in text
+    text = (tmp_path / "new" / "phi.toml").read_text("utf-8")
+    assert "rotary" in text and 'reads = "layers.{layer}.input_layernorm"' in text
     assert '"fnet"' in (tmp_path / "new" / "without_attention.toml").read_text("utf-8")
 
 

@@ -95,7 +95,7 @@ def test_tensors_that_loading_renames_are_named_as_in_the_files(tmp_path: Path) 
     keys = {slot.bias for site in found.sites for slot in site.slots.values() if slot.projection == "key"}
     plan = hf_bias_patch.plan(tmp_path / "vit", fold="key,value,query", sites=found.sites)
     assert len(plan.edits) == 6 and {edit.bias for edit in plan.edits if edit.projection == "key"} == keys
-    with pytest.raises(PlanError, match="name a tensor that is not there"):
+    with pytest.raises(PlanError, match="sites that were given do not fit: there is no tensor"):
         apply(model, fold="key", sites=found.sites)
     done = hf_bias_patch.patch(tmp_path / "vit", tmp_path / "out", fold="key,value,query", sites=found.sites)
     inputs = {name: value.float() for name, value in inputs_of(model.double(), 5).items()}

@@ -74,7 +74,7 @@ def group(sites: Sequence[SeenSite], files: Files, config: Mapping[str, Any]) ->
     for site in _joined(sites):
         key = (site.kind, site.decoder, *((name, wild(part.module)) for name, part in site.parts.items()))
         kinds.setdefault(key, []).append(site)
-    last = max((Numbering([s.own for s in same]).of(s.own)[1] for same in kinds.values() for s in same), default=0)
+    last = _last([same for same in kinds.values() if not same[0].decoder] or list(kinds.values()))
     found, lost = [], []
     for same in kinds.values():
         made = _group(same, files, config, last)
@@ -83,6 +83,11 @@ def group(sites: Sequence[SeenSite], files: Files, config: Mapping[str, Any]) ->
         else:
             found.append(made)
     return found, lost
+
+
+def _last(kinds: Sequence[Sequence[SeenSite]]) -> int:
+    """The last layer of several kinds of sites: of the encoder, where there is one, however many the decoder has."""
+    return max((Numbering([s.own for s in same]).of(s.own)[1] for same in kinds for s in same), default=0)
 
 
 def _joined(sites: Sequence[SeenSite]) -> list[SeenSite]:
