@@ -49,7 +49,8 @@ def families(
 ) -> None:
     """Print what becomes of the query, key and value bias in each model type; loads no model but to check or to draft.
 
-    Exit code 1 if a check finds that the table promises what the numbers refute, or a type cannot be drafted.
+    Exit code 1 if a check finds that the table promises what the numbers refute, or that something was not seen or not
+    checked for no known reason; or if a type cannot be drafted.
     """
     if draft:
         _require_types(names, check or markdown or as_json)
@@ -179,7 +180,7 @@ def _check(items: Iterable[Item], jobs: int, timeout: float, as_json: bool) -> N
         typer.echo(json.dumps([swept.plain() for swept in found], indent=2, ensure_ascii=False))
     else:
         _sum_up(found)
-    raise typer.Exit(1 if any(swept.wrong for swept in found) else 0)
+    raise typer.Exit(1 if any(swept.open for swept in found) else 0)
 
 
 def _show(swept: Swept) -> None:
@@ -192,7 +193,8 @@ def _show(swept: Swept) -> None:
         kinds = [difference.kind for difference in swept.differences]
         line += "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     problem = "not checked" if swept.built else "could not be built"
-    stdout().print(line + (f", {problem}: {swept.problem}" if swept.problem else ""), markup=False, soft_wrap=True)
+    line += f", {problem}: {swept.problem}" if swept.problem else ""
+    stdout().print(line + (f" ({swept.reason})" if swept.reason else ""), markup=False, soft_wrap=True)
     for told in summary(swept.untouched):
         stdout().print(f"  {told}", markup=False, soft_wrap=True)
     groups: dict[tuple[str, str], list[str]] = {}
@@ -208,11 +210,11 @@ def _sum_up(found: list[Swept]) -> None:
     defaults = [swept for swept in found if not swept.item.changes]
     published = [swept for swept in found if swept.item.checkpoint]
     varied = [swept for swept in found if swept.item.changes and not swept.item.checkpoint]
-    problems = [swept.item.model_type for swept in defaults if swept.problem]
+    problems = [swept for swept in defaults if swept.problem]
+    unknown = [swept.item.model_type for swept in problems if not swept.reason]
     stdout().print(
-        f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked"
-        + (f": {', '.join(problems)}" if problems else "")
-        + _shares(defaults),
+        f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked, "
+        f"{len(unknown)} of them for no known reason{': ' if unknown else ''}{', '.join(unknown)}" + _shares(defaults),
         markup=False,
         soft_wrap=True,
     )
@@ -230,7 +232,7 @@ def _about_classes(found: list[Swept]) -> str:
     lost = sorted(name for swept in found for name in swept.not_built)
     return (
         f"{read} classes of these types, each saved by itself and read again; {unknown} more are of no family; "
-        f"{explained} biases at no site are explained; {len(lost)} could not be built"
+        f"{explained} unseen biases are explained; {len(lost)} could not be built"
         + (f": {', '.join(lost)}" if lost else "")
     )
 

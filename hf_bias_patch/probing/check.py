@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.errors import BiasPatchError, CheckpointError
 from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, Probe
 
-__all__ = ["Checked", "Difference", "check"]
+__all__ = ["UNSEEN", "Checked", "Difference", "check"]
 
 WRONG, MISSED, UNSEEN = "wrong", "missed", "unseen"
 
@@ -47,6 +47,7 @@ class Checked:
         slots: all biases of queries, keys and values, the table's and those it does not know.
         unknown: those of them that the table says nothing of.
         untouched: parameters that no run read, `probing.untouched.Untouched` each.
+        explained: unseen biases that have a reason in `unseen.toml` → the reason; they are no differences then.
     """
 
     agreed: int
@@ -55,6 +56,7 @@ class Checked:
     slots: int = 0
     unknown: int = 0
     untouched: tuple[Any, ...] = ()
+    explained: dict[str, str] = field(default_factory=dict)
 
     @property
     def wrong(self) -> tuple[Difference, ...]:

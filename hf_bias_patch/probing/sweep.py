@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from hf_bias_patch.probing.check import Difference
+from hf_bias_patch.probing.reasons import reason_of
 from hf_bias_patch.probing.saved import check_saved
 from hf_bias_patch.probing.typed import NotBuiltError, check_type
 from hf_bias_patch.probing.untouched import Untouched
@@ -59,8 +60,10 @@ class Swept:
         differences: the others.
         closable, slots, unknown, untouched: as in `Checked`.
         classes: the stock classes of the type whose files were held against their memory; at a type's default only.
-        no_family, not_built, explained: as in `Saved`.
+        no_family, not_built: as in `Saved`.
+        explained: as in `Checked` and in `Saved`.
         problem: why it could not be checked, or not to the end; empty if it was.
+        reason: why that is so, as `unchecked.toml` has it; empty if nobody has said, or there is no problem.
         built: whether transformers could build and run a model of it; if not, `problem` is what it says.
         seconds: it took.
     """
@@ -69,6 +72,7 @@ class Swept:
     agreed: int = 0
     differences: tuple[Difference, ...] = ()
     problem: str = ""
+    reason: str = ""
     built: bool = True
     seconds: float = 0.0
     closable: int = 0
@@ -84,6 +88,18 @@ class Swept:
     def wrong(self) -> tuple[Difference, ...]:
         """Where the table promises what the numbers refute."""
         return tuple(difference for difference in self.differences if difference.kind == "wrong")
+
+    @property
+    def open(self) -> bool:
+        """Whether something is left that a person must look at.
+
+        That is what is wrong; and at a default or published config what was not seen, or not checked, for no known
+        reason. A made-up change of the config may well prove nothing.
+        """
+        if self.wrong or (self.item.changes and not self.item.checkpoint):
+            return bool(self.wrong)
+        unseen = any(difference.kind == "unseen" for difference in self.differences)
+        return unseen or bool(self.problem and not self.reason)
 
     def plain(self) -> dict[str, Any]:
         """As JSON values; `changes` is empty at the default config."""
@@ -162,6 +178,7 @@ def _work(item: Item, seeds: tuple[int, ...], pipe: Connection) -> None:
         swept = Swept(item, problem=_line(f"{type(error).__name__}: {error}"))
     if not item.changes:
         swept = _with_classes(swept)
+    swept = replace(swept, reason=reason_of("unchecked", {"model_type": item.model_type}, "", swept.problem))
     pipe.send({**vars(swept), "seconds": time.monotonic() - start})
     pipe.close()
 
@@ -180,7 +197,7 @@ def _with_classes(swept: Swept) -> Swept:
         classes=tuple(sorted(saved.compared)),
         no_family=tuple(sorted(saved.no_family)),
         not_built={name: _line(problem) for name, problem in saved.not_built.items()},
-        explained=saved.explained,
+        explained={**swept.explained, **saved.explained},
     )
 
 

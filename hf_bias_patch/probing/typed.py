@@ -58,6 +58,7 @@ def check_type(
     from hf_bias_patch.probing.renames import renamed
     from hf_bias_patch.probing.small import run_all
     from hf_bias_patch.probing.stored import stored_names
+    from hf_bias_patch.probing.unseen import explain
     from hf_bias_patch.probing.untouched import unexplained, untouched
 
     config = config_of_type(model_type, changes, written)
@@ -77,11 +78,12 @@ def check_type(
     stored = stored_names(model)
     same = all(stored.names.get(finding.parameter) == finding.parameter for finding in found.findings)
     if same or not stored.tensors:
-        return checked
+        return explain(checked, config.to_dict(), type(model).__name__)
     in_files = check(config.to_dict(), stored.tensors, renamed(found, stored.names, stored.starts))
     filed = (replace(item, slot=f"{item.slot} in the files") for item in in_files.differences)
     least = {name: min(getattr(checked, name), getattr(in_files, name)) for name in ("agreed", "closable")}
-    return replace(checked, differences=(*checked.differences, *filed), **least)
+    checked = replace(checked, differences=(*checked.differences, *filed), **least)
+    return explain(checked, config.to_dict(), type(model).__name__)
 
 
 def _without_idle(found: Probe, given: AbstractSet[str], config: Mapping[str, Any], tensors: Any) -> Probe:

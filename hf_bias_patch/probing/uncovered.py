@@ -6,18 +6,11 @@ The reasons are the table `uncovered.toml`.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from hf_bias_patch.attention.family import family_of, is_known
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from hf_bias_patch.probing.reasons import reason_of
 
 __all__ = ["attention_parameters", "reason_for"]
 
@@ -55,9 +48,7 @@ def reason_for(config: Mapping[str, Any], class_name: str, name: str) -> str:
     """
     if tower := _unknown_tower(config, name):
         return f"no family covers {tower}"
-    told = (entry for entry in _table() if config["model_type"] in entry["model_types"])
-    fits = (entry for entry in told if re.fullmatch(entry.get("names", ".*"), name))
-    return next((str(one["reason"]) for one in fits if class_name in one.get("classes", [class_name])), "")
+    return reason_of("uncovered", config, class_name, name)
 
 
 def _unknown_tower(config: Mapping[str, Any], name: str) -> str:
@@ -69,9 +60,3 @@ def _unknown_tower(config: Mapping[str, Any], name: str) -> str:
         if inside and model_type and not is_known(model_type):
             return str(model_type)
     return ""
-
-
-@cache
-def _table() -> tuple[dict[str, Any], ...]:
-    text = resources.files(__package__).joinpath("uncovered.toml").read_text("utf-8")
-    return tuple(tomllib.loads(text)["explained"])

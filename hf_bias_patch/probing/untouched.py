@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any
 
-from hf_bias_patch.attention.condition import Condition, meant
 from hf_bias_patch.probing.check import Difference
+from hf_bias_patch.probing.reasons import reason_of
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-__all__ = ["Explained", "Untouched", "explained", "summary", "unexplained", "untouched"]
+__all__ = ["Untouched", "summary", "unexplained", "untouched"]
 
 _SHOWN = 4
 """Names in a line; JSON has all."""
@@ -39,54 +31,6 @@ class Untouched:
     reason: str
 
 
-@dataclass(frozen=True)
-class Explained:
-    """Why some parameters are not read.
-
-    Attributes:
-        model_types: of which models.
-        names: a pattern that their names match as a whole.
-        reason: in words.
-        when: a condition on the config that must hold, as in a family; none if empty.
-        classes: names of the models' classes that it is true of; any if empty.
-    """
-
-    model_types: tuple[str, ...]
-    names: str
-    reason: str
-    when: Condition
-    classes: tuple[str, ...]
-
-    def fits(self, model: Any, model_type: str) -> bool:
-        """Whether it speaks of a model's parameters.
-
-        Args:
-            model: a torch module with a config.
-            model_type: its type.
-        """
-        return (
-            model_type in self.model_types
-            and meant(self.when, model.config.to_dict())
-            and type(model).__name__ in (self.classes or (type(model).__name__,))
-        )
-
-
-@cache
-def explained() -> tuple[Explained, ...]:
-    """The table of reasons, `untouched.toml`."""
-    text = resources.files(__package__).joinpath("untouched.toml").read_text("utf-8")
-    return tuple(
-        Explained(
-            tuple(entry["model_types"]),
-            entry["names"],
-            entry["reason"],
-            entry.get("when", {}),
-            tuple(entry.get("classes", ())),
-        )
-        for entry in tomllib.loads(text)["explained"]
-    )
-
-
 def untouched(model: Any, model_type: str, names: Iterable[str]) -> tuple[Untouched, ...]:
     """What is known of parameters that no run read.
 
@@ -95,14 +39,9 @@ def untouched(model: Any, model_type: str, names: Iterable[str]) -> tuple[Untouc
         model_type: its type.
         names: of the parameters.
     """
-    reasons = [entry for entry in explained() if entry.fits(model, model_type)]
+    config, kind = {**model.config.to_dict(), "model_type": model_type}, type(model).__name__
     return tuple(
-        Untouched(
-            name,
-            _of_attention(model, name),
-            next((entry.reason for entry in reasons if re.fullmatch(entry.names, name)), ""),
-        )
-        for name in names
+        Untouched(name, _of_attention(model, name), reason_of("untouched", config, kind, name)) for name in names
     )
 
 
