@@ -47,7 +47,7 @@ class Checked:
         slots: all biases of queries, keys and values, the table's and those it does not know.
         unknown: those of them that the table says nothing of.
         untouched: parameters that no run read, `probing.untouched.Untouched` each.
-        explained: unseen biases that have a reason in `unseen.toml` → the reason; they are no differences then.
+        explained: unseen biases that have a reason (`probing.reasons`) → the reason; these are no differences.
     """
 
     agreed: int

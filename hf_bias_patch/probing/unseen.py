@@ -13,7 +13,7 @@ __all__ = ["explain"]
 
 
 def explain(checked: Checked, config: Mapping[str, Any], class_name: str) -> Checked:
-    """The same check, its unseen biases that have a reason in `unseen.toml` or `untouched.toml` being explained.
+    """The same check, its unseen biases that have a reason in one of the tables being explained.
 
     Args:
         checked: of one model.
