@@ -14,7 +14,7 @@ from hf_bias_patch.cli.options import Model, read_texts
 from hf_bias_patch.errors import ArgumentError, ExtraError
 
 if TYPE_CHECKING:
-    from hf_bias_patch.study.found import Study
+    from hf_bias_patch.studies.records import Study
 
 __all__ = ["study"]
 
@@ -75,13 +75,13 @@ def study(
     """Change each attention bias in several ways, and measure what becomes of states, choices and loss."""
     from hf_bias_patch.cli.console import CountBar, stderr
     from hf_bias_patch.scoring.extra import need
-    from hf_bias_patch.study.run import study as study_checkpoint
-    from hf_bias_patch.study.scratch import study_from_scratch
-    from hf_bias_patch.study.settings import DTYPES, Settings
+    from hf_bias_patch.studies.from_scratch import study_from_scratch
+    from hf_bias_patch.studies.run import study as study_checkpoint
+    from hf_bias_patch.studies.settings import DTYPES, StudySettings
 
     if dtype not in DTYPES:
         raise ArgumentError(f"{dtype!r} is no dtype of a study", remedy=f"Take one of {', '.join(DTYPES)}")
-    settings = Settings(
+    settings = StudySettings(
         model=model,
         texts=tuple(read_texts(texts) or ()),
         count=count,
@@ -121,7 +121,7 @@ def _show(found: Study, out: Path) -> None:
     """Write what was found, and print the most of it."""
     from hf_bias_patch.cli.console import stdout, strong
     from hf_bias_patch.cli.study_tables import arms_table, scores_table
-    from hf_bias_patch.study.telling.summary import summary
+    from hf_bias_patch.studies.summaries.single_study import summary
 
     written = list(_write(found, out))
     if found.rows:
@@ -136,9 +136,9 @@ def _show(found: Study, out: Path) -> None:
 def _write(found: Study, out: Path) -> Iterator[str]:
     """All files; where a library is missing, those that need it are left out, and that is said."""
     from hf_bias_patch.cli.console import stderr
-    from hf_bias_patch.study.figures import write_figures
-    from hf_bias_patch.study.report import write_report
-    from hf_bias_patch.study.results import write_parquet, write_results
+    from hf_bias_patch.studies.figures import write_figures
+    from hf_bias_patch.studies.report import write_report
+    from hf_bias_patch.studies.results import write_parquet, write_results
 
     yield from write_results(found, out)
     for write in (write_parquet, write_figures, write_report):

@@ -14,7 +14,7 @@ from hf_bias_patch.errors import ExtraError, TargetError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hf_bias_patch.study.telling.side_by_side import Line
+    from hf_bias_patch.studies.summaries.comparison import Line
 
 __all__ = ["compare"]
 
@@ -32,7 +32,7 @@ def compare(
     """Put studies of several models side by side: what each bias does, and what can go."""
     from hf_bias_patch.cli.console import stdout, strong
     from hf_bias_patch.cli.study_tables import scores_table
-    from hf_bias_patch.study.telling.side_by_side import lines, names, read_all, scores_side_by_side, sentences
+    from hf_bias_patch.studies.summaries.comparison import lines, names, read_all, scores_side_by_side, sentences
 
     studies = read_all(folders)
     told = names(studies, folders)
@@ -54,9 +54,9 @@ def _write(
 ) -> Iterator[str]:
     """What can be written: where a library is missing, its file is left out, and that is said."""
     from hf_bias_patch.cli.console import stderr
-    from hf_bias_patch.study.figures import write_comparison_figure
-    from hf_bias_patch.study.report import write_comparison_page
-    from hf_bias_patch.study.telling.side_by_side import csv_of
+    from hf_bias_patch.studies.figures import write_comparison_figure
+    from hf_bias_patch.studies.report import write_comparison_page
+    from hf_bias_patch.studies.summaries.comparison import csv_of
 
     there = [name for name in _FILES if (out / name).exists()]
     if there and not overwrite:

@@ -13,19 +13,19 @@ from hf_bias_patch.cli.console import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hf_bias_patch.study.downstream.contrasts import Contrast
-    from hf_bias_patch.study.found import Score, Study
+    from hf_bias_patch.studies.downstream.contrasts import Contrast
+    from hf_bias_patch.studies.records import ScoreRecord, Study
 
 __all__ = ["arms_table", "scores_table"]
 
 
-def scores_table(scores: Mapping[str, Sequence[Score]]) -> Table:
+def scores_table(scores: Mapping[str, Sequence[ScoreRecord]]) -> Table:
     """Each task's main metric without each bias, of one model or of several.
 
     Args:
         scores: by the name of the model, which is told where there are several.
     """
-    from hf_bias_patch.study.telling.scores import main_contrasts
+    from hf_bias_patch.studies.summaries.scores import main_contrasts
 
     numbers = ("score", "difference", "p")
     first = ("model",) if len(scores) > 1 else ()
@@ -39,7 +39,7 @@ def scores_table(scores: Mapping[str, Sequence[Score]]) -> Table:
 
 
 def _cells(row: Contrast) -> tuple[str, ...]:
-    from hf_bias_patch.study.telling.scores import as_number
+    from hf_bias_patch.studies.summaries.scores import as_number
 
     score = as_number(row, row.mean) + ("" if row.sd is None else f" ± {as_number(row, row.sd)}")
     difference = as_number(row, row.difference, signed=True)

@@ -1,0 +1,124 @@
+"""What a study tries: each arm changes some attention biases in one way. Knows no model and no values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+from hf_bias_patch.attention.sites import Projection, Site
+
+__all__ = [
+    "STUDIED",
+    "Arm",
+    "Stage",
+    "Target",
+    "head_arms",
+    "heads_of",
+    "layer_arms",
+    "removal_arms",
+    "whole_arms",
+]
+
+Stage = Literal["whole", "layer", "head", "removal"]
+
+STUDIED: tuple[Projection, ...] = ("query", "key", "value")
+
+
+class Target(NamedTuple):
+    """One bias, or one head's part of it."""
+
+    site: str
+    projection: Projection
+    head: int | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One change, measured as a whole.
+
+    Attributes:
+        stage: all sites of a kind at once, one site, one head of it, or the first so many in the order of their effect.
+        place: `encoder self`, `decoder cross`, …; empty where sites of several kinds are changed.
+        projection: whose bias; empty where several are.
+        fill: a key of `fills.FILLS`.
+        targets: what is changed.
+        layer, head: of a single site, and head.
+    """
+
+    stage: Stage
+    place: str
+    projection: str
+    fill: str
+    targets: tuple[Target, ...]
+    layer: int | None = None
+    head: int | None = None
+
+    @property
+    def name(self) -> str:
+        """By which a result is known again."""
+        if self.stage == "removal":
+            return f"removal of {len(self.targets)}"
+        parts = (
+            self.place,
+            self.projection,
+            "" if self.layer is None else f"layer {self.layer}",
+            "" if self.head is None else f"head {self.head}",
+            self.fill,
+        )
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """Names of the sites it changes."""
+        return frozenset(target.site for target in self.targets)
+
+
+def whole_arms(sites: Sequence[Site], fills: Iterable[str]) -> Iterator[Arm]:
+    """Each projection of all sites of a kind at once, by each fill; the fills in turn, so that zeros come first."""
+    for fill in fills:
+        for place, group in groupby(sorted(sites, key=_place), key=_place):
+            members = list(group)
+            for projection in STUDIED:
+                targets = tuple(Target(site.name, projection) for site in members if _has(site, projection))
+                if targets:
+                    yield Arm("whole", place, projection, fill, targets)
+
+
+def layer_arms(sites: Sequence[Site], fill: str = "zeros") -> Iterator[Arm]:
+    """Each projection of each site by itself."""
+    for site in sites:
+        for projection in STUDIED:
+            if _has(site, projection):
+                target = Target(site.name, projection)
+                yield Arm("layer", _place(site), projection, fill, (target,), site.layer)
+
+
+def head_arms(sites: Sequence[Site], projections: Sequence[Projection], fill: str = "zeros") -> Iterator[Arm]:
+    """Each head of each site by itself."""
+    for site in sites:
+        for projection in projections:
+            for head in range(heads_of(site, projection) if _has(site, projection) else 0):
+                target = Target(site.name, projection, head)
+                yield Arm("head", _place(site), projection, fill, (target,), site.layer, head)
+
+
+def removal_arms(order: Sequence[Target], most: int = 16) -> Iterator[Arm]:
+    """The first few of an order, more of it, and so on to all: at most so many arms, evenly spread."""
+    count = min(most, len(order))
+    for step in range(1, count + 1):
+        yield Arm("removal", "", "", "zeros", tuple(order[: -(-step * len(order) // count)]))
+
+
+def heads_of(site: Site, projection: str) -> int:
+    """Heads that a projection's bias has parts of: fewer for keys and values where queries share them."""
+    return site.heads if projection == "query" else site.kv_heads
+
+
+def _place(site: Site) -> str:
+    return f"{site.stack} {site.kind}"
+
+
+def _has(site: Site, projection: Projection) -> bool:
+    return site.slots[projection].bias is not None

@@ -1,0 +1,103 @@
+"""One HTML page with everything in it: style, script, figures and the library that draws them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from hf_bias_patch.errors import ExtraError
+from hf_bias_patch.studies.report.plots import Plot
+from hf_bias_patch.studies.report.tables import Table
+
+__all__ = ["Page", "Section", "render"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a page.
+
+    Attributes:
+        name: by which it can be linked to.
+        title: its heading.
+        about: paragraphs: what was done, and how to read it.
+        plots, tables: what there is to see.
+    """
+
+    name: str
+    title: str
+    about: Sequence[str]
+    plots: Sequence[Plot] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page says; every text is plain, and made safe where it is put in.
+
+    Attributes:
+        title: its heading.
+        subtitle: what it is.
+        facts: names and values: of what was measured, and how.
+        said: the summary, sentence by sentence.
+        sections: in the order in which they are shown.
+    """
+
+    title: str
+    subtitle: str
+    facts: Sequence[tuple[str, str]]
+    said: Sequence[str]
+    sections: Sequence[Section]
+
+
+def render(page: Page) -> str:
+    """The page as HTML, the same for the same page and versions.
+
+    Raises:
+        ExtraError: jinja2 or plotly is missing.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ExtraError(
+            f"The report needs jinja2 and plotly: {error}", remedy="pip install 'hf_bias_patch[study]'"
+        ) from None
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    plots = [plot for section in page.sections for plot in section.plots]
+    return environment.from_string(_text("page.html.j2")).render(
+        page=page,
+        style=Markup(_text("page.css")),
+        script=Markup(_script(_text("page.js"))),
+        plotly=Markup(_script(get_plotlyjs())) if plots else "",
+        plots=Markup(_json({plot.name: {"data": plot.data, "layout": plot.layout} for plot in plots})),
+    )
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _script(code: str) -> str:
+    """Code that does not end the element that it stands in."""
+    return code.replace("</script", "<\\/script")
+
+
+def _json(value: Any) -> str:
+    """JSON for a script element: no tag can begin or end in it, and what is no finite number is null."""
+    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,177 @@
+"""Records as tables for people: what a column is called, how its numbers read, and what they are exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+__all__ = ["Column", "Table", "TableCell", "fine", "number", "percent", "signed", "table_of"]
+
+ColumnKind = Literal["text", "count", "number", "fine", "signed", "percent"]
+
+
+class Column(NamedTuple):
+    """A column's heading.
+
+    Attributes:
+        label: stands in the heading.
+        kind: how its values read; all but `text` are numbers, and align on the right.
+        about: what it is, with its unit; shown when one points at the heading.
+    """
+
+    label: str
+    kind: ColumnKind = "text"
+    about: str = ""
+
+
+class TableCell(NamedTuple):
+    """A value: as it reads, and exactly. `exact` is empty where there is none, and such cells sort last."""
+
+    text: str
+    exact: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with all its text made.
+
+    Attributes:
+        caption: says what a row is.
+        columns: the headings.
+        rows: cells, as many in each as there are columns.
+        folded: whether the page shows it only when asked to.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[TableCell, ...], ...]
+    folded: bool = False
+
+
+_LOSS = "nats a token"
+_COLUMNS: Mapping[str, Column] = {
+    "layer": Column("layer", "count", "from 0; of all layers where empty"),
+    "head": Column("head", "count", "from 0; all heads where empty"),
+    "numbers": Column("numbers", "count", "how many bias numbers were changed"),
+    "largest": Column("largest", "number", "largest change of a number of the last states"),
+    "distance": Column("distance", "number", "mean Euclidean change of a token's last states"),
+    "root_square": Column("rms", "number", "root of the mean square of that change"),
+    "relative": Column("relative", "number", "norm of the change of the last states over their norm"),
+    "cosine": Column("cosine", "fine", "between changed and unchanged last states, mean over tokens"),
+    "kl": Column("KL", "number", "mean divergence of the changed from the unchanged distribution, nats"),
+    "agreement": Column("agreement", "percent", "tokens with the same most likely token"),
+    "loss": Column("loss", "fine", _LOSS),
+    "fitted": Column("loss, fitted", "fine", f"on the texts that it trains on, {_LOSS}"),
+    "loss_change": Column("loss change", "signed", f"{_LOSS}; below 0 is better"),
+    "perplexity": Column("perplexity", "fine", "with the change"),
+    "gradient": Column("gradient", "number", f"norm of the gradient of the loss, {_LOSS}"),
+    "change": Column("change", "number", "of a token's last states, root mean square, per unit of learning rate"),
+    "learning_rate": Column("learning rate", "number", "of AdamW"),
+    "weight_decay": Column("weight decay", "number", "of AdamW"),
+    "step": Column("step", "count", "steps done"),
+    "steps": Column("steps", "count", "of the training"),
+    "moved": Column("moved", "number", "norm of what the biases moved by"),
+    "start": Column("start", "number", "norm of the biases before"),
+    "decay": Column("decay", "number", "norm of what weight decay alone would have moved them by"),
+    "straight": Column("straight", "number", "way as the crow flies over way gone: 1 is a straight line"),
+    "seed": Column("seed", "count", "of the training run; none where nothing was trained"),
+    "value": Column("value", "fine", "of the metric"),
+    "refused": Column("refused because"),
+    "greater_is_better": Column("greater is better"),
+    "fill": Column("in its place"),
+    "went": Column("gone now, too", "text", "attention, bias and layer, of those that were not gone before"),
+    "place": Column("attention"),
+}
+_LEFT_OUT = {"name"}  # says what the other columns say
+_LAST = {
+    "greater_is_better",
+    "reason",
+    "refused",
+    "seeds",
+    "went",
+}  # before the figures they would push them out of sight
+_FOLD_FROM = 24
+
+
+def number(value: float) -> str:
+    """Three significant digits: `0.0817`, `1.86e-7`, `1,024`."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size < 1e-3 or size >= 1e6:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        text = f"{float(mantissa):g}e{int(exponent)}"
+    elif size >= 100:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def fine(value: float) -> str:
+    """Five significant digits, for what differs in the last of them."""
+    return f"{value:,.5g}".replace("-", "−") if 1e-3 <= abs(value) < 1e5 else number(value)
+
+
+def signed(value: float) -> str:
+    """As `number`, with a plus sign."""
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def percent(value: float) -> str:
+    """A share as hundredths: `98.2 %`."""
+    return f"{value:.2%}".replace("%", " %") if math.isfinite(value) else number(value)
+
+
+_READS: Mapping[ColumnKind, Callable[[Any], str]] = {
+    "count": lambda value: f"{value:,}",
+    "number": number,
+    "fine": fine,
+    "signed": signed,
+    "percent": percent,
+    "text": str,
+}
+
+
+def cell(value: Any, kind: ColumnKind) -> TableCell:
+    """One value as a cell."""
+    if value is None or value == "":
+        return TableCell("", "")
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    if kind == "text" or isinstance(value, str):
+        return TableCell(str(value), str(value))
+    exact = "" if isinstance(value, float) and math.isnan(value) else repr(value).replace("inf", "Infinity")
+    return TableCell(_READS[kind](value), exact)
+
+
+def table_of(records: Sequence[Mapping[str, Any]], caption: str, columns: Mapping[str, Column] | None = None) -> Table:
+    """A table with a row for each record, and the columns that any of them has a value for; a long one is folded.
+
+    Args:
+        records: flat, by column name.
+        caption: says what a row is.
+        columns: in place of what is known of columns.
+    """
+    known = _COLUMNS if columns is None else columns
+    filled = (key for record in records for key in record if key not in _LEFT_OUT and record[key] not in (None, ""))
+    there = set(filled)
+    names = [name for name in dict.fromkeys(key for record in records for key in record) if name in there]
+    names.sort(key=lambda name: name in _LAST)
+    heads = [known.get(name) or _guess(name, [record.get(name) for record in records]) for name in names]
+    rows = tuple(
+        tuple(cell(record.get(name), head.kind) for name, head in zip(names, heads, strict=True)) for record in records
+    )
+    return Table(caption, tuple(heads), rows, len(rows) > _FOLD_FROM)
+
+
+def _guess(name: str, values: Sequence[Any]) -> Column:
+    there = [value for value in values if value is not None]
+    label = name.replace("_", " ")
+    if there and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in there):
+        return Column(label, "count" if all(isinstance(value, int) for value in there) else "number")
+    return Column(label)

@@ -1,0 +1,68 @@
+"""What a study is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["DTYPES", "StudySettings"]
+
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
+
+_WHICH = ("heads", "loss_bound", "budget", "tasks", "files", "fine_tune", "seeds", "task_options")
+"""What says which measurements there are, and changes none that there is already.
+
+Files and options do change scores, of their own tasks only: each score is kept with what it depends on, and so is each
+training run, which refuses to go on with others. So a task can be added later with its files.
+"""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What is asked for.
+
+    Attributes:
+        model: a folder, `embedded:NAME` or a Hub id; with `from_scratch` only its config and tokenizer are taken.
+        texts: what it runs on; embedded ones if empty.
+        count: of embedded texts.
+        heads: whether query and value biases are also tried head by head.
+        dtype: a key of `DTYPES`.
+        device: of torch.
+        seed: of random values and of what is masked.
+        batch_tokens: in a batch.
+        train_steps: of the experiments that train in memory (`lessons`, `drift`); 0 leaves them out.
+        loss_bound: nats a token: how much loss a removal may cost.
+        budget: seconds after which no more measurements are begun; None for all of them.
+        tasks: names or YAML files of the tasks that a removal is scored on.
+        files: local data: task → split → path.
+        fine_tune: whether the model is also trained on each task after a removal.
+        from_scratch: whether models are trained from random weights, each bias left out from the start.
+        seeds: training runs of each kind.
+        task_options: fields of every training run, such as `max_train_samples` and `num_train_epochs`.
+    """
+
+    model: str
+    texts: tuple[str, ...] = ()
+    count: int = 64
+    heads: bool = False
+    dtype: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+    batch_tokens: int = 1024
+    train_steps: int = 40
+    loss_bound: float = 0.01
+    budget: float | None = None
+    tasks: tuple[str, ...] = ()
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    fine_tune: bool = False
+    from_scratch: bool = False
+    seeds: int = 3
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """What each figure depends on, the texts by a hash; the rest only says which figures there are."""
+        digest = hashlib.sha256("\n".join(self.texts).encode()).hexdigest() if self.texts else "embedded"
+        kept = {name: value for name, value in asdict(self).items() if name not in _WHICH}
+        return {**kept, "texts": digest}

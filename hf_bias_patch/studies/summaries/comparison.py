@@ -1,0 +1,211 @@
+"""Studies of several models in one table, and what it says; made from their numbers alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.errors import ArgumentError
+from hf_bias_patch.studies.biases.arms import STUDIED
+from hf_bias_patch.studies.records import NOISE, ArmRecord, Study
+from hf_bias_patch.studies.results import read_results
+from hf_bias_patch.studies.summaries.scores import main_contrasts
+from hf_bias_patch.studies.summaries.single_study import ALIKE
+
+__all__ = ["Line", "csv_of", "lines", "names", "read_all", "scores_side_by_side", "sentences", "short_name"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kind of attention of one model.
+
+    Attributes:
+        model: a name that tells it from the others.
+        place: `encoder self`, …
+        query, key, value: change of the last states over their norm with that bias at zero; None where there is none.
+        floor: the same by rounding alone.
+        key_worst: the largest of such changes, whatever stood in the key bias's place.
+        query_loss, key_loss, value_loss: change of the loss with that bias at zero, in nats a token.
+        can_go: bias numbers of the whole model that can be zeros within the bound, in the order of least effect; None
+            where that was not measured.
+        numbers: of all query, key and value biases of the whole model.
+        bound: nats a token.
+    """
+
+    model: str
+    place: str
+    query: float | None
+    key: float | None
+    value: float | None
+    floor: float
+    key_worst: float | None
+    query_loss: float | None
+    key_loss: float | None
+    value_loss: float | None
+    can_go: int | None
+    numbers: int | None
+    bound: float
+
+    @property
+    def rounding(self) -> float:
+        """As `Study.rounding`."""
+        return max(self.floor, sys.float_info.epsilon)
+
+
+def read_all(folders: Sequence[Path]) -> list[Study]:
+    """The studies in some folders.
+
+    Raises:
+        ArgumentError: fewer than two folders, or one of them twice.
+        SourceError: one of them holds no study.
+    """
+    if len(folders) < 2:
+        raise ArgumentError("There is one study, and nothing beside it", remedy="Name two folders or more")
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        if (there := folder.resolve()) in seen:
+            raise ArgumentError(f"{folder} is the same folder as {seen[there]}", remedy="Name each study once")
+        seen[there] = folder
+    return [read_results(folder) for folder in folders]
+
+
+def short_name(model: str) -> str:
+    """Of a path the last two parts; a Hub id or an embedded model as it is."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.is_absolute() and len(path.parts) > 2 else model
+
+
+def names(studies: Sequence[Study], folders: Sequence[Path]) -> list[str]:
+    """For each study a name that tells it from the others: of its model, and where two have one, of the folder."""
+    short = [short_name(study.settings.model) for study in studies]
+    told = [
+        f"{name} ({folder.name or folder})" if short.count(name) > 1 else name
+        for name, folder in zip(short, folders, strict=True)
+    ]
+    return [f"{name} {told[: at + 1].count(name)}" if told.count(name) > 1 else name for at, name in enumerate(told)]
+
+
+def lines(studies: Sequence[Study], told: Sequence[str]) -> list[Line]:
+    """The table: for each study the kinds of attention that were measured."""
+    return [line for study, name in zip(studies, told, strict=True) for line in _lines(study, name)]
+
+
+def scores_side_by_side(studies: Sequence[Study], told: Sequence[str]) -> list[dict[str, Any]]:
+    """Each study's contrasts of main metrics as flat records, with its name; a task of several models together."""
+    rows = [
+        {"model": name, **asdict(row)}
+        for study, name in zip(studies, told, strict=True)
+        for row in main_contrasts(study.scores)
+    ]
+    order = list(dict.fromkeys((row["task"], row["how"]) for row in rows))
+    return sorted(rows, key=lambda row: order.index((row["task"], row["how"])))
+
+
+def _lines(study: Study, name: str) -> Iterator[Line]:
+    removals = [row for row in study.rows if row.stage == "removal"] if study.measure == "loss_change" else []
+    within = [row.numbers for row in removals if row.figures["loss_change"] <= study.settings.loss_bound]
+    can_go = max(within, default=0) if removals else None
+    total = max(row.numbers for row in removals) if removals else None
+    whole = [row for row in study.rows if row.stage == "whole"]
+    for place in dict.fromkeys(row.place for row in whole):
+        mine = [row for row in whole if row.place == place]
+        zeros = {row.projection: row for row in mine if row.fill == "zeros"}
+        query, key, value = (_figure(zeros.get(name), "relative") for name in STUDIED)
+        losses = {f"{name}_loss": _figure(zeros.get(name), "loss_change") for name in STUDIED}
+        worst = max((row.figures["relative"] for row in mine if row.projection == "key"), default=None)
+        floor = study.floor["relative"]
+        bound = study.settings.loss_bound
+        yield Line(name, place, query, key, value, floor, worst, **losses, can_go=can_go, numbers=total, bound=bound)
+
+
+def _figure(row: ArmRecord | None, name: str) -> float | None:
+    return None if row is None else row.figures.get(name)
+
+
+def sentences(studies: Sequence[Study], told: Sequence[str], table: Sequence[Line]) -> list[str]:
+    """What the table says: value against query, the key, what can go, and why some of it cannot be compared."""
+    return [*_order(table), *_keys(table), *_removal(table), *_limits(studies, told, table)]
+
+
+def _order(table: Sequence[Line]) -> Iterator[str]:
+    there = [(line, line.value, line.query) for line in table if line.query is not None and line.value is not None]
+    both = [
+        (line, value, query)
+        for line, value, query in there
+        if not (value <= NOISE * line.rounding and query <= NOISE * line.rounding)
+    ]
+    if silent := [line for line, *_ in there if line not in [one for one, *_ in both]]:
+        yield (
+            f"Taking away the query bias, or the value bias, cannot be told from rounding in {len(silent)} of "
+            f"{_kinds(len(there))}: {_where(silent)}."
+        )
+    sorts: dict[str, list[Line]] = {"more than": [], "less than": [], "about as much as": []}
+    for line, value, query in both:
+        times = value / (query or 1e-30)
+        sort = "more than" if times > ALIKE else "less than" if times < 1 / ALIKE else "about as much as"
+        sorts[sort].append(line)
+    for sort, mine in sorts.items():
+        if mine:
+            yield (
+                f"Taking away the value bias changes the last states {sort} taking away the query bias in {len(mine)} "
+                f"of {_kinds(len(there))}: {_where(mine)}."
+            )
+
+
+def _keys(table: Sequence[Line]) -> Iterator[str]:
+    there = [line for line in table if line.key_worst is not None]
+    nothing, matters = _split(there, lambda line: (line.key_worst or 0.0) <= NOISE * line.rounding)
+    if nothing:
+        yield (
+            f"The key bias does nothing, whatever stands in its place, in {len(nothing)} of {_kinds(len(there))}: "
+            f"{_where(nothing)}."
+        )
+    if matters:
+        yield f"The key bias matters in {len(matters)} of {_kinds(len(there))}: {_where(matters)}."
+
+
+def _removal(table: Sequence[Line]) -> Iterator[str]:
+    known = list(dict.fromkeys((line.model, line.can_go, line.numbers, line.bound) for line in table))
+    for model, can_go, numbers, bound in known:
+        if can_go is not None and numbers is not None:
+            yield (
+                f"{model}: {can_go:,} of {numbers:,} query, key and value bias numbers can be zeros for a change of "
+                f"the loss of at most {bound:g} nats a token."
+            )
+
+
+def _limits(studies: Sequence[Study], told: Sequence[str], table: Sequence[Line]) -> Iterator[str]:
+    for name in told:
+        if not any(line.model == name for line in table):
+            yield f"{name} has no measured arms, and is not in the table."
+    settings = [study.settings.identity() for study in studies]
+    differing = [name for name in ("texts", "count", "dtype", "seed") if len({str(one[name]) for one in settings}) > 1]
+    if differing:
+        yield f"The studies differ in {', '.join(differing)} as well as in the model: compare them with care."
+
+
+def _split(table: Sequence[Line], test: Callable[[Line], bool]) -> tuple[list[Line], list[Line]]:
+    return [line for line in table if test(line)], [line for line in table if not test(line)]
+
+
+def _kinds(count: int) -> str:
+    return f"{count} {'kind' if count == 1 else 'kinds'} of attention"
+
+
+def _where(table: Sequence[Line]) -> str:
+    models = dict.fromkeys(line.model for line in table)
+    return "; ".join(f"{name} ({', '.join(line.place for line in table if line.model == name)})" for name in models)
+
+
+def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """Flat records of one kind as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]) if records else [])
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()

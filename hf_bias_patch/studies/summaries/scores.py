@@ -1,0 +1,91 @@
+"""What scores on tasks say in plain words, made from the numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hf_bias_patch.studies.downstream.contrasts import Contrast, contrasts
+from hf_bias_patch.studies.records import ScoreRecord
+
+__all__ = ["as_number", "main_contrasts", "score_summary"]
+
+SIGNIFICANT = 0.05
+"""p-value below which a difference is called one."""
+
+ROUNDING = 1e-6
+"""Share of a score below which a difference is float32 rounding, or what training makes of it."""
+
+
+def main_contrasts(scores: Sequence[ScoreRecord]) -> list[Contrast]:
+    """Those of each task's main metric: the first that it has."""
+    first: dict[tuple[str, str], str] = {}
+    for score in scores:
+        first.setdefault((score.task, score.how), score.metric)
+    return [row for row in contrasts(scores) if row.metric == first[row.task, row.how]]
+
+
+def as_number(row: Contrast, value: float, *, signed: bool = False) -> str:
+    """A value of a contrast's metric: two decimals of what is out of 100, one figure where they are none; else four."""
+    sign = "+" if signed else ""
+    if not row.greater_is_better:
+        return f"{value:{sign}.4g}"
+    return f"{value:{sign}.2f}" if abs(value) >= 0.01 or not value else f"{value:{sign}.1g}"
+
+
+def score_summary(scores: Sequence[ScoreRecord]) -> Iterator[str]:
+    """A sentence each task and way: what is lost without each bias; and one of value against query."""
+    rows = main_contrasts(scores)
+    for task, how in dict.fromkeys((row.task, row.how) for row in rows):
+        mine = {(row.removed, row.against): row for row in rows if (row.task, row.how) == (task, how)}
+        whole = mine.get(("nothing", "nothing"))
+        removed = [row for (name, against), row in mine.items() if against == "nothing" and name != "nothing"]
+        if whole is None or not removed:
+            continue
+        score = _with_sd(whole, whole.mean, whole.sd)
+        of = f", {whole.seeds} seed{'s'[: whole.seeds != 1]}" if whole.seeds else ""
+        first, *others = (f"without its {row.removed} bias {{}}{_change(row)}" for row in removed)
+        parts = "; ".join((first.format("is "), *(part.format("") for part in others)))
+        yield f"On {task}, {how} ({whole.metric} {score} with every bias{of}), the model {parts}.{_untested(whole)}"
+        if between := mine.get(("value", "query")):
+            yield from _order(between)
+
+
+def _change(row: Contrast) -> str:
+    if abs(row.difference) <= ROUNDING * abs(row.mean):
+        return "as good, to rounding"
+    size = row.difference if row.greater_is_better else -row.difference
+    word = "better" if size > 0 else "worse"
+    return f"{word} by {_with_sd(row, abs(size), row.difference_sd)}{_p(row)}"
+
+
+def _order(row: Contrast) -> Iterator[str]:
+    """Whether the value bias is missed more than the query bias: where a test says so, and not else."""
+    if row.p is None:
+        return
+    size = f"{_with_sd(row, abs(row.difference), row.difference_sd)}{_p(row)}"
+    if row.p >= SIGNIFICANT:
+        yield (
+            f"Whether the model misses its value or its query bias more on {row.task}, {row.how}, these seeds do not "
+            f"tell: without the one and without the other it differs by {size}."
+        )
+        return
+    worse = (row.difference < 0) == row.greater_is_better
+    word, agrees = ("worse", "as the paper says") if worse else ("better", "against what the paper says")
+    yield (
+        f"Without its value bias the model is {word} on {row.task}, {row.how}, than without its query bias, by {size}: "
+        f"{agrees}."
+    )
+
+
+def _untested(whole: Contrast) -> str:
+    if whole.seeds == 0:
+        return " Nothing was trained: one score each, and no test is possible."
+    return " Of one seed no test is possible: --seeds 3 or more makes one." if whole.seeds == 1 else ""
+
+
+def _with_sd(row: Contrast, value: float, sd: float | None) -> str:
+    return as_number(row, value) + ("" if sd is None else f" ± {as_number(row, sd)}")
+
+
+def _p(row: Contrast) -> str:
+    return "" if row.p is None else f" (p = {row.p:.2g})"

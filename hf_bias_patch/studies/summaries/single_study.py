@@ -1,0 +1,127 @@
+"""What a study says in plain words, made from its numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hf_bias_patch.studies.records import NOISE, ArmRecord, Study
+from hf_bias_patch.studies.summaries.scores import score_summary
+from hf_bias_patch.studies.summaries.training import learned
+
+__all__ = ["ALIKE", "summary"]
+
+ALIKE = 1.25
+"""Ratio of two changes up to which they are called alike."""
+
+
+def summary(found: Study) -> list[str]:
+    """Sentences: what the key bias does, which of query and value does more, what can go, what trains, and scores."""
+    return [
+        *_keys(found),
+        *_order(found),
+        *_removal(found),
+        *learned(found),
+        *score_summary(found.scores),
+        *_limits(found),
+    ]
+
+
+def _keys(found: Study) -> Iterator[str]:
+    rows = [row for row in found.rows if row.stage == "whole" and row.projection == "key"]
+    worst = {
+        place: max((row for row in rows if row.place == place), key=lambda row: row.figures["relative"])
+        for place in dict.fromkeys(row.place for row in rows)
+    }
+    floor = found.rounding
+    silent = [place for place, row in worst.items() if row.figures["relative"] <= NOISE * floor]
+    if silent:
+        count = len({row.fill for row in rows})
+        ways = "1 way was" if count == 1 else f"{count} ways were"
+        most = max(worst[place].figures["relative"] for place in silent)
+        yield (
+            f"The key bias of {_all_of(silent)} attention does nothing: whatever stands in its place ({ways} "
+            f"tried), the last states change by at most {most:.1e} of their norm; rounding alone makes {floor:.1e}. "
+            "The paper says so."
+        )
+    for place, row in worst.items():
+        if place not in silent:
+            verdict = f"the verdict of the table is “{row.verdict}”" if row.verdict else "its sites differ"
+            why = f": {row.reason}" if row.reason else ""
+            yield (
+                f"The key bias of {place} attention matters: {row.fill} in its place change the last states by "
+                f"{row.figures['relative']:.2g} of their norm, and rounding alone by {floor:.1e} ({verdict}{why}). "
+                "The paper's claim is for attention whose scores are plain products of queries and keys."
+            )
+
+
+def _all_of(places: Sequence[str]) -> str:
+    *others, last = places
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _order(found: Study) -> Iterator[str]:
+    for place in dict.fromkeys(row.place for row in found.rows if row.stage == "whole"):
+        query, value = (_dropped(found, place, name) for name in ("query", "value"))
+        if query is None or value is None:
+            continue
+        if all(row.figures["relative"] <= NOISE * found.rounding for row in (query, value)):
+            most = max(row.figures["relative"] for row in (query, value))
+            yield (
+                f"In {place} attention what the query and the value bias do cannot be told from rounding: without the "
+                f"one, or the other, the last states change by at most {most:.1e} of their norm; rounding alone makes "
+                f"{found.rounding:.1e}."
+            )
+            continue
+        times = value.figures["relative"] / (query.figures["relative"] or 1e-30)
+        much, agrees = "about as much as", "where the paper says more"
+        if times > ALIKE:
+            much, agrees = "more than", "as the paper says"
+        elif times < 1 / ALIKE:
+            much, agrees = "less than", "against what the paper says"
+        text = (
+            f"In {place} attention the value bias moves the last states {much} the query bias, {agrees}: without it, "
+            f"and without the other, they change by {value.figures['relative']:.2g} and "
+            f"{query.figures['relative']:.2g} of their norm"
+        )
+        if "loss_change" in value.figures:
+            text += (
+                f", and the loss by {value.figures['loss_change']:+.2g} and {query.figures['loss_change']:+.2g} nats a "
+                "token"
+            )
+        yield text + "."
+
+
+def _removal(found: Study) -> Iterator[str]:
+    rows = [row for row in found.rows if row.stage == "removal"]
+    if not rows or found.measure != "loss_change":
+        return
+    bound = found.settings.loss_bound
+    passing = [row for row in rows if row.figures["loss_change"] <= bound]
+    total = rows[-1].numbers
+    if not passing:
+        yield f"Already the first {rows[0].numbers:,} of {total:,} bias numbers cost more than {bound} nats a token."
+        return
+    most = max(passing, key=lambda row: row.numbers)
+    yield (
+        f"{most.numbers:,} of {total:,} query, key and value bias numbers can be set to zero, in the order of least "
+        f"effect, for a change of the loss of {most.figures['loss_change']:+.2g} nats a token (bound: {bound})."
+    )
+
+
+def _limits(found: Study) -> Iterator[str]:
+    if found.truncated:
+        yield f"{found.truncated} of {found.texts} texts were longer than the model takes, and were cut."
+    if found.left_out:
+        yield f"{len(found.left_out)} measurements were left out, for lack of time: the first is “{found.left_out[0]}”."
+    yield from found.notes
+
+
+def _dropped(found: Study, place: str, projection: str) -> ArmRecord | None:
+    return next(
+        (
+            row
+            for row in found.rows
+            if (row.stage, row.place, row.projection, row.fill) == ("whole", place, projection, "zeros")
+        ),
+        None,
+    )

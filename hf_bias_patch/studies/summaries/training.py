@@ -1,0 +1,131 @@
+"""What a study says of training, in plain words made from its numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hf_bias_patch.studies.records import NOISE, SingleBiasRecord, StepRecord, Study
+
+__all__ = ["learned"]
+
+_NOTHING = 1e-6
+"""Nats a token, and of a loss above 1 that share: a change of the loss up to here is rounding in float32."""
+
+_ZERO = 1e-10
+"""Of the other gradients: a gradient in float64 up to here is rounding."""
+
+
+def learned(found: Study) -> Iterator[str]:
+    """Sentences: that the weights can say what the biases say, which bias training moves all the same, and how far."""
+    yield from _folds(found)
+    yield from _steps(found)
+    yield from _lessons(found.lessons)
+    yield from _drift(found)
+
+
+def _folds(found: Study) -> Iterator[str]:
+    done = [fold for fold in found.folds if not fold.refused]
+    if done:
+        worst, numbers = max(fold.relative for fold in done), sum(fold.numbers for fold in done)
+        exact = worst <= NOISE * found.rounding
+        says = "say nothing of their own" if exact else "say little of their own, but not nothing"
+        yield (
+            f"Given the weights, these biases {says}: moved into them ({numbers:,} numbers, one kind "
+            f"at a time), the last states change by at most {worst:.1e} of their norm; rounding alone makes "
+            f"{found.rounding:.1e}."
+        )
+    if refused := [fold for fold in found.folds if fold.refused]:
+        named = "; ".join(f"{fold.place}, {fold.projection}" for fold in refused)
+        why = ". ".join(dict.fromkeys(fold.refused.rstrip(".") for fold in refused))
+        yield f"Not moved into the weights: {named}. {why}."
+
+
+def _steps(found: Study) -> Iterator[str]:
+    ways = [way for way in _WAYS if any(step.direction == way for step in found.steps)]
+    steps = {(step.place, step.projection): step for step in found.steps if step.direction == ways[0]} if ways else {}
+    told = []
+    for place in dict.fromkeys(place for place, _ in steps):
+        query, value = steps.get((place, "query")), steps.get((place, "value"))
+        if query and value:
+            told.append(f"{_times(value.change, query.change)} as far in {place} attention{_loss(value, query)}")
+    if told:
+        through = "moves the last states through the value bias, against what it does through the query bias,"
+        yield f"{_WAYS[ways[0]]} {through} {'; '.join(told)}."
+    yield from _gradients(found)
+
+
+_WAYS = {
+    "AdamW": "A step of AdamW at the same learning rate",
+    "random signs": "A step of the same length, anywhere,",
+}
+
+
+def _gradients(found: Study) -> Iterator[str]:
+    """A gradient is told by those of the other biases: rounding in float64 is thirteen digits below them and more."""
+    steps = [step for step in found.steps if step.direction == "gradient"]
+    others = max((step.gradient for step in steps if step.projection != "key"), default=0.0)
+    keys = [step for step in steps if step.projection == "key"] if others else []
+    zero = [key for key in keys if key.gradient <= _ZERO * others]
+    if zero:
+        places = ", ".join(key.place for key in zero)
+        largest = max(key.gradient for key in zero)
+        yield (
+            f"The gradient of the key bias of {places} attention is zero (in float64 its norm is {largest:.0e}, of "
+            f"others up to {others:.0e}): no step moves anything."
+        )
+    for key in keys:
+        if key not in zero:
+            yield f"The gradient of the key bias of {key.place} attention is {key.gradient:.1e}: it can be trained."
+
+
+def _loss(value: StepRecord, query: StepRecord) -> str:
+    if value.loss_change is None or query.loss_change is None:
+        return ""
+    if value.loss_change < 0 and query.loss_change < 0:
+        return f" (and lowers the loss {_times(value.loss_change, query.loss_change)} as much)"
+    return f" (and changes the loss by {value.loss_change:+.2g}, against {query.loss_change:+.2g} nats per unit of it)"
+
+
+def _times(one: float, other: float) -> str:
+    times = one / other if other else float("inf")
+    return f"{times:.1f} times" if times < 10 else f"{times:.0f} times"
+
+
+def _lessons(lessons: Sequence[SingleBiasRecord]) -> Iterator[str]:
+    told = []
+    for trained in dict.fromkeys(lesson.trained for lesson in lessons):
+        first, *_, last = (lesson for lesson in lessons if lesson.trained == trained)
+        fitted, held = last.fitted - first.fitted, last.loss - first.loss
+        if max(abs(fitted), abs(held)) < _NOTHING * max(1.0, first.fitted, first.loss):
+            told.append(f"the {trained} bias alone changes nothing")
+        else:
+            told.append(
+                f"the {trained} bias alone ({last.numbers:,} numbers) changes the loss by {fitted:+.2g} on the texts "
+                f"it trains on and by {held:+.2g} nats a token on others"
+            )
+    if told:
+        yield f"In {lessons[-1].step} steps of AdamW at {lessons[-1].learning_rate:g}, {'; '.join(told)}."
+
+
+def _drift(found: Study) -> Iterator[str]:
+    """Of several kinds of attention the largest figures."""
+    keys = [drift for drift in found.drifts if drift.projection == "key"]
+    if not keys:
+        return
+    moved = ", ".join(
+        f"{max(drift.moved for drift in keys if drift.precision == precision):.1e} in {precision}"
+        f"{_against(found, precision)}"
+        for precision in dict.fromkeys(drift.precision for drift in keys)
+    )
+    rounds = f" ({found.rounding:.1e} is rounding)" if found.settings.dtype == "float32" else ""
+    yield (
+        f"While the whole model trained for {keys[0].steps} steps, its key biases moved by {moved}; weight decay alone "
+        f"makes {max(drift.decay for drift in keys):.1e}. What their move did to the last states is "
+        f"{max(drift.relative for drift in keys):.1e} of their norm{rounds}."
+    )
+
+
+def _against(found: Study, precision: str) -> str:
+    """The value biases' move beside it."""
+    values = [drift.moved for drift in found.drifts if (drift.precision, drift.projection) == (precision, "value")]
+    return f" (value: {max(values):.1e})" if values else ""
