@@ -1,8 +1,8 @@
 """Finds, decides, rewrites and proves: the attention biases of Hugging Face checkpoints.
 
 The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
-Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe`, `tune`, `verify`
-and `where_possible`.
+Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe`, `study`, `tune`,
+`verify` and `where_possible`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
+    from hf_bias_patch.studies.comparison import StudyComparison, compare_studies
+    from hf_bias_patch.studies.run import StudyResult, study
+    from hf_bias_patch.studies.settings import StudySettings
     from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
     from hf_bias_patch.tuning.run import tune
 
@@ -42,8 +45,12 @@ __all__ = [
     "Probed",
     "Recipe",
     "Reverted",
+    "StudyComparison",
+    "StudyResult",
+    "StudySettings",
     "__version__",
     "apply",
+    "compare_studies",
     "inspect",
     "load",
     "patch",
@@ -52,6 +59,7 @@ __all__ = [
     "probe",
     "pull",
     "revert",
+    "study",
     "tune",
     "verify",
     "where_possible",
@@ -69,7 +77,11 @@ _HOMES = {
     "Probed": "probing.inspect",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
+    "StudyComparison": "studies.comparison",
+    "StudyResult": "studies.run",
+    "StudySettings": "studies.settings",
     "apply": "patching.applying",
+    "compare_studies": "studies.comparison",
     "inspect": "attention.inspect",
     "load": "patching.loading",
     "patch": "patching.disk",
@@ -78,6 +90,7 @@ _HOMES = {
     "probe": "probing.inspect",
     "pull": "patching.pulling",
     "revert": "patching.revert",
+    "study": "studies.run",
     "tune": "tuning.run",
     "verify": "evidence.run",
     "where_possible": "evidence.where_possible",

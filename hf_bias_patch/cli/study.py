@@ -1,22 +1,23 @@
-"""`hf-bias-patch study`: the paper's experiments on the user's own checkpoint."""
+"""`hf-bias-patch study`: the paper's experiments on the user's own checkpoint; and `study compare`, several of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from hf_bias_patch.cli.options import Model, read_texts
-from hf_bias_patch.errors import ArgumentError, ExtraError
+from hf_bias_patch.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from hf_bias_patch.studies.records import Study
+    from hf_bias_patch.studies.run import StudyResult
 
-__all__ = ["study"]
+__all__ = ["compare", "studies", "study"]
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -74,20 +75,15 @@ def study(
 ) -> None:
     """Change each attention bias in several ways, and measure what becomes of states, choices and loss."""
     from hf_bias_patch.cli.console import CountBar, stderr
-    from hf_bias_patch.scoring.extra import need
-    from hf_bias_patch.studies.from_scratch import study_from_scratch
-    from hf_bias_patch.studies.run import study as study_checkpoint
-    from hf_bias_patch.studies.settings import DTYPES, StudySettings
+    from hf_bias_patch.studies.run import study as make_study
+    from hf_bias_patch.studies.settings import StudySettings
 
-    if dtype not in DTYPES:
-        raise ArgumentError(f"{dtype!r} is no dtype of a study", remedy=f"Take one of {', '.join(DTYPES)}")
     settings = StudySettings(
         model=model,
         texts=tuple(read_texts(texts) or ()),
         count=count,
         heads=heads,
         dtype=dtype,
-        device=_device(device, need("torch")),
         seed=seed,
         batch_tokens=batch_tokens,
         train_steps=train_steps,
@@ -104,59 +100,78 @@ def study(
             num_train_epochs=epochs,
             learning_rate=learning_rate,
         ),
+        **_given(device=device),
     )
-    measure = study_from_scratch if from_scratch else study_checkpoint
     try:
         with CountBar() as bar:
-            found = measure(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
+            made = make_study(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
     except KeyboardInterrupt:
         if (out / "measured.jsonl").exists():
-            stderr().print("Stopped. What was measured is kept; --resume goes on with it.")
+            stderr().print("Stopped. What was measured is kept; continue with --resume.")
         raise
-    if found is not None:  # else another process leads
-        _show(found, out)
+    if made is not None:  # else this is not the main process
+        _print_study(made, out)
 
 
-def _show(found: Study, out: Path) -> None:
-    """Write what was found, and print the most of it."""
-    from hf_bias_patch.cli.console import stdout, strong
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of studies, two or more.", metavar="DIR")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the table, a page and a figure.", metavar="DIR", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a comparison that is there.")] = False,
+) -> None:
+    """Put studies of several models side by side: what each bias does, and how much can be removed."""
+    from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.cli.study_tables import comparison_table, scores_table
+    from hf_bias_patch.studies.comparison import compare_studies
+
+    found = compare_studies(folders, out, overwrite=overwrite)
+    stdout().print(comparison_table(found.table))
+    if found.scores:
+        stdout().print(scores_table({name: study.scores for name, study in found.studies.items()}))
+    _print_end(found.summary, out, found.files, found.missing)
+
+
+def _print_study(made: StudyResult, out: Path) -> None:
+    from hf_bias_patch.cli.console import stdout
     from hf_bias_patch.cli.study_tables import arms_table, scores_table
     from hf_bias_patch.studies.summaries.single_study import summary
 
-    written = list(_write(found, out))
-    if found.rows:
-        stdout().print(arms_table(found))
-    if found.scores:
-        stdout().print(scores_table({found.settings.model: found.scores}))
-    for line in summary(found):
+    if made.study.rows:
+        stdout().print(arms_table(made.study))
+    if made.study.scores:
+        stdout().print(scores_table({made.study.settings.model: made.study.scores}))
+    _print_end(summary(made.study), out, made.files, made.missing)
+
+
+def _print_end(sentences: Sequence[str], out: Path | None, files: Sequence[str], missing: Sequence[str]) -> None:
+    from hf_bias_patch.cli.console import stderr, stdout, strong
+
+    for line in sentences:
         stdout().print(line, markup=False)
-    stdout().print(f"Written: {strong(out)} ({', '.join(written)})")
+    for line in missing:
+        stderr().print(line, markup=False)
+    if files:
+        stdout().print(f"Written: {strong(out)} ({', '.join(files)})")
 
 
-def _write(found: Study, out: Path) -> Iterator[str]:
-    """All files; where a library is missing, those that need it are left out, and that is said."""
-    from hf_bias_patch.cli.console import stderr
-    from hf_bias_patch.studies.figures import write_figures
-    from hf_bias_patch.studies.report import write_report
-    from hf_bias_patch.studies.results import write_parquet, write_results
+class _StudyGroup(TyperGroup):
+    """Is `study` itself unless the first word is `compare`: so usage, help and errors are those of `study`."""
 
-    yield from write_results(found, out)
-    for write in (write_parquet, write_figures, write_report):
-        try:
-            yield from write(found, out)
-        except ExtraError as error:
-            stderr().print(str(error), markup=False)
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """See `click.Command.make_context`."""
+        if args and args[0] == "compare":
+            return super().make_context(info_name, args, parent, **extra)
+        return self.commands["MODEL"].make_context(info_name, args, parent, **extra)
 
 
-def _device(asked: str | None, torch: Any) -> str:
-    if asked is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=asked)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:  # torch has no one error of its own
-        what = f"--device {asked} cannot be used here: {str(error).splitlines()[0]}"
-        raise ArgumentError(what, remedy="Take cpu, or leave it out") from None
-    return asked
+studies = typer.Typer(cls=_StudyGroup, help=study.__doc__, add_completion=False)
+studies.command(
+    "MODEL",
+    epilog="`hf-bias-patch study compare DIR1 DIR2 …` puts studies of several models side by side; its options: "
+    "`hf-bias-patch study compare --help`. A model in a folder named compare is ./compare.",
+)(study)
+studies.command("compare")(compare)
 
 
 def _seconds(text: str) -> float:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from hf_bias_patch.studies.downstream.contrasts import Contrast
     from hf_bias_patch.studies.records import ScoreRecord, Study
+    from hf_bias_patch.studies.summaries.comparison import ComparisonRow
 
-__all__ = ["arms_table", "scores_table"]
+__all__ = ["arms_table", "comparison_table", "scores_table"]
 
 
 def scores_table(scores: Mapping[str, Sequence[ScoreRecord]]) -> Table:
@@ -62,6 +63,27 @@ def arms_table(found: Study) -> Table:
             cells += [_short(figures["kl"]), f"{figures['agreement']:.2%}", _short(figures["loss_change"], "+")]
         made.add_row(place, projection, fill, *cells)
     return made
+
+
+def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
+    """Studies side by side: a row for each model and kind of attention."""
+    biases = ("query", "key", "value")
+    losses = tuple(f"loss, {name}" for name in biases)
+    with_loss = any(row.query_loss is not None or row.value_loss is not None for row in rows)
+    numbers = (*biases, "noise floor", *(losses if with_loss else ()), "can go")
+    made = table("model", "where", *numbers, numbers=numbers)
+    made.title = "Change of the last hidden states with a bias at zero, over their norm"
+    for row in rows:
+        cells = [_optional(value, ".2g") for value in (row.query, row.key, row.value, row.floor)]
+        if with_loss:
+            cells += [_optional(value, "+.2g") for value in (row.query_loss, row.key_loss, row.value_loss)]
+        can_go = "" if row.can_go is None else f"{row.can_go:,} of {row.numbers:,}"
+        made.add_row(escape(row.model), row.place, *cells, can_go)
+    return made
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _short(value: float, sign: str = "") -> str:

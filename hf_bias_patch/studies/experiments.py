@@ -1,4 +1,4 @@
-"""All that a study measures, in the order in which it tells most."""
+"""The experiments on a model in memory, in the order in which they tell most."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from hf_bias_patch.studies.training.drift import PRECISIONS, drift
 from hf_bias_patch.studies.training.single_bias_training import lesson
 from hf_bias_patch.studies.training.steps import Steps
 
-__all__ = ["experiments"]
+__all__ = ["experiments_in_memory"]
 
 _AT_ONCE = 24
 """Arms that are measured in one pass over the texts: what is interrupted costs no more than these."""
 
 
-def experiments(bench: Bench, settings: StudySettings) -> list[Experiment]:
+def experiments_in_memory(bench: Bench, settings: StudySettings) -> list[Experiment]:
     """The experiments on a model in memory, those that tell most first."""
     sites = list(bench.biases.sites.values())
     groups, layers = groups_of(sites), list(layer_arms(sites))

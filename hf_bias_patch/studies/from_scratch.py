@@ -1,80 +1,60 @@
-"""Training from random weights without each bias, on any config: a study of its own, for a fresh model's biases are
-zero, and nothing can be learned from changing them."""
+"""The study of a config: training from random weights without each bias.
+
+It is a study of its own: the biases of a new model are zero, so changing them in memory shows nothing.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Projection
-from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import SourceError, TaskError
 from hf_bias_patch.evidence.models import load_tokenizer, quiet
 from hf_bias_patch.patching.memory import ModelTensors
-from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, form_of_class
 from hf_bias_patch.scoring.loading import load_config
-from hf_bias_patch.studies.downstream.checks import biased, check_tasks
+from hf_bias_patch.studies.downstream.checks import biased_projections
 from hf_bias_patch.studies.downstream.training_runs import training_experiments
-from hf_bias_patch.studies.processes import Processes
 from hf_bias_patch.studies.records import Study
-from hf_bias_patch.studies.run import open_store
-from hf_bias_patch.studies.runner import Progress, Runner
+from hf_bias_patch.studies.runner import Runner
 from hf_bias_patch.studies.settings import StudySettings
 
 __all__ = ["study_from_scratch"]
 
 
-def study_from_scratch(
-    settings: StudySettings,
-    out: Path,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: Progress = lambda *_: None,
-) -> Study | None:
+def study_from_scratch(settings: StudySettings, source: Source, out: Path, open_runner: Callable[[], Runner]) -> Study:
     """Train models of a config from random weights: with all biases, and with each of query, key, value removed.
 
     Args:
-        settings: what is asked for; of the model only its config and tokenizer are taken.
-        out: the folder. A seed's random weights lie in `from-scratch/seed-1/model`: every run of it starts there.
-        resume: go on with a study of the same settings.
-        overwrite: begin anew where there is one.
-        progress: is told how far it is.
-
-    Returns:
-        What was found; None in all processes but the one that leads.
+        settings: of the study.
+        source: only its config and tokenizer are used.
+        out: the folder. A seed's random weights are in `from-scratch/seed-1/model`: every run of the seed starts there.
+        open_runner: called once it is known that the config can be studied.
 
     Raises:
-        SourceError: the model leads nowhere, or has no tokenizer.
-        ArgumentError, TaskError, DataError, RecipeError: as `downstream.check_tasks`.
-        FamilyError: no family knows the model type.
+        SourceError: the model has no tokenizer.
+        FamilyError: no family covers the model type.
         PlanError: its config has no query, key or value biases.
         TargetError: `out` holds something else, or a study of other settings.
     """
-    need("torch")
-    ends = None if settings.budget is None else time.monotonic() + settings.budget
-    source, processes = resolve(settings.model), Processes(settings.device)
-    check_tasks(settings, source)
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
     config = load_config(source)
     projections = _projections(config, source.name)  # before anything is written
-    store = open_store(settings, out, processes, resume=resume, overwrite=overwrite)
-    places = {seed: out.absolute() / "from-scratch" / f"seed-{seed}" / "model" for seed in range(1, settings.seeds + 1)}
-    for seed, place in places.items() if processes.leads else ():
-        if not place.exists():
-            _make(config, tokenizer, seed, place)
-    processes.wait()
-    runner = Runner(store, processes, ends, progress)
-    found = runner.run(training_experiments(settings, out, "from scratch", projections, lambda seed: str(places[seed])))
-    if not processes.leads:
-        return None
+    runner = open_runner()
+    starts = {seed: out.absolute() / "from-scratch" / f"seed-{seed}" / "model" for seed in range(1, settings.seeds + 1)}
+    for seed, start in starts.items() if runner.processes.leads else ():
+        if not start.exists():
+            _make(config, tokenizer, seed, start)
+    runner.processes.wait()
+    found = runner.run(training_experiments(settings, out, "from scratch", projections, lambda seed: str(starts[seed])))
     left_out, notes = tuple(runner.left_out), tuple(runner.notes)
     return Study(settings, config.model_type, source.revision, {}, (), left_out, 0, 0, 0, notes, **found)
 
@@ -86,7 +66,7 @@ def _projections(config: Any, name: str) -> tuple[Projection, ...]:
     with torch.device("meta"):
         model = _model_of(config)
     sites = find_sites(model.config.to_dict(), ModelTensors(model).tensors)
-    return biased(sites, name)
+    return biased_projections(sites, name)
 
 
 def _make(config: Any, tokenizer: Any, seed: int, place: Path) -> None:

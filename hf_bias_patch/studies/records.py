@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hf_bias_patch.scoring.measures import greater_is_better
-from hf_bias_patch.studies.downstream.contrasts import contrasts
 from hf_bias_patch.studies.settings import StudySettings
 
 __all__ = [
@@ -239,16 +238,3 @@ class Study:
         for step in self.steps:
             largest[step.direction] = max(step.change, largest.get(step.direction, 0.0))
         return tuple(step for step in self.steps if step.change > 1e-6 * largest[step.direction])
-
-    def records(self) -> dict[str, list[dict[str, Any]]]:
-        """Each experiment as a table of flat records, by name; those that were made."""
-        tables = {
-            "perturbation": [row.plain() for row in self.rows],
-            "folds": [asdict(row) for row in self.folds],
-            "steps": [asdict(row) for row in self.steps],
-            "lessons": [asdict(row) for row in self.lessons],
-            "drift": [asdict(row) for row in self.drifts],
-            "scores": [asdict(row) for row in self.scores],
-            "contrasts": [asdict(row) for row in contrasts(self.scores)],
-        }
-        return {name: table for name, table in tables.items() if table}

@@ -5,17 +5,49 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.errors import ExtraError, SourceError
+from hf_bias_patch.studies.downstream.contrasts import contrasts
 from hf_bias_patch.studies.records import Study
 from hf_bias_patch.studies.settings import StudySettings
 from hf_bias_patch.studies.store import KINDS
 
-__all__ = ["read_results", "write_parquet", "write_results"]
+__all__ = ["csv_of", "read_results", "tables_of", "write_available", "write_parquet", "write_results"]
+
+
+def tables_of(found: Study) -> dict[str, list[dict[str, Any]]]:
+    """Each experiment that was made as a table of flat records, by name."""
+    tables: dict[str, Sequence[Any]] = {
+        "perturbation": [row.plain() for row in found.rows],
+        "folds": found.folds,
+        "steps": found.steps,
+        "lessons": found.lessons,
+        "drift": found.drifts,
+        "scores": found.scores,
+        "contrasts": contrasts(found.scores),
+    }
+    return {
+        name: [row if isinstance(row, dict) else asdict(row) for row in rows] for name, rows in tables.items() if rows
+    }
+
+
+def write_available(writers: Iterable[Callable[[], list[str]]]) -> tuple[list[str], list[str]]:
+    """Call functions that write files and return their names; one whose library is missing is left out.
+
+    Returns:
+        The names of all files; and what was left out, with the library that it needs.
+    """
+    files, missing = [], []
+    for write in writers:
+        try:
+            files += write()
+        except ExtraError as error:
+            missing.append(str(error))
+    return files, missing
 
 
 def write_results(found: Study, folder: Path) -> list[str]:
@@ -24,9 +56,9 @@ def write_results(found: Study, folder: Path) -> list[str]:
     settings = {**asdict(found.settings), **found.settings.identity()}  # texts by their hash
     whole = {**asdict(found), "settings": settings, "environment": environment}
     (folder / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    tables = found.records()
+    tables = tables_of(found)
     for name, records in tables.items():
-        (folder / f"{name}.csv").write_text(_csv(records), "utf-8", newline="")
+        (folder / f"{name}.csv").write_text(csv_of(records), "utf-8", newline="")
     return ["results.json", *(f"{name}.csv" for name in tables)]
 
 
@@ -41,7 +73,7 @@ def write_parquet(found: Study, folder: Path) -> list[str]:
         import pyarrow.parquet as pq
     except ImportError:
         raise ExtraError("Parquet needs pyarrow", remedy="pip install 'hf_bias_patch[study]'") from None
-    tables = found.records()
+    tables = tables_of(found)
     for name, records in tables.items():
         pq.write_table(pa.Table.from_pylist(records), folder / f"{name}.parquet")
     return [f"{name}.parquet" for name in tables]
@@ -73,7 +105,8 @@ def read_results(folder: Path) -> Study:
         ) from None
 
 
-def _csv(records: Sequence[dict[str, Any]]) -> str:
+def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """Flat records as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for record in records for name in record)))
     writer.writeheader()

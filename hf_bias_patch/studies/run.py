@@ -1,94 +1,104 @@
-"""A study from a model's name to a folder of results: measured in the order in which they tell most, and resumable."""
+"""A study from a model's name to a folder of results, tables, figures and a page."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from hf_bias_patch.checkpoint.source import Source, resolve
-from hf_bias_patch.errors import SourceError
-from hf_bias_patch.evidence.models import load_model, load_tokenizer
+from hf_bias_patch.checkpoint.source import resolve
+from hf_bias_patch.errors import ArgumentError
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import form_of_class
-from hf_bias_patch.studies.downstream.checks import biased, check_tasks, downstream
-from hf_bias_patch.studies.experiments import experiments
-from hf_bias_patch.studies.measuring.bench import Bench
-from hf_bias_patch.studies.measuring.inputs import make_inputs
-from hf_bias_patch.studies.measuring.texts import embedded_texts
+from hf_bias_patch.studies.downstream.checks import check_tasks
+from hf_bias_patch.studies.figures import of_biases, of_training
+from hf_bias_patch.studies.figures.to_matplotlib import write_pictures
+from hf_bias_patch.studies.from_checkpoint import study_checkpoint
+from hf_bias_patch.studies.from_scratch import study_from_scratch
 from hf_bias_patch.studies.processes import Processes
 from hf_bias_patch.studies.records import Study
+from hf_bias_patch.studies.report.study import write_report
+from hf_bias_patch.studies.results import write_available, write_parquet, write_results
 from hf_bias_patch.studies.runner import Progress, Runner
-from hf_bias_patch.studies.settings import DTYPES, StudySettings
+from hf_bias_patch.studies.settings import StudySettings
 from hf_bias_patch.studies.store import MeasurementStore
 from hf_bias_patch.tuning.folder import check_folder, environment, open_folder
 
-__all__ = ["open_store", "study"]
+__all__ = ["StudyResult", "study"]
+
+
+_FIGURES = (
+    *(of_biases.perturbation, of_biases.layers, of_biases.heads, of_biases.removal),
+    *(of_training.steps, of_training.lessons, of_training.drift, of_training.scores),
+)
+
+
+class StudyResult(NamedTuple):
+    """What a study found, and where it stands.
+
+    Attributes:
+        study: the records.
+        files: names of the files in the study's folder: results, tables, figures and the page.
+        missing: of each kind of file that was not written, which library it needs.
+    """
+
+    study: Study
+    files: list[str]
+    missing: list[str]
 
 
 def study(
     settings: StudySettings,
-    out: Path,
+    out: str | Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
-) -> Study | None:
-    """Measure what each attention bias does; on as many processes as Accelerate was started with.
+) -> StudyResult | None:
+    """Measure what each attention bias of a model does, on as many processes as Accelerate was started with.
 
     Args:
-        settings: what is asked for.
-        out: the folder; each measurement is kept there as soon as it is made (`measured.jsonl`).
-        resume: go on with a study of the same settings.
-        overwrite: begin anew where there is one.
-        progress: is told how far it is.
+        settings: model, texts, tasks and budget.
+        out: the folder. Each measurement is kept there as soon as it is made (`measured.jsonl`).
+        resume: continue a study of the same settings.
+        overwrite: replace a study that is there.
+        progress: called with how far it is.
 
     Returns:
-        What was found; None in all processes but the one that leads.
+        The study, written into `out`; None in all processes but the main one.
 
     Raises:
-        SourceError: the model leads nowhere, or has no tokenizer.
-        FamilyError: no family knows it.
+        SourceError: the model cannot be found, or has no tokenizer.
+        ArgumentError: the device cannot be used, or the settings contradict each other.
+        TaskError, DataError, RecipeError: see `downstream.checks.check_tasks`.
+        FamilyError: no family covers the model.
         PlanError: it has no query, key or value biases.
         TargetError: `out` holds something else, or a study of other settings.
     """
-    need("torch")
-    ends = None if settings.budget is None else time.monotonic() + settings.budget
+    out, ends = Path(out), None if settings.budget is None else time.monotonic() + settings.budget
+    _check_device(settings.device, need("torch"))
     check_folder(out, settings.identity(), resume=resume, overwrite=overwrite)  # before minutes of loading
     source, processes = resolve(settings.model), Processes(settings.device)
-    if processes.leads:
-        progress(0, 0, f"loading {settings.model}")
     check_tasks(settings, source)
-    bench = _bench(source, settings, processes)
-    projections = biased(bench.biases.sites.values(), source.name)
-    store = open_store(settings, out, processes, resume=resume, overwrite=overwrite)
-    if store.floor is None:
+
+    def open_runner() -> Runner:
+        store = _open_store(settings, out, processes, resume=resume, overwrite=overwrite)
+        return Runner(store, processes, ends, progress)
+
+    if settings.from_scratch:
+        found = study_from_scratch(settings, source, out, open_runner)
+    else:
         if processes.leads:
-            progress(0, 0, "noise floor")
-        store.add_floor(processes.agreed(bench.floor() if processes.leads else None))
-    runner = Runner(store, processes, ends, progress)
-    found = runner.run([*experiments(bench, settings), *downstream(settings, out, projections)])
-    assert store.floor is not None
-    if not processes.leads:
-        return None
-    return Study(
-        settings,
-        str(bench.model.config.model_type),
-        source.revision,
-        store.floor,
-        left_out=tuple(runner.left_out),
-        texts=len(bench.inputs.rows),
-        tokens=sum(map(len, bench.inputs.rows)),
-        truncated=bench.inputs.truncated,
-        notes=(*bench.notes, *runner.notes),
-        **found,
-    )
+            progress(0, 0, f"loading {settings.model}")
+        found = study_checkpoint(settings, source, out, processes, open_runner)
+    return StudyResult(found, *_write(found, out)) if processes.leads else None
 
 
-def open_store(
+def _open_store(
     settings: StudySettings, out: Path, processes: Processes, *, resume: bool, overwrite: bool
 ) -> MeasurementStore:
-    """The folder of a study, made or opened, and what is there already. Called by all processes.
+    """The folder of a study, made or opened, and the measurements in it. Called by all processes.
 
     Raises:
         TargetError: `out` holds something else, or a study of other settings.
@@ -102,31 +112,20 @@ def open_store(
     return store
 
 
-def _bench(source: Source, settings: StudySettings, processes: Processes) -> Bench:
-    loaded = load_model(source, DTYPES[settings.dtype], "sdpa")
-    tokenizer = load_tokenizer(source)
-    if tokenizer is None:
-        raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="A study runs on texts")
-    model = loaded.model.to(processes.device(settings.device))
-    form = form_of_class(type(model).__name__)
-    texts = settings.texts or embedded_texts(settings.count)
-    # What the class has no use for stands in nobody's way; what it lacks, and so made up, would be in the loss.
-    made_up = (*loaded.missing, *loaded.errors)
-    inputs = make_inputs(texts, tokenizer, model, None if made_up else form, settings.seed)
-    bench = Bench(model, inputs, settings.seed, settings.batch_tokens)
-    bench.notes += _without_loss(bench, made_up)
-    if short := len(texts) - len(inputs.rows):
-        bench.notes.append(f"{short} of {len(texts)} texts were left out: of fewer than two tokens.")
-    if settings.train_steps and bench.has_loss and len(inputs.rows) == 1:
-        bench.notes.append("One bias alone was not trained: of one text none can be held out to show what was learned.")
-    return bench
+def _write(found: Study, out: Path) -> tuple[list[str], list[str]]:
+    figures = [draw(found) for draw in _FIGURES]
+    writers: list[Callable[[], list[str]]] = [
+        partial(write_results, found, out),
+        partial(write_parquet, found, out),
+        partial(write_pictures, figures, out),
+        partial(write_report, found, out),
+    ]
+    return write_available(writers)
 
 
-def _without_loss(bench: Bench, made_up: Sequence[str]) -> list[str]:
-    """What a model without a loss cannot show, and why it has none."""
-    if bench.has_loss:
-        return []
-    why = "it has no language modelling head"
-    if made_up:
-        why = f"the checkpoint lacks {len(made_up)} of the parameters of {type(bench.model).__name__} ({made_up[0]})"
-    return [f"States only, and no loss: {why}. So nothing was trained on the texts, and no gradient was taken."]
+def _check_device(device: str, torch: Any) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:  # torch has no one error of its own
+        what = f"--device {device} cannot be used here: {str(error).splitlines()[0]}"
+        raise ArgumentError(what, remedy="Take cpu, or leave it out") from None

@@ -80,6 +80,14 @@ class Runner:
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def noise_floor(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The noise floor: stored, or measured by the main process."""
+        if self.store.floor is None:
+            self._tell(0, 0, 0, "noise floor", 0.0)
+            self.store.add_floor(self.processes.agreed(measure() if self.processes.leads else None))
+        assert self.store.floor is not None
+        return self.store.floor
+
     def run(self, experiments: Sequence[Experiment]) -> dict[str, tuple[Any, ...]]:
         """Make and store the missing measurements; returns the records of all, by kind."""
         known, done = sum(experiment.size for experiment in experiments), 0

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hf_bias_patch.errors import ArgumentError
+from hf_bias_patch.scoring.extra import need
+
 __all__ = ["DTYPES", "StudySettings"]
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
@@ -19,6 +22,10 @@ training run, which refuses to go on with others. So a task can be added later w
 """
 
 
+def _best_device() -> str:
+    return "cuda" if need("torch").cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True)
 class StudySettings:
     """What is asked for.
@@ -28,8 +35,8 @@ class StudySettings:
         texts: what it runs on; embedded ones if empty.
         count: of embedded texts.
         heads: whether query and value biases are also tried head by head.
-        dtype: a key of `DTYPES`.
-        device: of torch.
+        dtype: of the model: a key of `DTYPES`.
+        device: such as `cpu` or `cuda:1`; by default a GPU if there is one.
         seed: of random values and of what is masked.
         batch_tokens: in a batch.
         train_steps: of the experiments that train in memory (`lessons`, `drift`); 0 leaves them out.
@@ -48,7 +55,7 @@ class StudySettings:
     count: int = 64
     heads: bool = False
     dtype: str = "float32"
-    device: str = "cpu"
+    device: str = field(default_factory=_best_device)
     seed: int = 0
     batch_tokens: int = 1024
     train_steps: int = 40
@@ -60,6 +67,10 @@ class StudySettings:
     from_scratch: bool = False
     seeds: int = 3
     task_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ArgumentError(f"{self.dtype!r} is no dtype of a study", remedy=f"Take one of {', '.join(DTYPES)}")
 
     def identity(self) -> dict[str, Any]:
         """What each figure depends on, the texts by a hash; the rest only says which figures there are."""

@@ -94,7 +94,7 @@ def test_a_study_finds_the_same(device: str, name: str, tmp_path: Path) -> None:
         made = study(StudySettings(f"embedded:{name}", count=4, train_steps=2, device=where), out)
         assert made is not None
         assert json.loads((out / "environment.json").read_text())["device"] == where
-        found[out] = made
+        found[out] = made.study
     here, there = found.values()
     assert [row.stage for row in here.rows] == [row.stage for row in there.rows]
     # What is removed first is told by figures, which rounding may put in another order.

@@ -12,7 +12,7 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.studies.biases.arms import Target, head_arms, layer_arms, removal_arms, whole_arms
 from hf_bias_patch.studies.biases.fills import FILLS, filled
-from hf_bias_patch.studies.measuring.texts import embedded_texts
+from hf_bias_patch.studies.measuring.inputs import embedded_texts
 
 
 def test_every_bias_is_tried(saved: Callable[..., Path]) -> None:

@@ -27,7 +27,6 @@ from hf_bias_patch import patch
 from hf_bias_patch.assets import folder
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, DataError, PlanError, SourceError, TargetError
-from hf_bias_patch.studies.measuring.bench import Bench
 from hf_bias_patch.studies.run import study
 from hf_bias_patch.studies.settings import StudySettings
 from tests.models import randomise
@@ -107,12 +106,14 @@ def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: 
     (tmp_path / "again" / "measured.jsonl").write_text("".join(lines[:20]) + lines[20][:30])
     printed = _ok("embedded:gpt2", "--out", tmp_path / "again", *SMALL, "--resume")
     assert _rows(tmp_path / "again") == _rows(whole) and "does nothing" in printed
-    measured = Bench.measure
-    Bench.measure = lambda *_: pytest.fail("all of it was measured")  # type: ignore[method-assign,assignment]
-    try:
-        _ok("embedded:gpt2", "--out", tmp_path / "again", *SMALL, "--resume")
-    finally:
-        Bench.measure = measured  # type: ignore[method-assign]
+    lines = (tmp_path / "again" / "measured.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for record in records:
+        for row in record["records"] if record["kind"] == "rows" else ():
+            row["figures"]["distance"] = 123.0  # which no measurement gives
+    (tmp_path / "again" / "measured.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    _ok("embedded:gpt2", "--out", tmp_path / "again", *SMALL, "--resume")
+    assert {row["figures"]["distance"] for row in _rows(tmp_path / "again")} == {123.0}, "nothing is measured twice"
 
 
 def test_a_folder_is_not_written_over(done: tuple[Path, str], tmp_path: Path) -> None:
@@ -169,9 +170,9 @@ def test_only_what_is_missing_stands_in_the_way_of_a_loss(missing: bool, tmp_pat
     if missing:
         del values["cls.predictions.transform.dense.bias"]
     save_file(values, model / "model.safetensors", {"format": "pt"})
-    found = study(StudySettings(str(model), count=2, train_steps=0, budget=0.0), tmp_path / "out")
-    assert found is not None
-    said = [note for note in found.notes if note.startswith("States only, and no loss")]
+    made = study(StudySettings(str(model), count=2, train_steps=0, budget=0.0), tmp_path / "out")
+    assert made is not None and {"results.json", "report.html"} <= set(made.files) and not made.missing
+    said = [note for note in made.study.notes if note.startswith("States only, and no loss")]
     lacks = "lacks 1 of the parameters of BertForMaskedLM (cls.predictions.transform.dense.bias)"
     assert [lacks in note for note in said] == [True] * missing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from hf_bias_patch.scoring.run import evaluate
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.studies.downstream.training_runs import run_settings, training_experiments
 from hf_bias_patch.studies.downstream.without_training import scores_of_fine_tuned, scores_without_training
-from hf_bias_patch.studies.from_scratch import study_from_scratch
 from hf_bias_patch.studies.processes import Processes
 from hf_bias_patch.studies.records import ScoreRecord
 from hf_bias_patch.studies.run import study
@@ -47,7 +46,9 @@ SHORT = {"max_train_samples": 96, "max_eval_samples": 16, "num_train_epochs": 1.
 
 
 def asked(model: str, task: str, **fields: Any) -> StudySettings:
-    return StudySettings(model, **{"count": 2, "tasks": (task,), "seeds": 1, "task_options": SHORT, **fields})
+    return StudySettings(
+        model, **{"count": 2, "device": "cpu", "tasks": (task,), "seeds": 1, "task_options": SHORT, **fields}
+    )
 
 
 def ran(experiments: Sequence[Experiment], out: Path, ends: float | None = None) -> tuple[list[ScoreRecord], Runner]:
@@ -222,40 +223,43 @@ def test_a_config_without_biases_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_from_scratch_is_read_again(fresh: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_scratch_is_read_again(fresh: tuple[Path, str]) -> None:
     out, _ = fresh
-    monkeypatch.setattr("hf_bias_patch.tuning.apart.run_apart", lambda _: pytest.fail("it was trained again"))
     options = {"max_train_samples": 96, "max_eval_samples": 16, "num_train_epochs": 1.0}
     wanted = asked("embedded:bert", "embedded:opinion", count=64, from_scratch=True, seeds=2, task_options=options)
-    again = study_from_scratch(wanted, out, resume=True)
-    assert again is not None
+    text = (out / "measured.jsonl").read_text()
+    records = [json.loads(line) for line in text.splitlines()]
+    records[0]["records"][0]["value"] = 123.0  # which no run scores
+    (out / "measured.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     kept = json.loads((out / "results.json").read_text())["scores"]
-    assert [vars(score) for score in again.scores] == kept
+    again = study(wanted, out, resume=True)
+    assert again is not None and [vars(score) for score in again.study.scores] == [
+        {**kept[0], "value": 123.0},
+        *kept[1:],
+    ]
+    (out / "measured.jsonl").write_text(text)
     with pytest.raises(TargetError, match="from_scratch was True, now False"):
         study(asked("embedded:bert", "embedded:opinion", count=64), out, resume=True)
     with pytest.raises(TargetError, match="max_eval_samples was 16, now 8"):
         less = {**options, "max_eval_samples": 8}
-        study_from_scratch(asked("embedded:bert", "embedded:opinion", count=64, from_scratch=True, task_options=less),
+        study(asked("embedded:bert", "embedded:opinion", count=64, from_scratch=True, task_options=less),
                            out, resume=True)  # fmt: skip
 
 
-def test_scores_as_it_is_are_read_again_and_a_cut_line_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_without_training_are_read_again_and_a_cut_line_is_not(tmp_path: Path) -> None:
     wanted = asked("embedded:gpt2", "embedded:letters")
     first, _ = ran(scores_without_training(wanted, ALL), tmp_path)
     lines = (tmp_path / "measured.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "measured.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
-    scored: list[int] = []
-    measure = evaluate
-
-    def counted(*arguments: Any, **more: Any) -> Any:
-        scored.append(1)
-        return measure(*arguments, **more)
-
-    monkeypatch.setattr("hf_bias_patch.studies.downstream.without_training.evaluate", counted)
-    assert ran(scores_without_training(wanted, ALL), tmp_path)[0] == first and len(scored) == 1
-    assert ran(scores_without_training(wanted, ALL), tmp_path)[0] == first and len(scored) == 1
+    altered = [json.loads(line) for line in lines[:3]]
+    for record in altered:
+        record["records"][0]["value"] = 123.0  # which no model scores
+    text = "".join(json.dumps(record) + "\n" for record in altered)
+    (tmp_path / "measured.jsonl").write_text(text + lines[3][:40])
+    for _ in range(2):
+        again, _ = ran(scores_without_training(wanted, ALL), tmp_path)
+        assert list(main(again).values()) == [123.0, 123.0, 123.0, main(first)["value"]]
     fewer = asked("embedded:gpt2", "embedded:letters", task_options={"max_eval_samples": 8})
-    assert ran(scores_without_training(fewer, ALL), tmp_path)[0] != first and len(scored) == 5
+    assert 123.0 not in main(ran(scores_without_training(fewer, ALL), tmp_path)[0]).values()
 
 
 def test_a_budget_names_what_it_leaves_out(tmp_path: Path) -> None:
@@ -285,10 +289,11 @@ def test_a_run_that_breaks_is_noted_and_the_others_are_run(tmp_path: Path, monke
 
 
 @pytest.fixture
-def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever is wrong is said before anything is measured."""
-    monkeypatch.setattr("hf_bias_patch.studies.run.load_model", lambda *_: pytest.fail("a model was loaded"))
-    yield
+def broken(tmp_path: Path) -> Path:
+    """BERT with a file of weights that cannot be read: whatever is wrong must be said before that."""
+    shutil.copytree(inspect_folder("bert"), tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights")
+    return tmp_path / "broken"
 
 
 def _run(*arguments: object) -> Result:
@@ -315,19 +320,19 @@ def _run(*arguments: object) -> Result:
         (["--tasks", "sst2"], DataError, "sst2"),
     ],
 )
-@pytest.mark.usefixtures("nothing_runs")
-def test_what_cannot_be_asked(tmp_path: Path, arguments: list[Any], error: type[BiasPatchError], says: str) -> None:
-    failed = _run("embedded:bert", "--out", tmp_path / "out", *arguments)
+def test_what_cannot_be_asked(
+    tmp_path: Path, broken: Path, arguments: list[Any], error: type[BiasPatchError], says: str
+) -> None:
+    failed = _run(broken, "--out", tmp_path / "out", *arguments)
     assert isinstance(failed.exception, error), failed.exception
     assert says in str(failed.exception)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("nothing_runs")
-def test_training_data_alone_cannot_be_scored_on(tmp_path: Path) -> None:
+def test_training_data_alone_cannot_be_scored_on(tmp_path: Path, broken: Path) -> None:
     (tmp_path / "a.tsv").write_text("sentence\tlabel\ngood\t1\nbad\t0\n")
     given = ("--tasks", "sst2", "--files", f"sst2:train={tmp_path}/a.tsv", "--fine-tune")
-    failed = _run("embedded:bert", "--out", tmp_path / "out", *given)
+    failed = _run(broken, "--out", tmp_path / "out", *given)
     assert isinstance(failed.exception, RecipeError) and "none to score on" in str(failed.exception)
 
 

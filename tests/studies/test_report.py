@@ -15,12 +15,16 @@ import plotly.graph_objects as go
 import pytest
 
 from hf_bias_patch.errors import ExtraError
-from hf_bias_patch.studies.figures import training, write_figures
-from hf_bias_patch.studies.figures.biases import COLOURS, layers
+from hf_bias_patch.studies.figures.description import Figure
+from hf_bias_patch.studies.figures.of_biases import heads, layers, perturbation, removal
+from hf_bias_patch.studies.figures.of_training import drift, lessons, scores, steps
+from hf_bias_patch.studies.figures.to_matplotlib import COLOURS, draw, write_pictures
+from hf_bias_patch.studies.figures.to_plotly import plotly_panel
+from hf_bias_patch.studies.number_formats import fine, number, percent, signed
 from hf_bias_patch.studies.records import ArmRecord, DriftRecord, Study
-from hf_bias_patch.studies.report import write_report
-from hf_bias_patch.studies.report.study_page import page_of
-from hf_bias_patch.studies.report.tables import Column, cell, fine, number, percent, signed, table_of
+from hf_bias_patch.studies.report.study import page_of, write_report
+from hf_bias_patch.studies.report.tables import Column, cell, table_of
+from hf_bias_patch.studies.results import tables_of
 from hf_bias_patch.studies.summaries.single_study import summary
 from tests.studies.complete import HOSTILE, complete, environment_in
 from tests.studies.complete import rows as rows_of
@@ -56,7 +60,7 @@ def test_a_study_of_nothing_is_a_page_all_the_same(tmp_path: Path) -> None:
 def test_every_table_holds_every_record() -> None:
     found = complete()
     tables = [table for section in page_of(found, {}).sections for table in section.tables]
-    records = sum(map(len, found.records().values()))
+    records = sum(map(len, tables_of(found).values()))
     assert sum(len(table.rows) for table in tables) == 9 + records  # 9 verdicts
 
 
@@ -69,11 +73,12 @@ def _coloured(value: Any) -> Any:
 
 
 def test_plotly_knows_all_that_it_is_given() -> None:
-    plots = [plot for section in page_of(complete(), {}).sections for plot in section.plots]
-    assert len({plot.name for plot in plots}) == len(plots) >= 15
-    for plot in plots:
-        go.Figure(_coloured({"data": plot.data, "layout": plot.layout}))  # ValueError for what it does not know
-        assert any(trace["hovertext"] for trace in plot.data)
+    panels = [panel for section in page_of(complete(), {}).sections for panel in section.panels]
+    assert len({panel.name for panel in panels}) == len(panels) >= 15
+    for panel in panels:
+        drawn = plotly_panel(panel)
+        go.Figure(_coloured(drawn))  # ValueError for what it does not know
+        assert any(trace["hovertext"] for trace in drawn["data"])
 
 
 def test_the_same_study_is_the_same_page(tmp_path: Path) -> None:
@@ -173,9 +178,13 @@ def test_a_long_table_is_folded_and_new_columns_are_shown() -> None:
     assert table.columns[0] == Column("number of cats", "count")
 
 
+def _figures(found: Study) -> list[Figure]:
+    return [make(found) for make in (perturbation, layers, heads, removal, steps, lessons, drift, scores)]
+
+
 def test_every_experiment_is_drawn_as_a_picture(tmp_path: Path) -> None:
-    names = ("perturbation", "layers", "removal", "steps", "lessons", "drift", "scores")
-    written = write_figures(complete(), tmp_path)
+    names = ("perturbation", "layers", "heads", "removal", "steps", "lessons", "drift", "scores")
+    written = write_pictures(_figures(complete()), tmp_path)
     assert written == [f"{name}.{ending}" for name in names for ending in ("png", "svg")]
     assert all((tmp_path / name).stat().st_size > 5_000 for name in written)
 
@@ -189,7 +198,7 @@ def test_zeros_can_be_drawn(tmp_path: Path) -> None:
     found = replace(found, drifts=(nothing,), rows=(row,), floor=floor, steps=tuple(
         replace(step, change=0.0) for step in found.steps
     ))  # fmt: skip
-    write_figures(found, tmp_path)
+    write_pictures(_figures(found), tmp_path)
     assert "drift-effect" in _html(found, tmp_path)
 
 
@@ -204,17 +213,20 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_legend_has_the_colours_of_the_bars() -> None:
     from matplotlib.colors import to_rgba
 
-    (legend,) = training.steps(complete()).legends
-    drawn = {patch.get_label(): patch.get_facecolor() for patch in legend.get_patches()}
-    assert drawn == {name: to_rgba(COLOURS[name]) for name in ("query", "value")}  # a key's step does nothing
+    picture = draw(steps(complete()))
+    (legend,) = picture.legends
+    told = {text.get_text(): line.get_color() for text, line in zip(legend.texts, legend.legend_handles, strict=True)}
+    assert told == {name: COLOURS[name] for name in ("query", "value")}  # a key's step does nothing
+    drawn = {bar.get_facecolor() for axes in picture.axes for bar in axes.patches}
+    assert drawn == {to_rgba(COLOURS[name]) for name in ("query", "value")}
 
 
 @pytest.mark.parametrize("size", [0.0, 0.1])
 def test_rounding_takes_no_part_of_the_scale_of_layers(size: float) -> None:
     found = complete()
     rows = rows_of(sizes={"query": size, "key": 1e-8, "value": 2 * size})
-    figure = layers(replace(found, rows=tuple(rows)))
-    image = figure.axes[0].images[0]
+    described = layers(replace(found, rows=tuple(rows)))
+    image = draw(described).axes[0].images[0]
     assert image.norm.vmin >= 8 * found.rounding and image.norm.vmax >= 2 * image.norm.vmin
     shades = image.cmap(image.norm(image.get_array()))
     assert (shades[1] == image.cmap(0.0)).all() and (shades[2, 0] == shades[1, 0]).all() == (size == 0)

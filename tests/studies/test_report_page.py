@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from hf_bias_patch.studies.report import write_comparison_page, write_report
-from hf_bias_patch.studies.summaries.comparison import lines, scores_side_by_side, sentences
+from hf_bias_patch.studies.comparison import compare_studies
+from hf_bias_patch.studies.report.study import write_report
+from hf_bias_patch.studies.results import write_results
 from tests.studies.browser import Opened, chromium, opened, wait_for_figures
 from tests.studies.complete import HOSTILE, complete, environment_in
 
@@ -218,11 +219,11 @@ def test_hostile_names_stay_text(browser: Any, tmp_path: Path) -> None:
 
 def test_a_comparison_is_such_a_page_and_a_finger_can_point(browser: Any, tmp_path: Path) -> None:
     told = ["owner/a-model", "embedded:bart with a name that is much longer than a phone is wide"]
-    studies = [complete(name) for name in told]
-    table = lines(studies, told)
-    path = tmp_path / write_comparison_page(
-        table, scores_side_by_side(studies, told), sentences(studies, told, table), tmp_path
-    )
+    folders = [environment_in(tmp_path / str(number)) for number, _ in enumerate(told)]
+    for name, folder in zip(told, folders, strict=True):
+        write_results(complete(name), folder)
+    compare_studies(folders, tmp_path)
+    path = tmp_path / "comparison.html"
     with opened(browser, path, width=390, scheme="dark") as there:
         assert wait_for_figures(there.page) == 1
         box = _in_view(there.page.locator(".plot"), ".scatterlayer .points path >> nth=-1")

@@ -1,8 +1,8 @@
-"""Scores on tasks without each bias: of a checkpoint as it is, after training without it, and from scratch."""
+"""What a study refuses before hours are spent: no biases, contradicting settings, tasks that cannot be scored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from hf_bias_patch.attention.sites import Projection, Site
@@ -13,30 +13,13 @@ from hf_bias_patch.scoring.forms import form_of_class, require_form
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.studies.biases.arms import STUDIED
-from hf_bias_patch.studies.downstream.training_runs import run_settings, training_experiments
-from hf_bias_patch.studies.downstream.without_training import scores_of_fine_tuned, scores_without_training
-from hf_bias_patch.studies.runner import Experiment
+from hf_bias_patch.studies.downstream.training_runs import run_settings
 from hf_bias_patch.studies.settings import StudySettings
 
-__all__ = ["biased", "check_tasks", "downstream"]
+__all__ = ["biased_projections", "check_tasks"]
 
 
-def downstream(settings: StudySettings, out: Path, projections: Sequence[Projection]) -> list[Experiment]:
-    """Scores of a checkpoint without each bias: as it is; with `fine_tune` also trained without it, and before that.
-
-    Args:
-        settings: of the study.
-        out: its folder.
-        projections: those that have a bias.
-    """
-    found = scores_without_training(settings, projections)
-    if settings.fine_tune:
-        found += training_experiments(settings, out, "fine-tuned", projections, lambda _: settings.model)
-        found += scores_of_fine_tuned(settings, out, projections)
-    return found
-
-
-def biased(sites: Iterable[Site], name: str) -> tuple[Projection, ...]:
+def biased_projections(sites: Iterable[Site], name: str) -> tuple[Projection, ...]:
     """The projections that have a bias anywhere.
 
     Raises:

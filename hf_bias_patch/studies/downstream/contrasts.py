@@ -6,13 +6,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.studies.biases.arms import STUDIED
-
-if TYPE_CHECKING:
-    from hf_bias_patch.studies.records import ScoreRecord
+from hf_bias_patch.studies.records import ScoreRecord
 
 __all__ = ["REMOVED", "Contrast", "comparable", "contrasts", "spread"]
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.assets.stories import stories
+from hf_bias_patch.assets.world import make_world
 from hf_bias_patch.errors import DataError
 from hf_bias_patch.evidence.ids import first_known
 from hf_bias_patch.scoring.collate import IGNORED
@@ -16,10 +19,13 @@ from hf_bias_patch.scoring.run import batches_by_length
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TextBatch", "TokenisedTexts", "make_inputs"]
+__all__ = ["TextBatch", "TokenisedTexts", "embedded_texts", "make_inputs"]
 
 _MASKED = 0.15
 """Share of the tokens that a masked language model is asked for, as in BERT's training."""
+
+_SEED = 20_100
+"""Of a world and its documents that no embedded checkpoint was trained on."""
 
 
 @dataclass(frozen=True)
@@ -176,3 +182,9 @@ def _check_vocabulary(rows: Sequence[Sequence[int]], known: int) -> None:
             why="So it is another model's tokenizer",
             remedy="Put the right one into the checkpoint's folder",
         )
+
+
+def embedded_texts(count: int) -> list[str]:
+    """So many documents of a generated world, of 20 to 100 words; the same ones every time."""
+    drawn = (document.text for document in stories(make_world(_SEED), 100 * count, _SEED))
+    return list(islice((text for text in drawn if 20 <= len(text.split()) <= 100), count))

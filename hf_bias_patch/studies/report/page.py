@@ -10,7 +10,9 @@ from importlib import resources
 from typing import Any
 
 from hf_bias_patch.errors import ExtraError
-from hf_bias_patch.studies.report.plots import Plot
+from hf_bias_patch.studies.figures.description import Panel
+from hf_bias_patch.studies.figures.to_plotly import height, plotly_panel
+from hf_bias_patch.studies.number_formats import number
 from hf_bias_patch.studies.report.tables import Table
 
 __all__ = ["Page", "Section", "render"]
@@ -24,13 +26,13 @@ class Section:
         name: by which it can be linked to.
         title: its heading.
         about: paragraphs: what was done, and how to read it.
-        plots, tables: what there is to see.
+        panels, tables: what there is to see.
     """
 
     name: str
     title: str
     about: Sequence[str]
-    plots: Sequence[Plot] = ()
+    panels: Sequence[Panel] = ()
     tables: Sequence[Table] = ()
 
 
@@ -68,13 +70,15 @@ def render(page: Page) -> str:
             f"The report needs jinja2 and plotly: {error}", remedy="pip install 'hf_bias_patch[study]'"
         ) from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    plots = [plot for section in page.sections for plot in section.plots]
+    panels = [panel for section in page.sections for panel in section.panels]
     return environment.from_string(_text("page.html.j2")).render(
         page=page,
         style=Markup(_text("page.css")),
         script=Markup(_script(_text("page.js"))),
-        plotly=Markup(_script(get_plotlyjs())) if plots else "",
-        plots=Markup(_json({plot.name: {"data": plot.data, "layout": plot.layout} for plot in plots})),
+        plotly=Markup(_script(get_plotlyjs())) if panels else "",
+        plots=Markup(_json({panel.name: plotly_panel(panel) for panel in panels})),
+        height=height,
+        number=number,
     )
 
 

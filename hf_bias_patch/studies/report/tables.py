@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Column", "Table", "TableCell", "fine", "number", "percent", "signed", "table_of"]
+from hf_bias_patch.studies.number_formats import fine, number, percent, signed
+
+__all__ = ["Column", "Table", "TableCell", "cell", "table_of"]
 
 ColumnKind = Literal["text", "count", "number", "fine", "signed", "percent"]
 
@@ -93,38 +95,6 @@ _LAST = {
     "went",
 }  # before the figures they would push them out of sight
 _FOLD_FROM = 24
-
-
-def number(value: float) -> str:
-    """Three significant digits: `0.0817`, `1.86e-7`, `1,024`."""
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if value == 0:
-        return "0"
-    size = abs(value)
-    if size < 1e-3 or size >= 1e6:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        text = f"{float(mantissa):g}e{int(exponent)}"
-    elif size >= 100:
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.3g}"
-    return text.replace("-", "−")
-
-
-def fine(value: float) -> str:
-    """Five significant digits, for what differs in the last of them."""
-    return f"{value:,.5g}".replace("-", "−") if 1e-3 <= abs(value) < 1e5 else number(value)
-
-
-def signed(value: float) -> str:
-    """As `number`, with a plus sign."""
-    return f"+{number(value)}" if value > 0 else number(value)
-
-
-def percent(value: float) -> str:
-    """A share as hundredths: `98.2 %`."""
-    return f"{value:.2%}".replace("%", " %") if math.isfinite(value) else number(value)
 
 
 _READS: Mapping[ColumnKind, Callable[[Any], str]] = {

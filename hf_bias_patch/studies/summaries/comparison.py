@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.errors import ArgumentError
 from hf_bias_patch.studies.biases.arms import STUDIED
 from hf_bias_patch.studies.records import NOISE, ArmRecord, Study
-from hf_bias_patch.studies.results import read_results
 from hf_bias_patch.studies.summaries.scores import main_contrasts
 from hf_bias_patch.studies.summaries.single_study import ALIKE
 
-__all__ = ["Line", "csv_of", "lines", "names", "read_all", "scores_side_by_side", "sentences", "short_name"]
+__all__ = ["ComparisonRow", "comparison_rows", "comparison_scores", "model_names", "sentences", "short_name"]
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparisonRow:
     """One kind of attention of one model.
 
     Attributes:
@@ -57,30 +53,13 @@ class Line:
         return max(self.floor, sys.float_info.epsilon)
 
 
-def read_all(folders: Sequence[Path]) -> list[Study]:
-    """The studies in some folders.
-
-    Raises:
-        ArgumentError: fewer than two folders, or one of them twice.
-        SourceError: one of them holds no study.
-    """
-    if len(folders) < 2:
-        raise ArgumentError("There is one study, and nothing beside it", remedy="Name two folders or more")
-    seen: dict[Path, Path] = {}
-    for folder in folders:
-        if (there := folder.resolve()) in seen:
-            raise ArgumentError(f"{folder} is the same folder as {seen[there]}", remedy="Name each study once")
-        seen[there] = folder
-    return [read_results(folder) for folder in folders]
-
-
 def short_name(model: str) -> str:
     """Of a path the last two parts; a Hub id or an embedded model as it is."""
     path = Path(model)
     return "/".join(path.parts[-2:]) if path.is_absolute() and len(path.parts) > 2 else model
 
 
-def names(studies: Sequence[Study], folders: Sequence[Path]) -> list[str]:
+def model_names(studies: Sequence[Study], folders: Sequence[Path]) -> list[str]:
     """For each study a name that tells it from the others: of its model, and where two have one, of the folder."""
     short = [short_name(study.settings.model) for study in studies]
     told = [
@@ -90,23 +69,19 @@ def names(studies: Sequence[Study], folders: Sequence[Path]) -> list[str]:
     return [f"{name} {told[: at + 1].count(name)}" if told.count(name) > 1 else name for at, name in enumerate(told)]
 
 
-def lines(studies: Sequence[Study], told: Sequence[str]) -> list[Line]:
-    """The table: for each study the kinds of attention that were measured."""
-    return [line for study, name in zip(studies, told, strict=True) for line in _lines(study, name)]
+def comparison_rows(studies: Mapping[str, Study]) -> list[ComparisonRow]:
+    """The table: for each study, by its model's name, the kinds of attention that were measured."""
+    return [row for name, study in studies.items() for row in _rows(study, name)]
 
 
-def scores_side_by_side(studies: Sequence[Study], told: Sequence[str]) -> list[dict[str, Any]]:
+def comparison_scores(studies: Mapping[str, Study]) -> list[dict[str, Any]]:
     """Each study's contrasts of main metrics as flat records, with its name; a task of several models together."""
-    rows = [
-        {"model": name, **asdict(row)}
-        for study, name in zip(studies, told, strict=True)
-        for row in main_contrasts(study.scores)
-    ]
+    rows = [{"model": name, **asdict(row)} for name, study in studies.items() for row in main_contrasts(study.scores)]
     order = list(dict.fromkeys((row["task"], row["how"]) for row in rows))
     return sorted(rows, key=lambda row: order.index((row["task"], row["how"])))
 
 
-def _lines(study: Study, name: str) -> Iterator[Line]:
+def _rows(study: Study, name: str) -> Iterator[ComparisonRow]:
     removals = [row for row in study.rows if row.stage == "removal"] if study.measure == "loss_change" else []
     within = [row.numbers for row in removals if row.figures["loss_change"] <= study.settings.loss_bound]
     can_go = max(within, default=0) if removals else None
@@ -120,19 +95,21 @@ def _lines(study: Study, name: str) -> Iterator[Line]:
         worst = max((row.figures["relative"] for row in mine if row.projection == "key"), default=None)
         floor = study.floor["relative"]
         bound = study.settings.loss_bound
-        yield Line(name, place, query, key, value, floor, worst, **losses, can_go=can_go, numbers=total, bound=bound)
+        yield ComparisonRow(
+            name, place, query, key, value, floor, worst, **losses, can_go=can_go, numbers=total, bound=bound
+        )
 
 
 def _figure(row: ArmRecord | None, name: str) -> float | None:
     return None if row is None else row.figures.get(name)
 
 
-def sentences(studies: Sequence[Study], told: Sequence[str], table: Sequence[Line]) -> list[str]:
-    """What the table says: value against query, the key, what can go, and why some of it cannot be compared."""
-    return [*_order(table), *_keys(table), *_removal(table), *_limits(studies, told, table)]
+def sentences(studies: Mapping[str, Study], table: Sequence[ComparisonRow]) -> list[str]:
+    """What the table says: value against query, the key, how much can be removed, and what cannot be compared."""
+    return [*_order(table), *_keys(table), *_removal(table), *_limits(studies, table)]
 
 
-def _order(table: Sequence[Line]) -> Iterator[str]:
+def _order(table: Sequence[ComparisonRow]) -> Iterator[str]:
     there = [(line, line.value, line.query) for line in table if line.query is not None and line.value is not None]
     both = [
         (line, value, query)
@@ -144,7 +121,7 @@ def _order(table: Sequence[Line]) -> Iterator[str]:
             f"Taking away the query bias, or the value bias, cannot be told from rounding in {len(silent)} of "
             f"{_kinds(len(there))}: {_where(silent)}."
         )
-    sorts: dict[str, list[Line]] = {"more than": [], "less than": [], "about as much as": []}
+    sorts: dict[str, list[ComparisonRow]] = {"more than": [], "less than": [], "about as much as": []}
     for line, value, query in both:
         times = value / (query or 1e-30)
         sort = "more than" if times > ALIKE else "less than" if times < 1 / ALIKE else "about as much as"
@@ -157,9 +134,10 @@ def _order(table: Sequence[Line]) -> Iterator[str]:
             )
 
 
-def _keys(table: Sequence[Line]) -> Iterator[str]:
+def _keys(table: Sequence[ComparisonRow]) -> Iterator[str]:
     there = [line for line in table if line.key_worst is not None]
-    nothing, matters = _split(there, lambda line: (line.key_worst or 0.0) <= NOISE * line.rounding)
+    nothing = [line for line in there if (line.key_worst or 0.0) <= NOISE * line.rounding]
+    matters = [line for line in there if line not in nothing]
     if nothing:
         yield (
             f"The key bias does nothing, whatever stands in its place, in {len(nothing)} of {_kinds(len(there))}: "
@@ -169,7 +147,7 @@ def _keys(table: Sequence[Line]) -> Iterator[str]:
         yield f"The key bias matters in {len(matters)} of {_kinds(len(there))}: {_where(matters)}."
 
 
-def _removal(table: Sequence[Line]) -> Iterator[str]:
+def _removal(table: Sequence[ComparisonRow]) -> Iterator[str]:
     known = list(dict.fromkeys((line.model, line.can_go, line.numbers, line.bound) for line in table))
     for model, can_go, numbers, bound in known:
         if can_go is not None and numbers is not None:
@@ -179,33 +157,20 @@ def _removal(table: Sequence[Line]) -> Iterator[str]:
             )
 
 
-def _limits(studies: Sequence[Study], told: Sequence[str], table: Sequence[Line]) -> Iterator[str]:
-    for name in told:
+def _limits(studies: Mapping[str, Study], table: Sequence[ComparisonRow]) -> Iterator[str]:
+    for name in studies:
         if not any(line.model == name for line in table):
             yield f"{name} has no measured arms, and is not in the table."
-    settings = [study.settings.identity() for study in studies]
+    settings = [study.settings.identity() for study in studies.values()]
     differing = [name for name in ("texts", "count", "dtype", "seed") if len({str(one[name]) for one in settings}) > 1]
     if differing:
         yield f"The studies differ in {', '.join(differing)} as well as in the model: compare them with care."
-
-
-def _split(table: Sequence[Line], test: Callable[[Line], bool]) -> tuple[list[Line], list[Line]]:
-    return [line for line in table if test(line)], [line for line in table if not test(line)]
 
 
 def _kinds(count: int) -> str:
     return f"{count} {'kind' if count == 1 else 'kinds'} of attention"
 
 
-def _where(table: Sequence[Line]) -> str:
+def _where(table: Sequence[ComparisonRow]) -> str:
     models = dict.fromkeys(line.model for line in table)
     return "; ".join(f"{name} ({', '.join(line.place for line in table if line.model == name)})" for name in models)
-
-
-def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
-    """Flat records of one kind as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]) if records else [])
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()

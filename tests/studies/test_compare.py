@@ -13,7 +13,7 @@ from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, SourceError, TargetError
 from hf_bias_patch.studies.records import Study
 from hf_bias_patch.studies.results import write_results
-from hf_bias_patch.studies.summaries.comparison import lines, names, sentences
+from hf_bias_patch.studies.summaries.comparison import comparison_rows, model_names, sentences
 from tests.studies.complete import complete, environment_in, rows
 
 
@@ -31,8 +31,8 @@ def _run(*arguments: object) -> Result:
 
 
 def _said(*studies: Study) -> str:
-    told = [f"m{number}" for number, _ in enumerate(studies)]
-    return " ".join(sentences(studies, told, lines(studies, told)))
+    told = {f"m{number}": study for number, study in enumerate(studies)}
+    return " ".join(sentences(told, comparison_rows(told)))
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,18 @@ def test_what_can_go_and_what_cannot_be_compared() -> None:
         replace(row, figures={"relative": row.figures["relative"]}) for row in two.rows
     ))  # fmt: skip
     assert "m1:" not in _said(one, stateless)
-    assert lines([stateless], ["x"])[0].can_go is None and lines([stateless], ["x"])[0].query_loss is None
+    row = comparison_rows({"x": stateless})[0]
+    assert row.can_go is None and row.query_loss is None
 
 
 def test_models_are_told_apart() -> None:
     folders = [Path("one"), Path("two"), Path("far/two")]
     models = ["/long/path/to/some/model", "owner/a", "owner/a"]
-    assert names([_study(model) for model in models], folders) == ["some/model", "owner/a (two) 1", "owner/a (two) 2"]
+    assert model_names([_study(model) for model in models], folders) == [
+        "some/model",
+        "owner/a (two) 1",
+        "owner/a (two) 2",
+    ]
 
 
 def test_the_command_prints_and_writes(tmp_path: Path) -> None:
@@ -117,7 +122,7 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     ]
     assert [row["model"] for row in tuned] == ["owner/one", "owner/[two]"] and float(tuned[0]["difference"]) < 0
     again = _run("compare", *folders, "--out", tmp_path / "out")
-    assert isinstance(again.exception, TargetError) and "is there" in str(again.exception)
+    assert isinstance(again.exception, TargetError) and "exists" in str(again.exception)
     assert _run("compare", *folders, "--out", tmp_path / "out", "--overwrite").exit_code == 0
 
 

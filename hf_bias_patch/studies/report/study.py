@@ -1,0 +1,213 @@
+"""A study as a page: a section for each experiment that was made."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hf_bias_patch.studies.biases.arms import STUDIED
+from hf_bias_patch.studies.downstream.contrasts import contrasts
+from hf_bias_patch.studies.figures import of_biases, of_training
+from hf_bias_patch.studies.number_formats import number
+from hf_bias_patch.studies.records import ArmRecord, Study
+from hf_bias_patch.studies.report import texts
+from hf_bias_patch.studies.report.page import Page, Section, render
+from hf_bias_patch.studies.report.tables import Column, Table, table_of
+from hf_bias_patch.studies.summaries.comparison import short_name
+from hf_bias_patch.studies.summaries.single_study import summary
+
+__all__ = ["page_of", "write_report"]
+
+NAME = "report.html"
+
+
+def write_report(found: Study, folder: Path) -> list[str]:
+    """Write `report.html` into a study's folder; returns the names of the files: this one.
+
+    Raises:
+        ExtraError: jinja2 or plotly is missing.
+    """
+    environment = json.loads((folder / "environment.json").read_text("utf-8"))
+    (folder / NAME).write_text(render(page_of(found, environment)), "utf-8")
+    return [NAME]
+
+
+def page_of(found: Study, environment: dict[str, Any]) -> Page:
+    """What the page of a study says.
+
+    Args:
+        found: the study.
+        environment: versions and device, as `environment.json` has them.
+    """
+    sections = [section for section in _sections(found) if any(table.rows for table in section.tables)]
+    return Page(
+        short_name(found.settings.model),
+        "Attention biases: a study",
+        _facts(found, environment),
+        summary(found),
+        sections,
+    )
+
+
+def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
+    packages = environment.get("packages", {})
+    versions = {"hf_bias_patch": environment.get("hf_bias_patch"), "Python": environment.get("python")}
+    versions |= {name: packages.get(name) for name in ("torch", "transformers")}
+    embedded = found.settings.texts in ((), ("embedded",))  # as it was asked for, and as it is read back
+    texts = f"{found.texts:,}{' embedded' if embedded else ''}"
+    facts = [
+        ("model", found.settings.model if short_name(found.settings.model) != found.settings.model else ""),
+        ("model type", found.model_type),
+        ("commit", found.commit or ""),
+        ("texts", f"{texts}, {found.tokens:,} tokens" if found.texts else ""),
+        ("computed in", f"{found.settings.dtype} on {found.settings.device}"),
+        ("noise floor", f"{number(found.floor['relative'])} of the last states' norm" if found.floor else ""),
+        ("seed", str(found.settings.seed)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _sections(found: Study) -> list[Section]:
+    """A section for each experiment; those that were not made have empty tables."""
+    plain = {stage: [row.plain() for row in found.rows if row.stage == stage] for stage in ("whole", "layer", "head")}
+    parts = [*plain["layer"], *plain["head"]]
+    removals = [{**row.plain(), **added} for row, added in zip(_of_stage(found, "removal"), _added(found), strict=True)]
+    folds = [asdict(row) | ({"relative": None} if row.refused else {}) for row in found.folds]
+    steps, lessons, drifts = ([asdict(row) for row in rows] for rows in (found.steps, found.lessons, found.drifts))
+    scores, means = [asdict(row) for row in found.scores], [asdict(row) for row in contrasts(found.scores)]
+    return [
+        Section("verdicts", "Verdicts", texts.VERDICTS, (), [_verdict_table(found)]),
+        Section(
+            "perturbation",
+            "Biases replaced",
+            [*texts.PERTURBATION, *_undrawn(found, "whole")],
+            of_biases.perturbation(found).panels,
+            [table_of(_without(plain["whole"], *_SINGLE), "What each fill changes, at all sites of a kind at once")],
+        ),
+        Section(
+            "where",
+            "Where it matters",
+            [*texts.WHERE, *(texts.HEADS if plain["head"] else ()), *_undrawn(found, "layer")],
+            [*of_biases.layers(found).panels, *of_biases.heads(found).panels],
+            [table_of(_without(parts, "stage"), "What one layer's bias, or one head's part of it, does")],
+        ),
+        Section(
+            "removal",
+            "How much can go",
+            texts.REMOVAL if found.measure == "loss_change" else texts.REMOVAL_WITHOUT_LOSS,
+            of_biases.removal(found).panels,
+            [table_of(_without(removals, *_SINGLE, *_SAME), "Each removal")],
+        ),
+        Section(
+            "folds",
+            "Redundancy by weight",
+            texts.FOLDS,
+            (),
+            [table_of(folds, "Each projection's biases moved into their weights")],
+        ),
+        Section(
+            "steps",
+            "What a step of training does",
+            texts.STEPS,
+            of_training.steps(found).panels,
+            [table_of(steps, "One step of training, per unit of learning rate")],
+        ),
+        Section(
+            "lessons",
+            "One projection's biases trained",
+            texts.LESSONS,
+            of_training.lessons(found).panels,
+            [table_of(lessons, "Each evaluation")],
+        ),
+        Section(
+            "drift",
+            "Drift while everything trains",
+            texts.DRIFT,
+            of_training.drift(found).panels,
+            [table_of(drifts, "How far each projection's biases moved")],
+        ),
+        Section(
+            "scores",
+            "Scores on tasks",
+            texts.SCORES,
+            of_training.scores(found).panels,
+            [table_of(means, "Means over runs", texts.CONTRASTS), table_of(scores, "Each run")],
+        ),
+    ]
+
+
+_SINGLE = ("stage", "layer", "head")  # of one site; empty where all are changed
+_SAME = ("place", "projection", "fill", "verdict", "reason")  # of all removals
+
+
+def _of_stage(found: Study, stage: str) -> list[ArmRecord]:
+    return [row for row in found.rows if row.stage == stage]
+
+
+def _added(found: Study) -> Iterator[dict[str, str]]:
+    """For each removal the biases that went then, beside those before: in the order of their effect alone."""
+    alone = sorted((row for row in found.rows if row.stage == "layer"), key=lambda row: row.effect)
+    numbers = 0
+    for row in (row for row in found.rows if row.stage == "removal"):
+        went = []
+        while alone and numbers < row.numbers:
+            went.append(alone.pop(0))
+            numbers += went[-1].numbers
+        yield {"went": ", ".join(f"{one.place} {one.projection} {one.layer}" for one in went)}
+
+
+def _without(records: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name not in names} for record in records]
+
+
+def _undrawn(found: Study, stage: str) -> Iterator[str]:
+    changes = [row.figures["relative"] for row in found.rows if row.stage == stage]
+    if strange := sum(not abs(change) < float("inf") for change in changes):
+        yield f"{strange} of {len(changes)} changes are no finite number: they are in the table, and not in the figure."
+    if any(change == 0 for change in changes):
+        yield "A change of exactly 0 has no place on a scale of powers of ten, and is drawn at its low end."
+
+
+_VERDICT_COLUMNS = {
+    "place": Column("attention"),
+    "projection": Column("bias"),
+    "verdict": Column("verdict"),
+    "numbers": Column("numbers", "count", "of that bias, in all layers"),
+    "relative": Column("change", "number", "of the last states over their norm, with that bias at zero"),
+    "floors": Column("× noise floor", "number", "how many times the noise floor that is"),
+    "loss_change": Column("loss change", "signed", "nats a token; below 0 is better"),
+}
+
+
+def _verdict_table(found: Study) -> Table:
+    """A row for each place and projection; where its layers have several verdicts, how many have which."""
+    zeros = {(row.place, row.projection): row for row in found.rows if (row.stage, row.fill) == ("whole", "zeros")}
+    whole = {(row.place, row.projection): row for row in reversed(found.rows) if row.stage == "whole"}
+    floor = found.floor.get("relative")
+    records = []
+    for place in dict.fromkeys(row.place for row in found.rows if row.stage == "whole"):
+        for projection in STUDIED:
+            if (place, projection) not in whole:
+                continue
+            row, measured = whole[place, projection], zeros.get((place, projection))
+            verdict = row.verdict or _mixed(found, place, projection)
+            record: dict[str, Any] = {"place": place, "projection": projection, "verdict": verdict}
+            record |= {"numbers": row.numbers, "relative": None, "floors": None, "reason": row.reason}
+            if measured is not None:
+                change = measured.figures["relative"]
+                record |= {"relative": change, "floors": change / floor if floor else None}
+                if "loss_change" in measured.figures:
+                    record["loss_change"] = measured.figures["loss_change"]
+            records.append(record)
+    return table_of(records, "Kinds of bias, and what setting them to zero does", _VERDICT_COLUMNS)
+
+
+def _mixed(found: Study, place: str, projection: str) -> str:
+    layers = [row for row in found.rows if (row.stage, row.place, row.projection) == ("layer", place, projection)]
+    counts = Counter(row.verdict for row in layers if row.verdict)
+    return ", ".join(f"{verdict} ({count})" for verdict, count in counts.items()) or "differs by layer"
