@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.errors import ArgumentError, TargetError
-from hf_bias_patch.studies.figures.of_biases import comparison
+from hf_bias_patch.studies.figures.study_figures import comparison
 from hf_bias_patch.studies.figures.to_matplotlib import write_pictures
 from hf_bias_patch.studies.records import Study
 from hf_bias_patch.studies.report.comparison import write_comparison_page

@@ -8,9 +8,17 @@ from functools import partial
 from typing import Any
 
 from hf_bias_patch.attention.sites import Projection
-from hf_bias_patch.studies.biases.arms import Arm, Target, head_arms, layer_arms, removal_arms, whole_arms
+from hf_bias_patch.studies.biases.arms import (
+    Arm,
+    BiasGroup,
+    Target,
+    groups_of,
+    head_arms,
+    layer_arms,
+    removal_arms,
+    whole_arms,
+)
 from hf_bias_patch.studies.biases.fills import FILLS
-from hf_bias_patch.studies.biases.groups import BiasGroup, groups_of
 from hf_bias_patch.studies.measuring.bench import Bench
 from hf_bias_patch.studies.measuring.folds import fold
 from hf_bias_patch.studies.records import ArmRecord, DriftRecord, FoldRecord, SingleBiasRecord

@@ -12,7 +12,7 @@ from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import ArgumentError
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.studies.downstream.checks import check_tasks
-from hf_bias_patch.studies.figures import of_biases, of_training
+from hf_bias_patch.studies.figures.study_figures import figures_of
 from hf_bias_patch.studies.figures.to_matplotlib import write_pictures
 from hf_bias_patch.studies.from_checkpoint import study_checkpoint
 from hf_bias_patch.studies.from_scratch import study_from_scratch
@@ -26,12 +26,6 @@ from hf_bias_patch.studies.store import MeasurementStore
 from hf_bias_patch.tuning.folder import check_folder, environment, open_folder
 
 __all__ = ["StudyResult", "study"]
-
-
-_FIGURES = (
-    *(of_biases.perturbation, of_biases.layers, of_biases.heads, of_biases.removal),
-    *(of_training.steps, of_training.lessons, of_training.drift, of_training.scores),
-)
 
 
 class StudyResult(NamedTuple):
@@ -113,11 +107,10 @@ def _open_store(
 
 
 def _write(found: Study, out: Path) -> tuple[list[str], list[str]]:
-    figures = [draw(found) for draw in _FIGURES]
     writers: list[Callable[[], list[str]]] = [
         partial(write_results, found, out),
         partial(write_parquet, found, out),
-        partial(write_pictures, figures, out),
+        partial(write_pictures, figures_of(found), out),
         partial(write_report, found, out),
     ]
     return write_available(writers)

@@ -15,9 +15,7 @@ import plotly.graph_objects as go
 import pytest
 
 from hf_bias_patch.errors import ExtraError
-from hf_bias_patch.studies.figures.description import Figure
-from hf_bias_patch.studies.figures.of_biases import heads, layers, perturbation, removal
-from hf_bias_patch.studies.figures.of_training import drift, lessons, scores, steps
+from hf_bias_patch.studies.figures.study_figures import figures_of, layers, steps
 from hf_bias_patch.studies.figures.to_matplotlib import COLOURS, draw, write_pictures
 from hf_bias_patch.studies.figures.to_plotly import plotly_panel
 from hf_bias_patch.studies.number_formats import fine, number, percent, signed
@@ -143,7 +141,7 @@ def test_what_is_no_number_is_null_in_figures_and_last_in_tables(tmp_path: Path)
     found = replace(whole, rows=(*odd, *whole.rows[3:]))
     page = page_of(found, {})
     about = " ".join(next(section for section in page.sections if section.name == "perturbation").about)
-    assert "2 of 72 changes are no finite number" in about and "exactly 0" in about
+    assert "2 of 72 changes are not finite" in about and "exactly 0" in about
     plots = json.loads(_tags(_html(found, tmp_path)).data)  # NaN and Infinity are no JSON
     assert None in plots["perturbation-encoder-self"]["data"][0]["x"]
     assert cell(math.nan, "number") == ("NaN", "") and cell(math.inf, "number") == ("∞", "Infinity")
@@ -178,13 +176,9 @@ def test_a_long_table_is_folded_and_new_columns_are_shown() -> None:
     assert table.columns[0] == Column("number of cats", "count")
 
 
-def _figures(found: Study) -> list[Figure]:
-    return [make(found) for make in (perturbation, layers, heads, removal, steps, lessons, drift, scores)]
-
-
 def test_every_experiment_is_drawn_as_a_picture(tmp_path: Path) -> None:
     names = ("perturbation", "layers", "heads", "removal", "steps", "lessons", "drift", "scores")
-    written = write_pictures(_figures(complete()), tmp_path)
+    written = write_pictures(figures_of(complete()), tmp_path)
     assert written == [f"{name}.{ending}" for name in names for ending in ("png", "svg")]
     assert all((tmp_path / name).stat().st_size > 5_000 for name in written)
 
@@ -198,7 +192,7 @@ def test_zeros_can_be_drawn(tmp_path: Path) -> None:
     found = replace(found, drifts=(nothing,), rows=(row,), floor=floor, steps=tuple(
         replace(step, change=0.0) for step in found.steps
     ))  # fmt: skip
-    write_pictures(_figures(found), tmp_path)
+    write_pictures(figures_of(found), tmp_path)
     assert "drift-effect" in _html(found, tmp_path)
 
 

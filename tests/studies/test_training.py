@@ -13,7 +13,7 @@ from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_bias_patch.patching.applying import apply
-from hf_bias_patch.studies.biases.groups import groups_of
+from hf_bias_patch.studies.biases.arms import groups_of
 from hf_bias_patch.studies.biases.swap import Biases
 from hf_bias_patch.studies.measuring.effects import outputs, run
 from hf_bias_patch.studies.measuring.folds import fold

@@ -9,17 +9,8 @@ from typing import Literal, NamedTuple
 
 from hf_bias_patch.attention.sites import Projection, Site
 
-__all__ = [
-    "STUDIED",
-    "Arm",
-    "Stage",
-    "Target",
-    "head_arms",
-    "heads_of",
-    "layer_arms",
-    "removal_arms",
-    "whole_arms",
-]
+__all__ = ["STUDIED", "Arm", "BiasGroup", "Target", "groups_of", "head_arms", "heads_of", "layer_arms", "removal_arms",
+           "whole_arms"]  # fmt: skip
 
 Stage = Literal["whole", "layer", "head", "removal"]
 
@@ -75,6 +66,26 @@ class Arm:
         return frozenset(target.site for target in self.targets)
 
 
+@dataclass(frozen=True)
+class BiasGroup:
+    """One projection's biases at all sites of a kind.
+
+    Attributes:
+        place: `encoder self`, `decoder cross`, …
+        projection: whose bias.
+        targets: the biases.
+    """
+
+    place: str
+    projection: Projection
+    targets: tuple[Target, ...]
+
+    @property
+    def name(self) -> str:
+        """As in `encoder self, value`."""
+        return f"{self.place}, {self.projection}"
+
+
 def whole_arms(sites: Sequence[Site], fills: Iterable[str]) -> Iterator[Arm]:
     """Each projection of all sites of a kind at once, by each fill; the fills in turn, so that zeros come first."""
     for fill in fills:
@@ -84,6 +95,12 @@ def whole_arms(sites: Sequence[Site], fills: Iterable[str]) -> Iterator[Arm]:
                 targets = tuple(Target(site.name, projection) for site in members if _has(site, projection))
                 if targets:
                     yield Arm("whole", place, projection, fill, targets)
+
+
+def groups_of(sites: Iterable[Site]) -> list[BiasGroup]:
+    """The groups that a model has."""
+    arms = whole_arms(list(sites), ["zeros"])
+    return [BiasGroup(arm.place, arm.targets[0].projection, arm.targets) for arm in arms]
 
 
 def layer_arms(sites: Sequence[Site], fill: str = "zeros") -> Iterator[Arm]:

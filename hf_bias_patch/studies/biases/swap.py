@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Biases"]
+__all__ = ["Biases", "norm"]
 
 
 class Biases:
@@ -110,3 +110,9 @@ class Biases:
         of_head = slice(target.head * values.size // heads, (target.head + 1) * values.size // heads)
         values[of_head] = made[of_head]
         return values
+
+
+def norm(vectors: Mapping[Target, np.ndarray] | Sequence[np.ndarray]) -> float:
+    """Euclidean norm of all numbers together."""
+    found = vectors.values() if isinstance(vectors, Mapping) else vectors
+    return float(np.sqrt(sum(float(np.square(vector).sum()) for vector in found)))

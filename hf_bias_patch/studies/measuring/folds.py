@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf_bias_patch.errors import CheckpointError, PlanError
 from hf_bias_patch.patching.applying import apply
-from hf_bias_patch.studies.biases.groups import BiasGroup
+from hf_bias_patch.studies.biases.arms import BiasGroup
 from hf_bias_patch.studies.measuring.effects import Effect, run
 from hf_bias_patch.studies.measuring.inputs import TokenisedTexts
 from hf_bias_patch.studies.records import FoldRecord

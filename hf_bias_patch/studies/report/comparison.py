@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.studies.biases.arms import STUDIED
-from hf_bias_patch.studies.figures import of_biases
 from hf_bias_patch.studies.figures.description import RELATIVE
+from hf_bias_patch.studies.figures.study_figures import comparison
 from hf_bias_patch.studies.report import texts
 from hf_bias_patch.studies.report.page import Page, Section, render
 from hf_bias_patch.studies.report.tables import Column, table_of
@@ -46,16 +46,12 @@ def write_comparison_page(
     Raises:
         ExtraError: jinja2 or plotly is missing.
     """
-    models = list(dict.fromkeys(line.model for line in table))
-    records = [asdict(line) for line in table]
-    made = table_of(records, "A row for each model and kind of attention", _COLUMNS)
-    sections = [
-        Section("comparison", "Each bias at zero", texts.COMPARISON, of_biases.comparison(table).panels, [made])
-    ]
-    if scores:
-        means = table_of(scores, "Means over runs, of each task's main metric", texts.CONTRASTS)
-        sections.append(Section("scores", "Scores on tasks", texts.SCORES_SIDE_BY_SIDE, (), [means]))
-    facts = [("models", ", ".join(models) or "none")]
+    rows = table_of([asdict(row) for row in table], "A row for each model and kind of attention", _COLUMNS)
+    means = table_of(scores, "Means over runs, of each task's main metric", texts.CONTRASTS)
+    shown = [("comparison", "comparison", comparison(table).panels, rows)]
+    shown += [("scores", "scores of models", (), means)] if scores else []
+    sections = [Section(name, texts.TITLES[key], texts.ABOUT[key], panels, [made]) for name, key, panels, made in shown]
+    facts = [("models", ", ".join(dict.fromkeys(row.model for row in table)) or "none")]
     page = Page("Models side by side", "Attention biases: a comparison", facts, said, sections)
     (folder / "comparison.html").write_text(render(page), "utf-8")
     return ["comparison.html"]

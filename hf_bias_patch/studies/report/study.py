@@ -11,9 +11,9 @@ from typing import Any
 
 from hf_bias_patch.studies.biases.arms import STUDIED
 from hf_bias_patch.studies.downstream.contrasts import contrasts
-from hf_bias_patch.studies.figures import of_biases, of_training
+from hf_bias_patch.studies.figures.study_figures import figures_of
 from hf_bias_patch.studies.number_formats import number
-from hf_bias_patch.studies.records import ArmRecord, Study
+from hf_bias_patch.studies.records import Study
 from hf_bias_patch.studies.report import texts
 from hf_bias_patch.studies.report.page import Page, Section, render
 from hf_bias_patch.studies.report.tables import Column, Table, table_of
@@ -58,12 +58,12 @@ def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
     versions = {"hf_bias_patch": environment.get("hf_bias_patch"), "Python": environment.get("python")}
     versions |= {name: packages.get(name) for name in ("torch", "transformers")}
     embedded = found.settings.texts in ((), ("embedded",))  # as it was asked for, and as it is read back
-    texts = f"{found.texts:,}{' embedded' if embedded else ''}"
+    count = f"{found.texts:,}{' embedded' if embedded else ''}"
     facts = [
         ("model", found.settings.model if short_name(found.settings.model) != found.settings.model else ""),
         ("model type", found.model_type),
         ("commit", found.commit or ""),
-        ("texts", f"{texts}, {found.tokens:,} tokens" if found.texts else ""),
+        ("texts", f"{count}, {found.tokens:,} tokens" if found.texts else ""),
         ("computed in", f"{found.settings.dtype} on {found.settings.device}"),
         ("noise floor", f"{number(found.floor['relative'])} of the last states' norm" if found.floor else ""),
         ("seed", str(found.settings.seed)),
@@ -74,70 +74,32 @@ def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _sections(found: Study) -> list[Section]:
     """A section for each experiment; those that were not made have empty tables."""
-    plain = {stage: [row.plain() for row in found.rows if row.stage == stage] for stage in ("whole", "layer", "head")}
-    parts = [*plain["layer"], *plain["head"]]
-    removals = [{**row.plain(), **added} for row, added in zip(_of_stage(found, "removal"), _added(found), strict=True)]
+    plain = {name: [row.plain() for row in found.rows if row.stage == name] for name in ("whole", "layer", "head")}
+    parts, whole = [*plain["layer"], *plain["head"]], _without(plain["whole"], *_SINGLE)
+    removals = _without(list(_removals(found)), *_SINGLE, *_SAME)
     folds = [asdict(row) | ({"relative": None} if row.refused else {}) for row in found.folds]
-    steps, lessons, drifts = ([asdict(row) for row in rows] for rows in (found.steps, found.lessons, found.drifts))
-    scores, means = [asdict(row) for row in found.scores], [asdict(row) for row in contrasts(found.scores)]
+    contrasted = table_of(map(asdict, contrasts(found.scores)), "Means over runs", texts.CONTRASTS)
+    heads = [texts.HEADS] if plain["head"] else []
+    loss = found.measure == "loss_change"
+    panels = {figure.name: figure.panels for figure in figures_of(found)}
+    panels["where"] = [*panels["layers"], *panels["heads"]]
+    tables = {
+        "verdicts": [_verdict_table(found)],
+        "perturbation": [table_of(whole, "What each fill changes, at all sites of a kind at once")],
+        "where": [table_of(_without(parts, "stage"), "What one layer's bias, or one head's part of it, does")],
+        "removal": [table_of(removals, "Each removal")],
+        "folds": [table_of(folds, "Each projection's biases folded into their weights")],
+        "steps": [table_of(map(asdict, found.steps), "One step of training, per unit of learning rate")],
+        "lessons": [table_of(map(asdict, found.lessons), "Each evaluation")],
+        "drift": [table_of(map(asdict, found.drifts), "How far each projection's biases moved")],
+        "scores": [contrasted, table_of(map(asdict, found.scores), "Each run")],
+    }
+    about = dict(texts.ABOUT)
+    about["perturbation"] = [*about["perturbation"], *_undrawn(found, "whole")]
+    about["where"] = [*about["where"], *heads, *_undrawn(found, "layer")]
+    about["removal"] = about["removal"] if loss else [texts.REMOVAL_WITHOUT_LOSS]
     return [
-        Section("verdicts", "Verdicts", texts.VERDICTS, (), [_verdict_table(found)]),
-        Section(
-            "perturbation",
-            "Biases replaced",
-            [*texts.PERTURBATION, *_undrawn(found, "whole")],
-            of_biases.perturbation(found).panels,
-            [table_of(_without(plain["whole"], *_SINGLE), "What each fill changes, at all sites of a kind at once")],
-        ),
-        Section(
-            "where",
-            "Where it matters",
-            [*texts.WHERE, *(texts.HEADS if plain["head"] else ()), *_undrawn(found, "layer")],
-            [*of_biases.layers(found).panels, *of_biases.heads(found).panels],
-            [table_of(_without(parts, "stage"), "What one layer's bias, or one head's part of it, does")],
-        ),
-        Section(
-            "removal",
-            "How much can go",
-            texts.REMOVAL if found.measure == "loss_change" else texts.REMOVAL_WITHOUT_LOSS,
-            of_biases.removal(found).panels,
-            [table_of(_without(removals, *_SINGLE, *_SAME), "Each removal")],
-        ),
-        Section(
-            "folds",
-            "Redundancy by weight",
-            texts.FOLDS,
-            (),
-            [table_of(folds, "Each projection's biases moved into their weights")],
-        ),
-        Section(
-            "steps",
-            "What a step of training does",
-            texts.STEPS,
-            of_training.steps(found).panels,
-            [table_of(steps, "One step of training, per unit of learning rate")],
-        ),
-        Section(
-            "lessons",
-            "One projection's biases trained",
-            texts.LESSONS,
-            of_training.lessons(found).panels,
-            [table_of(lessons, "Each evaluation")],
-        ),
-        Section(
-            "drift",
-            "Drift while everything trains",
-            texts.DRIFT,
-            of_training.drift(found).panels,
-            [table_of(drifts, "How far each projection's biases moved")],
-        ),
-        Section(
-            "scores",
-            "Scores on tasks",
-            texts.SCORES,
-            of_training.scores(found).panels,
-            [table_of(means, "Means over runs", texts.CONTRASTS), table_of(scores, "Each run")],
-        ),
+        Section(name, texts.TITLES[name], about[name], panels.get(name, ()), shown) for name, shown in tables.items()
     ]
 
 
@@ -145,20 +107,16 @@ _SINGLE = ("stage", "layer", "head")  # of one site; empty where all are changed
 _SAME = ("place", "projection", "fill", "verdict", "reason")  # of all removals
 
 
-def _of_stage(found: Study, stage: str) -> list[ArmRecord]:
-    return [row for row in found.rows if row.stage == stage]
-
-
-def _added(found: Study) -> Iterator[dict[str, str]]:
-    """For each removal the biases that went then, beside those before: in the order of their effect alone."""
+def _removals(found: Study) -> Iterator[dict[str, Any]]:
+    """Each removal with the biases that were removed last: in the order of the effect that each has alone."""
     alone = sorted((row for row in found.rows if row.stage == "layer"), key=lambda row: row.effect)
-    numbers = 0
+    parameters = 0
     for row in (row for row in found.rows if row.stage == "removal"):
         went = []
-        while alone and numbers < row.numbers:
+        while alone and parameters < row.numbers:
             went.append(alone.pop(0))
-            numbers += went[-1].numbers
-        yield {"went": ", ".join(f"{one.place} {one.projection} {one.layer}" for one in went)}
+            parameters += went[-1].numbers
+        yield row.plain() | {"went": ", ".join(f"{one.place} {one.projection} {one.layer}" for one in went)}
 
 
 def _without(records: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
@@ -168,7 +126,7 @@ def _without(records: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]
 def _undrawn(found: Study, stage: str) -> Iterator[str]:
     changes = [row.figures["relative"] for row in found.rows if row.stage == stage]
     if strange := sum(not abs(change) < float("inf") for change in changes):
-        yield f"{strange} of {len(changes)} changes are no finite number: they are in the table, and not in the figure."
+        yield f"{strange} of {len(changes)} changes are not finite: they are in the table and not in the figure."
     if any(change == 0 for change in changes):
         yield "A change of exactly 0 has no place on a scale of powers of ten, and is drawn at its low end."
 

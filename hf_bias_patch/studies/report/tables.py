@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -119,7 +119,7 @@ def cell(value: Any, kind: ColumnKind) -> TableCell:
     return TableCell(_READS[kind](value), exact)
 
 
-def table_of(records: Sequence[Mapping[str, Any]], caption: str, columns: Mapping[str, Column] | None = None) -> Table:
+def table_of(records: Iterable[Mapping[str, Any]], caption: str, columns: Mapping[str, Column] | None = None) -> Table:
     """A table with a row for each record, and the columns that any of them has a value for; a long one is folded.
 
     Args:
@@ -127,7 +127,7 @@ def table_of(records: Sequence[Mapping[str, Any]], caption: str, columns: Mappin
         caption: says what a row is.
         columns: in place of what is known of columns.
     """
-    known = _COLUMNS if columns is None else columns
+    records, known = list(records), _COLUMNS if columns is None else columns
     filled = (key for record in records for key in record if key not in _LEFT_OUT and record[key] not in (None, ""))
     there = set(filled)
     names = [name for name in dict.fromkeys(key for record in records for key in record) if name in there]

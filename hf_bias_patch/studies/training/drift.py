@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_bias_patch.studies.biases.arms import Target
-from hf_bias_patch.studies.biases.groups import BiasGroup, groups_of, norm
-from hf_bias_patch.studies.biases.swap import Biases
+from hf_bias_patch.studies.biases.arms import BiasGroup, Target, groups_of
+from hf_bias_patch.studies.biases.swap import Biases, norm
 from hf_bias_patch.studies.measuring.effects import Effect, run
 from hf_bias_patch.studies.measuring.inputs import TokenisedTexts
 from hf_bias_patch.studies.records import DriftRecord
