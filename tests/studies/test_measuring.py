@@ -125,36 +125,43 @@ def test_the_model_is_as_it_was(name: str) -> None:
     assert not any("forward" in vars(module) for module in bench.model.modules())
 
 
-def test_an_arm_that_fails_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+FIRST = {"bert": "bert.encoder.layer.0", "gpt2": "transformer.h.0", "bart": "model.decoder.layers.0"}
+
+
+def test_an_arm_that_fails_leaves_it_as_it_was() -> None:
     bench = _bench("bert")
     before = {key: value.clone() for key, value in bench.model.state_dict().items()}
-    monkeypatch.setattr("hf_bias_patch.studies.measuring.effects.Effect.add", lambda *_: 1 / 0)
+    bias = bench.model.get_submodule(FIRST["bert"]).attention.self.value.bias
+
+    def fail(module: Any, inputs: Any) -> None:
+        if not bias.any():
+            raise ZeroDivisionError
+
+    bench.model.register_forward_pre_hook(fail)
     with pytest.raises(ZeroDivisionError):
         bench.measure(_arms(bench)[-1:])
     assert all(torch.equal(value, before[key]) for key, value in bench.model.state_dict().items())
     assert not any("forward" in vars(module) for module in bench.model.modules())
 
 
-@pytest.mark.parametrize("little", [0, 2**20])
+@pytest.mark.parametrize("memory", [0, 2**20])
 @pytest.mark.parametrize("name", FORMS)
-def test_layers_before_a_change_do_not_run(name: str, little: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_before_a_change_do_not_run(name: str, memory: int) -> None:
     """But once, for what arms are compared with: for all calls, or where that takes too much memory, for each."""
-    monkeypatch.setattr("hf_bias_patch.studies.measuring.bench._LITTLE", little)
     bench = _bench(name)
-    sites = list(bench.biases.sites)
-    arms = [Arm("layer", "", "value", "zeros", (Target(sites[-1], "value"),))]
+    bench.memory = memory
+    arms = [Arm("layer", "", "value", "zeros", (Target(list(bench.biases.sites)[-1], "value"),))]
     first = bench.measure(arms)
-    (_, known), *_ = bench._known()
-    inner = next(bench.model.get_submodule(bench._layers.before([sites[-1]], known.recorded)[-1]).children())
+    inner = next(bench.model.get_submodule(FIRST[name]).children())
     ran: list[str] = []
     inner.register_forward_hook(lambda *_: ran.append(name))
     assert bench.measure(arms) == first and first[0]["relative"] > 1e-4
-    assert len(ran) == (0 if little else len(list(bench.inputs.batches(48, "cpu"))))
+    assert len(ran) == (0 if memory else len(list(bench.inputs.batches(48, "cpu"))))
 
 
 def test_a_forward_that_somebody_put_there_stays() -> None:
     bench = _bench("bert")
-    layer = bench.model.get_submodule(str(bench._layers._of_site["encoder.0.self"]))
+    layer = bench.model.get_submodule(FIRST["bert"])
     mine = layer.forward
     layer.forward = mine  # type: ignore[method-assign]
     bench.measure(_arms(bench)[-4:])
@@ -194,13 +201,22 @@ def test_rotary_keys_matter() -> None:
     assert bench.measure(arms)[0]["relative"] > 1e-3
 
 
-def test_a_skip_that_changes_anything_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_skip_that_changes_anything_is_not_used() -> None:
+    """The last layer of this model gives out something else where the first one did not run."""
     bench = _bench("bert")
-    wrong = lambda output: lambda *args, **kwargs: output[0] * 1.01 if isinstance(output, tuple) else output * 1.01  # noqa: E731
-    monkeypatch.setattr("hf_bias_patch.studies.measuring.layers._giving", wrong)
+    first = bench.model.get_submodule(FIRST["bert"])
+    ran: list[bool] = []
+
+    def last(module: Any, inputs: Any, output: Any) -> Any:
+        states = output[0] if isinstance(output, tuple) else output
+        changed = states if ran else states * 1.01
+        ran.clear()
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    first.attention.register_forward_hook(lambda *_: ran.append(True))
+    bench.model.bert.encoder.layer[-1].register_forward_hook(last)
     found = bench.measure(_arms(bench))
     assert not bench.skips and len(bench.notes) == 1 and "ran the whole model" in bench.notes[0]
-    monkeypatch.undo()
     assert found == _bench("bert").measure(_arms(bench))
 
 
@@ -209,24 +225,27 @@ def test_the_floor_is_rounding_and_falls_with_the_dtype() -> None:
     assert floors[0] > 1e3 * floors[1] > 1e3 * floors[2] and floors[2] == 0
 
 
-def test_where_memory_does_not_suffice_batches_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_memory_does_not_suffice_batches_are_halved() -> None:
     bench = _bench("bert")
     arms = _arms(bench)[:3]
     usual = bench.measure(arms)
 
-    def short(model: Any, batch: Any) -> Any:
-        if batch.counted.numel() > 32:
+    def short(module: Any, inputs: Any, keywords: Any) -> None:
+        if keywords["input_ids"].numel() > 32:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
-        return run(model, batch)
 
-    monkeypatch.setattr("hf_bias_patch.studies.measuring.bench.run", short)
-    bench.batch_tokens = 96
-    found = bench.measure(arms)
-    assert bench.batch_tokens <= 32 and "batches are of" in bench.notes[-1]
+    small = _bench("bert")
+    small.batch_tokens = 96
+    hook = small.model.register_forward_pre_hook(short, with_kwargs=True)
+    found = small.measure(arms)
+    assert small.batch_tokens <= 32 and "batches are of" in small.notes[-1]
     for one, two in zip(found, usual, strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
-    monkeypatch.setattr(
-        "hf_bias_patch.studies.measuring.bench.run", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug"))
-    )
+    hook.remove()
+
+    def broken(module: Any, inputs: Any) -> None:
+        raise RuntimeError("a bug")
+
+    small.model.register_forward_pre_hook(broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        bench.measure(arms)
+        small.measure(arms)

@@ -12,7 +12,6 @@ from torch.autograd.functional import jvp
 from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.studies.biases.arms import groups_of
 from hf_bias_patch.studies.biases.swap import Biases
 from hf_bias_patch.studies.measuring.effects import outputs, run
@@ -20,7 +19,7 @@ from hf_bias_patch.studies.measuring.folds import fold
 from hf_bias_patch.studies.measuring.inputs import TokenisedTexts
 from hf_bias_patch.studies.training.drift import DECAY, PRECISIONS, RATE, drift
 from hf_bias_patch.studies.training.single_bias_training import RATE as LESSON_RATE
-from hf_bias_patch.studies.training.single_bias_training import lesson
+from hf_bias_patch.studies.training.single_bias_training import train_single_bias
 from hf_bias_patch.studies.training.steps import Steps
 from tests.models import fresh, randomise
 
@@ -108,7 +107,7 @@ def _derivative(model: Any, batches: list[Any], along: dict[str, torch.Tensor]) 
 def test_only_one_bias_trains(name: str) -> None:
     model, inputs = _model(name), _inputs(FORMS[name])
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    found = {part: lesson(model, inputs, TOKENS, part, 12) for part in PARTS}  # type: ignore[arg-type]
+    found = {part: train_single_bias(model, inputs, TOKENS, part, steps=12) for part in PARTS}  # type: ignore[arg-type]
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     for part, records in found.items():
         first, last = records[0], records[-1]
@@ -123,7 +122,7 @@ def test_only_one_bias_trains(name: str) -> None:
 
 def test_a_lesson_is_a_plain_loop() -> None:
     model, inputs = _model("bert"), _inputs("masked")
-    found = lesson(model, inputs, TOKENS, "value", 5)
+    found = train_single_bias(model, inputs, TOKENS, "value", steps=5)
     plain = copy.deepcopy(model)
     trained = [value for name, value in plain.named_parameters() if name.endswith("self.value.bias")]
     optimiser = torch.optim.AdamW(trained, lr=LESSON_RATE, weight_decay=0.0)
@@ -143,7 +142,7 @@ def test_a_lesson_is_a_plain_loop() -> None:
 def test_drift_is_what_a_plain_loop_moves(name: str) -> None:
     model, inputs = _model(name), _inputs(FORMS[name])
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    found = drift(model, inputs, TOKENS, "float32", 6)
+    found = drift(model, inputs, TOKENS, "float32", steps=6)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     plain = copy.deepcopy(model).requires_grad_(True)
     optimiser = torch.optim.AdamW(plain.parameters(), lr=RATE, weight_decay=DECAY)
@@ -173,7 +172,7 @@ def test_rounding_in_bfloat16_moves_the_key_bias() -> None:
     """Its gradient is noise a thousand times above float32's, and AdamW steps as far for noise as for anything."""
     model, inputs = _model("gpt2"), _inputs("causal")
     keys = {
-        name: next(record for record in drift(model, inputs, TOKENS, name, 6) if record.projection == "key")
+        name: next(record for record in drift(model, inputs, TOKENS, name, steps=6) if record.projection == "key")
         for name in PRECISIONS
     }
     assert keys["bfloat16 mixed"].gradient > 100 * keys["float32"].gradient
@@ -182,23 +181,19 @@ def test_rounding_in_bfloat16_moves_the_key_bias() -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_the_weights_can_say_what_a_bias_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_can_say_what_a_bias_says(name: str) -> None:
     """Any exact fold changes nothing: so it is looked at which biases are gone, and that the others are there."""
     model, inputs = _model(name), _inputs(FORMS[name])
-    folded: list[Any] = []
-
-    def watched(copied: Any, **asked: Any) -> Any:
-        folded.append(copied)
-        return apply(copied, **asked)
-
-    monkeypatch.setattr("hf_bias_patch.studies.measuring.folds.apply", watched)
+    ran: list[Any] = []
+    model.register_forward_pre_hook(lambda module, _: ran.append(module))  # of its copies, too
     groups = groups_of(Biases(model).sites.values())
     for group in groups:
-        found = fold(model, inputs, TOKENS, group, 7)
-        assert not found.refused and 0 < found.relative < 1e-4 and found.numbers == 7
+        (found,) = fold(model, inputs, TOKENS, group)
+        assert not found.refused and 0 < found.relative < 1e-4 and ran[-1] is not model
+        assert found.numbers == sum(map(Biases(model).numbers, group.targets))
         assert (found.place, found.projection) == (group.place, group.projection)
         for other in groups:
-            gone = [not values.any() for values in Biases(folded[-1]).values(other.targets).values()]
+            gone = [not values.any() for values in Biases(ran[-1]).values(other.targets).values()]
             assert all(gone) if other == group else not any(gone)
     assert all(values.all() for group in groups for values in Biases(model).values(group.targets).values())
 
@@ -212,7 +207,7 @@ def test_a_fold_that_is_refused_says_why() -> None:
     model = LlamaForCausalLM(config).eval()
     randomise(model)
     key = next(group for group in groups_of(Biases(model).sites.values()) if group.projection == "key")
-    found = fold(model, _inputs("causal"), TOKENS, key, 7)
+    (found,) = fold(model, _inputs("causal"), TOKENS, key)
     assert found.refused and found.relative == 0
     gradient, *_ = Steps(copy.deepcopy(model).double(), _inputs("causal"), TOKENS, 0).measure(key)
     assert gradient.gradient > 1e-6, "rotary positions: a key bias matters"

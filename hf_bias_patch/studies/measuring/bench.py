@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hf_bias_patch.studies.biases.arms import Arm
 from hf_bias_patch.studies.biases.swap import Biases
 from hf_bias_patch.studies.measuring.effects import Effect, ModelOutputs, run
-from hf_bias_patch.studies.measuring.head import Head
 from hf_bias_patch.studies.measuring.inputs import TextBatch, TokenisedTexts
-from hf_bias_patch.studies.measuring.layers import Layers, Recorded
+from hf_bias_patch.studies.measuring.shortcuts import Head, Layers, Recorded
 from hf_bias_patch.studies.runner import Tell
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["Bench"]
-
-
-_LITTLE = 2**30
-"""Bytes: what the unchanged model makes of all texts is kept up to here, and computed anew for each call above."""
 
 
 class _Known(NamedTuple):
@@ -55,6 +50,7 @@ class Bench:
         batch_tokens: halved where memory does not suffice, and `notes` says so.
         skips: whether layers before a change are skipped. Turned off by the first batch, if skipping changes a bit.
         narrows: whether a masked model's head is asked only where a token is. Turned off if that gives other logits.
+        memory: bytes up to which the unchanged outputs of all texts are kept; above, each call computes them anew.
         notes: what a reader should know.
     """
 
@@ -64,6 +60,7 @@ class Bench:
     batch_tokens: int = 1024
     skips: bool = True
     narrows: bool = True
+    memory: int = 2**30
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -125,7 +122,7 @@ class Bench:
                 with self._layers.recorded() as recorded:
                     base = self._run(batch)
                 known = _Known(batch, base, recorded)
-            if self._keeps and _nbytes([*self._kept, known]) <= _LITTLE:
+            if self._keeps and _nbytes([*self._kept, known]) <= self.memory:
                 self._kept.append(known)
             yield (number + 1) / len(batches), known
 

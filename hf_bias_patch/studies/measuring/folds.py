@@ -1,4 +1,4 @@
-"""Given the weights, a bias behind a layer norm says nothing that they cannot say: it is moved into them, exactly."""
+"""Folds biases that stand after a layer norm into their weights, and measures that nothing changes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from hf_bias_patch.errors import CheckpointError, PlanError
 from hf_bias_patch.patching.applying import apply
 from hf_bias_patch.studies.biases.arms import BiasGroup
+from hf_bias_patch.studies.biases.swap import Biases
 from hf_bias_patch.studies.measuring.effects import Effect, run
 from hf_bias_patch.studies.measuring.inputs import TokenisedTexts
 from hf_bias_patch.studies.records import FoldRecord
+from hf_bias_patch.studies.runner import Tell
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,30 +21,31 @@ __all__ = ["fold"]
 
 
 def fold(
-    model: PreTrainedModel, inputs: TokenisedTexts, batch_tokens: int, group: BiasGroup, numbers: int
-) -> FoldRecord:
-    """Fold a group's biases into their weights, in a copy of the model (identity 3 of docs/theory.md).
+    model: PreTrainedModel, inputs: TokenisedTexts, batch_tokens: int, group: BiasGroup, tell: Tell = lambda _: None
+) -> list[FoldRecord]:
+    """Fold a group's biases into their weights, in a copy of the model (identity 3 of docs/theory.md): one record.
 
     Args:
-        model: stays as it is.
-        inputs: what both are run on.
-        batch_tokens: in a batch.
+        model: is not changed.
+        inputs: the texts that both are run on.
+        batch_tokens: tokens in a batch.
         group: whose biases.
-        numbers: how many they are.
+        tell: not called: a fold takes no time.
     """
-    folded = copy.deepcopy(model)
+    folded, biases = copy.deepcopy(model), Biases(model)
+    numbers = sum(map(biases.numbers, group.targets))
     stack, _, attention = group.place.partition(" ")
     try:
         apply(folded, fold={group.projection: "weight"}, stack=stack, attention=attention)
-    except (PlanError, CheckpointError) as error:  # the latter of values that are no numbers
-        return FoldRecord(group.place, group.projection, numbers, _reason(error), 0.0)
+    except (PlanError, CheckpointError) as error:  # the latter of values that are not finite
+        return [FoldRecord(group.place, group.projection, numbers, _reason(error), 0.0)]
     effect = Effect()
     for batch in inputs.batches(batch_tokens, str(model.device)):
         effect.add(run(model, batch), run(folded, batch))
-    return FoldRecord(group.place, group.projection, numbers, "", effect.figures()["relative"])
+    return [FoldRecord(group.place, group.projection, numbers, "", effect.figures()["relative"])]
 
 
 def _reason(error: PlanError | CheckpointError) -> str:
-    """The first of the reasons that stand under the heading, where there is one: they differ in the layer alone."""
+    """The first reason under the error's heading, if it has one: the others differ in the layer only."""
     first, *lines = error.what.splitlines()
     return lines[0].strip() if lines else first

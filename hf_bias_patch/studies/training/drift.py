@@ -40,18 +40,19 @@ def drift(
     inputs: TokenisedTexts,
     batch_tokens: int,
     precision: str,
+    *,
     steps: int,
     tell: Tell = lambda _: None,
 ) -> list[DriftRecord]:
     """Train a copy of the model; one record for each group of biases.
 
     Args:
-        model: a language model; copies of it are made, in float32 but for what `precision` says.
-        inputs: what it trains on, and what the effect of each group's move is measured on.
-        batch_tokens: in a batch.
+        model: a language model; copies of it are made, in float32 unless `precision` says otherwise.
+        inputs: the texts that it trains on, and that the effect of each group's move is measured on.
+        batch_tokens: tokens in a batch.
         precision: one of `PRECISIONS`.
         steps: of AdamW.
-        tell: is told how far it is.
+        tell: called with the share that is done.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Training one projection's biases and nothing else, each from the same checkpoint on the same texts: which helps."""
+"""Trains the biases of one projection and nothing else, in memory, and measures what that does to the loss."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from hf_bias_patch.tuning.select import select
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["RATE", "lesson"]
+__all__ = ["RATE", "train_single_bias"]
 
 RATE = 3e-3
-"""Of AdamW: high, for there are few steps. The same for all, so that a step is as long for each."""
+"""Of AdamW: high, for there are few steps; the same for each projection, so that a step is as long."""
 
 _LOOKS = 8
-"""So often losses are measured, evenly spread; and before the first step."""
+"""How often losses are measured, evenly spread, beside the measurement before the first step."""
 
 
-def lesson(
+def train_single_bias(
     model: PreTrainedModel,
     inputs: TokenisedTexts,
     batch_tokens: int,
     trained: Projection,
+    *,
     steps: int,
     tell: Tell = lambda _: None,
 ) -> list[SingleBiasRecord]:
-    """Train the biases of one projection at all sites.
+    """Train the biases of one projection at all sites; a record for each time that the losses are measured.
 
     Args:
-        model: a language model; a copy of it in float32 trains.
+        model: a language model; a copy of it in float32 is trained.
         inputs: three quarters are trained on, the rest is held out.
-        batch_tokens: in a batch.
+        batch_tokens: tokens in a batch.
         trained: whose biases.
         steps: of AdamW.
-        tell: is told how far it is.
+        tell: called with the share that is done.
 
     Raises:
         RecipeError: the model has no such bias.
@@ -68,10 +69,10 @@ def lesson(
 
 
 def _loss(model: PreTrainedModel, batches: list[TextBatch]) -> float:
-    """Of all tokens that are asked for, in nats a token."""
+    """Mean over all predicted tokens, in nats a token."""
     losses = [losses for batch in batches if (losses := run(model, batch).losses) is not None]
     return sum(float(part.double().sum()) for part in losses) / sum(map(len, losses))
 
 
-def _looks(steps: int, tell: Tell = lambda _: None) -> set[int]:
+def _looks(steps: int) -> set[int]:
     return {round(look * steps / _LOOKS) for look in range(_LOOKS + 1)}
