@@ -31,7 +31,7 @@ from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.run import evaluate
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.studies.downstream.training_runs import run_settings, training_experiments
+from hf_bias_patch.studies.downstream.training_runs import TrainingRun, training_experiments
 from hf_bias_patch.studies.downstream.without_training import scores_of_fine_tuned, scores_without_training
 from hf_bias_patch.studies.processes import Processes
 from hf_bias_patch.studies.records import ScoreRecord
@@ -163,7 +163,7 @@ def test_what_was_not_trained_is_not_scored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["fine-tuned", "from scratch"])
 def test_arms_of_a_seed_differ_in_nothing_but_the_bias(tmp_path: Path, how: str) -> None:
     wanted = asked("embedded:gpt2", "embedded:letters")
-    runs = [run_settings(wanted, tmp_path, how, "embedded:letters", name, 3, "embedded:gpt2")
+    runs = [TrainingRun(wanted, tmp_path, how, "embedded:letters", name, 3, "embedded:gpt2").settings
             for name in ("nothing", *ALL)]  # fmt: skip
     same = [run.model_dump(exclude={"drop", "freeze", "output_dir"}) for run in runs]
     assert all(each == same[0] for each in same) and same[0]["seed"] == 3
@@ -175,7 +175,7 @@ def test_arms_of_a_seed_differ_in_nothing_but_the_bias(tmp_path: Path, how: str)
 
 def test_rates_unless_one_is_given(tmp_path: Path) -> None:
     wanted = asked("embedded:gpt2", "embedded:letters", task_options={})
-    rates = {how: run_settings(wanted, tmp_path, how, "embedded:letters", "key", 1, "embedded:gpt2").rate
+    rates = {how: TrainingRun(wanted, tmp_path, how, "embedded:letters", "key", 1, "embedded:gpt2").settings.rate
              for how in ("fine-tuned", "from scratch")}  # fmt: skip
     assert rates == {"fine-tuned": 5e-5, "from scratch": 1e-3}
 
@@ -303,15 +303,15 @@ def _run(*arguments: object) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        (["--fine-tune"], ArgumentError, "--fine-tune is asked for, and no task"),
-        (["--from-scratch"], ArgumentError, "--from-scratch is asked for, and no task"),
-        (["--fine-tune", "--from-scratch", "--tasks", "sst2"], ArgumentError, "fine-tunes, or trains from scratch"),
-        (["--from-scratch", "--tasks", "sst2", "--heads"], ArgumentError, "--heads is asked for, and --from-scratch"),
-        (["--epochs", 1], ArgumentError, "num_train_epochs is given, and no task"),
+        (["--fine-tune"], ArgumentError, "--fine-tune needs a task"),
+        (["--from-scratch"], ArgumentError, "--from-scratch needs a task"),
+        (["--fine-tune", "--from-scratch", "--tasks", "sst2"], ArgumentError, "fine-tunes or trains from scratch"),
+        (["--from-scratch", "--tasks", "sst2", "--heads"], ArgumentError, "--heads does not go with --from-scratch"),
+        (["--epochs", 1], ArgumentError, "num_train_epochs needs a task"),
         (["--tasks", "sst3"], TaskError, "no task 'sst3'"),
         (["--tasks", "nowhere.yaml"], TaskError, "nowhere.yaml"),
         (["--tasks", "embedded:opinion,embedded:opinion"], ArgumentError, "names a task twice"),
-        (["--tasks", "embedded:opinion", "--files", "sst2:train=x"], ArgumentError, "sst2, which is no task of"),
+        (["--tasks", "embedded:opinion", "--files", "sst2:train=x"], ArgumentError, "sst2, which is not a task of"),
         (["--tasks", "sst2", "--files", "sst2=x"], ArgumentError, "no TASK:SPLIT=PATH"),
         (["--tasks", "sst2", "--files", "sst2:validation=x.tsv"], RecipeError, "x.tsv does not exist"),
         (["--tasks", "embedded:opinion", "--epochs", 0], RecipeError, "num_train_epochs: 0.0 is not above 0"),

@@ -13,7 +13,7 @@ from hf_bias_patch.scoring.forms import form_of_class, require_form
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.studies.biases.arms import STUDIED
-from hf_bias_patch.studies.downstream.training_runs import run_settings
+from hf_bias_patch.studies.downstream.training_runs import TrainingRun
 from hf_bias_patch.studies.settings import StudySettings
 
 __all__ = ["biased_projections", "check_tasks"]
@@ -29,30 +29,30 @@ def biased_projections(sites: Iterable[Site], name: str) -> tuple[Projection, ..
     if not found:
         raise PlanError(
             f"{name} has no query, key or value biases",
-            why="There is nothing to take away",
+            why="There is nothing to remove",
             remedy="`hf-bias-patch inspect` shows what it has; a norm's or an output map's bias is not part of a study",
         )
     return found
 
 
 def check_tasks(settings: StudySettings, source: Source) -> None:
-    """Look at all that is asked of tasks before hours are spent on the first.
+    """Check everything that tasks need, before hours are spent on the first.
 
     Raises:
         ArgumentError: the settings contradict each other.
-        TaskError: a task is unknown or malformed, or the model has no head for it and gets none by training.
-        DataError: a task's data cannot be had.
-        RecipeError: a field of `task_options` is unknown or wrong, or a file is not there.
-        CheckpointError: the model has no config that can be used.
+        TaskError: a task is unknown or malformed, or the model has no head for it and training gives it none.
+        DataError: a task's data cannot be read.
+        RecipeError: a field of `task_options` is unknown or wrong, or a file is missing.
+        CheckpointError: the model has no usable config.
     """
     _check_combination(settings)
     trains = settings.fine_tune or settings.from_scratch
     for name in settings.tasks:
         task = load_task(name)
-        run = run_settings(settings, Path("out"), "from scratch", name, "nothing", 1, settings.model)
+        run = TrainingRun(settings, Path("out"), "from scratch", name, "nothing", 1, settings.model).settings
         if trains and run.validates_on_nothing:
             raise RecipeError(
-                f"{name} is given data to train on, and none to score on",
+                f"{name} has data to train on and none to score on",
                 remedy=f"Add {name}:validation=PATH to the files",
             )
         if trains and task.kind not in ("classification", "regression"):  # a classifier's head comes by training
@@ -64,30 +64,28 @@ def check_tasks(settings: StudySettings, source: Source) -> None:
 def _check_combination(settings: StudySettings) -> None:
     if settings.fine_tune and settings.from_scratch:
         raise ArgumentError(
-            "A study fine-tunes, or trains from scratch",
-            why="From scratch there are no trained weights",
+            "A study either fine-tunes or trains from scratch",
+            why="Training from scratch starts without trained weights",
             remedy="Make two studies, with one of --fine-tune and --from-scratch each, in folders of their own",
         )
     if settings.from_scratch and (settings.heads or settings.texts):
         raise ArgumentError(
-            f"{'--heads' if settings.heads else '--texts'} is asked for, and --from-scratch",
-            why="A fresh model's biases are zero: changing them tells nothing, and only tasks are scored",
+            f"{'--heads' if settings.heads else '--texts'} does not go with --from-scratch",
+            why="The biases of a new model are zero: changing them shows nothing, and only tasks are scored",
             remedy="Leave it out, or make a study of a trained checkpoint",
         )
     wanted = "--fine-tune" if settings.fine_tune else "--from-scratch" if settings.from_scratch else ""
     if wanted and not settings.tasks:
         raise ArgumentError(
-            f"{wanted} is asked for, and no task",
+            f"{wanted} needs a task",
             why="Models are trained and scored on tasks",
             remedy="Add --tasks, such as --tasks sst2,wikitext-2",
         )
     if settings.task_options and not settings.tasks:
-        raise ArgumentError(
-            f"{next(iter(settings.task_options))} is given, and no task", remedy="Add --tasks, or leave it out"
-        )
+        raise ArgumentError(f"{next(iter(settings.task_options))} needs a task", remedy="Add --tasks, or leave it out")
     if unused := sorted(set(settings.files) - set(settings.tasks)):
         raise ArgumentError(
-            f"--files names {unused[0]}, which is no task of this study",
+            f"--files names {unused[0]}, which is not a task of this study",
             remedy=f"The tasks are: {', '.join(settings.tasks) or 'none; add --tasks'}",
         )
     if len({load_task(name).name for name in settings.tasks}) < len(settings.tasks):

@@ -25,11 +25,11 @@ from hf_bias_patch.tuning.folder import RunFolder, folder_name
 from hf_bias_patch.tuning.kinds import TaskSettings, settings_for
 from hf_bias_patch.tuning.settings import AT_THE_END, make_settings
 
-__all__ = ["SCRATCH_RATE", "TrainingRun", "run_of", "run_settings", "training_experiments"]
+__all__ = ["SCRATCH_RATE", "TrainingRun", "training_experiments"]
 
 SCRATCH_RATE = 1e-3
-"""Peak learning rate from random weights: small transformers are trained with about this much, and with the 5e-5 of
-fine-tuning they hardly leave where they begin in the few epochs of a study."""
+"""Peak learning rate from random weights: usual for small transformers. With the 5e-5 of fine-tuning they hardly learn
+in the few epochs of a study."""
 
 
 def training_experiments(
@@ -45,98 +45,90 @@ def training_experiments(
         out: its folder.
         how: `fine-tuned` or `from scratch`.
         projections: those that have a bias.
-        start: what the runs of a seed start from: a folder, `embedded:NAME` or a Hub id.
+        start: the model that the runs of a seed start from: a folder, `embedded:NAME` or a Hub id.
     """
-    return [_experiment(settings, out, how, name, projections, start) for name in settings.tasks]
+    return [
+        _experiment(
+            f"{load_task(name).name} {how}",
+            [
+                TrainingRun(settings, out, how, name, removed, seed, start(seed)).measurement
+                for seed in range(1, settings.seeds + 1)
+                for removed in ("nothing", *projections)
+            ],
+        )
+        for name in settings.tasks
+    ]
+
+
+def _experiment(title: str, runs: Sequence[Measurement]) -> Experiment:
+    return Experiment(title, "scores", len(runs), lambda _: runs, lambda some, _: [run.outcome() for run in some])
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training run.
+    """A training run of one arm and seed.
 
     Attributes:
-        task: its name.
+        study: settings of the study.
+        out: the folder of the study.
         how: `fine-tuned` or `from scratch`.
+        task: its name, as the study's settings have it.
         removed: whose biases are zero all the time, or `nothing`.
         seed: of all that is random.
-        settings: what `tune` is asked for.
+        start: the model that it starts from.
     """
 
-    task: str
+    study: StudySettings
+    out: Path
     how: str
+    task: str
     removed: str
     seed: int
-    settings: TaskSettings
+    start: str
+
+    @property
+    def settings(self) -> TaskSettings:
+        """The settings for `tune`; those of a seed's runs differ only in what is removed.
+
+        Raises:
+            RecipeError: a field of `task_options`, or a file, is wrong.
+        """
+        files, removed = self.study.files.get(self.task, {}), () if self.removed == "nothing" else (self.removed,)
+        own: dict[str, Any] = {"learning_rate": SCRATCH_RATE} if self.how == "from scratch" else {}
+        folder = self.out / self.how.replace(" ", "-") / folder_name(self.task)
+        return make_settings(
+            settings_for(load_task(self.task).kind),
+            model_name_or_path=self.start,
+            task_name=self.task,
+            output_dir=folder / f"without-{self.removed}" / f"seed-{self.seed}",
+            train="all",
+            train_head=True,  # a language model's too, which `tune` leaves as it is otherwise
+            drop=removed,
+            freeze=removed,
+            seed=self.seed,
+            eval_steps=AT_THE_END,
+            train_file=files.get("train"),
+            validation_file=files.get("validation"),
+            **{**own, **self.study.task_options},
+        )
 
     @property
     def measurement(self) -> Measurement:
-        """As a measurement of a experiment."""
-        name = f"{self.task} {self.how}, without {self.removed}, seed {self.seed}"
-        depends_on = hashlib.sha256(json.dumps(self.settings.plain()).encode()).hexdigest()[:16]
-        return Measurement(name, self, depends_on)
+        """The measurement of its scores."""
+        name = f"{load_task(self.task).name} {self.how}, without {self.removed}, seed {self.seed}"
+        return Measurement(name, self, hashlib.sha256(json.dumps(self.settings.plain()).encode()).hexdigest()[:16])
 
     @property
     def model(self) -> Path:
         """The folder of the trained model."""
         return RunFolder(self.settings.output_dir).model
 
-    def measured(self) -> Outcome:
-        """Its scores: read, where they are in its folder."""
+    def outcome(self) -> Outcome:
+        """Its scores: trained for, or read where they are in its folder."""
         try:
             result = result_of(self.settings)
-        except (TuneError, RecipeError) as error:  # a loss that is no number, say; the others are run
+        except (TuneError, RecipeError) as error:  # such as a loss that is not finite; the other runs go on
             return Outcome([], [f"{self.measurement.name}: no score. {error}"])
         RunFolder(self.settings.output_dir).forget_tensors()
-        metrics, main = result["metrics"], result["main_metric"]
-        return Outcome(list(scores_of(self.task, self.how, self.removed, self.seed, metrics, main)))
-
-
-def _experiment(
-    settings: StudySettings,
-    out: Path,
-    how: str,
-    name: str,
-    projections: Sequence[Projection],
-    start: Callable[[int], str],
-) -> Experiment:
-    measurements = [
-        run_of(settings, out, how, name, removed, seed, start(seed)).measurement
-        for seed in range(1, settings.seeds + 1)
-        for removed in ("nothing", *projections)
-    ]
-    measure = lambda runs, tell: [run.measured() for run in runs]  # noqa: E731
-    return Experiment(f"{load_task(name).name} {how}", "scores", len(measurements), lambda _: measurements, measure)
-
-
-def run_of(settings: StudySettings, out: Path, how: str, name: str, removed: str, seed: int, start: str) -> TrainingRun:
-    """The run of one arm and seed. Errors: as of `run_settings`."""
-    depends_on = run_settings(settings, out, how, name, removed, seed, start)
-    return TrainingRun(load_task(name).name, how, removed, seed, depends_on)
-
-
-def run_settings(
-    settings: StudySettings, out: Path, how: str, name: str, removed: str, seed: int, start: str
-) -> TaskSettings:
-    """The settings of one run. What is removed aside, all runs of a seed have the same.
-
-    Raises:
-        RecipeError: a field of `task_options`, or a file, is wrong.
-    """
-    files = settings.files.get(name, {})
-    gone = () if removed == "nothing" else (removed,)
-    own: dict[str, Any] = {"learning_rate": SCRATCH_RATE} if how == "from scratch" else {}
-    return make_settings(
-        settings_for(load_task(name).kind),
-        model_name_or_path=start,
-        task_name=name,
-        output_dir=out / how.replace(" ", "-") / folder_name(name) / f"without-{removed}" / f"seed-{seed}",
-        train="all",
-        train_head=True,  # a language model's too, which `tune` leaves as it is otherwise
-        drop=gone,
-        freeze=gone,
-        seed=seed,
-        eval_steps=AT_THE_END,
-        train_file=files.get("train"),
-        validation_file=files.get("validation"),
-        **{**own, **settings.task_options},
-    )
+        task, metrics, main = load_task(self.task).name, result["metrics"], result["main_metric"]
+        return Outcome(list(scores_of(task, self.how, self.removed, self.seed, metrics, main)))

@@ -17,7 +17,7 @@ from hf_bias_patch.scoring.run import Options, Scores, evaluate, prepare
 from hf_bias_patch.scoring.tasks import Task, dump_task, load_task
 from hf_bias_patch.studies.biases.arms import STUDIED, Arm, Target
 from hf_bias_patch.studies.biases.swap import Biases
-from hf_bias_patch.studies.downstream.training_runs import run_of
+from hf_bias_patch.studies.downstream.training_runs import TrainingRun
 from hf_bias_patch.studies.records import scores_of
 from hf_bias_patch.studies.runner import Experiment, Measurement, Tell
 from hf_bias_patch.studies.settings import StudySettings
@@ -54,7 +54,7 @@ def scores_of_fine_tuned(settings: StudySettings, out: Path, projections: Sequen
     experiments = []
     for name in settings.tasks:
         for seed in range(1, settings.seeds + 1):
-            run = run_of(settings, out, "fine-tuned", name, "nothing", seed, settings.model)
+            run = TrainingRun(settings, out, "fine-tuned", name, "nothing", seed, settings.model)
             trained, path = run.measurement, str(run.model)
             scoring = _Scoring(settings, path, name, _AFTER, trained.depends_on, seed, trained.key)
             experiments.append(scoring.experiment(projections))
