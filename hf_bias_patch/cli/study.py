@@ -33,47 +33,51 @@ _HOW = partial(_about, "How")
 
 def study(
     model: Model,
-    out: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")],
     texts: Annotated[
         Path | None,
-        _WHAT("Texts to run on, one a line.", metavar="FILE", show_default="embedded, of 20 to 100 words"),
+        _WHAT("A file of texts to run on, one a line.", metavar="FILE", show_default="embedded texts"),
     ] = None,
-    count: Annotated[int, _WHAT("How many embedded texts.", min=1)] = 64,
-    heads: Annotated[bool, _WHAT("Also head by head: many more arms.", "--heads")] = False,
-    loss_bound: Annotated[float, _WHAT("Nats a token that a removal may cost.", min=0.0)] = 0.01,
+    count: Annotated[int, _WHAT("Number of embedded texts, of 20 to 100 words each.", min=1)] = 64,
+    heads: Annotated[bool, _WHAT("Also change one head at a time: many more measurements.", "--heads")] = False,
+    loss_bound: Annotated[float, _WHAT("How much loss a removal may cost, in nats a token.", min=0.0)] = 0.01,
     train_steps: Annotated[
-        int, _WHAT("Steps of AdamW where one bias, or the whole model, trains on the texts; 0: none.", min=0)
+        int, _WHAT("Steps of AdamW in the experiments that train on the texts; 0 leaves them out.", min=0)
     ] = 40,
     tasks: Annotated[
         str,
         _TASKS(
-            "Also score on these tasks without each bias: sst2,wikitext-2,FILE.yaml.",
+            "Also score on tasks with each bias removed, such as sst2,wikitext-2,FILE.yaml.",
             "--tasks",
             "--task",
             metavar="NAMES",
         ),
     ] = "",
-    files: Annotated[str, _TASKS("Local data: TASK:SPLIT=PATH,…", metavar="FILES")] = "",
-    fine_tune: Annotated[bool, _TASKS("Also train on each task without each bias.", "--fine-tune")] = False,
+    files: Annotated[str, _TASKS("Local files of a task: TASK:SPLIT=PATH,…", metavar="FILES")] = "",
+    fine_tune: Annotated[bool, _TASKS("Also fine-tune on each task with each bias removed.", "--fine-tune")] = False,
     from_scratch: Annotated[
-        bool, _TASKS("Of MODEL take the config alone: train on each task without each bias.", "--from-scratch")
+        bool,
+        _TASKS(
+            "Train from random weights instead; of MODEL only config and tokenizer are used.",
+            "--from-scratch",
+        ),
     ] = False,
-    seeds: Annotated[int, _TASKS("Training runs of each kind.", min=1)] = 3,
-    max_train_samples: Annotated[int | None, _TASKS("Train on so many samples.", min=1)] = None,
-    max_eval_samples: Annotated[int | None, _TASKS("Score on the first so many samples.", min=1)] = None,
+    seeds: Annotated[int, _TASKS("Training runs of each kind, with different seeds.", min=1)] = 3,
+    max_train_samples: Annotated[int | None, _TASKS("Train on the first N samples.", min=1)] = None,
+    max_eval_samples: Annotated[int | None, _TASKS("Score on the first N samples.", min=1)] = None,
     epochs: Annotated[float | None, _TASKS("Passes over the training data.", show_default="3")] = None,
     learning_rate: Annotated[
-        float | None, _TASKS("Peak rate of AdamW.", show_default="5e-5; from scratch 1e-3")
+        float | None, _TASKS("Peak learning rate of AdamW.", show_default="5e-5; from scratch 1e-3")
     ] = None,
-    budget: Annotated[str | None, _HOW("Begin nothing more after this time: 90s, 10m, 2h.", metavar="TIME")] = None,
-    resume: Annotated[bool, _HOW("Go on with a study that was stopped, or add to one.", "--resume")] = False,
-    overwrite: Annotated[bool, _HOW("Replace a study that is there.", "--overwrite")] = False,
-    dtype: Annotated[str, _HOW("float32, bfloat16, float16 or float64.")] = "float32",
-    device: Annotated[str | None, _HOW("Of torch.", show_default="a GPU if there is one")] = None,
-    seed: Annotated[int, _HOW("Of random values, and of what is masked.", min=0)] = 0,
+    budget: Annotated[str | None, _HOW("Start no measurement after this time: 90s, 10m, 2h.", metavar="TIME")] = None,
+    resume: Annotated[bool, _HOW("Continue a study that was stopped, or add to one.", "--resume")] = False,
+    overwrite: Annotated[bool, _HOW("Replace an existing study.", "--overwrite")] = False,
+    dtype: Annotated[str, _HOW("Data type of the model: float32, bfloat16, float16 or float64.")] = "float32",
+    device: Annotated[str | None, _HOW("Such as cpu or cuda:1.", show_default="a GPU if there is one")] = None,
+    seed: Annotated[int, _HOW("Seed of random biases and of masking.", min=0)] = 0,
     batch_tokens: Annotated[int, _HOW("Tokens in a batch.", min=16)] = 1024,
 ) -> None:
-    """Change each attention bias in several ways, and measure what becomes of states, choices and loss."""
+    """Change each attention bias in several ways, and measure what that does to hidden states, predictions and loss."""
     from hf_bias_patch.cli.console import CountBar, stderr
     from hf_bias_patch.studies.run import study as make_study
     from hf_bias_patch.studies.settings import StudySettings
@@ -118,7 +122,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the table, a page and a figure.", metavar="DIR", show_default=False)
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a comparison that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing comparison.")] = False,
 ) -> None:
     """Put studies of several models side by side: what each bias does, and how much can be removed."""
     from hf_bias_patch.cli.console import stdout
@@ -177,7 +181,7 @@ studies.command("compare")(compare)
 def _seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if match is None:
-        raise ArgumentError(f"--budget {text} is no time", remedy="Write 90s, 10m or 2h")
+        raise ArgumentError(f"--budget {text} is not a time", remedy="Write 90s, 10m or 2h")
     return float(match[1]) * _UNITS[match[2]]
 
 

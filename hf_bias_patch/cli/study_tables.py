@@ -51,11 +51,11 @@ def _cells(row: Contrast) -> tuple[str, ...]:
 
 
 def arms_table(found: Study) -> Table:
-    """The arms on all sites of a kind at once."""
+    """What each replacement of a bias changes, at all sites of a kind at once."""
     loss = found.measure == "loss_change"
     numbers = ("relative", "cosine", "KL, nats", "agreement", "loss change")
     made = table("where", "bias", "in its place", *numbers[: None if loss else 2], numbers=numbers)
-    made.title = f"What becomes of the last states{', choices and loss' if loss else ''}"
+    made.title = f"Change of the last hidden states{', top-1 agreement and loss' if loss else ''}"
     rows = [(row.place, row.projection, row.fill, row.figures) for row in found.rows if row.stage == "whole"]
     for place, projection, fill, figures in [*rows, ("noise floor", "", "", found.floor)]:
         cells = [_short(figures["relative"]), f"{figures['cosine']:.4f}"]

@@ -79,7 +79,7 @@ def compare_studies(
 def _read(folders: Sequence[Path]) -> list[Study]:
     """The studies in some folders."""
     if len(folders) < 2:
-        raise ArgumentError("There is one study, and nothing beside it", remedy="Name two folders or more")
+        raise ArgumentError("A comparison needs two studies or more", remedy="Name the folders of two studies")
     seen: dict[Path, Path] = {}
     for folder in folders:
         if (there := folder.resolve()) in seen:

@@ -32,7 +32,7 @@ class ArmRecord:
 
     Attributes:
         stage, place, projection, fill, layer, head: of the arm.
-        numbers: how many bias numbers it changed.
+        numbers: how many bias parameters it changed.
         verdict: of the bias, where all of them have the same.
         figures: see `effects.Effect.figures`.
         reason: of the verdict, where all of them have the same.
@@ -68,9 +68,9 @@ class FoldRecord:
 
     Attributes:
         place, projection: as of an arm.
-        numbers: bias numbers that went.
+        numbers: bias parameters that went.
         refused: why it cannot be done; empty where it was.
-        relative: change of the last states over their norm; 0 where it was refused.
+        relative: change of the last hidden states over their norm; 0 where it was refused.
     """
 
     place: str
@@ -89,7 +89,7 @@ class StepRecord:
         direction: `gradient` (plain descent: the step is the learning rate times the gradient), `AdamW` (its first
             step: the learning rate times the gradient's signs) or `random signs` (as long as AdamW's, anywhere).
         gradient: norm of the gradient of the loss, in nats a token; 0 for random signs.
-        change: norm of the change of a token's last states, the root of the mean square over tokens, per unit of
+        change: norm of the change of a token's last hidden states, the root of the mean square over tokens, per unit of
             learning rate.
         loss_change: in nats a token, per unit of learning rate; below 0 is better. None for a model without a loss.
     """
@@ -114,7 +114,7 @@ class SingleBiasRecord:
         step: steps done.
         fitted: loss on the texts that it trains on, in nats a token.
         loss: on held-out texts, in nats a token.
-        relative: change of the last states on held-out texts since step 0, over their norm.
+        relative: change of the last hidden states on held-out texts since step 0, over their norm.
     """
 
     trained: str
@@ -139,7 +139,7 @@ class DriftRecord:
         start: norm of the biases before.
         decay: norm of what weight decay alone would have moved them by.
         straight: `moved` over the length of the path: 1 for a straight line, near 0 for a walk that leads nowhere.
-        relative: change of the last states over their norm, when these biases alone move as they did.
+        relative: change of the last hidden states over their norm, when these biases alone move as they did.
     """
 
     precision: str
@@ -227,8 +227,8 @@ class Study:
 
     @property
     def rounding(self) -> float:
-        """Relative change of the last states that is rounding alone: the noise floor's; in float64, which is held
-        against itself and has none, the least relative difference of two of its numbers."""
+        """Relative change of the last hidden states by rounding alone: that of the noise floor; in float64, whose
+        floor is zero because it is compared with itself, the machine epsilon."""
         return max(self.floor.get("relative", 0.0), sys.float_info.epsilon)
 
     @property

@@ -1,4 +1,4 @@
-"""What a study is asked for."""
+"""The settings of a study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DTYPES", "StudySettings"]
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 
 _WHICH = ("heads", "loss_bound", "budget", "tasks", "files", "fine_tune", "seeds", "task_options")
-"""What says which measurements there are, and changes none that there is already.
+"""Settings that decide which measurements are made, and change none of them.
 
 Files and options do change scores, of their own tasks only: each score is kept with what it depends on, and so is each
 training run, which refuses to go on with others. So a task can be added later with its files.
@@ -28,20 +28,20 @@ def _best_device() -> str:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What is asked for.
+    """What a study measures, on which model and how.
 
     Attributes:
         model: a folder, `embedded:NAME` or a Hub id; with `from_scratch` only its config and tokenizer are taken.
-        texts: what it runs on; embedded ones if empty.
-        count: of embedded texts.
+        texts: that the model runs on; embedded ones if empty.
+        count: number of embedded texts.
         heads: whether query and value biases are also tried head by head.
         dtype: of the model: a key of `DTYPES`.
         device: such as `cpu` or `cuda:1`; by default a GPU if there is one.
-        seed: of random values and of what is masked.
-        batch_tokens: in a batch.
+        seed: of random biases and of masking.
+        batch_tokens: tokens in a batch.
         train_steps: of the experiments that train in memory (`lessons`, `drift`); 0 leaves them out.
         loss_bound: nats a token: how much loss a removal may cost.
-        budget: seconds after which no more measurements are begun; None for all of them.
+        budget: seconds after which no measurement is started; None for no limit.
         tasks: names or YAML files of the tasks that a removal is scored on.
         files: local data: task → split → path.
         fine_tune: whether the model is also trained on each task after a removal.
@@ -70,10 +70,10 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ArgumentError(f"{self.dtype!r} is no dtype of a study", remedy=f"Take one of {', '.join(DTYPES)}")
+            raise ArgumentError(f"{self.dtype!r} is not a dtype for a study", remedy=f"Take one of {', '.join(DTYPES)}")
 
     def identity(self) -> dict[str, Any]:
-        """What each figure depends on, the texts by a hash; the rest only says which figures there are."""
+        """The settings that every figure depends on, the texts as a hash."""
         digest = hashlib.sha256("\n".join(self.texts).encode()).hexdigest() if self.texts else "embedded"
         kept = {name: value for name, value in asdict(self).items() if name not in _WHICH}
         return {**kept, "texts": digest}

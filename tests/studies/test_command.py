@@ -67,7 +67,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
     out, printed = done
     assert "The key bias of decoder self attention does nothing" in printed
-    assert "value bias moves the last states" in printed and "can be set to zero" in printed
+    assert "value bias changes the last hidden states" in printed and "can be set to zero" in printed
     assert {path.name for path in out.iterdir()} == FILES and "noise floor" in printed
     found = json.loads((out / "results.json").read_text())
     assert found["texts"] == 4 and found["tokens"] > 100 and found["environment"]["packages"]["torch"]
@@ -212,7 +212,7 @@ def test_a_key_bias_that_matters_is_told_with_the_reason(tmp_path: Path) -> None
     printed = _ok(tmp_path / "rotary", "--out", tmp_path / "out", "--count", 2, "--train-steps", 0)
     assert "The key bias of decoder self attention matters" in printed
     assert "rotary positions turn the key after its bias was added" in printed
-    assert "Not moved into the weights: decoder self" in printed and "it can be trained" in printed
+    assert "Not folded into the weights: decoder self" in printed and "it can be trained" in printed
     assert "rotary positions turn the key" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 

@@ -38,9 +38,9 @@ def _said(*studies: Study) -> str:
 @pytest.mark.parametrize(
     ("query", "value", "says"),
     [
-        (0.1, 0.2, "more than taking away the query bias in 3 of 6 kinds"),
-        (0.2, 0.1, "less than taking away the query bias in 3 of 6 kinds"),
-        (0.1, 0.11, "about as much as taking away the query bias in 6 of 6 kinds"),
+        (0.1, 0.2, "more than removing the query bias in 3 of 6 kinds"),
+        (0.2, 0.1, "less than removing the query bias in 3 of 6 kinds"),
+        (0.1, 0.11, "about as much as removing the query bias in 6 of 6 kinds"),
     ],
 )
 def test_value_against_query(query: float, value: float, says: str) -> None:
@@ -52,8 +52,8 @@ def test_value_against_query(query: float, value: float, says: str) -> None:
 
 def test_biases_that_do_nothing_are_in_no_order() -> None:
     text = _said(_study("a", query=0.0, value=1e-7), _study("b"))
-    assert "or the value bias, cannot be told from rounding in 3 of 6 kinds of attention: m0 (" in text
-    assert "less than" not in text and "more than taking away the query bias in 3 of 6 kinds" in text
+    assert "or the value bias, changes nothing but rounding in 3 of 6 kinds of attention: m0 (" in text
+    assert "less than" not in text and "more than removing the query bias in 3 of 6 kinds" in text
 
 
 def test_in_float64_a_last_digit_is_rounding() -> None:
@@ -77,7 +77,7 @@ def test_a_key_that_matters_is_named() -> None:
 def test_what_can_go_and_what_cannot_be_compared() -> None:
     one, two = _study("a"), _study("b")
     text = _said(one, two)
-    assert "m0: 480 of 800 query, key and value bias numbers can be zeros" in text and "differ" not in text
+    assert "m0: 480 of 800 query, key and value bias parameters can be zero" in text and "differ" not in text
     other = replace(two, settings=replace(two.settings, dtype="bfloat16"))
     assert "The studies differ in dtype as well as in the model" in _said(one, other)
     assert "m1 has no measured arms" in _said(one, replace(two, rows=()))
@@ -130,7 +130,7 @@ def test_what_cannot_be_compared_is_an_error(tmp_path: Path) -> None:
     one = _saved(tmp_path / "a", _study("owner/one"))
     (tmp_path / "empty").mkdir()
     for folders, error, says in (
-        ([one], ArgumentError, "one study"),
+        ([one], ArgumentError, "two studies or more"),
         ([one, tmp_path / "b" / ".." / "a"], ArgumentError, "is the same folder as"),
         ([one, tmp_path / "empty"], SourceError, "holds no study"),
     ):

@@ -209,7 +209,7 @@ def test_from_scratch(fresh: tuple[Path, str]) -> None:
     assert len(found["scores"]) == 2 * 4 * 2 and not found["rows"] and found["settings"]["from_scratch"]
     assert {score["how"] for score in found["scores"]} == {"from scratch"}
     assert "On embedded:opinion, from scratch (accuracy" in printed and "2 seeds" in printed
-    assert "last states" not in printed and (out / "contrasts.csv").exists()
+    assert "last hidden states" not in printed and (out / "contrasts.csv").exists()
 
 
 def test_a_config_without_biases_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -230,5 +230,5 @@ def test_a_table_shows_what_went_and_figures_before_reasons() -> None:
     page = page_of(complete(), {})
     columns = {section.name: [column.label for column in section.tables[0].columns] for section in page.sections}
     (table,) = next(section.tables for section in page.sections if section.name == "removal")
-    assert columns["removal"][-1] == "gone now, too" and columns["verdicts"][-1] in ("reason", "loss change")
+    assert columns["removal"][-1] == "removed now" and columns["verdicts"][-1] in ("reason", "loss change")
     assert table.rows[0][-1].text.startswith("encoder self key")

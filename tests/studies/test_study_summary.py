@@ -29,7 +29,7 @@ def _said(*rows: ArmRecord, loss: bool = True, **changed: object) -> str:
     ("relative", "verdict", "says"),
     [
         (3 * FLOOR, "redundant", "does nothing: whatever stands in its place (1 way was tried)"),
-        (0.2, "needed", "matters: zeros in its place change the last states by 0.2 of their norm"),
+        (0.2, "needed", "matters: zeros in its place change the last hidden states by 0.2 of their norm"),
     ],
 )
 def test_the_key_bias(relative: float, verdict: str, says: str) -> None:
@@ -47,13 +47,13 @@ def test_the_key_bias(relative: float, verdict: str, says: str) -> None:
 )
 def test_query_and_value(query: float, value: float, says: str) -> None:
     text = _said(_row("whole", "query", query, 0.01), _row("whole", "value", value, 0.02))
-    assert says in text and "+0.02 and +0.01 nats" in text
+    assert says in text and "+0.02, or +0.01, nats" in text
     assert "nats" not in _said(_row("whole", "query", query), _row("whole", "value", value), loss=False)
 
 
 def test_biases_that_do_nothing_are_in_no_order() -> None:
     text = _said(_row("whole", "query", 0.0, 0.0), _row("whole", "value", FLOOR, 0.0))
-    assert "what the query and the value bias do cannot be told from rounding" in text and "against what" not in text
+    assert "the query bias and the value bias change nothing but rounding" in text and "against what" not in text
 
 
 def test_float64_has_a_rounding_of_its_own() -> None:
@@ -65,7 +65,7 @@ def test_float64_has_a_rounding_of_its_own() -> None:
 
 def test_how_much_can_go() -> None:
     rows = [_row("removal", "", 0.1, loss, numbers) for numbers, loss in ((8, 0.0), (16, 0.004), (24, 0.02))]
-    assert "16 of 24 query, key and value bias numbers can be set to zero" in _said(*rows)
+    assert "16 of 24 query, key and value bias parameters can be set to zero" in _said(*rows)
     assert "Already the first 24 of 24" in _said(rows[-1])
 
 

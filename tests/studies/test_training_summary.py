@@ -28,11 +28,13 @@ def test_nothing_made_nothing_said() -> None:
 def test_folds() -> None:
     done = FoldRecord(PLACE, "value", 8, "", 3e-7)
     refused = FoldRecord(PLACE, "key", 8, "Its norm has no bias.", 0.0)
-    assert "(8 numbers, one kind at a time), the last states change by at most 3.0e-07" in _said(folds=(done,))
+    assert "(8 parameters, one kind at a time), the last hidden states change by at most 3.0e-07" in _said(
+        folds=(done,)
+    )
     said = _said(folds=(done, refused))
-    assert "Not moved into the weights: encoder self, key. Its norm has no bias." in said
-    assert "say nothing of their own" not in _said(folds=(refused,))
-    assert "say little of their own, but not nothing" in _said(folds=(replace(done, relative=1e-3),))
+    assert "Not folded into the weights: encoder self, key. Its norm has no bias." in said
+    assert "do not need these biases" not in _said(folds=(refused,))
+    assert "hardly need these biases" in _said(folds=(replace(done, relative=1e-3),))
     two = (refused, replace(refused, projection="query", refused="It reads no layer norm"))
     assert "key; encoder self, query. Its norm has no bias. It reads no layer norm." in _said(folds=two)
 
@@ -45,7 +47,7 @@ def test_steps() -> None:
         _step("key", "gradient", 1e-17, 0.0, 0.0),
     )
     said = _said(steps=steps)
-    assert "A step of AdamW at the same learning rate moves the last states through the value bias" in said
+    assert "A step of AdamW at the same learning rate moves the last hidden states through the value bias" in said
     assert "5.0 times as far in encoder self attention (and lowers the loss 4.0 times as much)" in said
     assert "is zero (in float64 its norm is 1e-17, of others up to 1e+00)" in said
     said = _said(steps=(*steps[:3], _step("key", "gradient", 0.1, 0.1, -0.1)))
@@ -69,7 +71,7 @@ def test_lessons() -> None:
     )
     said = _said(lessons=lessons)
     assert "In 40 steps of AdamW at 0.003, the key bias alone changes nothing" in said
-    assert "the value bias alone (8 numbers) changes the loss by -0.2 on the texts it trains on and by +0.05" in said
+    assert "the value bias alone (8 parameters) changes the loss by -0.2 on its training texts and by +0.05" in said
 
 
 def test_drift() -> None:
@@ -78,7 +80,7 @@ def test_drift() -> None:
 
     said = _said(drifts=(drift("float32", "key", 1e-4, 1e-7), drift("float32", "value", 1e-2, 0.1)))
     assert "moved by 1.0e-04 in float32 (value: 1.0e-02); weight decay alone makes 2.0e-05" in said
-    assert "What their move did to the last states is 1.0e-07 of their norm (1.0e-07 is rounding)" in said
+    assert "The effect of their move on the last hidden states is 1.0e-07 of their norm (1.0e-07 is rounding)" in said
     half = _said(drifts=(drift("float32", "key", 1e-4, 1e-7),), settings=StudySettings("x", dtype="bfloat16"))
     assert (
         "1.0e-07 of their norm." in half and "is rounding" not in half

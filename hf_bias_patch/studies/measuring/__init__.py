@@ -1,1 +1,1 @@
-"""What a change does to a model: states, choices and loss, on texts."""
+"""What a change does to a model on texts: hidden states, top-1 agreement and loss."""

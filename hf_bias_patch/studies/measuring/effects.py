@@ -1,4 +1,4 @@
-"""How far a model's outputs are from those of the same model unchanged."""
+"""How far the outputs of a changed model are from those of the same model unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Effect", "ModelOutputs", "outputs", "run"]
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """Of one batch.
+    """The outputs of one batch.
 
     Attributes:
         states: last hidden states (of the decoder, where there is one) where they are counted, shape (tokens, width).
@@ -42,7 +42,7 @@ class ModelOutputs:
         return self.log_probs.exp()
 
     @cached_property
-    def choices(self) -> torch.Tensor:
+    def top_1(self) -> torch.Tensor:
         """The most likely token at each place."""
         assert self.log_probs is not None
         return self.log_probs.argmax(-1)
@@ -101,7 +101,7 @@ class Effect:
         assert base.losses is not None and changed.losses is not None
         divergence = torch.linalg.vecdot(base.probs, base.log_probs - changed.log_probs)
         self._sum("divergence", divergence.double())
-        self._sum("agreed", (base.choices == changed.choices).double())
+        self._sum("agreed", (base.top_1 == changed.top_1).double())
         self.asked += len(base.losses)
         self._sum("base loss", base.losses.double())
         self._sum("loss", changed.losses.double())
@@ -109,11 +109,11 @@ class Effect:
     def figures(self) -> dict[str, float]:
         """What was measured.
 
-        `largest`, `distance`, `root_square`: of the last states, the largest change of a number, the mean Euclidean one
-        of a token, and the root of its mean square. `relative`: norm of all changes over norm of all states. `cosine`:
-        mean over tokens. Where tokens are asked for, `kl`: mean divergence of the changed from the unchanged
-        distribution, KL(unchanged ‖ changed), in nats; `agreement`: share with the same first choice. `loss_change`: in
-        nats a token; `perplexity` is with the change.
+        Of the last hidden states: `largest`, change of an entry; `distance`, mean Euclidean change of a token, and
+        `root_square`, the root of its mean square; `relative`, norm of all changes over norm of all hidden states;
+        `cosine`, mean over tokens. Where tokens are predicted: `kl`, mean KL(unchanged ‖ changed) in nats; `agreement`,
+        share of tokens with the same most likely token; `loss` and `loss_change` in nats a token; `perplexity`. Loss
+        and perplexity are those with the change.
         """
         sums, tokens = self._sums, max(1, self.tokens)
         found = {

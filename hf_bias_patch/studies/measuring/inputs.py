@@ -35,7 +35,7 @@ class TextBatch:
     Attributes:
         inputs: what the model is called with: `input_ids` and `attention_mask`, int64, shape (texts, tokens); for an
             encoder-decoder also `decoder_input_ids`.
-        counted: bool, shape (texts, tokens): where the model's last states are compared (not in padding).
+        counted: bool, shape (texts, tokens): where the model's last hidden states are compared (not in padding).
         labels: int64, shape (texts, tokens): the right token at each place, -100 where none is asked for; None for a
             model without a language modelling head.
     """

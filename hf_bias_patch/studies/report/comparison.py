@@ -26,8 +26,8 @@ _COLUMNS = {
         f"{name}_loss": Column(f"loss, {name}", "signed", f"change with the {name} bias at zero, nats a token")
         for name in STUDIED
     },
-    "can_go": Column("can go", "count", "bias numbers of the whole model that can be zeros within the bound"),
-    "numbers": Column("of", "count", "all query, key and value bias numbers of the whole model"),
+    "can_go": Column("can be removed", "count", "bias parameters of the model that can be zero within the bound"),
+    "numbers": Column("of", "count", "all query, key and value bias parameters of the model"),
     "bound": Column("bound", "number", "nats a token"),
 }
 

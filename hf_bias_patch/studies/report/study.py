@@ -65,7 +65,10 @@ def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
         ("commit", found.commit or ""),
         ("texts", f"{count}, {found.tokens:,} tokens" if found.texts else ""),
         ("computed in", f"{found.settings.dtype} on {found.settings.device}"),
-        ("noise floor", f"{number(found.floor['relative'])} of the last states' norm" if found.floor else ""),
+        (
+            "noise floor",
+            f"{number(found.floor['relative'])} of the norm of the last hidden states" if found.floor else "",
+        ),
         ("seed", str(found.settings.seed)),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
     ]
@@ -135,8 +138,8 @@ _VERDICT_COLUMNS = {
     "place": Column("attention"),
     "projection": Column("bias"),
     "verdict": Column("verdict"),
-    "numbers": Column("numbers", "count", "of that bias, in all layers"),
-    "relative": Column("change", "number", "of the last states over their norm, with that bias at zero"),
+    "numbers": Column("parameters", "count", "of that bias, in all layers"),
+    "relative": Column("change", "number", "of the last hidden states over their norm, with that bias at zero"),
     "floors": Column("× noise floor", "number", "how many times the noise floor that is"),
     "loss_change": Column("loss change", "signed", "nats a token; below 0 is better"),
 }

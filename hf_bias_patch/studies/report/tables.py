@@ -1,4 +1,4 @@
-"""Records as tables for people: what a column is called, how its numbers read, and what they are exactly."""
+"""Records as tables for people: headings, rounded values, and the exact values behind them."""
 
 from __future__ import annotations
 
@@ -56,34 +56,34 @@ _LOSS = "nats a token"
 _COLUMNS: Mapping[str, Column] = {
     "layer": Column("layer", "count", "from 0; of all layers where empty"),
     "head": Column("head", "count", "from 0; all heads where empty"),
-    "numbers": Column("numbers", "count", "how many bias numbers were changed"),
-    "largest": Column("largest", "number", "largest change of a number of the last states"),
-    "distance": Column("distance", "number", "mean Euclidean change of a token's last states"),
+    "numbers": Column("parameters", "count", "how many bias parameters were changed"),
+    "largest": Column("largest", "number", "largest change of an entry of the last hidden states"),
+    "distance": Column("distance", "number", "mean Euclidean change of a token's last hidden states"),
     "root_square": Column("rms", "number", "root of the mean square of that change"),
-    "relative": Column("relative", "number", "norm of the change of the last states over their norm"),
-    "cosine": Column("cosine", "fine", "between changed and unchanged last states, mean over tokens"),
+    "relative": Column("relative", "number", "norm of the change of the last hidden states over their norm"),
+    "cosine": Column("cosine", "fine", "between changed and unchanged last hidden states, mean over tokens"),
     "kl": Column("KL", "number", "mean divergence of the changed from the unchanged distribution, nats"),
-    "agreement": Column("agreement", "percent", "tokens with the same most likely token"),
+    "agreement": Column("agreement", "percent", "share of tokens with the same most likely token (top-1)"),
     "loss": Column("loss", "fine", _LOSS),
-    "fitted": Column("loss, fitted", "fine", f"on the texts that it trains on, {_LOSS}"),
+    "fitted": Column("training loss", "fine", f"on the texts that it trains on, {_LOSS}"),
     "loss_change": Column("loss change", "signed", f"{_LOSS}; below 0 is better"),
     "perplexity": Column("perplexity", "fine", "with the change"),
     "gradient": Column("gradient", "number", f"norm of the gradient of the loss, {_LOSS}"),
-    "change": Column("change", "number", "of a token's last states, root mean square, per unit of learning rate"),
+    "change": Column("change", "number", "of a token's last hidden states (rms), per unit of learning rate"),
     "learning_rate": Column("learning rate", "number", "of AdamW"),
     "weight_decay": Column("weight decay", "number", "of AdamW"),
     "step": Column("step", "count", "steps done"),
     "steps": Column("steps", "count", "of the training"),
-    "moved": Column("moved", "number", "norm of what the biases moved by"),
+    "moved": Column("moved", "number", "norm of the move of the biases"),
     "start": Column("start", "number", "norm of the biases before"),
-    "decay": Column("decay", "number", "norm of what weight decay alone would have moved them by"),
-    "straight": Column("straight", "number", "way as the crow flies over way gone: 1 is a straight line"),
-    "seed": Column("seed", "count", "of the training run; none where nothing was trained"),
+    "decay": Column("decay", "number", "norm of the move that weight decay alone would have made"),
+    "straight": Column("straight", "number", "distance over length of the path: 1 is a straight line"),
+    "seed": Column("seed", "count", "of the training run; empty where nothing was trained"),
     "value": Column("value", "fine", "of the metric"),
     "refused": Column("refused because"),
     "greater_is_better": Column("greater is better"),
     "fill": Column("in its place"),
-    "went": Column("gone now, too", "text", "attention, bias and layer, of those that were not gone before"),
+    "went": Column("removed now", "text", "attention, bias and layer of those removed in addition"),
     "place": Column("attention"),
 }
 _LEFT_OUT = {"name"}  # says what the other columns say

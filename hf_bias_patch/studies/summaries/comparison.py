@@ -1,4 +1,4 @@
-"""Studies of several models in one table, and what it says; made from their numbers alone."""
+"""Studies of several models as one table, and as sentences; made from their records alone."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ class ComparisonRow:
     Attributes:
         model: a name that tells it from the others.
         place: `encoder self`, …
-        query, key, value: change of the last states over their norm with that bias at zero; None where there is none.
+        query, key, value: relative change of the last hidden states with that bias at zero; None without one.
         floor: the same by rounding alone.
         key_worst: the largest of such changes, whatever stood in the key bias's place.
         query_loss, key_loss, value_loss: change of the loss with that bias at zero, in nats a token.
-        can_go: bias numbers of the whole model that can be zeros within the bound, in the order of least effect; None
-            where that was not measured.
+        can_go: bias parameters that can be zero within the bound, least effect first; None if not measured.
         numbers: of all query, key and value biases of the whole model.
         bound: nats a token.
     """
@@ -118,7 +117,7 @@ def _order(table: Sequence[ComparisonRow]) -> Iterator[str]:
     ]
     if silent := [line for line, *_ in there if line not in [one for one, *_ in both]]:
         yield (
-            f"Taking away the query bias, or the value bias, cannot be told from rounding in {len(silent)} of "
+            f"Removing the query bias, or the value bias, changes nothing but rounding in {len(silent)} of "
             f"{_kinds(len(there))}: {_where(silent)}."
         )
     sorts: dict[str, list[ComparisonRow]] = {"more than": [], "less than": [], "about as much as": []}
@@ -129,7 +128,7 @@ def _order(table: Sequence[ComparisonRow]) -> Iterator[str]:
     for sort, mine in sorts.items():
         if mine:
             yield (
-                f"Taking away the value bias changes the last states {sort} taking away the query bias in {len(mine)} "
+                f"Removing the value bias changes the last hidden states {sort} removing the query bias in {len(mine)} "
                 f"of {_kinds(len(there))}: {_where(mine)}."
             )
 
@@ -152,7 +151,7 @@ def _removal(table: Sequence[ComparisonRow]) -> Iterator[str]:
     for model, can_go, numbers, bound in known:
         if can_go is not None and numbers is not None:
             yield (
-                f"{model}: {can_go:,} of {numbers:,} query, key and value bias numbers can be zeros for a change of "
+                f"{model}: {can_go:,} of {numbers:,} query, key and value bias parameters can be zero for a change of "
                 f"the loss of at most {bound:g} nats a token."
             )
 

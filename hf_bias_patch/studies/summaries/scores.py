@@ -1,4 +1,4 @@
-"""What scores on tasks say in plain words, made from the numbers alone."""
+"""What scores on tasks show, as sentences made from the records alone."""
 
 from __future__ import annotations
 

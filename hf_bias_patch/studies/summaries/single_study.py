@@ -1,4 +1,4 @@
-"""What a study says in plain words, made from its numbers alone."""
+"""The summary of one study, as sentences made from the records alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALIKE = 1.25
 
 
 def summary(found: Study) -> list[str]:
-    """Sentences: what the key bias does, which of query and value does more, what can go, what trains, and scores."""
+    """Sentences: the key bias, value against query, how much can be removed, training, and scores on tasks."""
     return [
         *_keys(found),
         *_order(found),
@@ -39,16 +39,16 @@ def _keys(found: Study) -> Iterator[str]:
         ways = "1 way was" if count == 1 else f"{count} ways were"
         most = max(worst[place].figures["relative"] for place in silent)
         yield (
-            f"The key bias of {_all_of(silent)} attention does nothing: whatever stands in its place ({ways} "
-            f"tried), the last states change by at most {most:.1e} of their norm; rounding alone makes {floor:.1e}. "
-            "The paper says so."
+            f"The key bias of {_all_of(silent)} attention does nothing: whatever stands in its place ({ways} tried), "
+            f"the last hidden states change by at most {most:.1e} of their norm; rounding alone changes them by "
+            f"{floor:.1e}. The paper says so."
         )
     for place, row in worst.items():
         if place not in silent:
             verdict = f"the verdict of the table is “{row.verdict}”" if row.verdict else "its sites differ"
             why = f": {row.reason}" if row.reason else ""
             yield (
-                f"The key bias of {place} attention matters: {row.fill} in its place change the last states by "
+                f"The key bias of {place} attention matters: {row.fill} in its place change the last hidden states by "
                 f"{row.figures['relative']:.2g} of their norm, and rounding alone by {floor:.1e} ({verdict}{why}). "
                 "The paper's claim is for attention whose scores are plain products of queries and keys."
             )
@@ -67,9 +67,9 @@ def _order(found: Study) -> Iterator[str]:
         if all(row.figures["relative"] <= NOISE * found.rounding for row in (query, value)):
             most = max(row.figures["relative"] for row in (query, value))
             yield (
-                f"In {place} attention what the query and the value bias do cannot be told from rounding: without the "
-                f"one, or the other, the last states change by at most {most:.1e} of their norm; rounding alone makes "
-                f"{found.rounding:.1e}."
+                f"In {place} attention the query bias and the value bias change nothing but rounding: without one of "
+                f"them the last hidden states change by at most {most:.1e} of their norm; rounding alone changes them "
+                f"by {found.rounding:.1e}."
             )
             continue
         times = value.figures["relative"] / (query.figures["relative"] or 1e-30)
@@ -79,14 +79,14 @@ def _order(found: Study) -> Iterator[str]:
         elif times < 1 / ALIKE:
             much, agrees = "less than", "against what the paper says"
         text = (
-            f"In {place} attention the value bias moves the last states {much} the query bias, {agrees}: without it, "
-            f"and without the other, they change by {value.figures['relative']:.2g} and "
-            f"{query.figures['relative']:.2g} of their norm"
+            f"In {place} attention the value bias changes the last hidden states {much} the query bias, {agrees}: "
+            f"removing the value bias, or the query bias, changes them by {value.figures['relative']:.2g}, or "
+            f"{query.figures['relative']:.2g}, of their norm"
         )
         if "loss_change" in value.figures:
             text += (
-                f", and the loss by {value.figures['loss_change']:+.2g} and {query.figures['loss_change']:+.2g} nats a "
-                "token"
+                f", and the loss by {value.figures['loss_change']:+.2g}, or {query.figures['loss_change']:+.2g}, nats "
+                "a token"
             )
         yield text + "."
 
@@ -99,11 +99,11 @@ def _removal(found: Study) -> Iterator[str]:
     passing = [row for row in rows if row.figures["loss_change"] <= bound]
     total = rows[-1].numbers
     if not passing:
-        yield f"Already the first {rows[0].numbers:,} of {total:,} bias numbers cost more than {bound} nats a token."
+        yield f"Already the first {rows[0].numbers:,} of {total:,} bias parameters cost more than {bound} nats a token."
         return
     most = max(passing, key=lambda row: row.numbers)
     yield (
-        f"{most.numbers:,} of {total:,} query, key and value bias numbers can be set to zero, in the order of least "
+        f"{most.numbers:,} of {total:,} query, key and value bias parameters can be set to zero, in the order of least "
         f"effect, for a change of the loss of {most.figures['loss_change']:+.2g} nats a token (bound: {bound})."
     )
 

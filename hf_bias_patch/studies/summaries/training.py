@@ -1,4 +1,4 @@
-"""What a study says of training, in plain words made from its numbers alone."""
+"""What training does to biases, as sentences made from the records alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ZERO = 1e-10
 
 
 def learned(found: Study) -> Iterator[str]:
-    """Sentences: that the weights can say what the biases say, which bias training moves all the same, and how far."""
+    """Sentences: whether the weights can replace the biases, which biases training uses, and how far it moves them."""
     yield from _folds(found)
     yield from _steps(found)
     yield from _lessons(found.lessons)
@@ -28,16 +28,16 @@ def _folds(found: Study) -> Iterator[str]:
     if done:
         worst, numbers = max(fold.relative for fold in done), sum(fold.numbers for fold in done)
         exact = worst <= NOISE * found.rounding
-        says = "say nothing of their own" if exact else "say little of their own, but not nothing"
+        needed = "do not need these biases" if exact else "hardly need these biases"
         yield (
-            f"Given the weights, these biases {says}: moved into them ({numbers:,} numbers, one kind "
-            f"at a time), the last states change by at most {worst:.1e} of their norm; rounding alone makes "
+            f"The weights {needed}: with the biases folded into them ({numbers:,} parameters, one kind "
+            f"at a time), the last hidden states change by at most {worst:.1e} of their norm; rounding alone makes "
             f"{found.rounding:.1e}."
         )
     if refused := [fold for fold in found.folds if fold.refused]:
         named = "; ".join(f"{fold.place}, {fold.projection}" for fold in refused)
         why = ". ".join(dict.fromkeys(fold.refused.rstrip(".") for fold in refused))
-        yield f"Not moved into the weights: {named}. {why}."
+        yield f"Not folded into the weights: {named}. {why}."
 
 
 def _steps(found: Study) -> Iterator[str]:
@@ -49,7 +49,7 @@ def _steps(found: Study) -> Iterator[str]:
         if query and value:
             told.append(f"{_times(value.change, query.change)} as far in {place} attention{_loss(value, query)}")
     if told:
-        through = "moves the last states through the value bias, against what it does through the query bias,"
+        through = "moves the last hidden states through the value bias, against what it does through the query bias,"
         yield f"{_WAYS[ways[0]]} {through} {'; '.join(told)}."
     yield from _gradients(found)
 
@@ -61,7 +61,7 @@ _WAYS = {
 
 
 def _gradients(found: Study) -> Iterator[str]:
-    """A gradient is told by those of the other biases: rounding in float64 is thirteen digits below them and more."""
+    """Zero is judged by the gradients of the other biases: rounding in float64 is at least thirteen digits below."""
     steps = [step for step in found.steps if step.direction == "gradient"]
     others = max((step.gradient for step in steps if step.projection != "key"), default=0.0)
     keys = [step for step in steps if step.projection == "key"] if others else []
@@ -100,8 +100,8 @@ def _lessons(lessons: Sequence[SingleBiasRecord]) -> Iterator[str]:
             told.append(f"the {trained} bias alone changes nothing")
         else:
             told.append(
-                f"the {trained} bias alone ({last.numbers:,} numbers) changes the loss by {fitted:+.2g} on the texts "
-                f"it trains on and by {held:+.2g} nats a token on others"
+                f"the {trained} bias alone ({last.numbers:,} parameters) changes the loss by {fitted:+.2g} on its "
+                f"training texts and by {held:+.2g} nats a token on others"
             )
     if told:
         yield f"In {lessons[-1].step} steps of AdamW at {lessons[-1].learning_rate:g}, {'; '.join(told)}."
@@ -120,12 +120,12 @@ def _drift(found: Study) -> Iterator[str]:
     rounds = f" ({found.rounding:.1e} is rounding)" if found.settings.dtype == "float32" else ""
     yield (
         f"While the whole model trained for {keys[0].steps} steps, its key biases moved by {moved}; weight decay alone "
-        f"makes {max(drift.decay for drift in keys):.1e}. What their move did to the last states is "
+        f"makes {max(drift.decay for drift in keys):.1e}. The effect of their move on the last hidden states is "
         f"{max(drift.relative for drift in keys):.1e} of their norm{rounds}."
     )
 
 
 def _against(found: Study, precision: str) -> str:
-    """The value biases' move beside it."""
+    """How far the value biases moved, for comparison."""
     values = [drift.moved for drift in found.drifts if (drift.precision, drift.projection) == (precision, "value")]
     return f" (value: {max(values):.1e})" if values else ""

@@ -1,1 +1,1 @@
-"""What training does to biases, and what they do to the function: in memory, on a study's own texts."""
+"""What training does to biases, in memory and on the texts of the study."""

@@ -1,7 +1,7 @@
 """What a step of training on one projection's biases does to the function, and to the loss.
 
 With gradient g, plain descent steps along −g and AdamW's first step along −sign(g). A step of the length ε along d
-moves a token's last state by ε‖Jd‖, with J the derivative of the states: that is measured, by a finite difference, and
+moves a token's last hidden state by ε‖Jd‖, where J is its derivative: that is measured by a finite difference and
 divided by ε. Everything is in float64, so that a key bias's true gradient, zero, is not hidden by rounding.
 """
 
