@@ -23,12 +23,10 @@ from transformers import (
 )
 from typer.testing import CliRunner, Result
 
-from hf_bias_patch import patch
+from hf_bias_patch import StudySettings, patch, study
 from hf_bias_patch.assets import folder
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, DataError, PlanError, SourceError, TargetError
-from hf_bias_patch.studies.run import study
-from hf_bias_patch.studies.settings import StudySettings
 from tests.models import randomise
 
 _TABLES = ("csv", "parquet")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from hf_bias_patch import compare_studies
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import ArgumentError, SourceError, TargetError
 from hf_bias_patch.studies.records import Study
@@ -124,6 +126,16 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     again = _run("compare", *folders, "--out", tmp_path / "out")
     assert isinstance(again.exception, TargetError) and "exists" in str(again.exception)
     assert _run("compare", *folders, "--out", tmp_path / "out", "--overwrite").exit_code == 0
+
+
+def test_what_a_missing_library_leaves_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [_saved(tmp_path / name, _study(f"owner/{name}")) for name in "ab"]
+    assert compare_studies(folders).files == []
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    found = compare_studies(folders, tmp_path / "out")
+    assert found.files == ["comparison.csv", "comparison-scores.csv", "comparison.png", "comparison.svg"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(found.files)
+    assert list(found.studies) == ["owner/a", "owner/b"] and "plotly" in " ".join(found.missing)
 
 
 def test_what_cannot_be_compared_is_an_error(tmp_path: Path) -> None:
