@@ -1,4 +1,4 @@
-"""The experiments on a model in memory, in the order in which they tell most."""
+"""The experiments on a model in memory, the most informative first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _AT_ONCE = 24
 
 
 def experiments_in_memory(bench: Bench, settings: StudySettings) -> list[Experiment]:
-    """The experiments on a model in memory, those that tell most first."""
+    """The experiments on a model in memory, the most informative first."""
     sites = list(bench.biases.sites.values())
     groups, layers = groups_of(sites), list(layer_arms(sites))
     found = [
@@ -61,7 +61,7 @@ def experiments_in_memory(bench: Bench, settings: StudySettings) -> list[Experim
 def _arms(
     bench: Bench, title: str, arms: Sequence[Arm], order: Callable[[MeasurementStore], Sequence[Arm]] | None = None
 ) -> Experiment:
-    """Arms, or those that `order` makes of what was measured before."""
+    """The experiment of some arms, or of as many that `order` derives from earlier measurements."""
 
     def measure(chosen: Sequence[Arm], tell: Tell) -> list[Outcome]:
         figures = bench.measure(chosen, tell)
@@ -74,7 +74,7 @@ def _arms(
 
 
 def _removal(bench: Bench, layers: Sequence[Arm]) -> Experiment:
-    """One bias after the other, in the order of the least effect that each has by itself."""
+    """Remove one bias after the other, those with the least effect by themselves first."""
 
     def order(store: MeasurementStore) -> list[Arm]:
         if not all(arm.name in store for arm in layers):  # the time is over: they are only named, as left out
@@ -87,7 +87,7 @@ def _removal(bench: Bench, layers: Sequence[Arm]) -> Experiment:
 
 
 def _steps(bench: Bench, groups: Sequence[BiasGroup]) -> Experiment:
-    """All together, for they share the gradients of one model in float64."""
+    """All groups at once, because they share one model in float64 and its gradients."""
 
     def measure(chosen: Sequence[BiasGroup], tell: Tell) -> list[Outcome]:
         def measured() -> list[Outcome]:
@@ -101,7 +101,7 @@ def _steps(bench: Bench, groups: Sequence[BiasGroup]) -> Experiment:
 
 
 def _each(bench: Bench, title: str, kind: str, named: Mapping[str, Any], one: Callable[..., list[Any]]) -> Experiment:
-    """Measurements that share nothing, one after the other, by their names; each makes a copy of the model."""
+    """Independent measurements by their names, one after the other."""
 
     def measure(chosen: Sequence[Any], tell: Tell) -> list[Outcome]:
         return [Outcome(bench.halving(partial(measure_one, what, tell))) for what in chosen]

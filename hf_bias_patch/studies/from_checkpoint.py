@@ -26,7 +26,7 @@ __all__ = ["study_checkpoint"]
 def study_checkpoint(
     settings: StudySettings, source: Source, out: Path, processes: Processes, open_runner: Callable[[], Runner]
 ) -> Study:
-    """Make all measurements, those that tell most first.
+    """Make all measurements, the most informative first.
 
     Args:
         settings: of the study.
@@ -85,7 +85,7 @@ def _bench(source: Source, settings: StudySettings, processes: Processes) -> Ben
 
 
 def _without_loss(bench: Bench, made_up: Sequence[str]) -> list[str]:
-    """What a model without a loss cannot show, and why it has none."""
+    """A note on a model without a loss: why it has none, and which experiments are left out."""
     if bench.has_loss:
         return []
     why = "it has no language modelling head"

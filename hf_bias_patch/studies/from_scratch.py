@@ -50,7 +50,7 @@ def study_from_scratch(settings: StudySettings, source: Source, out: Path, open_
     projections = _projections(config, source.name)  # before anything is written
     runner = open_runner()
     starts = {seed: out.absolute() / "from-scratch" / f"seed-{seed}" / "model" for seed in range(1, settings.seeds + 1)}
-    for seed, start in starts.items() if runner.processes.leads else ():
+    for seed, start in starts.items() if runner.processes.is_main else ():
         if not start.exists():
             _make(config, tokenizer, seed, start)
     runner.processes.wait()
@@ -60,7 +60,7 @@ def study_from_scratch(settings: StudySettings, source: Source, out: Path, open_
 
 
 def _projections(config: Any, name: str) -> tuple[Projection, ...]:
-    """Those that a model of the config has a bias of, told by its shapes alone."""
+    """The projections that have a bias in a model of the config, which is made without values."""
     import torch
 
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""How numbers read in tables and figures."""
+"""How numbers are written in tables and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that share a study, started by `accelerate launch`; one, where there is no other."""
+"""The processes that share a study, started by `accelerate launch`; otherwise this one only."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["Processes"]
 
 
 class Processes:
-    """This process among the others. Every method but the properties is called by all of them."""
+    """This process among the others. All processes must call each method."""
 
     def __init__(self, device: str) -> None:
         # One may train for hours while another waits for it.
         self._state = need("accelerate").PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is the main process, which writes and reports."""
         return bool(self._state.is_main_process)
 
     @property
@@ -28,20 +28,20 @@ class Processes:
         """How many processes there are."""
         return int(self._state.num_processes)
 
-    def device(self, asked: str) -> str:
-        """A device of this process's own, where several share GPUs."""
-        return str(self._state.device) if self.size > 1 else asked
+    def device(self, wanted: str) -> str:
+        """The device for this process: one of its own where several processes share GPUs."""
+        return str(self._state.device) if self.size > 1 else wanted
 
     def wait(self) -> None:
-        """For all the others."""
+        """Wait for all other processes."""
         self._state.wait_for_everyone()
 
-    def mine(self, items: Sequence[Any]) -> Sequence[Any]:
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
         """This process's share: every n-th."""
         return items[self._state.process_index :: self.size]
 
-    def all(self, items: Sequence[Any]) -> list[Any]:
-        """What all processes made of their shares, in the order of the whole."""
+    def gather(self, items: Sequence[Any]) -> list[Any]:
+        """The results of all processes' shares, in the original order."""
         if self.size == 1:
             return list(items)
         from accelerate.utils import gather_object
@@ -49,8 +49,8 @@ class Processes:
         shares = gather_object([list(items)])
         return [share[at] for at in range(max(map(len, shares))) for share in shares if at < len(share)]
 
-    def agreed(self, value: Any) -> Any:
-        """What the leading process says."""
+    def of_main(self, value: Any) -> Any:
+        """The value that the main process has."""
         if self.size == 1:
             return value
         from accelerate.utils import broadcast_object_list

@@ -1,4 +1,4 @@
-"""What a study found, as plain records: what the other modules write, draw and put into words."""
+"""What a study found, as plain records that the other modules write, draw and summarise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOISE = 8.0
 
 @dataclass(frozen=True)
 class ArmRecord:
-    """One arm, and what came of it.
+    """One arm and its effect.
 
     Attributes:
         stage, place, projection, fill, layer, head: of the arm.
@@ -52,7 +52,7 @@ class ArmRecord:
 
     @property
     def effect(self) -> float:
-        """By which arms are put in order: the size of the change of the loss, or of the states where there is none."""
+        """The figure that orders arms: the size of the change of the loss, or of the hidden states without one."""
         return abs(self.figures["loss_change"]) if "loss_change" in self.figures else self.figures["relative"]
 
     def plain(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ArmRecord:
 
 @dataclass(frozen=True)
 class FoldRecord:
-    """One projection's biases moved into their weights (identity 3 of docs/theory.md), so that the bias is zero.
+    """One projection's biases folded into their weights (identity 3 of docs/theory.md).
 
     Attributes:
         place, projection: as of an arm.
@@ -82,7 +82,7 @@ class FoldRecord:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What a step of training on one projection's biases does to the function: all in float64.
+    """What one step of training on one projection's biases does to the model, in float64.
 
     Attributes:
         place, projection, numbers: as of an arm.
@@ -105,7 +105,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class SingleBiasRecord:
-    """Losses while one projection's biases train and nothing else.
+    """The losses while only one projection's biases train.
 
     Attributes:
         trained: `query`, `key` or `value`; of all sites.
@@ -159,7 +159,7 @@ class DriftRecord:
 
 @dataclass(frozen=True)
 class ScoreRecord:
-    """A score on a task without a bias, or with all of them.
+    """A score on a task with a bias removed, or with all of them.
 
     Attributes:
         task, metric: which; a classifier's, a language model's or a generator's.
@@ -183,17 +183,17 @@ class ScoreRecord:
 def scores_of(
     task: str, how: str, removed: str, seed: int | None, metrics: Mapping[str, float], main: str
 ) -> Iterator[ScoreRecord]:
-    """All metrics of one measurement, the main one first: that of a task in a study is the first it has."""
+    """All metrics of one measurement, the main one first."""
     for metric in dict.fromkeys((main, *metrics)):
         yield ScoreRecord(task, metric, greater_is_better(metric), how, removed, seed, metrics[metric])
 
 
 @dataclass(frozen=True)
 class Study:
-    """What was found.
+    """The records of a study.
 
     Attributes:
-        settings: what was asked for.
+        settings: of the study.
         model_type: of the model.
         commit: of the model on the Hub, where it came from there.
         floor: figures of rounding alone: the model against itself in float64.
@@ -222,7 +222,7 @@ class Study:
 
     @property
     def measure(self) -> str:
-        """The figure by which arms are put in order: the change of the loss, where there is one."""
+        """The name of the figure that orders arms: the change of the loss, where there is one."""
         return "loss_change" if "loss_change" in self.floor else "relative"
 
     @property
@@ -233,7 +233,7 @@ class Study:
 
     @property
     def moving_steps(self) -> tuple[StepRecord, ...]:
-        """Steps that are not rounding: above a millionth of what one along the same direction does elsewhere."""
+        """Steps that change more than rounding: a millionth of the largest change along the same direction."""
         largest: dict[str, float] = {}
         for step in self.steps:
             largest[step.direction] = max(step.change, largest.get(step.direction, 0.0))

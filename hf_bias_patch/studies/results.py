@@ -1,4 +1,4 @@
-"""A study's results as files: JSON with all of its provenance, CSV and parquet of each experiment; and back."""
+"""Writes a study's results as JSON, CSV and parquet, and reads them back."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def write_parquet(found: Study, folder: Path) -> list[str]:
 
 
 def read_results(folder: Path) -> Study:
-    """A study as `write_results` wrote it; in place of its texts their hash.
+    """Read a study that `write_results` wrote; it has the hash of its texts in place of them.
 
     Raises:
         SourceError: there is no whole study in the folder.

@@ -29,7 +29,7 @@ __all__ = ["StudyResult", "study"]
 
 
 class StudyResult(NamedTuple):
-    """What a study found, and where it stands.
+    """The records of a study, and the files that were written.
 
     Attributes:
         study: the records.
@@ -83,10 +83,10 @@ def study(
     if settings.from_scratch:
         found = study_from_scratch(settings, source, out, open_runner)
     else:
-        if processes.leads:
+        if processes.is_main:
             progress(0, 0, f"loading {settings.model}")
         found = study_checkpoint(settings, source, out, processes, open_runner)
-    return StudyResult(found, *_write(found, out)) if processes.leads else None
+    return StudyResult(found, *_write(found, out)) if processes.is_main else None
 
 
 def _open_store(
@@ -97,11 +97,11 @@ def _open_store(
     Raises:
         TargetError: `out` holds something else, or a study of other settings.
     """
-    if processes.leads:
+    if processes.is_main:
         folder = open_folder(out, settings.identity(), resume=resume, overwrite=overwrite)
         folder.write("environment.json", environment(settings.device, processes.size, settings.dtype))
     processes.wait()  # for the folder; and then for all to have read it
-    store = MeasurementStore(out / "measured.jsonl", writes=processes.leads)
+    store = MeasurementStore(out / "measured.jsonl", writes=processes.is_main)
     processes.wait()
     return store
 

@@ -35,7 +35,7 @@ class Measurement(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Finds the measurement again in the store."""
+        """The key of the measurement in the store."""
         return f"{self.name} ({self.depends_on})" if self.depends_on else self.name
 
 
@@ -84,7 +84,7 @@ class Runner:
         """The noise floor: stored, or measured by the main process."""
         if self.store.floor is None:
             self._tell(0, 0, 0, "noise floor", 0.0)
-            self.store.add_floor(self.processes.agreed(measure() if self.processes.leads else None))
+            self.store.add_floor(self.processes.of_main(measure() if self.processes.is_main else None))
         assert self.store.floor is not None
         return self.store.floor
 
@@ -105,21 +105,21 @@ class Runner:
         at_once = experiment.at_once * self.processes.size
         done += experiment.size - len(todo)
         for start in range(0, len(todo), at_once):
-            if self.processes.agreed(self.ends is not None and time.monotonic() > self.ends):
+            if self.processes.of_main(self.ends is not None and time.monotonic() > self.ends):
                 self.left_out += [measurement.name for measurement in todo[start:]]
                 return
             some = todo[start : start + at_once]
             tell = partial(self._tell, done + start, len(some), known, experiment.title)
             tell(0.0)
-            mine = [measurement.what for measurement in self.processes.mine(some)]
-            outcomes = self.processes.all(experiment.measure(mine, tell))
+            mine = [measurement.what for measurement in self.processes.share(some)]
+            outcomes = self.processes.gather(experiment.measure(mine, tell))
             for measurement, outcome in zip(some, outcomes, strict=True):
                 if outcome.records:
                     self.store.add(measurement.key, experiment.kind, outcome)
                 self._note(outcome.notes)
 
     def _tell(self, done: int, some: int, known: int, title: str, share: float) -> None:
-        if self.processes.leads:
+        if self.processes.is_main:
             self.progress(done + share * some, known, title)
 
     def _note(self, notes: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a study has measured so far, in a file that grows by a line a measurement."""
+"""The measurements of a study so far, in a file with a line for each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS: Mapping[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """What came of a measurement: records, none where it broke; and what a reader should know."""
+    """The outcome of a measurement: records, none if it failed, and notes for the reader."""
 
     records: Sequence[Any]
     notes: Sequence[str] = ()
@@ -57,17 +57,17 @@ class MeasurementStore:
         return key in self._found
 
     def of(self, key: str) -> Outcome:
-        """What came of a measurement."""
+        """The outcome of a measurement."""
         return self._found[key]
 
     def add(self, key: str, kind: str, measured: Outcome) -> None:
-        """Keep a measurement."""
+        """Store a measurement."""
         self._found[key] = measured
         records = [asdict(record) for record in measured.records]
         self._append({"key": key, "kind": kind, "records": records, "notes": list(measured.notes)})
 
     def add_floor(self, figures: dict[str, float]) -> None:
-        """Keep the noise floor."""
+        """Store the noise floor."""
         self.floor = figures
         self._append({"kind": "floor", "figures": figures})
 

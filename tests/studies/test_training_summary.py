@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hf_bias_patch.studies.records import DriftRecord, FoldRecord, SingleBiasRecord, StepRecord, Study
 from hf_bias_patch.studies.settings import StudySettings
-from hf_bias_patch.studies.summaries.training import learned
+from hf_bias_patch.studies.summaries.training import training_summary
 
 FLOOR = 1e-7
 PLACE = "encoder self"
@@ -14,7 +14,7 @@ EMPTY = Study(StudySettings("x"), "bert", None, {"relative": FLOOR, "loss_change
 
 
 def _said(**changed: object) -> str:
-    return " ".join(learned(replace(EMPTY, **changed)))  # type: ignore[arg-type]
+    return " ".join(training_summary(replace(EMPTY, **changed)))  # type: ignore[arg-type]
 
 
 def _step(projection: str, direction: str, gradient: float, change: float, loss: float | None) -> StepRecord:

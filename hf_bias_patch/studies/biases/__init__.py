@@ -1,1 +1,1 @@
-"""Which attention biases a study changes, and into what; put back bit for bit."""
+"""Which attention biases a study changes, to what values, and back again bit for bit."""

@@ -1,4 +1,4 @@
-"""What a study tries: each arm changes some attention biases in one way. Knows no model and no values."""
+"""The arms of a study: each changes some attention biases in one way. Needs neither a model nor values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """By which a result is known again."""
+        """Identifies the result, also when a study is resumed."""
         if self.stage == "removal":
             return f"removal of {len(self.targets)}"
         parts = (
@@ -87,7 +87,7 @@ class BiasGroup:
 
 
 def whole_arms(sites: Sequence[Site], fills: Iterable[str]) -> Iterator[Arm]:
-    """Each projection of all sites of a kind at once, by each fill; the fills in turn, so that zeros come first."""
+    """Each projection of all sites of a kind at once, with each fill; all with the first fill come first."""
     for fill in fills:
         for place, group in groupby(sorted(sites, key=_place), key=_place):
             members = list(group)
@@ -98,7 +98,7 @@ def whole_arms(sites: Sequence[Site], fills: Iterable[str]) -> Iterator[Arm]:
 
 
 def groups_of(sites: Iterable[Site]) -> list[BiasGroup]:
-    """The groups that a model has."""
+    """The groups of some sites."""
     arms = whole_arms(list(sites), ["zeros"])
     return [BiasGroup(arm.place, arm.targets[0].projection, arm.targets) for arm in arms]
 
@@ -122,14 +122,14 @@ def head_arms(sites: Sequence[Site], projections: Sequence[Projection], fill: st
 
 
 def removal_arms(order: Sequence[Target], most: int = 16) -> Iterator[Arm]:
-    """The first few of an order, more of it, and so on to all: at most so many arms, evenly spread."""
+    """The first targets of an order, then more of them, until all: at most `most` arms, evenly spread."""
     count = min(most, len(order))
     for step in range(1, count + 1):
         yield Arm("removal", "", "", "zeros", tuple(order[: -(-step * len(order) // count)]))
 
 
 def heads_of(site: Site, projection: str) -> int:
-    """Heads that a projection's bias has parts of: fewer for keys and values where queries share them."""
+    """How many heads a projection's bias has parts for: fewer for keys and values where queries share them."""
     return site.heads if projection == "query" else site.kv_heads
 
 

@@ -1,4 +1,4 @@
-"""What stands in a bias's place: the paper's constants and random vectors, and two changes of the bias itself."""
+"""The values put in place of a bias: the paper's constants and random vectors, and two changes of the bias itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FILLS: Mapping[str, FillFunction] = {
 
 
 def filled(fill: str, old: Values, heads: int, seed: int, where: str) -> Values:
-    """New values of a bias, float64; random ones depend on the seed and the name of the place alone.
+    """New values of a bias, float64; random ones depend only on the seed and the name of the bias.
 
     Args:
         fill: a key of `FILLS`.

@@ -39,20 +39,20 @@ class Biases:
         return {site.name: site for site in find_sites(self._config, self._tensors.tensors)}
 
     def numbers(self, target: Target) -> int:
-        """How many numbers a target has."""
+        """How many parameters a target has."""
         size = self.sites[target.site].slots[target.projection].view.size
         return size if target.head is None else size // heads_of(self.sites[target.site], target.projection)
 
     def parameters(self, targets: Iterable[Target]) -> list[torch.nn.Parameter]:
-        """The parameters that targets lie in, each once."""
+        """The parameters that hold the targets, each once."""
         return [self._tensors.parameters[name] for name in dict.fromkeys(map(self._name, targets))]
 
     def values(self, targets: Iterable[Target]) -> dict[Target, np.ndarray]:
-        """What whole biases hold, float64."""
+        """The values of whole biases, float64."""
         return {target: self._taken(self._tensors.read(self._name(target)), target) for target in targets}
 
     def gradients(self, targets: Iterable[Target]) -> dict[Target, np.ndarray]:
-        """The gradients of whole biases as they were last computed, float64; zeros where there is none."""
+        """The last computed gradients of whole biases, float64; zeros where there is none."""
         found = {}
         for target in targets:
             parameter = self._tensors.parameters[self._name(target)]
@@ -63,13 +63,13 @@ class Biases:
 
     @contextmanager
     def swapped(self, arm: Arm, seed: int) -> Iterator[None]:
-        """Change what the arm changes, for as long as the block runs."""
+        """Apply an arm inside the block."""
         with self._changed(arm.targets, lambda target, values: self._filled(target, values, arm.fill, seed)):
             yield
 
     @contextmanager
     def moved(self, by: Mapping[Target, np.ndarray]) -> Iterator[None]:
-        """Add something to whole biases, for as long as the block runs."""
+        """Add vectors to whole biases inside the block."""
         with self._changed(by, lambda target, values: values + by[target]):
             yield
 
@@ -113,6 +113,6 @@ class Biases:
 
 
 def norm(vectors: Mapping[Target, np.ndarray] | Sequence[np.ndarray]) -> float:
-    """Euclidean norm of all numbers together."""
+    """Euclidean norm of some vectors as one."""
     found = vectors.values() if isinstance(vectors, Mapping) else vectors
     return float(np.sqrt(sum(float(np.square(vector).sum()) for vector in found)))

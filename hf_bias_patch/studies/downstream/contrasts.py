@@ -1,4 +1,4 @@
-"""What scores without a bias say against those with all of them: paired by seed, with a test."""
+"""Compares scores without a bias to scores with all of them: paired by seed, with a t-test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Contrast:
-    """Scores of models that lack a bias, against scores of the same models that lack none, or another.
+    """Scores of models without a bias, compared with the same models with all biases, or without another.
 
     Attributes:
         task, metric, greater_is_better, how: as of `ScoreRecord`.
@@ -55,7 +55,7 @@ class Contrast:
 
 
 def contrasts(scores: Sequence[ScoreRecord]) -> list[Contrast]:
-    """Each removal against none, and value against query, of each task, way and metric in the order of the scores."""
+    """For each task, way and metric: each removal against none, and value against query."""
 
     made = []
     for some in comparable(scores):
@@ -69,7 +69,7 @@ def contrasts(scores: Sequence[ScoreRecord]) -> list[Contrast]:
 
 
 def comparable(scores: Sequence[ScoreRecord]) -> list[list[ScoreRecord]]:
-    """Scores that can be held against each other: of one task, way and metric."""
+    """Scores that can be compared: of one task, way and metric."""
     groups: dict[tuple[str, str, str], list[ScoreRecord]] = {}
     for score in scores:
         groups.setdefault((score.task, score.how, score.metric), []).append(score)
@@ -77,7 +77,7 @@ def comparable(scores: Sequence[ScoreRecord]) -> list[list[ScoreRecord]]:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation of a sample; no deviation of fewer than two, or of what is infinite."""
+    """Mean and standard deviation of a sample; the latter is None for fewer than two or infinite values."""
     mean = statistics.fmean(values)
     return mean, statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
 
@@ -85,7 +85,7 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
 def _contrast(
     like: ScoreRecord, removed: str, against: str, values: Mapping[str, Mapping[int | None, float]]
 ) -> Contrast | None:
-    """None if there is no seed that both have."""
+    """None if they have no seed in common."""
     mine, others = values.get(removed, {}), values.get(against, {})
     paired = [seed for seed in mine if seed in others]
     if not paired:

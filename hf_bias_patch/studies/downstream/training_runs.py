@@ -1,4 +1,4 @@
-"""Scores of models trained without a bias: each run in a process and a folder of its own, all of a seed alike.
+"""Scores of models trained without a bias: each run has its own process and folder; runs of a seed are paired.
 
 OUT/fine-tuned/TASK/without-query/seed-1/     a run: see `tuning/folder.py`; of its tensors the model stays
 OUT/from-scratch/TASK/without-query/seed-1/   the same

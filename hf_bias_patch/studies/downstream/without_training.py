@@ -1,4 +1,4 @@
-"""Scores of a checkpoint, or of what was fine-tuned from it, with each bias set to zero and nothing trained after."""
+"""Scores of a checkpoint, or of a model fine-tuned from it, with each bias set to zero and no training after that."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _instead(task: Task) -> str:
 def _scores(
     settings: StudySettings, model_name: str, name: str, task: Task, arms: Iterable[str]
 ) -> Iterator[tuple[str, Scores]]:
-    """The scores without each of some projections' biases, or without `nothing`; loaded and encoded once.
+    """The scores with each of some projections' biases removed, or `nothing`; the model is loaded once.
 
     Raises:
         TaskError: the checkpoint has no head for the task.
@@ -137,7 +137,7 @@ def _scores(
 
 
 def _without(biases: Biases, removed: str) -> Arm:
-    """Zeros in place of one projection's biases in all sites."""
+    """The arm that sets one projection's biases at all sites to zero."""
     (projection,) = (name for name in STUDIED if name == removed)
     targets = [Target(site.name, projection) for site in biases.sites.values() if site.slots[projection].bias]
     return Arm("whole", "", removed, "zeros", tuple(targets))

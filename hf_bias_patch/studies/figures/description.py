@@ -1,4 +1,4 @@
-"""A figure as plain data, which names its colours and marks: what Plotly and matplotlib make of it is theirs.
+"""A figure as plain data that names its colours and marks; how they look is up to Plotly and matplotlib.
 
 Colours are `query`, `key`, `value`, `ink` and `muted`. A line break in a text is a line break in the figure.
 """
@@ -39,7 +39,7 @@ class Axis:
     span: tuple[float, float] | None = None
 
     def place(self, value: float) -> float:
-        """Where a value is drawn: one that is not above 0 at the low end of a scale of powers of ten."""
+        """Where a value is drawn: on a scale of powers of ten, values below its low end are drawn at that end."""
         return value if self.span is None or not value < self.span[0] else self.span[0]
 
 
@@ -69,7 +69,7 @@ class Series:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Colours for numbers, on a scale of powers of ten.
+    """Values shown as colours, on a scale of powers of ten.
 
     Attributes:
         values: a number for each category of y and of x, or None; rows from the top.
@@ -114,14 +114,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels of one experiment; without any where it was not made."""
+    """The panels of one experiment; none if it was not made."""
 
     name: str
     panels: Sequence[Panel]
 
 
 def log_axis(title: str, values: Iterable[float]) -> Axis:
-    """An axis of powers of ten that shows all of some values, but for those that are not finite and above 0."""
+    """An axis of powers of ten that shows all values that are finite and above 0."""
     seen = [value for value in values if math.isfinite(value) and value > 0] or [1.0]
     low, high = math.log10(min(seen)), math.log10(max(seen))
     edge = max(0.15, 0.04 * (high - low))
@@ -135,7 +135,7 @@ def projection_keys(names: Iterable[str]) -> list[Key]:
 
 
 def colour_of(name: str) -> str:
-    """A projection's colour; that of all the others together, or of none, is ink."""
+    """The colour of a projection; ink for anything else."""
     return name if name in MARKS else "ink"
 
 

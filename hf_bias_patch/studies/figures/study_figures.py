@@ -51,7 +51,7 @@ _SCORE_KEYS = (
 
 
 def figures_of(study: Study) -> list[Figure]:
-    """All of them; those of experiments that were not made have no panels."""
+    """All figures of a study; those of experiments that were not made have no panels."""
     return [make(study) for make in (perturbation, layers, heads, removal, steps, lessons, drift, scores)]
 
 
@@ -125,7 +125,7 @@ def _finite(row: ArmRecord | None) -> float | None:
 
 
 def removal(study: Study) -> Figure:
-    """What is changed when biases go one after the other: the loss, or without one the hidden states."""
+    """How the loss, or without one the hidden states, change as biases are removed one after the other."""
     rows, loss = _of_stage(study, "removal"), study.measure == "loss_change"
     parameters, changes = [0, *(row.numbers for row in rows)], [0.0, *(row.figures[study.measure] for row in rows)]
     curve = Series("line", parameters, changes, "ink", ["nothing removed", *map(_arm_tooltip, rows)])
@@ -159,7 +159,7 @@ def steps(study: Study) -> Figure:
 
 
 def lessons(study: Study) -> Figure:
-    """What losses changed by while one projection trained: a line for held-out texts, a dotted one for its own."""
+    """Change of the loss while one projection trains: on held-out texts, and dotted on its training texts."""
     series, keys = [], []
     for trained in dict.fromkeys(row.trained for row in study.lessons):
         mine = [row for row in study.lessons if row.trained == trained]
@@ -177,7 +177,7 @@ def _curve(rows: Sequence[SingleBiasRecord], trained: str, loss: str) -> Series:
 
 
 def drift(study: Study) -> Figure:
-    """How far biases moved, beside how long they were, a panel for each precision; and what these moves alone do."""
+    """How far biases moved, beside their norm, a panel for each precision; and what these moves alone do."""
     rows = study.drifts
     sizes = log_axis("Euclidean norm", [size for row in rows for size in (row.start, row.moved, row.decay)])
     effects = log_axis(RELATIVE, [row.relative for row in rows])
@@ -250,13 +250,13 @@ def _runs(rows: Sequence[ScoreRecord]) -> Series:
 
 
 def _tooltip(record: Any, *title: str) -> str:
-    """All of a record; the fields that say which it is as the title."""
+    """All fields of a record; those named make the title."""
     figures = asdict(record)
     return tooltip(", ".join(str(figures.pop(name)) for name in title), figures)
 
 
 def comparison(table: Sequence[ComparisonRow]) -> Figure:
-    """What each bias at zero changes, a line for each model and kind of attention, beside its noise floor."""
+    """What each bias at zero changes, beside the noise floor, for each model and kind of attention."""
     changes = {name: [getattr(row, name) for row in table] for name in STUDIED}
     known = [change for mine in changes.values() for change in mine if change is not None]
     axis = log_axis(RELATIVE, [*known, *(row.floor for row in table)])

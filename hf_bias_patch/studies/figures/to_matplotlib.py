@@ -1,4 +1,4 @@
-"""Figures as PNG and SVG, for papers and slides, where a page does not go."""
+"""Draws figures with matplotlib, as PNG and SVG for papers and slides."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_pictures(figures: Iterable[Figure], folder: Path) -> list[str]:
 
 
 def draw(figure: Figure) -> Picture:
-    """A figure with its panels side by side, three at most; those of few rows one below the other."""
+    """A figure with up to three panels side by side; flat heat maps stand one below the other."""
     from matplotlib.figure import Figure as Picture
 
     panels = figure.panels
@@ -69,7 +69,7 @@ def draw(figure: Figure) -> Picture:
 
 
 def _height(panel: Panel) -> float:
-    """Inches."""
+    """In inches."""
     line = 0.42 if any("\n" in name for name in panel.y.categories) else 0.3
     return 0.8 + line * len(panel.y.categories) if panel.y.categories else 3.0
 
@@ -118,7 +118,7 @@ def _draw_heat_map(axes: Axes, found: HeatMap) -> None:
 
 
 def _numbers(values: Sequence[Any], axis: Axis) -> list[float]:
-    """Numbers, or where names stand on their axis; what is not finite is not drawn."""
+    """Values as numbers: names as their place on the axis; values that are not finite as NaN, which is not drawn."""
     if axis.categories:
         return [float(axis.categories.index(value)) for value in values]
     return [value if math.isfinite(value) else math.nan for value in values]
@@ -135,7 +135,7 @@ def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text in which no dollar begins a formula."""
+    """Text for matplotlib, which would read a formula between two dollars."""
     return text.replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""A panel as Plotly takes it: plain data for the page, which draws it.
+"""A panel as data for Plotly, which draws it in the page.
 
 A colour is written `$query`; the page puts in what is legible on its paper, light or dark. Text that comes from data
 goes through `_safe`: Plotly reads labels as a kind of HTML.
@@ -35,7 +35,7 @@ def plotly_panel(panel: Panel) -> dict[str, Any]:
 
 
 def height(panel: Panel) -> int:
-    """Pixels that a panel is high: by its lines, where it has some."""
+    """Height of a panel in pixels."""
     lines = len(panel.y.categories)
     if panel.heat_map:
         return _FRAME + lines * (38 if lines <= 3 else 28 if lines <= 8 else 20)
@@ -115,5 +115,5 @@ def _value(value: Any) -> Any:
 
 
 def _safe(text: str) -> str:
-    """Text for a label: no tag in it is one."""
+    """Text for a label, with its tags escaped."""
     return html.escape(text, quote=False).replace("\n", "<br>")

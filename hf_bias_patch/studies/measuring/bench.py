@@ -1,4 +1,4 @@
-"""Measures arms: one model, loaded once; its unchanged layers run once a batch."""
+"""Measures arms on one model, loaded once; layers before a change run once for each batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Bench"]
 
 
 class _Known(NamedTuple):
-    """A batch, what the unchanged model makes of it, and what its layers give out."""
+    """A batch, with the outputs of the unchanged model and of its layers."""
 
     batch: TextBatch
     base: ModelOutputs
@@ -49,7 +49,7 @@ class Bench:
         seed: of random values.
         batch_tokens: halved where memory does not suffice, and `notes` says so.
         skips: whether layers before a change are skipped. Turned off by the first batch, if skipping changes a bit.
-        narrows: whether a masked model's head is asked only where a token is. Turned off if that gives other logits.
+        narrows: whether a masked model's head runs only where a token is predicted. Turned off if that changes logits.
         memory: bytes up to which the unchanged outputs of all texts are kept; above, each call computes them anew.
         notes: what a reader should know.
     """
@@ -74,7 +74,7 @@ class Bench:
 
     @property
     def has_loss(self) -> bool:
-        """Whether the model has a language modelling head, and so a loss."""
+        """Whether the model has a language modelling head, which a loss needs."""
         return self.inputs.has_labels
 
     def measure(self, arms: Sequence[Arm], tell: Tell = lambda _: None) -> list[dict[str, float]]:
@@ -83,7 +83,7 @@ class Bench:
         return [effect.figures() for effect in effects]
 
     def floor(self) -> dict[str, float]:
-        """The noise floor: the model as it is against itself in float64. That is what rounding alone does."""
+        """The noise floor, which is rounding alone: the model compared with itself in float64."""
         import copy
 
         double = copy.deepcopy(self.model).double()
@@ -109,7 +109,7 @@ class Bench:
         return effects
 
     def _known(self) -> Iterator[tuple[float, _Known]]:
-        """Each batch with what the unchanged model makes of it, and the share that is done with it.
+        """Each batch with the outputs of the unchanged model, and the share of batches up to this one.
 
         Kept from call to call, where it takes little memory.
         """
@@ -131,7 +131,7 @@ class Bench:
             return run(self.model, batch)
 
     def _check(self) -> None:
-        """Whether what saves time gives the same; tried on the shortest text."""
+        """Turn off the shortcuts that would change a result; tried on the shortest text."""
         shortest = replace(self.inputs, rows=(min(self.inputs.rows, key=len),))
         batch: TextBatch = next(shortest.batches(self.batch_tokens, str(self.model.device)))
         self.narrows = self.narrows and self._head.narrows(batch)
@@ -139,7 +139,7 @@ class Bench:
         self._checked = True
 
     def _may_skip(self, batch: TextBatch) -> bool:
-        """Whether a pass that skips gives the very same, from each layer on."""
+        """Whether skipping the layers before each site gives the same bits."""
         import torch
 
         with self._layers.recorded() as recorded:
@@ -155,7 +155,7 @@ class Bench:
         return self.inputs.batches(self.batch_tokens, str(self.model.device))
 
     def halving(self, measured: Callable[[], Any]) -> Any:
-        """Try again with half of the tokens in a batch, for as long as memory does not suffice."""
+        """Call a function; where memory does not suffice, again with half as many tokens in a batch."""
         while True:
             try:
                 return measured()

@@ -21,9 +21,9 @@ class ModelOutputs:
 
     Attributes:
         states: last hidden states (of the decoder, where there is one) where they are counted, shape (tokens, width).
-        log_probs: logarithms of the probabilities of the next or hidden token where one is asked for, shape
-            (asked, vocabulary); None without a language modelling head.
-        losses: negative log-likelihood of the right token in nats, shape (asked,); None without a head.
+        log_probs: logarithms of the probabilities of the next or hidden token where one is predicted, shape
+            (predicted, vocabulary); None without a language modelling head.
+        losses: negative log-likelihood of the right token in nats, shape (predicted,); None without a head.
     """
 
     states: torch.Tensor
@@ -32,12 +32,12 @@ class ModelOutputs:
 
     @cached_property
     def exact(self) -> torch.Tensor:
-        """The states in float64; converted once for all that is compared with these outputs."""
+        """The hidden states in float64; converted once for all comparisons with these outputs."""
         return self.states.double()
 
     @cached_property
     def probs(self) -> torch.Tensor:
-        """Probabilities; computed once for all that is compared with these outputs."""
+        """Probabilities; computed once for all comparisons with these outputs."""
         assert self.log_probs is not None
         return self.log_probs.exp()
 
@@ -65,27 +65,27 @@ def outputs(model: Any, batch: TextBatch) -> ModelOutputs:
     states, logits = states[batch.counted], found.get("logits")
     if logits is None or batch.labels is None:
         return ModelOutputs(states, None, None)
-    if logits.ndim > 2:  # else the head was told where it is asked: see `layers.narrowed`
-        logits = logits[batch.asked]
+    if logits.ndim > 2:  # else the head was narrowed: see `shortcuts.Head`
+        logits = logits[batch.predicted]
     log_probs = (logits if logits.dtype.itemsize > 4 else logits.float()).log_softmax(-1)
-    return ModelOutputs(states, log_probs, -log_probs.gather(-1, batch.labels[batch.asked][:, None])[:, 0])
+    return ModelOutputs(states, log_probs, -log_probs.gather(-1, batch.labels[batch.predicted][:, None])[:, 0])
 
 
 @dataclass
 class Effect:
-    """Of one change, summed over batches.
+    """The effect of one change, summed over batches.
 
     Sums over tokens are taken in float64, whatever dtype the model runs in; those over a vocabulary in float32, so that
     a divergence below 1e-7 is rounding.
     """
 
     tokens: int = 0
-    asked: int = 0
+    predicted: int = 0
     _largest: float = 0.0
     _sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, base: ModelOutputs, changed: ModelOutputs) -> None:
-        """Count one more batch: what came out without the change, and with it."""
+        """Add a batch: the outputs without the change, and with it."""
         import torch
 
         one, two = base.exact, changed.exact
@@ -102,12 +102,12 @@ class Effect:
         divergence = torch.linalg.vecdot(base.probs, base.log_probs - changed.log_probs)
         self._sum("divergence", divergence.double())
         self._sum("agreed", (base.top_1 == changed.top_1).double())
-        self.asked += len(base.losses)
+        self.predicted += len(base.losses)
         self._sum("base loss", base.losses.double())
         self._sum("loss", changed.losses.double())
 
     def figures(self) -> dict[str, float]:
-        """What was measured.
+        """The figures of the effect.
 
         Of the last hidden states: `largest`, change of an entry; `distance`, mean Euclidean change of a token, and
         `root_square`, the root of its mean square; `relative`, norm of all changes over norm of all hidden states;
@@ -125,10 +125,10 @@ class Effect:
         }
         if "divergence" not in sums:
             return found
-        loss, before = (sums[name] / max(1, self.asked) for name in ("loss", "base loss"))
+        loss, before = (sums[name] / max(1, self.predicted) for name in ("loss", "base loss"))
         return found | {
-            "kl": sums["divergence"] / max(1, self.asked),
-            "agreement": sums["agreed"] / max(1, self.asked),
+            "kl": sums["divergence"] / max(1, self.predicted),
+            "agreement": sums["agreed"] / max(1, self.predicted),
             "loss": loss,
             "loss_change": loss - before,
             "perplexity": math.exp(min(loss, 700.0)),

@@ -1,4 +1,4 @@
-"""Texts as batches of tensors, each with what its loss is taken of."""
+"""Tokenised texts as batches of tensors, with the labels of their loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TextBatch", "TokenisedTexts", "embedded_texts", "make_inputs"]
 
 _MASKED = 0.15
-"""Share of the tokens that a masked language model is asked for, as in BERT's training."""
+"""Share of the tokens that a masked language model predicts, as in BERT's training."""
 
 _SEED = 20_100
 """Of a world and its documents that no embedded checkpoint was trained on."""
@@ -36,7 +36,7 @@ class TextBatch:
         inputs: what the model is called with: `input_ids` and `attention_mask`, int64, shape (texts, tokens); for an
             encoder-decoder also `decoder_input_ids`.
         counted: bool, shape (texts, tokens): where the model's last hidden states are compared (not in padding).
-        labels: int64, shape (texts, tokens): the right token at each place, -100 where none is asked for; None for a
+        labels: int64, shape (texts, tokens): the right token at each place, -100 where none is predicted; None for a
             model without a language modelling head.
     """
 
@@ -45,15 +45,15 @@ class TextBatch:
     labels: torch.Tensor | None
 
     @property
-    def asked(self) -> torch.Tensor:
-        """bool, shape (texts, tokens): where a token is asked for."""
+    def predicted(self) -> torch.Tensor:
+        """bool, shape (texts, tokens): where a token is predicted."""
         assert self.labels is not None
         return self.labels != IGNORED
 
 
 @dataclass(frozen=True)
 class TokenisedTexts:
-    """All of them.
+    """The texts of a study as token ids.
 
     Attributes:
         rows: token ids of each text.
@@ -72,16 +72,16 @@ class TokenisedTexts:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the model is asked for tokens."""
+        """Whether the model predicts tokens, and so has a loss."""
         return self._form is not None
 
     @property
     def masked(self) -> bool:
-        """Whether it is asked for some tokens, which it does not see."""
+        """Whether it predicts some tokens that are hidden from it."""
         return self._form == "masked"
 
     def batches(self, tokens: int, device: str) -> Iterator[TextBatch]:
-        """In batches by length, the longest first; what is masked depends on the text and the seed alone.
+        """Batches by length, the longest first; what is masked depends only on the text and the seed.
 
         Args:
             tokens: in a batch, padding included.
@@ -91,7 +91,7 @@ class TokenisedTexts:
             yield self.batch(members, device)
 
     def batch(self, members: Sequence[int], device: str) -> TextBatch:
-        """Some texts, by their numbers, padded to the longest."""
+        """A batch of some texts, by their indices, padded to the longest."""
         import torch
 
         width = max(len(self.rows[member]) for member in members)
@@ -110,11 +110,11 @@ class TokenisedTexts:
     def _laid_out(self, ids: torch.Tensor, there: torch.Tensor, members: Sequence[int]) -> TextBatch:
         inputs = {"input_ids": ids, "attention_mask": there.long()}
         if self._form == "masked":
-            asked = self._asked(there, members)
-            labels = ids.masked_fill(~asked, IGNORED)
-            return TextBatch(inputs | {"input_ids": ids.masked_fill(asked, int(self._mask or 0))}, there, labels)
+            hidden = self._predicted(there, members)
+            labels = ids.masked_fill(~hidden, IGNORED)
+            return TextBatch(inputs | {"input_ids": ids.masked_fill(hidden, int(self._mask or 0))}, there, labels)
         labels = ids.masked_fill(~there, IGNORED)
-        if self._form == "seq2seq":  # it is asked to say what it read, as a denoising model was trained to
+        if self._form == "seq2seq":  # it predicts its own input, as in the training of denoising models
             shifted = ids.roll(1, 1)
             shifted[:, 0] = int(self._start or 0)
             return TextBatch(inputs | {"decoder_input_ids": shifted}, there, labels)
@@ -126,26 +126,26 @@ class TokenisedTexts:
             return TextBatch(inputs, there, following)
         return TextBatch(inputs, there, None)
 
-    def _asked(self, there: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
+    def _predicted(self, there: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
         import torch
 
-        asked = torch.zeros_like(there)
+        hidden = torch.zeros_like(there)
         for line, member in enumerate(members):
             random = torch.Generator().manual_seed(self._seed * 1_000_003 + member)
             inner = torch.arange(1, max(2, int(there[line].sum()) - 1))  # not the tokens that frame a text
             count = max(1, round(_MASKED * len(inner)))
-            asked[line, inner[torch.randperm(len(inner), generator=random)[:count]]] = True
-        return asked & there
+            hidden[line, inner[torch.randperm(len(inner), generator=random)[:count]]] = True
+        return hidden & there
 
 
 def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | None, seed: int) -> TokenisedTexts:
-    """Tokenise texts for a model; those that it cannot take whole are cut, and counted.
+    """Tokenise texts for a model; those that are too long are cut, and counted.
 
     Args:
         texts: one or more.
         tokenizer, model: that belong together.
         form: of the model; None without a head that is known here.
-        seed: of what is masked.
+        seed: of masking.
 
     Raises:
         DataError: there is no text, or none with two tokens; or the tokenizer gives tokens that the model has not.
@@ -158,7 +158,7 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
         raise DataError("There is no text to study the model on", remedy="Give texts of two words or more, one a line")
     known = len(model.get_input_embeddings().weight)
     _check_vocabulary(rows, known)
-    if form == "classifier":  # it is asked for a label, and for no token
+    if form == "classifier":  # it predicts a label, and no token
         form = None
     if form == "masked" and first_known([tokenizer.mask_token_id], known) is None:
         form = None  # without a token to hide words behind, states and logits are compared, and no loss
@@ -185,6 +185,6 @@ def _check_vocabulary(rows: Sequence[Sequence[int]], known: int) -> None:
 
 
 def embedded_texts(count: int) -> list[str]:
-    """So many documents of a generated world, of 20 to 100 words; the same ones every time."""
+    """The first `count` stories of a generated world that have 20 to 100 words; always the same."""
     drawn = (document.text for document in stories(make_world(_SEED), 100 * count, _SEED))
     return list(islice((text for text in drawn if 20 <= len(text.split()) <= 100), count))

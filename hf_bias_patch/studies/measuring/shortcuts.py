@@ -37,7 +37,7 @@ class Layers:
 
     @contextmanager
     def recorded(self) -> Iterator[Recorded]:
-        """What each layer gives out in the pass that runs inside the block."""
+        """The outputs of each layer in the pass that runs inside the block."""
         found: Recorded = {}
         with ExitStack() as hooks:
             for name, module in self._modules.items():
@@ -46,7 +46,7 @@ class Layers:
             yield found
 
     def before(self, sites: Iterable[str], recorded: Recorded) -> list[str]:
-        """Layers, by module name, that ran once and before each of these sites."""
+        """The layers, by module name, that ran once and before all of these sites."""
         order = list(recorded)
         named = [self._of_site[site] for site in sites]
         if not order or any(name not in recorded for name in named):
@@ -56,7 +56,7 @@ class Layers:
 
     @contextmanager
     def skipped(self, names: Iterable[str], recorded: Recorded) -> Iterator[None]:
-        """Layers that give out, without computing, what they gave out in the recorded pass."""
+        """Inside the block these layers return their outputs of the recorded pass without computing."""
         with ExitStack() as instead:
             for name in names:
                 own = vars(self._modules[name])
@@ -99,10 +99,10 @@ class Head:
 
     @contextmanager
     def narrowed(self, batch: TextBatch) -> Iterator[None]:
-        """Inside the block the model's logits are those of the places that are asked for, shape (asked, vocabulary)."""
+        """Inside the block the model's logits are those of the predicted places, shape (predicted, vocabulary)."""
 
         def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (inputs[0][batch.asked], *inputs[1:])
+            return (inputs[0][batch.predicted], *inputs[1:])
 
         handle = self._map.register_forward_pre_hook(hook)
         try:
@@ -111,7 +111,7 @@ class Head:
             handle.remove()
 
     def narrows(self, batch: TextBatch) -> bool:
-        """Whether that gives the same as all logits do, to rounding: tried on a batch."""
+        """Whether narrowed logits are the same to rounding; tried on a batch."""
         import torch
 
         if self._map is None:

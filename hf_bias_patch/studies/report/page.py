@@ -38,7 +38,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """All that a page says; every text is plain, and made safe where it is put in.
+    """The content of a page, as plain texts; the template escapes them.
 
     Attributes:
         title: its heading.
@@ -56,7 +56,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML, the same for the same page and versions.
+    """The page as HTML; the same bytes for the same page and versions.
 
     Raises:
         ExtraError: jinja2 or plotly is missing.
@@ -87,12 +87,12 @@ def _text(name: str) -> str:
 
 
 def _script(code: str) -> str:
-    """Code that does not end the element that it stands in."""
+    """Code that does not end its script element."""
     return code.replace("</script", "<\\/script")
 
 
 def _json(value: Any) -> str:
-    """JSON for a script element: no tag can begin or end in it, and what is no finite number is null."""
+    """JSON for a script element: tags are escaped, and numbers that are not finite are null."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")

@@ -37,7 +37,7 @@ def write_report(found: Study, folder: Path) -> list[str]:
 
 
 def page_of(found: Study, environment: dict[str, Any]) -> Page:
-    """What the page of a study says.
+    """The content of a study's page.
 
     Args:
         found: the study.
@@ -57,7 +57,7 @@ def _facts(found: Study, environment: dict[str, Any]) -> list[tuple[str, str]]:
     packages = environment.get("packages", {})
     versions = {"hf_bias_patch": environment.get("hf_bias_patch"), "Python": environment.get("python")}
     versions |= {name: packages.get(name) for name in ("torch", "transformers")}
-    embedded = found.settings.texts in ((), ("embedded",))  # as it was asked for, and as it is read back
+    embedded = found.settings.texts in ((), ("embedded",))  # in new settings, and as read back
     count = f"{found.texts:,}{' embedded' if embedded else ''}"
     facts = [
         ("model", found.settings.model if short_name(found.settings.model) != found.settings.model else ""),
@@ -111,7 +111,7 @@ _SAME = ("place", "projection", "fill", "verdict", "reason")  # of all removals
 
 
 def _removals(found: Study) -> Iterator[dict[str, Any]]:
-    """Each removal with the biases that were removed last: in the order of the effect that each has alone."""
+    """Each removal, with the biases that it removes beside those before."""
     alone = sorted((row for row in found.rows if row.stage == "layer"), key=lambda row: row.effect)
     parameters = 0
     for row in (row for row in found.rows if row.stage == "removal"):
@@ -146,7 +146,7 @@ _VERDICT_COLUMNS = {
 
 
 def _verdict_table(found: Study) -> Table:
-    """A row for each place and projection; where its layers have several verdicts, how many have which."""
+    """A row for each place and projection; where its layers differ, with the number of layers for each verdict."""
     zeros = {(row.place, row.projection): row for row in found.rows if (row.stage, row.fill) == ("whole", "zeros")}
     whole = {(row.place, row.projection): row for row in reversed(found.rows) if row.stage == "whole"}
     floor = found.floor.get("relative")

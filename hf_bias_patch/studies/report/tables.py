@@ -29,7 +29,7 @@ class Column(NamedTuple):
 
 
 class TableCell(NamedTuple):
-    """A value: as it reads, and exactly. `exact` is empty where there is none, and such cells sort last."""
+    """A value as text, and exactly. `exact` is empty where there is none; such cells sort last."""
 
     text: str
     exact: str
@@ -37,7 +37,7 @@ class TableCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table with all its text made.
+    """A table whose values are texts.
 
     Attributes:
         caption: says what a row is.
@@ -120,7 +120,7 @@ def cell(value: Any, kind: ColumnKind) -> TableCell:
 
 
 def table_of(records: Iterable[Mapping[str, Any]], caption: str, columns: Mapping[str, Column] | None = None) -> Table:
-    """A table with a row for each record, and the columns that any of them has a value for; a long one is folded.
+    """A table with a row for each record, and the columns that have a value in any of them; long ones are collapsed.
 
     Args:
         records: flat, by column name.

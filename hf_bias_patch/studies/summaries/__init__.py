@@ -1,1 +1,1 @@
-"""What was found, in plain words made from the numbers alone."""
+"""What was found, as sentences made from the records alone."""

@@ -53,13 +53,13 @@ class ComparisonRow:
 
 
 def short_name(model: str) -> str:
-    """Of a path the last two parts; a Hub id or an embedded model as it is."""
+    """The last two parts of a path; a Hub id or an embedded model unchanged."""
     path = Path(model)
     return "/".join(path.parts[-2:]) if path.is_absolute() and len(path.parts) > 2 else model
 
 
 def model_names(studies: Sequence[Study], folders: Sequence[Path]) -> list[str]:
-    """For each study a name that tells it from the others: of its model, and where two have one, of the folder."""
+    """A unique name for each study: that of its model, and of the folder where two studies have one model."""
     short = [short_name(study.settings.model) for study in studies]
     told = [
         f"{name} ({folder.name or folder})" if short.count(name) > 1 else name
@@ -74,7 +74,7 @@ def comparison_rows(studies: Mapping[str, Study]) -> list[ComparisonRow]:
 
 
 def comparison_scores(studies: Mapping[str, Study]) -> list[dict[str, Any]]:
-    """Each study's contrasts of main metrics as flat records, with its name; a task of several models together."""
+    """Each study's contrasts of main metrics as flat records with the model's name, ordered by task."""
     rows = [{"model": name, **asdict(row)} for name, study in studies.items() for row in main_contrasts(study.scores)]
     order = list(dict.fromkeys((row["task"], row["how"]) for row in rows))
     return sorted(rows, key=lambda row: order.index((row["task"], row["how"])))

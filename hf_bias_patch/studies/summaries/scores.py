@@ -17,7 +17,7 @@ ROUNDING = 1e-6
 
 
 def main_contrasts(scores: Sequence[ScoreRecord]) -> list[Contrast]:
-    """Those of each task's main metric: the first that it has."""
+    """The contrasts of each task's main metric, which is its first."""
     first: dict[tuple[str, str], str] = {}
     for score in scores:
         first.setdefault((score.task, score.how), score.metric)
@@ -25,7 +25,7 @@ def main_contrasts(scores: Sequence[ScoreRecord]) -> list[Contrast]:
 
 
 def as_number(row: Contrast, value: float, *, signed: bool = False) -> str:
-    """A value of a contrast's metric: two decimals of what is out of 100, one figure where they are none; else four."""
+    """A metric's value as text: scores out of 100 with two decimals, or one digit where those are zero."""
     sign = "+" if signed else ""
     if not row.greater_is_better:
         return f"{value:{sign}.4g}"
@@ -33,7 +33,7 @@ def as_number(row: Contrast, value: float, *, signed: bool = False) -> str:
 
 
 def score_summary(scores: Sequence[ScoreRecord]) -> Iterator[str]:
-    """A sentence each task and way: what is lost without each bias; and one of value against query."""
+    """For each task and way of training: what removing each bias costs, and value against query."""
     rows = main_contrasts(scores)
     for task, how in dict.fromkeys((row.task, row.how) for row in rows):
         mine = {(row.removed, row.against): row for row in rows if (row.task, row.how) == (task, how)}
@@ -59,7 +59,7 @@ def _change(row: Contrast) -> str:
 
 
 def _order(row: Contrast) -> Iterator[str]:
-    """Whether the value bias is missed more than the query bias: where a test says so, and not else."""
+    """Whether removing the value bias costs more than removing the query bias, where a test is possible."""
     if row.p is None:
         return
     size = f"{_with_sd(row, abs(row.difference), row.difference_sd)}{_p(row)}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hf_bias_patch.studies.records import NOISE, ArmRecord, Study
 from hf_bias_patch.studies.summaries.scores import score_summary
-from hf_bias_patch.studies.summaries.training import learned
+from hf_bias_patch.studies.summaries.training import training_summary
 
 __all__ = ["ALIKE", "summary"]
 
@@ -20,7 +20,7 @@ def summary(found: Study) -> list[str]:
         *_keys(found),
         *_order(found),
         *_removal(found),
-        *learned(found),
+        *training_summary(found),
         *score_summary(found.scores),
         *_limits(found),
     ]

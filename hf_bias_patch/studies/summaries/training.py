@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hf_bias_patch.studies.records import NOISE, SingleBiasRecord, StepRecord, Study
 
-__all__ = ["learned"]
+__all__ = ["training_summary"]
 
 _NOTHING = 1e-6
 """Nats a token, and of a loss above 1 that share: a change of the loss up to here is rounding in float32."""
@@ -15,7 +15,7 @@ _ZERO = 1e-10
 """Of the other gradients: a gradient in float64 up to here is rounding."""
 
 
-def learned(found: Study) -> Iterator[str]:
+def training_summary(found: Study) -> Iterator[str]:
     """Sentences: whether the weights can replace the biases, which biases training uses, and how far it moves them."""
     yield from _folds(found)
     yield from _steps(found)
@@ -108,7 +108,7 @@ def _lessons(lessons: Sequence[SingleBiasRecord]) -> Iterator[str]:
 
 
 def _drift(found: Study) -> Iterator[str]:
-    """Of several kinds of attention the largest figures."""
+    """Shows the largest figures over all kinds of attention."""
     keys = [drift for drift in found.drifts if drift.projection == "key"]
     if not keys:
         return

@@ -91,7 +91,7 @@ def drift(
 
 @dataclass
 class _Path:
-    """Where a group's biases went."""
+    """The path of a group's biases during training."""
 
     biases: Biases
     group: BiasGroup
@@ -102,7 +102,7 @@ class _Path:
         self.start = self.last = self.biases.values(self.group.targets)
 
     def look(self, *, gradient: bool) -> None:
-        """Take in where they are now, and their gradient, if there is a new one."""
+        """Record their values now, and their gradient if there is a new one."""
         now = self.biases.values(self.group.targets)
         self.length += norm(_difference(now, self.last))
         self.last = now

@@ -1,4 +1,4 @@
-"""A few steps of training in memory, on a study's own texts: enough to see what moves, and what it does."""
+"""A few steps of training in memory, on the texts of the study."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hf_bias_patch.studies.measuring.inputs import TextBatch, TokenisedTexts
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["parts", "train"]
+__all__ = ["split_held_out", "train"]
 
 _HELD_OUT = 0.25
 
 
-def parts(inputs: TokenisedTexts) -> tuple[TokenisedTexts, TokenisedTexts]:
-    """Texts to train on, and the last quarter of them to measure on."""
+def split_held_out(inputs: TokenisedTexts) -> tuple[TokenisedTexts, TokenisedTexts]:
+    """The texts to train on, and the last quarter, which is held out."""
     kept = len(inputs.rows) - max(1, round(_HELD_OUT * len(inputs.rows)))
     return replace(inputs, rows=inputs.rows[:kept]), replace(inputs, rows=inputs.rows[kept:])
 
@@ -32,7 +32,7 @@ def train(
     *,
     autocast: torch.dtype | None = None,
 ) -> Iterator[int]:
-    """Train on batches in turn, on their mean loss; dropout is off.
+    """Train on the mean loss of one batch after the other, without dropout.
 
     Args:
         model: a language model; what trains is what the optimiser holds.

@@ -10,7 +10,7 @@ from hf_bias_patch.studies.measuring.effects import Effect, run
 from hf_bias_patch.studies.measuring.inputs import TextBatch, TokenisedTexts
 from hf_bias_patch.studies.records import SingleBiasRecord
 from hf_bias_patch.studies.runner import Tell
-from hf_bias_patch.studies.training.loop import parts, train
+from hf_bias_patch.studies.training.loop import split_held_out, train
 from hf_bias_patch.tuning.select import select
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def train_single_bias(
 
     learning, device = copy.deepcopy(model).float(), str(model.device)
     selection = select(learning, trained, head=False, redundant=True)
-    texts, held = parts(inputs)
+    texts, held = split_held_out(inputs)
     fitted, shown = list(texts.batches(batch_tokens, device)), list(held.batches(batch_tokens, device))
     before = [run(learning, batch) for batch in shown]
     parameters = [parameter for parameter in learning.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""What a step of training on one projection's biases does to the function, and to the loss.
+"""What one step of training on one projection's biases does to the hidden states and the loss.
 
 With gradient g, plain descent steps along −g and AdamW's first step along −sign(g). A step of the length ε along d
 moves a token's last hidden state by ε‖Jd‖, where J is its derivative: that is measured by a finite difference and
@@ -40,7 +40,7 @@ class Steps:
 
     @cached_property
     def groups(self) -> list[BiasGroup]:
-        """Those that can be measured."""
+        """The groups that can be measured."""
         return groups_of(self._biases.sites.values())
 
     def measure(self, group: BiasGroup) -> list[StepRecord]:
@@ -76,23 +76,23 @@ class Steps:
 
     @cached_property
     def _gradients(self) -> dict[str, Direction]:
-        """By the name of a group: of the mean loss over all tokens that are asked for; empty without a loss."""
-        asked = sum(len(base.losses) for base in self._base if base.losses is not None)
-        if not asked:
+        """Gradients of the mean loss over all predicted tokens, by the name of the group; empty without a loss."""
+        predicted = sum(len(base.losses) for base in self._base if base.losses is not None)
+        if not predicted:
             return {}
         targets = [target for group in self.groups for target in group.targets]
         self._model.requires_grad_(False)
         for parameter in self._biases.parameters(targets):
             parameter.requires_grad_(True)
         for batch in self._batches:
-            self._backward(batch, asked)
+            self._backward(batch, predicted)
         found = {group.name: self._biases.gradients(group.targets) for group in self.groups}
         self._model.zero_grad(set_to_none=True)
         return found
 
-    def _backward(self, batch: TextBatch, asked: int) -> None:
+    def _backward(self, batch: TextBatch, predicted: int) -> None:
         import torch
 
         losses = outputs(self._model, batch).losses
         assert losses is not None
-        torch.autograd.backward(losses.sum() / asked)
+        torch.autograd.backward(losses.sum() / predicted)
