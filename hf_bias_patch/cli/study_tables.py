@@ -24,7 +24,7 @@ def scores_table(scores: Mapping[str, Sequence[ScoreRecord]]) -> Table:
     """Each task's main metric without each bias, of one model or of several.
 
     Args:
-        scores: by the name of the model, which is told where there are several.
+        scores: by the name of the model, which is shown if there are several.
     """
     from hf_bias_patch.studies.summaries.scores import main_contrasts
 
@@ -70,7 +70,7 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     biases = ("query", "key", "value")
     losses = tuple(f"loss, {name}" for name in biases)
     with_loss = any(row.query_loss is not None or row.value_loss is not None for row in rows)
-    numbers = (*biases, "noise floor", *(losses if with_loss else ()), "can go")
+    numbers = (*biases, "noise floor", *(losses if with_loss else ()), "can be zero")
     made = table("model", "where", *numbers, numbers=numbers)
     made.title = "Change of the last hidden states with a bias at zero, over their norm"
     for row in rows:

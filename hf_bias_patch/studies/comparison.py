@@ -33,7 +33,7 @@ class StudyComparison:
     """Studies side by side.
 
     Attributes:
-        studies: by a name that tells each model from the others.
+        studies: by a unique name of each model.
         table: what each bias does, a row for each model and kind of attention.
         scores: scores on tasks without each bias, as flat records.
         summary: sentences.

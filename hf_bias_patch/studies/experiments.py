@@ -21,7 +21,7 @@ from hf_bias_patch.studies.biases.fills import FILLS
 from hf_bias_patch.studies.measuring.bench import Bench
 from hf_bias_patch.studies.measuring.folds import fold
 from hf_bias_patch.studies.records import ArmRecord
-from hf_bias_patch.studies.runner import Experiment, Measurement, Tell
+from hf_bias_patch.studies.runner import Experiment, Measurement, PartDone
 from hf_bias_patch.studies.settings import StudySettings
 from hf_bias_patch.studies.store import MeasurementStore, Outcome
 from hf_bias_patch.studies.training.drift import PRECISIONS, drift
@@ -38,9 +38,10 @@ def experiments_in_memory(bench: Bench, settings: StudySettings) -> list[Experim
     """The experiments on a model in memory, the most informative first."""
     sites = list(bench.biases.sites.values())
     groups, layers = groups_of(sites), list(layer_arms(sites))
+    folds = {f"fold: {group.name}": group for group in groups}
     found = [
         _arms(bench, "all layers at once", list(whole_arms(sites, FILLS))),
-        _each(bench, "biases into weights", "folds", {f"fold: {group.name}": group for group in groups}, fold),
+        _each(bench, "biases into weights", "folds", folds, lambda *given, part_done: fold(*given)),
         _steps(bench, groups),
         _arms(bench, "layer by layer", layers),
         _removal(bench, layers),
@@ -63,8 +64,8 @@ def _arms(
 ) -> Experiment:
     """The experiment of some arms, or of as many that `order` derives from earlier measurements."""
 
-    def measure(chosen: Sequence[Arm], tell: Tell) -> list[Outcome]:
-        figures = bench.measure(chosen, tell)
+    def measure(chosen: Sequence[Arm], part_done: PartDone) -> list[Outcome]:
+        figures = bench.measure(chosen, part_done)
         return [Outcome([_record(bench, arm, of_arm)]) for arm, of_arm in zip(chosen, figures, strict=True)]
 
     def measurements(store: MeasurementStore) -> list[Measurement]:
@@ -89,7 +90,7 @@ def _removal(bench: Bench, layers: Sequence[Arm]) -> Experiment:
 def _steps(bench: Bench, groups: Sequence[BiasGroup]) -> Experiment:
     """All groups at once, because they share one model in float64 and its gradients."""
 
-    def measure(chosen: Sequence[BiasGroup], tell: Tell) -> list[Outcome]:
+    def measure(chosen: Sequence[BiasGroup], part_done: PartDone) -> list[Outcome]:
         def measured() -> list[Outcome]:
             steps = Steps(copy.deepcopy(bench.model).double(), bench.inputs, bench.batch_tokens, bench.seed)
             return [Outcome(steps.measure(group)) for group in chosen]
@@ -103,11 +104,11 @@ def _steps(bench: Bench, groups: Sequence[BiasGroup]) -> Experiment:
 def _each(bench: Bench, title: str, kind: str, named: Mapping[str, Any], one: Callable[..., list[Any]]) -> Experiment:
     """Independent measurements by their names, one after the other."""
 
-    def measure(chosen: Sequence[Any], tell: Tell) -> list[Outcome]:
-        return [Outcome(bench.halving(partial(measure_one, what, tell))) for what in chosen]
+    def measure(chosen: Sequence[Any], part_done: PartDone) -> list[Outcome]:
+        return [Outcome(bench.halving(partial(measure_one, what, part_done))) for what in chosen]
 
-    def measure_one(what: Any, tell: Tell) -> list[Any]:
-        return one(bench.model, bench.inputs, bench.batch_tokens, what, tell=tell)
+    def measure_one(what: Any, part_done: PartDone) -> list[Any]:
+        return one(bench.model, bench.inputs, bench.batch_tokens, what, part_done=part_done)
 
     measurements = list(itertools.starmap(Measurement, named.items()))
     return Experiment(title, kind, len(named), lambda _: measurements, measure)

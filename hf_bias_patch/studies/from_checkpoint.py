@@ -72,7 +72,7 @@ def _bench(source: Source, settings: StudySettings, processes: Processes) -> Ben
     model = loaded.model.to(processes.device(settings.device))
     form = form_of_class(type(model).__name__)
     texts = settings.texts or embedded_texts(settings.count)
-    # What the class has no use for stands in nobody's way; what it lacks, and so made up, would be in the loss.
+    # Tensors that the class does not use do no harm; those it lacks, and so made up, would change the loss.
     made_up = (*loaded.missing, *loaded.errors)
     inputs = make_inputs(texts, tokenizer, model, None if made_up else form, settings.seed)
     bench = Bench(model, inputs, settings.seed, settings.batch_tokens)

@@ -195,7 +195,7 @@ class Study:
     Attributes:
         settings: of the study.
         model_type: of the model.
-        commit: of the model on the Hub, where it came from there.
+        commit: of the model, if it was read from the Hub.
         floor: figures of rounding alone: the model against itself in float64.
         rows: the arms, in the order in which they were measured.
         left_out: names of measurements for which the budget did not suffice.

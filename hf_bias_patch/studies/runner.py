@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from hf_bias_patch.studies.processes import Processes
 from hf_bias_patch.studies.store import MeasurementStore, Outcome
 
-__all__ = ["Experiment", "Measurement", "Progress", "Runner", "Tell"]
+__all__ = ["Experiment", "Measurement", "PartDone", "Progress", "Runner"]
 
-Tell = Callable[[float], None]
+PartDone = Callable[[float], None]
 """Called with the share of a measurement that is done, from 0 to 1."""
 
 Progress = Callable[[float, int, str], None]
@@ -26,7 +26,7 @@ class Measurement(NamedTuple):
     Attributes:
         name: for people.
         what: the argument of the experiment's `measure`.
-        depends_on: a hash of what it depends on beside what all studies in a folder share.
+        depends_on: a hash of what it depends on, apart from what all studies in a folder share.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Experiment:
     kind: str
     size: int
     measurements: Callable[[MeasurementStore], Sequence[Measurement]]
-    measure: Callable[[Sequence[Any], Tell], list[Outcome]]
+    measure: Callable[[Sequence[Any], PartDone], list[Outcome]]
     at_once: int = 1
 
 
@@ -83,7 +83,7 @@ class Runner:
     def noise_floor(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The noise floor: stored, or measured by the main process."""
         if self.store.floor is None:
-            self._tell(0, 0, 0, "noise floor", 0.0)
+            self._report(0, 0, 0, "noise floor", 0.0)
             self.store.add_floor(self.processes.of_main(measure() if self.processes.is_main else None))
         assert self.store.floor is not None
         return self.store.floor
@@ -109,16 +109,16 @@ class Runner:
                 self.left_out += [measurement.name for measurement in todo[start:]]
                 return
             some = todo[start : start + at_once]
-            tell = partial(self._tell, done + start, len(some), known, experiment.title)
-            tell(0.0)
+            part_done = partial(self._report, done + start, len(some), known, experiment.title)
+            part_done(0.0)
             mine = [measurement.what for measurement in self.processes.share(some)]
-            outcomes = self.processes.gather(experiment.measure(mine, tell))
+            outcomes = self.processes.gather(experiment.measure(mine, part_done))
             for measurement, outcome in zip(some, outcomes, strict=True):
                 if outcome.records:
                     self.store.add(measurement.key, experiment.kind, outcome)
                 self._note(outcome.notes)
 
-    def _tell(self, done: int, some: int, known: int, title: str, share: float) -> None:
+    def _report(self, done: int, some: int, known: int, title: str, share: float) -> None:
         if self.processes.is_main:
             self.progress(done + share * some, known, title)
 

@@ -18,7 +18,7 @@ _WHICH = ("heads", "loss_bound", "budget", "tasks", "files", "fine_tune", "seeds
 """Settings that decide which measurements are made, and change none of them.
 
 Files and options do change scores, of their own tasks only: each score is kept with what it depends on, and so is each
-training run, which refuses to go on with others. So a task can be added later with its files.
+training run, which is not continued with others. So a task can be added later with its files.
 """
 
 

@@ -65,7 +65,7 @@ def test_in_float64_a_last_digit_is_rounding() -> None:
 
 def test_a_key_that_matters_is_named() -> None:
     text = _said(_study("a"), _study("b", key=0.03))
-    assert "does nothing, whatever stands in its place, in 3 of 6 kinds of attention: m0 (" in text
+    assert "does nothing, whatever replaces it, in 3 of 6 kinds of attention: m0 (" in text
     assert "The key bias matters in 3 of 6 kinds of attention: m1 (" in text
     assert "matters" not in _said(_study("a"), _study("b"))
     late = list(_study("c").rows)

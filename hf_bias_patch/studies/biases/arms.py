@@ -30,7 +30,7 @@ class Arm:
     """One change, measured as a whole.
 
     Attributes:
-        stage: all sites of a kind at once, one site, one head of it, or the first so many in the order of their effect.
+        stage: all sites of a kind at once, one site, one head of it, or removal of the first of an order.
         place: `encoder self`, `decoder cross`, …; empty where sites of several kinds are changed.
         projection: whose bias; empty where several are.
         fill: a key of `fills.FILLS`.

@@ -41,7 +41,7 @@ FILLS: Mapping[str, FillFunction] = {
     "shuffled across heads": _shuffled,
     "doubled": lambda old, heads, random: 2 * old,
 }
-"""In the order in which they tell most."""
+"""The most informative first."""
 
 
 def filled(fill: str, old: Values, heads: int, seed: int, where: str) -> Values:

@@ -31,7 +31,7 @@ class Contrast:
     Attributes:
         task, metric, greater_is_better, how: as of `ScoreRecord`.
         removed: which bias is lacking.
-        against: what the other models lack: `nothing`, or `query` beside a removed `value`.
+        against: the bias removed from the other models: `nothing`, or `query` against a removed `value`.
         seeds: training runs that both have; 0 where nothing was trained, and there is one score.
         mean, sd: of the scores without the bias, in the metric's unit; sd is the sample's, None of fewer than two.
         difference, difference_sd: the same of the paired differences, removed minus against.

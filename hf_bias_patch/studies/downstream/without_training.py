@@ -19,7 +19,7 @@ from hf_bias_patch.studies.biases.arms import STUDIED, Arm, Target
 from hf_bias_patch.studies.biases.swap import Biases
 from hf_bias_patch.studies.downstream.training_runs import TrainingRun
 from hf_bias_patch.studies.records import scores_of
-from hf_bias_patch.studies.runner import Experiment, Measurement, Tell
+from hf_bias_patch.studies.runner import Experiment, Measurement, PartDone
 from hf_bias_patch.studies.settings import StudySettings
 from hf_bias_patch.studies.store import MeasurementStore, Outcome
 
@@ -62,7 +62,7 @@ def scores_of_fine_tuned(settings: StudySettings, out: Path, projections: Sequen
 
 
 def _digest(settings: StudySettings, name: str) -> str:
-    """A hash of what a score depends on beside the settings that all studies in a folder share."""
+    """A hash of what a score depends on, apart from the settings that all studies in a folder share."""
     files, limit = settings.files.get(name, {}), settings.task_options.get("max_eval_samples")
     value = [dump_task(load_task(name)), files.get("validation"), limit]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
@@ -101,14 +101,14 @@ class _Scoring:
 
         return Experiment(self.title, "scores", count, possible, self.measure, count)
 
-    def measure(self, arms: Sequence[str], tell: Tell) -> list[Outcome]:
+    def measure(self, arms: Sequence[str], part_done: PartDone) -> list[Outcome]:
         made: list[Outcome] = []
         task = self.task
         try:
             for removed, scores in _scores(self.settings, self.model, self.name, task, arms):
                 records = scores_of(task.name, self.how, removed, self.seed, scores.metrics, scores.main_metric)
                 made.append(Outcome(list(records), [f"{task.name}: {note}" for note in scores.notes]))
-                tell(len(made) / len(arms))
+                part_done(len(made) / len(arms))
         except TaskError as error:
             note = f"{task.name} was not scored {self.how}: {error}{_instead(task)}"
             made += [Outcome([], [note])] * (len(arms) - len(made))

@@ -20,7 +20,7 @@ RELATIVE = "relative change of the last hidden states"
 """Norm of the change over the norm of the hidden states."""
 
 MARKS = {"query": "circle", "key": "diamond", "value": "square"}
-"""Beside a colour each projection has a shape, for readers who cannot tell the colours apart."""
+"""Each projection has a mark as well as a colour, for readers who cannot tell the colours apart."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Series:
         kind: what is drawn at each x and y; bars of several series stand side by side.
         x, y: numbers, or names of the axis's categories.
         colours: of each mark of points, or one for all.
-        tooltips: what is told of each mark, its title in the first line.
+        tooltips: text for each mark, with its title in the first line.
         mark: `circle`, `diamond`, `square`, `cross`, `open` (a circle) or `stroke` (across x).
         dotted: whether a line is.
         errors: half the length of each mark's error bar along x.

@@ -75,8 +75,8 @@ def perturbation(study: Study) -> Figure:
 
 def _dots(rows: Sequence[ArmRecord], projection: str, axis: Axis) -> Series:
     changes = [axis.place(row.figures["relative"]) for row in rows]
-    fills, told = [row.fill for row in rows], list(map(_arm_tooltip, rows))
-    return Series("points", changes, fills, projection, told, MARKS[projection])
+    fills, tooltips = [row.fill for row in rows], list(map(_arm_tooltip, rows))
+    return Series("points", changes, fills, projection, tooltips, MARKS[projection])
 
 
 def layers(study: Study) -> Figure:
@@ -116,8 +116,8 @@ def _heat_map(study: Study, rows: Sequence[ArmRecord], grid: Sequence[Sequence[A
     above = [change for row in rows if rounding < (change := row.figures["relative"]) < math.inf]
     low = min(above, default=rounding)
     values = [[_finite(row) for row in line] for line in grid]
-    told = [[_arm_tooltip(row) if row else "" for row in line] for line in grid]
-    return HeatMap(values, told, low, max(2 * low, *above, low))
+    tooltips = [[_arm_tooltip(row) if row else "" for row in line] for line in grid]
+    return HeatMap(values, tooltips, low, max(2 * low, *above, low))
 
 
 def _finite(row: ArmRecord | None) -> float | None:
@@ -150,8 +150,8 @@ def steps(study: Study) -> Figure:
         for projection in STUDIED:
             mine = [step for step in moving if (step.place, step.projection) == (place, projection)]
             x, y = [step.direction for step in mine], [step.change for step in mine]
-            told = [_tooltip(step, "place", "projection", "direction") for step in mine]
-            series.append(Series("bars", x, y, projection, told))
+            tooltips = [_tooltip(step, "place", "projection", "direction") for step in mine]
+            series.append(Series("bars", x, y, projection, tooltips))
         keys = projection_keys(step.projection for step in moving if step.place == place)
         squares = [key._replace(mark="square") for key in keys]
         panels.append(Panel(f"steps-{slug(place)}", place, directions, axis, series, keys=squares))
@@ -172,8 +172,8 @@ def lessons(study: Study) -> Figure:
 
 def _curve(rows: Sequence[SingleBiasRecord], trained: str, loss: str) -> Series:
     x, y = [row.step for row in rows], [getattr(row, loss) - getattr(rows[0], loss) for row in rows]
-    told, mark = [_tooltip(row, "trained") for row in rows], MARKS.get(trained, "circle")
-    return Series("line", x, y, colour_of(trained), told, mark, dotted=loss == "fitted")
+    tooltips, mark = [_tooltip(row, "trained") for row in rows], MARKS.get(trained, "circle")
+    return Series("line", x, y, colour_of(trained), tooltips, mark, dotted=loss == "fitted")
 
 
 def drift(study: Study) -> Figure:
@@ -209,8 +209,8 @@ def drift(study: Study) -> Figure:
 def _sizes(rows: Sequence[DriftRecord], figure: str, axis: Axis, mark: str = "circle") -> Series:
     sizes = [axis.place(getattr(row, figure)) for row in rows]
     colours = "muted" if figure in ("start", "decay") else [row.projection for row in rows]
-    told = [_tooltip(row, "precision", "place", "projection") for row in rows]
-    return Series("points", sizes, list(map(_line_of, rows)), colours, told, mark)
+    tooltips = [_tooltip(row, "precision", "place", "projection") for row in rows]
+    return Series("points", sizes, list(map(_line_of, rows)), colours, tooltips, mark)
 
 
 def _line_of(row: DriftRecord) -> str:
@@ -237,16 +237,19 @@ def scores(study: Study) -> Figure:
 def _means(values: dict[str, list[float]], names: Sequence[str]) -> Series:
     found = [spread(values[name]) for name in names]
     errors = [sd or 0.0 for _, sd in found]
-    told = [
+    tooltips = [
         tooltip(f"{name} removed", {"mean": mean, "standard deviation": sd or 0.0})
         for name, (mean, sd) in zip(names, found, strict=True)
     ]
-    return Series("points", [mean for mean, _ in found], names, "ink", told, "stroke", errors=errors)
+    return Series("points", [mean for mean, _ in found], names, "ink", tooltips, "stroke", errors=errors)
 
 
 def _runs(rows: Sequence[ScoreRecord]) -> Series:
-    told, colours = [_tooltip(row, "task", "how", "removed") for row in rows], [colour_of(row.removed) for row in rows]
-    return Series("points", [row.value for row in rows], [row.removed for row in rows], colours, told)
+    tooltips, colours = (
+        [_tooltip(row, "task", "how", "removed") for row in rows],
+        [colour_of(row.removed) for row in rows],
+    )
+    return Series("points", [row.value for row in rows], [row.removed for row in rows], colours, tooltips)
 
 
 def _tooltip(record: Any, *title: str) -> str:
@@ -265,9 +268,9 @@ def comparison(table: Sequence[ComparisonRow]) -> Figure:
     series = [Series("points", [axis.place(row.floor) for row in table], names, "muted", floors, "stroke")]
     for projection, mine in changes.items():
         shown = [(row, name, axis.place(x)) for row, name, x in zip(table, names, mine, strict=True) if x is not None]
-        told = [_comparison_tooltip(row, projection) for row, _, _ in shown]
+        tooltips = [_comparison_tooltip(row, projection) for row, _, _ in shown]
         places, lines = [place for *_, place in shown], [name for _, name, _ in shown]
-        series.append(Series("points", places, lines, projection, told, MARKS[projection]))
+        series.append(Series("points", places, lines, projection, tooltips, MARKS[projection]))
     keys = [*projection_keys(str(one.colours) for one in series[1:] if one.x), Key("noise floor", "stroke", "muted")]
     panel = Panel("comparison-plot", "", axis, Axis(categories=names), series, keys=keys)
     return Figure("comparison", [panel] if table else [])

@@ -63,9 +63,9 @@ def _map_axis(axis: Axis) -> dict[str, Any]:
 
 
 def _series(series: Series) -> dict[str, Any]:
-    told = {"hovertext": list(series.tooltips), "hoverinfo": "none"}
+    hover = {"hovertext": list(series.tooltips), "hoverinfo": "none"}
     colour = f"${series.colours}" if isinstance(series.colours, str) else [f"${name}" for name in series.colours]
-    points = {"x": list(map(_value, series.x)), "y": list(map(_value, series.y)), **told}
+    points = {"x": list(map(_value, series.x)), "y": list(map(_value, series.y)), **hover}
     if series.kind == "bars":
         return {"type": "bar", **points, "marker": {"color": colour}}
     line = series.kind == "line"

@@ -12,7 +12,7 @@ from hf_bias_patch.studies.biases.swap import Biases
 from hf_bias_patch.studies.measuring.effects import Effect, ModelOutputs, run
 from hf_bias_patch.studies.measuring.inputs import TextBatch, TokenisedTexts
 from hf_bias_patch.studies.measuring.shortcuts import Head, Layers, Recorded
-from hf_bias_patch.studies.runner import Tell
+from hf_bias_patch.studies.runner import PartDone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,9 +77,9 @@ class Bench:
         """Whether the model has a language modelling head, which a loss needs."""
         return self.inputs.has_labels
 
-    def measure(self, arms: Sequence[Arm], tell: Tell = lambda _: None) -> list[dict[str, float]]:
+    def measure(self, arms: Sequence[Arm], part_done: PartDone = lambda _: None) -> list[dict[str, float]]:
         """The effects of some arms, in their order."""
-        effects = self.halving(lambda: self._effects(arms, tell))
+        effects = self.halving(lambda: self._effects(arms, part_done))
         return [effect.figures() for effect in effects]
 
     def floor(self) -> dict[str, float]:
@@ -96,7 +96,7 @@ class Bench:
 
         return self.halving(measured).figures()
 
-    def _effects(self, arms: Sequence[Arm], tell: Tell) -> list[Effect]:
+    def _effects(self, arms: Sequence[Arm], part_done: PartDone) -> list[Effect]:
         effects = [Effect() for _ in arms]
         if not self._checked:
             self._check()
@@ -105,7 +105,7 @@ class Bench:
                 before = self._layers.before(arm.sites, recorded) if self.skips else []
                 with self.biases.swapped(arm, self.seed), self._layers.skipped(before, recorded):
                     effect.add(base, self._run(batch))
-            tell(share)
+            part_done(share)
         return effects
 
     def _known(self) -> Iterator[tuple[float, _Known]]:

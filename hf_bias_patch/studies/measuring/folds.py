@@ -12,7 +12,6 @@ from hf_bias_patch.studies.biases.swap import Biases
 from hf_bias_patch.studies.measuring.effects import Effect, run
 from hf_bias_patch.studies.measuring.inputs import TokenisedTexts
 from hf_bias_patch.studies.records import FoldRecord
-from hf_bias_patch.studies.runner import Tell
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["fold"]
 
 
-def fold(
-    model: PreTrainedModel, inputs: TokenisedTexts, batch_tokens: int, group: BiasGroup, tell: Tell = lambda _: None
-) -> list[FoldRecord]:
+def fold(model: PreTrainedModel, inputs: TokenisedTexts, batch_tokens: int, group: BiasGroup) -> list[FoldRecord]:
     """Fold a group's biases into their weights, in a copy of the model (identity 3 of docs/theory.md): one record.
 
     Args:
@@ -30,7 +27,6 @@ def fold(
         inputs: the texts that both are run on.
         batch_tokens: tokens in a batch.
         group: whose biases.
-        tell: not called: a fold takes no time.
     """
     folded, biases = copy.deepcopy(model), Biases(model)
     numbers = sum(map(biases.numbers, group.targets))

@@ -148,7 +148,7 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
         seed: of masking.
 
     Raises:
-        DataError: there is no text, or none with two tokens; or the tokenizer gives tokens that the model has not.
+        DataError: no text has two tokens, or the tokenizer gives tokens that the model does not have.
         TaskError: the tokenizer has no token to pad with.
     """
     longest = longest_input(tokenizer, model.config)

@@ -21,7 +21,7 @@ _COLUMNS = {
     "place": Column("attention"),
     **{name: Column(name, "number", f"{RELATIVE}, with the {name} bias at zero") for name in STUDIED},
     "floor": Column("noise floor", "number", "the same by rounding alone"),
-    "key_worst": Column("key, at most", "number", "the largest change, whatever stood in the key bias's place"),
+    "key_worst": Column("key, at most", "number", "the largest change by any replacement of the key bias"),
     **{
         f"{name}_loss": Column(f"loss, {name}", "signed", f"change with the {name} bias at zero, nats a token")
         for name in STUDIED
@@ -33,15 +33,15 @@ _COLUMNS = {
 
 
 def write_comparison_page(
-    table: Sequence[ComparisonRow], scores: Sequence[Mapping[str, Any]], said: Sequence[str], folder: Path
+    table: Sequence[ComparisonRow], scores: Sequence[Mapping[str, Any]], summary: Sequence[str], folder: Path
 ) -> list[str]:
     """Write `comparison.html`; returns the names of the files: this one.
 
     Args:
         table: kinds of attention of each model.
         scores: records of `scores_side_by_side`.
-        said: sentences.
-        folder: where it goes.
+        summary: sentences.
+        folder: to write it into.
 
     Raises:
         ExtraError: jinja2 or plotly is missing.
@@ -52,6 +52,6 @@ def write_comparison_page(
     shown += [("scores", "scores of models", (), means)] if scores else []
     sections = [Section(name, texts.TITLES[key], texts.ABOUT[key], panels, [made]) for name, key, panels, made in shown]
     facts = [("models", ", ".join(dict.fromkeys(row.model for row in table)) or "none")]
-    page = Page("Models side by side", "Attention biases: a comparison", facts, said, sections)
+    page = Page("Models side by side", "Attention biases: a comparison", facts, summary, sections)
     (folder / "comparison.html").write_text(render(page), "utf-8")
     return ["comparison.html"]

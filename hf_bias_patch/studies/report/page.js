@@ -59,7 +59,7 @@ function look(narrow) {
   };
 }
 
-// What a phone has no room for: names in full (they are told where one points), titles in one line, every power of ten.
+// What a phone has no room for: names in full (a tooltip has them), titles in one line, every power of ten.
 function fit(layout) {
   const cut = (line) => {
     const letters = line.match(/&\w+;|./gu) ?? []; // an entity is one letter
@@ -100,7 +100,7 @@ function draw(place) {
   return Plotly.react(place, plot.data, layout, { responsive: true, displayModeBar: false });
 }
 
-// What one points at is told beside it. Plotly's own labels are left out where a figure is lower than they are.
+// A tooltip beside the pointer. Plotly's own labels are left out where a figure is lower than they are.
 const tip = document.getElementById("tip");
 
 function tell({ points, event }) {

@@ -44,14 +44,14 @@ class Page:
         title: its heading.
         subtitle: what it is.
         facts: names and values: of what was measured, and how.
-        said: the summary, sentence by sentence.
+        summary: the summary, sentence by sentence.
         sections: in the order in which they are shown.
     """
 
     title: str
     subtitle: str
     facts: Sequence[tuple[str, str]]
-    said: Sequence[str]
+    summary: Sequence[str]
     sections: Sequence[Section]
 
 

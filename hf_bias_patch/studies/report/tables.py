@@ -18,7 +18,7 @@ class Column(NamedTuple):
     """A column's heading.
 
     Attributes:
-        label: stands in the heading.
+        label: text of the heading.
         kind: how its values read; all but `text` are numbers, and align on the right.
         about: what it is, with its unit; shown when one points at the heading.
     """

@@ -21,11 +21,11 @@ class ComparisonRow:
     """One kind of attention of one model.
 
     Attributes:
-        model: a name that tells it from the others.
+        model: a unique name.
         place: `encoder self`, …
         query, key, value: relative change of the last hidden states with that bias at zero; None without one.
         floor: the same by rounding alone.
-        key_worst: the largest of such changes, whatever stood in the key bias's place.
+        key_worst: the largest of such changes by any replacement of the key bias.
         query_loss, key_loss, value_loss: change of the loss with that bias at zero, in nats a token.
         can_go: bias parameters that can be zero within the bound, least effect first; None if not measured.
         numbers: of all query, key and value biases of the whole model.
@@ -139,7 +139,7 @@ def _keys(table: Sequence[ComparisonRow]) -> Iterator[str]:
     matters = [line for line in there if line not in nothing]
     if nothing:
         yield (
-            f"The key bias does nothing, whatever stands in its place, in {len(nothing)} of {_kinds(len(there))}: "
+            f"The key bias does nothing, whatever replaces it, in {len(nothing)} of {_kinds(len(there))}: "
             f"{_where(nothing)}."
         )
     if matters:

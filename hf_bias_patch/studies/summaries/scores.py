@@ -66,7 +66,7 @@ def _order(row: Contrast) -> Iterator[str]:
     if row.p >= SIGNIFICANT:
         yield (
             f"Whether the model misses its value or its query bias more on {row.task}, {row.how}, these seeds do not "
-            f"tell: without the one and without the other it differs by {size}."
+            f"part_done: without the one and without the other it differs by {size}."
         )
         return
     worse = (row.difference < 0) == row.greater_is_better

@@ -39,7 +39,7 @@ def _keys(found: Study) -> Iterator[str]:
         ways = "1 way was" if count == 1 else f"{count} ways were"
         most = max(worst[place].figures["relative"] for place in silent)
         yield (
-            f"The key bias of {_all_of(silent)} attention does nothing: whatever stands in its place ({ways} tried), "
+            f"The key bias of {_all_of(silent)} attention does nothing: whatever replaces it ({ways} tried), "
             f"the last hidden states change by at most {most:.1e} of their norm; rounding alone changes them by "
             f"{floor:.1e}. The paper says so."
         )

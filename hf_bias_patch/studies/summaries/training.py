@@ -43,14 +43,14 @@ def _folds(found: Study) -> Iterator[str]:
 def _steps(found: Study) -> Iterator[str]:
     ways = [way for way in _WAYS if any(step.direction == way for step in found.steps)]
     steps = {(step.place, step.projection): step for step in found.steps if step.direction == ways[0]} if ways else {}
-    told = []
+    parts = []
     for place in dict.fromkeys(place for place, _ in steps):
         query, value = steps.get((place, "query")), steps.get((place, "value"))
         if query and value:
-            told.append(f"{_times(value.change, query.change)} as far in {place} attention{_loss(value, query)}")
-    if told:
+            parts.append(f"{_times(value.change, query.change)} as far in {place} attention{_loss(value, query)}")
+    if parts:
         through = "moves the last hidden states through the value bias, against what it does through the query bias,"
-        yield f"{_WAYS[ways[0]]} {through} {'; '.join(told)}."
+        yield f"{_WAYS[ways[0]]} {through} {'; '.join(parts)}."
     yield from _gradients(found)
 
 
@@ -92,19 +92,19 @@ def _times(one: float, other: float) -> str:
 
 
 def _lessons(lessons: Sequence[SingleBiasRecord]) -> Iterator[str]:
-    told = []
+    parts = []
     for trained in dict.fromkeys(lesson.trained for lesson in lessons):
         first, *_, last = (lesson for lesson in lessons if lesson.trained == trained)
         fitted, held = last.fitted - first.fitted, last.loss - first.loss
         if max(abs(fitted), abs(held)) < _NOTHING * max(1.0, first.fitted, first.loss):
-            told.append(f"the {trained} bias alone changes nothing")
+            parts.append(f"the {trained} bias alone changes nothing")
         else:
-            told.append(
+            parts.append(
                 f"the {trained} bias alone ({last.numbers:,} parameters) changes the loss by {fitted:+.2g} on its "
                 f"training texts and by {held:+.2g} nats a token on others"
             )
-    if told:
-        yield f"In {lessons[-1].step} steps of AdamW at {lessons[-1].learning_rate:g}, {'; '.join(told)}."
+    if parts:
+        yield f"In {lessons[-1].step} steps of AdamW at {lessons[-1].learning_rate:g}, {'; '.join(parts)}."
 
 
 def _drift(found: Study) -> Iterator[str]:

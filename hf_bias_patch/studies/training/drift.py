@@ -17,7 +17,7 @@ from hf_bias_patch.studies.biases.swap import Biases, norm
 from hf_bias_patch.studies.measuring.effects import Effect, run
 from hf_bias_patch.studies.measuring.inputs import TokenisedTexts
 from hf_bias_patch.studies.records import DriftRecord
-from hf_bias_patch.studies.runner import Tell
+from hf_bias_patch.studies.runner import PartDone
 from hf_bias_patch.studies.training.loop import train
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def drift(
     precision: str,
     *,
     steps: int,
-    tell: Tell = lambda _: None,
+    part_done: PartDone = lambda _: None,
 ) -> list[DriftRecord]:
     """Train a copy of the model; one record for each group of biases.
 
@@ -52,7 +52,7 @@ def drift(
         batch_tokens: tokens in a batch.
         precision: one of `PRECISIONS`.
         steps: of AdamW.
-        tell: called with the share that is done.
+        part_done: called with the share that is done.
     """
     import torch
 
@@ -66,7 +66,7 @@ def drift(
     optimiser = torch.optim.AdamW(learning.parameters(), lr=RATE, weight_decay=DECAY)
     autocast = torch.bfloat16 if precision == "bfloat16 mixed" else None
     for step in train(learning, batches, optimiser, steps, autocast=autocast):
-        tell(step / steps)
+        part_done(step / steps)
         for path in paths.values():
             path.look(gradient=step < steps)
     return [

@@ -9,7 +9,7 @@ from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.studies.measuring.effects import Effect, run
 from hf_bias_patch.studies.measuring.inputs import TextBatch, TokenisedTexts
 from hf_bias_patch.studies.records import SingleBiasRecord
-from hf_bias_patch.studies.runner import Tell
+from hf_bias_patch.studies.runner import PartDone
 from hf_bias_patch.studies.training.loop import split_held_out, train
 from hf_bias_patch.tuning.select import select
 
@@ -32,7 +32,7 @@ def train_single_bias(
     trained: Projection,
     *,
     steps: int,
-    tell: Tell = lambda _: None,
+    part_done: PartDone = lambda _: None,
 ) -> list[SingleBiasRecord]:
     """Train the biases of one projection at all sites; a record for each time that the losses are measured.
 
@@ -42,7 +42,7 @@ def train_single_bias(
         batch_tokens: tokens in a batch.
         trained: whose biases.
         steps: of AdamW.
-        tell: called with the share that is done.
+        part_done: called with the share that is done.
 
     Raises:
         RecipeError: the model has no such bias.
@@ -58,7 +58,7 @@ def train_single_bias(
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
     found = []
     for step in train(learning, fitted, optimiser, steps):
-        tell(step / steps)
+        part_done(step / steps)
         if step in _looks(steps):
             effect = Effect()
             for batch, base in zip(shown, before, strict=True):
