@@ -344,7 +344,7 @@ def test_a_study_with_a_task(tmp_path: Path) -> None:
     printed = " ".join(done.output.split())
     assert (
         "On embedded:letters, as it is (perplexity" in printed
-        and "without its key bias as good, to rounding" in printed
+        and "without its key bias equal up to rounding" in printed
     )
     assert "no test is possible" in printed and "does nothing" in printed and "Scores without a bias" in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -27,8 +27,8 @@ def said(*, query: Sequence[float], value: Sequence[float], metric: str = "accur
 def test_what_the_paper_says() -> None:
     text = said(query=(79.5, 70.5, 60.0), value=(77.0, 66.0, 57.0))
     assert text == (
-        "On cola, fine-tuned (accuracy 70.00 ± 10.00 with every bias, 3 seeds), the model without its query bias is as "
-        "good, to rounding; without its key bias as good, to rounding; without its value bias worse by 3.33 ± 0.58 "
+        "On cola, fine-tuned (accuracy 70.00 ± 10.00 with every bias, 3 seeds), the model without its query bias is "
+        "equal up to rounding; without its key bias equal up to rounding; without its value bias worse by 3.33 ± 0.58 "
         "(p = 0.0099). Without its value bias the model is worse on cola, fine-tuned, than without its query bias, by "
         "3.33 ± 1.04 (p = 0.031): as the paper says."
     )
@@ -50,11 +50,11 @@ def test_of_a_perplexity_less_is_better() -> None:
 
 def test_what_the_seeds_do_not_tell() -> None:
     text = said(query=(79.0, 71.0, 59.0), value=(84.0, 66.0, 58.0))
-    assert "these seeds do not tell" in text and "the paper says" not in text
+    assert "These seeds do not show" in text and "the paper says" not in text
 
 
 @pytest.mark.parametrize(
-    ("how", "says"), [(HOW, "Of one seed no test is possible"), ("as it is", "Nothing was trained")]
+    ("how", "says"), [(HOW, "With one seed no test is possible"), ("as it is", "Nothing was trained")]
 )
 def test_without_a_test(how: str, says: str) -> None:
     text = said(how=how, whole=(80.0,), query=(79.997,), value=(79.0,))

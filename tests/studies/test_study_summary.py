@@ -47,7 +47,9 @@ def test_the_key_bias(relative: float, verdict: str, says: str) -> None:
 )
 def test_query_and_value(query: float, value: float, says: str) -> None:
     text = _said(_row("whole", "query", query, 0.01), _row("whole", "value", value, 0.02))
-    assert says in text and "+0.02, or +0.01, nats" in text
+    assert (
+        says in text and "and the loss by +0.02 nats a token; removing the query bias" in text and "+0.01 nats" in text
+    )
     assert "nats" not in _said(_row("whole", "query", query), _row("whole", "value", value), loss=False)
 
 

@@ -13,7 +13,7 @@ SIGNIFICANT = 0.05
 """p-value below which a difference is called one."""
 
 ROUNDING = 1e-6
-"""Share of a score below which a difference is float32 rounding, or what training makes of it."""
+"""Share of a score below which a difference is float32 rounding, also after training."""
 
 
 def main_contrasts(scores: Sequence[ScoreRecord]) -> list[Contrast]:
@@ -52,7 +52,7 @@ def score_summary(scores: Sequence[ScoreRecord]) -> Iterator[str]:
 
 def _change(row: Contrast) -> str:
     if abs(row.difference) <= ROUNDING * abs(row.mean):
-        return "as good, to rounding"
+        return "equal up to rounding"
     size = row.difference if row.greater_is_better else -row.difference
     word = "better" if size > 0 else "worse"
     return f"{word} by {_with_sd(row, abs(size), row.difference_sd)}{_p(row)}"
@@ -65,8 +65,8 @@ def _order(row: Contrast) -> Iterator[str]:
     size = f"{_with_sd(row, abs(row.difference), row.difference_sd)}{_p(row)}"
     if row.p >= SIGNIFICANT:
         yield (
-            f"Whether the model misses its value or its query bias more on {row.task}, {row.how}, these seeds do not "
-            f"part_done: without the one and without the other it differs by {size}."
+            f"These seeds do not show whether the model needs its value bias or its query bias more on {row.task}, "
+            f"{row.how}: without one or the other, its scores differ by {size}."
         )
         return
     worse = (row.difference < 0) == row.greater_is_better
@@ -79,8 +79,8 @@ def _order(row: Contrast) -> Iterator[str]:
 
 def _untested(whole: Contrast) -> str:
     if whole.seeds == 0:
-        return " Nothing was trained: one score each, and no test is possible."
-    return " Of one seed no test is possible: --seeds 3 or more makes one." if whole.seeds == 1 else ""
+        return " Nothing was trained: there is one score each, so no test is possible."
+    return " With one seed no test is possible; use --seeds 3 or more." if whole.seeds == 1 else ""
 
 
 def _with_sd(row: Contrast, value: float, sd: float | None) -> str:

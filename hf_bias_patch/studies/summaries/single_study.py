@@ -78,17 +78,19 @@ def _order(found: Study) -> Iterator[str]:
             much, agrees = "more than", "as the paper says"
         elif times < 1 / ALIKE:
             much, agrees = "less than", "against what the paper says"
-        text = (
-            f"In {place} attention the value bias changes the last hidden states {much} the query bias, {agrees}: "
-            f"removing the value bias, or the query bias, changes them by {value.figures['relative']:.2g}, or "
-            f"{query.figures['relative']:.2g}, of their norm"
-        )
-        if "loss_change" in value.figures:
-            text += (
-                f", and the loss by {value.figures['loss_change']:+.2g}, or {query.figures['loss_change']:+.2g}, nats "
-                "a token"
+        effects = [
+            f"removing the {row.projection} bias changes them by {row.figures['relative']:.2g} of their norm"
+            + (
+                f" and the loss by {row.figures['loss_change']:+.2g} nats a token"
+                if "loss_change" in row.figures
+                else ""
             )
-        yield text + "."
+            for row in (value, query)
+        ]
+        yield (
+            f"In {place} attention the value bias changes the last hidden states {much} the query bias, {agrees}: "
+            f"{'; '.join(effects)}."
+        )
 
 
 def _removal(found: Study) -> Iterator[str]:

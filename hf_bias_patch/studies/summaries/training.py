@@ -30,8 +30,8 @@ def _folds(found: Study) -> Iterator[str]:
         exact = worst <= NOISE * found.rounding
         needed = "do not need these biases" if exact else "hardly need these biases"
         yield (
-            f"The weights {needed}: with the biases folded into them ({numbers:,} parameters, one kind "
-            f"at a time), the last hidden states change by at most {worst:.1e} of their norm; rounding alone makes "
+            f"The weights {needed}: with the biases folded into them ({numbers:,} parameters, one kind at a time), the "
+            f"last hidden states change by at most {worst:.1e} of their norm; rounding alone changes them by "
             f"{found.rounding:.1e}."
         )
     if refused := [fold for fold in found.folds if fold.refused]:
@@ -49,14 +49,14 @@ def _steps(found: Study) -> Iterator[str]:
         if query and value:
             parts.append(f"{_times(value.change, query.change)} as far in {place} attention{_loss(value, query)}")
     if parts:
-        through = "moves the last hidden states through the value bias, against what it does through the query bias,"
-        yield f"{_WAYS[ways[0]]} {through} {'; '.join(parts)}."
+        compared = "on the value bias, compared with one on the query bias, moves the last hidden states"
+        yield f"{_WAYS[ways[0]]} {compared} {'; '.join(parts)}."
     yield from _gradients(found)
 
 
 _WAYS = {
     "AdamW": "A step of AdamW at the same learning rate",
-    "random signs": "A step of the same length, anywhere,",
+    "random signs": "A step of the same length in a random direction",
 }
 
 
@@ -120,8 +120,8 @@ def _drift(found: Study) -> Iterator[str]:
     rounds = f" ({found.rounding:.1e} is rounding)" if found.settings.dtype == "float32" else ""
     yield (
         f"While the whole model trained for {keys[0].steps} steps, its key biases moved by {moved}; weight decay alone "
-        f"makes {max(drift.decay for drift in keys):.1e}. The effect of their move on the last hidden states is "
-        f"{max(drift.relative for drift in keys):.1e} of their norm{rounds}."
+        f"would move them by {max(drift.decay for drift in keys):.1e}. The effect of their move on the last hidden "
+        f"states is {max(drift.relative for drift in keys):.1e} of their norm{rounds}."
     )
 
 
