@@ -183,6 +183,23 @@ def test_every_experiment_is_drawn_as_a_picture(tmp_path: Path) -> None:
     assert all((tmp_path / name).stat().st_size > 5_000 for name in written)
 
 
+def test_the_page_and_the_pictures_show_the_same_marks() -> None:
+    from matplotlib.collections import PathCollection
+
+    for figure in figures_of(complete()):
+        picture = draw(figure)
+        for panel, axes in zip(figure.panels, picture.axes, strict=False):
+            data, layout = plotly_panel(panel).values()
+            shown = [trace["x"] for trace in data if "z" not in trace]
+            shown += [[value for value in row if value is not None] for row in data[0].get("z", ())]
+            drawn = [part.get_offsets() for part in axes.collections if isinstance(part, PathCollection)]
+            drawn += [line.get_xdata() for line in axes.lines if line.get_marker() in ("o", "D", "s")]
+            drawn += [axes.patches, *(image.get_array().compressed() for image in axes.images)]
+            assert sum(map(len, drawn)) == sum(map(len, shown)) > 0, panel.name
+            assert axes.get_title() == panel.title
+            assert (axes.get_xscale() == "log") == (layout["xaxis"].get("type") == "log")
+
+
 def test_zeros_can_be_drawn(tmp_path: Path) -> None:
     nothing = DriftRecord("float32", "encoder self", "key", 8, 1e-3, 0.0, 1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     found = complete()

@@ -87,13 +87,7 @@ _COLUMNS: Mapping[str, Column] = {
     "place": Column("attention"),
 }
 _LEFT_OUT = {"name"}  # says what the other columns say
-_LAST = {
-    "greater_is_better",
-    "reason",
-    "refused",
-    "seeds",
-    "went",
-}  # before the figures they would push them out of sight
+_LAST = {"greater_is_better", "reason", "refused", "seeds", "went"}  # elsewhere they would push figures out of sight
 _FOLD_FROM = 24
 
 
