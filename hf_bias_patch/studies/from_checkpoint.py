@@ -78,9 +78,9 @@ def _bench(source: Source, settings: StudySettings, processes: Processes) -> Ben
     bench = Bench(model, inputs, settings.seed, settings.batch_tokens)
     bench.notes += _without_loss(bench, made_up)
     if short := len(texts) - len(inputs.rows):
-        bench.notes.append(f"{short} of {len(texts)} texts were left out: of fewer than two tokens.")
+        bench.notes.append(f"{short} of {len(texts)} texts were left out: they have fewer than two tokens.")
     if settings.train_steps and bench.has_loss and len(inputs.rows) == 1:
-        bench.notes.append("One bias alone was not trained: of one text none can be held out to show what was learned.")
+        bench.notes.append("No bias was trained alone: with one text, none can be held out to show what was learned.")
     return bench
 
 
@@ -91,4 +91,4 @@ def _without_loss(bench: Bench, made_up: Sequence[str]) -> list[str]:
     why = "it has no language modelling head"
     if made_up:
         why = f"the checkpoint lacks {len(made_up)} of the parameters of {type(bench.model).__name__} ({made_up[0]})"
-    return [f"States only, and no loss: {why}. So nothing was trained on the texts, and no gradient was taken."]
+    return [f"Hidden states only, no loss: {why}. So nothing was trained on the texts, and no gradient was taken."]

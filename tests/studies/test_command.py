@@ -170,7 +170,7 @@ def test_only_what_is_missing_stands_in_the_way_of_a_loss(missing: bool, tmp_pat
     save_file(values, model / "model.safetensors", {"format": "pt"})
     made = study(StudySettings(str(model), count=2, train_steps=0, budget=0.0), tmp_path / "out")
     assert made is not None and {"results.json", "report.html"} <= set(made.files) and not made.missing
-    said = [note for note in made.study.notes if note.startswith("States only, and no loss")]
+    said = [note for note in made.study.notes if note.startswith("Hidden states only, no loss")]
     lacks = "lacks 1 of the parameters of BertForMaskedLM (cls.predictions.transform.dense.bias)"
     assert [lacks in note for note in said] == [True] * missing
 
@@ -187,8 +187,8 @@ def test_of_one_text_nothing_is_held_out(tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("a\nthe old man saw the ship and went to the sea\n")
     printed = _ok("embedded:gpt2", "--out", tmp_path / "out", "--texts", texts, "--train-steps", 2)
-    assert "1 of 2 texts were left out: of fewer than two tokens" in printed
-    assert "One bias alone was not trained" in printed
+    assert "1 of 2 texts were left out: they have fewer than two tokens" in printed
+    assert "No bias was trained alone" in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert found["drifts"] and not found["lessons"]
 
