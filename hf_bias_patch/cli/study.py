@@ -63,7 +63,7 @@ def study(
         ),
     ] = False,
     seeds: Annotated[int, _TASKS("Training runs of each kind, with different seeds.", min=1)] = 3,
-    max_train_samples: Annotated[int | None, _TASKS("Train on the first N samples.", min=1)] = None,
+    max_train_samples: Annotated[int | None, _TASKS("Train on N samples, drawn by the seed.", min=1)] = None,
     max_eval_samples: Annotated[int | None, _TASKS("Score on the first N samples.", min=1)] = None,
     epochs: Annotated[float | None, _TASKS("Passes over the training data.", show_default="3")] = None,
     learning_rate: Annotated[
