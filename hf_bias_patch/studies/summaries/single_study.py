@@ -14,25 +14,25 @@ ALIKE = 1.25
 """Ratio of two changes up to which they are called alike."""
 
 
-def summary(found: Study) -> list[str]:
+def summary(study: Study) -> list[str]:
     """Sentences: the key bias, value against query, how much can be removed, training, and scores on tasks."""
     return [
-        *_keys(found),
-        *_order(found),
-        *_removal(found),
-        *training_summary(found),
-        *score_summary(found.scores),
-        *_limits(found),
+        *_keys(study),
+        *_order(study),
+        *_removal(study),
+        *training_summary(study),
+        *score_summary(study.scores),
+        *_limits(study),
     ]
 
 
-def _keys(found: Study) -> Iterator[str]:
-    rows = [row for row in found.rows if row.stage == "whole" and row.projection == "key"]
+def _keys(study: Study) -> Iterator[str]:
+    rows = [row for row in study.rows if row.stage == "whole" and row.projection == "key"]
     worst = {
         place: max((row for row in rows if row.place == place), key=lambda row: row.figures["relative"])
         for place in dict.fromkeys(row.place for row in rows)
     }
-    floor = found.rounding
+    floor = study.rounding
     silent = [place for place, row in worst.items() if row.figures["relative"] <= NOISE * floor]
     if silent:
         count = len({row.fill for row in rows})
@@ -59,17 +59,17 @@ def _all_of(places: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _order(found: Study) -> Iterator[str]:
-    for place in dict.fromkeys(row.place for row in found.rows if row.stage == "whole"):
-        query, value = (_dropped(found, place, name) for name in ("query", "value"))
+def _order(study: Study) -> Iterator[str]:
+    for place in dict.fromkeys(row.place for row in study.rows if row.stage == "whole"):
+        query, value = (_dropped(study, place, name) for name in ("query", "value"))
         if query is None or value is None:
             continue
-        if all(row.figures["relative"] <= NOISE * found.rounding for row in (query, value)):
+        if all(row.figures["relative"] <= NOISE * study.rounding for row in (query, value)):
             most = max(row.figures["relative"] for row in (query, value))
             yield (
                 f"In {place} attention the query bias and the value bias change nothing but rounding: without one of "
                 f"them the last hidden states change by at most {most:.1e} of their norm; rounding alone changes them "
-                f"by {found.rounding:.1e}."
+                f"by {study.rounding:.1e}."
             )
             continue
         times = value.figures["relative"] / (query.figures["relative"] or 1e-30)
@@ -93,11 +93,11 @@ def _order(found: Study) -> Iterator[str]:
         )
 
 
-def _removal(found: Study) -> Iterator[str]:
-    rows = [row for row in found.rows if row.stage == "removal"]
-    if not rows or found.measure != "loss_change":
+def _removal(study: Study) -> Iterator[str]:
+    rows = [row for row in study.rows if row.stage == "removal"]
+    if not rows or study.measure != "loss_change":
         return
-    bound = found.settings.loss_bound
+    bound = study.settings.loss_bound
     passing = [row for row in rows if row.figures["loss_change"] <= bound]
     total = rows[-1].numbers
     if not passing:
@@ -110,19 +110,19 @@ def _removal(found: Study) -> Iterator[str]:
     )
 
 
-def _limits(found: Study) -> Iterator[str]:
-    if found.truncated:
-        yield f"{found.truncated} of {found.texts} texts were longer than the model takes, and were cut."
-    if found.left_out:
-        yield f"{len(found.left_out)} measurements were left out, for lack of time: the first is “{found.left_out[0]}”."
-    yield from found.notes
+def _limits(study: Study) -> Iterator[str]:
+    if study.truncated:
+        yield f"{study.truncated} of {study.texts} texts were longer than the model takes, and were cut."
+    if study.left_out:
+        yield f"{len(study.left_out)} measurements were left out, for lack of time: the first is “{study.left_out[0]}”."
+    yield from study.notes
 
 
-def _dropped(found: Study, place: str, projection: str) -> ArmRecord | None:
+def _dropped(study: Study, place: str, projection: str) -> ArmRecord | None:
     return next(
         (
             row
-            for row in found.rows
+            for row in study.rows
             if (row.stage, row.place, row.projection, row.fill) == ("whole", place, projection, "zeros")
         ),
         None,

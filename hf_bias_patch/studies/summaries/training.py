@@ -15,34 +15,34 @@ _ZERO = 1e-10
 """Of the other gradients: a gradient in float64 up to here is rounding."""
 
 
-def training_summary(found: Study) -> Iterator[str]:
+def training_summary(study: Study) -> Iterator[str]:
     """Sentences: whether the weights can replace the biases, which biases training uses, and how far it moves them."""
-    yield from _folds(found)
-    yield from _steps(found)
-    yield from _lessons(found.lessons)
-    yield from _drift(found)
+    yield from _folds(study)
+    yield from _steps(study)
+    yield from _lessons(study.lessons)
+    yield from _drift(study)
 
 
-def _folds(found: Study) -> Iterator[str]:
-    done = [fold for fold in found.folds if not fold.refused]
+def _folds(study: Study) -> Iterator[str]:
+    done = [fold for fold in study.folds if not fold.refused]
     if done:
         worst, numbers = max(fold.relative for fold in done), sum(fold.numbers for fold in done)
-        exact = worst <= NOISE * found.rounding
+        exact = worst <= NOISE * study.rounding
         needed = "do not need these biases" if exact else "hardly need these biases"
         yield (
             f"The weights {needed}: with the biases folded into them ({numbers:,} parameters, one kind at a time), the "
             f"last hidden states change by at most {worst:.1e} of their norm; rounding alone changes them by "
-            f"{found.rounding:.1e}."
+            f"{study.rounding:.1e}."
         )
-    if refused := [fold for fold in found.folds if fold.refused]:
+    if refused := [fold for fold in study.folds if fold.refused]:
         named = "; ".join(f"{fold.place}, {fold.projection}" for fold in refused)
         why = ". ".join(dict.fromkeys(fold.refused.rstrip(".") for fold in refused))
         yield f"Not folded into the weights: {named}. {why}."
 
 
-def _steps(found: Study) -> Iterator[str]:
-    ways = [way for way in _WAYS if any(step.direction == way for step in found.steps)]
-    steps = {(step.place, step.projection): step for step in found.steps if step.direction == ways[0]} if ways else {}
+def _steps(study: Study) -> Iterator[str]:
+    ways = [way for way in _WAYS if any(step.direction == way for step in study.steps)]
+    steps = {(step.place, step.projection): step for step in study.steps if step.direction == ways[0]} if ways else {}
     parts = []
     for place in dict.fromkeys(place for place, _ in steps):
         query, value = steps.get((place, "query")), steps.get((place, "value"))
@@ -51,7 +51,7 @@ def _steps(found: Study) -> Iterator[str]:
     if parts:
         compared = "on the value bias, compared with one on the query bias, moves the last hidden states"
         yield f"{_WAYS[ways[0]]} {compared} {'; '.join(parts)}."
-    yield from _gradients(found)
+    yield from _gradients(study)
 
 
 _WAYS = {
@@ -60,9 +60,9 @@ _WAYS = {
 }
 
 
-def _gradients(found: Study) -> Iterator[str]:
+def _gradients(study: Study) -> Iterator[str]:
     """Zero is judged by the gradients of the other biases: rounding in float64 is at least thirteen digits below."""
-    steps = [step for step in found.steps if step.direction == "gradient"]
+    steps = [step for step in study.steps if step.direction == "gradient"]
     others = max((step.gradient for step in steps if step.projection != "key"), default=0.0)
     keys = [step for step in steps if step.projection == "key"] if others else []
     zero = [key for key in keys if key.gradient <= _ZERO * others]
@@ -107,17 +107,17 @@ def _lessons(lessons: Sequence[SingleBiasRecord]) -> Iterator[str]:
         yield f"In {lessons[-1].step} steps of AdamW at {lessons[-1].learning_rate:g}, {'; '.join(parts)}."
 
 
-def _drift(found: Study) -> Iterator[str]:
+def _drift(study: Study) -> Iterator[str]:
     """Shows the largest figures over all kinds of attention."""
-    keys = [drift for drift in found.drifts if drift.projection == "key"]
+    keys = [drift for drift in study.drifts if drift.projection == "key"]
     if not keys:
         return
     moved = ", ".join(
         f"{max(drift.moved for drift in keys if drift.precision == precision):.1e} in {precision}"
-        f"{_against(found, precision)}"
+        f"{_against(study, precision)}"
         for precision in dict.fromkeys(drift.precision for drift in keys)
     )
-    rounds = f" ({found.rounding:.1e} is rounding)" if found.settings.dtype == "float32" else ""
+    rounds = f" ({study.rounding:.1e} is rounding)" if study.settings.dtype == "float32" else ""
     yield (
         f"While the whole model trained for {keys[0].steps} steps, its key biases moved by {moved}; weight decay alone "
         f"would move them by {max(drift.decay for drift in keys):.1e}. The effect of their move on the last hidden "
@@ -125,7 +125,7 @@ def _drift(found: Study) -> Iterator[str]:
     )
 
 
-def _against(found: Study, precision: str) -> str:
+def _against(study: Study, precision: str) -> str:
     """How far the value biases moved, for comparison."""
-    values = [drift.moved for drift in found.drifts if (drift.precision, drift.projection) == (precision, "value")]
+    values = [drift.moved for drift in study.drifts if (drift.precision, drift.projection) == (precision, "value")]
     return f" (value: {max(values):.1e})" if values else ""
