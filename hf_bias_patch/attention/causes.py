@@ -91,4 +91,7 @@ def _of_another(config: Mapping[str, Any], tensors: Iterable[str]) -> Iterator[t
         yield f"config.json contradicts itself: {said}", remedy
     if names and own.attention and own.name not in names:
         word = "family" if len(names) == 1 else "families"
-        yield f"Its tensor names are those of the {word} {listed(names)}, so config.json is another model's", remedy
+        yield (
+            f"Its tensor names are those of the {word} {listed(names)}, so it is of another type",
+            f"{remedy}, or say another --model-type where you gave one",
+        )

@@ -33,7 +33,8 @@ class Trial:
         step: told what is being done, as each step begins.
 
     Raises:
-        VerifyError: the source cannot be loaded or run, or is made up in part, so that nothing could be proven of it.
+        VerifyError: the source cannot be loaded or run, gives NaN, or is made up in part, so that nothing could be
+            proven of it.
     """
 
     def __init__(
@@ -49,8 +50,18 @@ class Trial:
                 refused.append(error)
                 continue
             self._source[kind] = reference, self._runner.deployed(kind, reference, of_source=True)
+            self._refuse_nan(kind)
         if not self._source:
             raise refused[0] if refused else VerifyError("No attention implementation was given")
+
+    def _refuse_nan(self, kind: str) -> None:
+        floor, _ = self._source[kind][1]
+        if not all(math.isfinite(floor.worst(group)[0]) for group in floor.groups()):
+            raise VerifyError(
+                f"{self._pair.source.name} itself gives NaN or infinite values in {self._pair.dtype}, {kind} attention",
+                why="Its own rounding has no size that a variant's could be compared with",
+                remedy="Look for NaN in its weights and in config.json, or for values beyond the range of the dtype",
+            )
 
     def share(self, recipe: Recipe) -> float:
         """The largest share of its bound that any figure would take; infinite where the plan cannot be carried out.

@@ -65,6 +65,10 @@ def config_of(**changes: Any) -> Callable[[Path, Case], None]:
     return spoil
 
 
+def text_in(name: str, text: str) -> Callable[[Path, Case], Any]:
+    return lambda folder, case: (folder / name).write_text(text)
+
+
 def swapped(values: Values, first: str, second: str) -> None:
     for name in [name for name in values if name.startswith(first)]:
         other = second + name.removeprefix(first)
@@ -177,6 +181,20 @@ WRONG: dict[str, tuple[str, Callable[[Path, Case], Any]]] = {
     "fewer layers": ("BertForMaskedLM does not use 8 of the tensors under test", config_of(num_hidden_layers=2)),
     "another dropout": ("`attention_probs_dropout_prob` is 0.5", config_of(attention_probs_dropout_prob=0.5)),
     "another tokenizer": ("tokenizer.json is not the source's", another_tokenizer),
+    "a tokenizer without its vocabulary": (
+        "tokenizer.json is in the source, and the variant has none",
+        lambda folder, case: (folder / "tokenizer.json").unlink(),
+    ),
+    "more words": ("added_tokens.json is in the variant", text_in("added_tokens.json", '{"d": 5}')),
+    "another padding token": (
+        "special_tokens_map.json is in",
+        text_in("special_tokens_map.json", '{"pad_token": "c"}'),
+    ),
+    "another length": ("`max_length` is 5, and", text_in("generation_config.json", '{"max_length": 5}')),
+    "code of its own": (
+        "`auto_map` names own.Bert, and no code in the source",
+        config_of(auto_map={"AutoModelForMaskedLM": "own.Bert"}),
+    ),
     "a bias dropped": (
         "query.bias: not in the variant",
         values_of(lambda values: values.__delitem__(f"{LAYER}1.attention.self.query.bias")),
