@@ -72,6 +72,23 @@ def test_half_precision_that_overflows(tmp_path: Path) -> None:
     assert list(where_possible(source, fold="value", layerwise=True).left_out) == ["encoder.2.self.value"]
 
 
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_tensors_in_fewer_bits_than_the_model_are_measured_as_they_are_stored(
+    name: str, saved: Saved, tmp_path: Path
+) -> None:
+    """GPT-2 is saved as its base model, so that its names in memory are others."""
+    shutil.copytree(saved(name), source := tmp_path / "mixed")
+    values = load_file(source / "model.safetensors")
+    maps = ("query.weight", "c_attn.weight")
+    values = {key.removeprefix("transformer."): value for key, value in values.items()}
+    values = {key: value.half() if key.endswith(maps) else value for key, value in values.items()}
+    save_file(values, source / "model.safetensors", {"format": "pt"})
+    recipe = where_possible(source, fold=ALL, attention=("sdpa",))
+    assert {slot.rpartition(".")[2] for slot in recipe.left_out} == {"query"}
+    variant = hf_bias_patch.patch(source, tmp_path / "out", recipe)
+    assert passed(variant.path, source)
+
+
 def test_a_source_that_gives_nan_is_refused(saved: Saved, tmp_path: Path) -> None:
     shutil.copytree(saved("bert"), folder := tmp_path / "nan")
     config = json.loads((folder / "config.json").read_text())
