@@ -9,8 +9,12 @@ from typing import Any
 
 from hf_bias_patch.attention.causes import own_code
 from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.patching.record import LOADER, block_of, is_patched, loader_text
+from hf_bias_patch.version import __version__
 
 __all__ = ["differences"]
+
+_MODULES = "modules.json"
 
 _KINDS = (
     (
@@ -19,8 +23,14 @@ _KINDS = (
     ),
     ("*preprocessor_config.json", "processor_config.json"),
     ("generation_config.json",),
+    (_MODULES, "sentence_*_config.json", "config_sentence_transformers.json"),
 )  # fmt: skip
-"""Files that make a model's inputs of what a user gives it, kind by kind, and those that say how it generates."""
+"""Files that make a model's inputs of what a user gives it, kind by kind; that say how it generates; and what stands
+behind it in sentence-transformers."""
+
+_HEADS = ("*.pt", "*.pth", "*.pkl", "*.joblib", "*.bin", "*.safetensors")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+"""A model's own, which are compared tensor by tensor, or are copies of them."""
 
 _GENERATION = "generation_config.json"
 
@@ -35,7 +45,13 @@ def differences(variant: Path, source: Path) -> tuple[str, ...]:
         variant, source: their folders. Where only one of them has files of some kind, such as a tokenizer, that is no
             difference: they may lie elsewhere.
     """
-    return (*_of_configs(variant, source), *_of_files(variant, source), *_of_generation(variant, source))
+    return (
+        *_of_configs(variant, source),
+        *_of_files(variant, source),
+        *_of_generation(variant, source),
+        *_of_parts(variant, source),
+        *_of_loader(variant),
+    )
 
 
 def _of_configs(variant: Path, source: Path) -> Iterator[str]:
@@ -73,6 +89,31 @@ def _of_files(variant: Path, source: Path) -> Iterator[str]:
             yield from (f"{name} is in the source, and the variant has none" for name in sorted(theirs - ours))
 
 
+def _of_parts(variant: Path, source: Path) -> Iterator[str]:
+    """Heads beside the model, and the folders of the modules behind it in sentence-transformers."""
+    heads = _named(variant, _HEADS) & _named(source, _HEADS) - _named(source, _WEIGHTS)
+    folders = _modules(source) if (variant / _MODULES).is_file() else []
+    ours, theirs = (heads.union(*(_within(top, folder) for folder in folders)) for top in (variant, source))
+    for name in sorted(ours | theirs):
+        there = (variant / name).is_file() and (source / name).is_file()
+        if not there or (variant / name).read_bytes() != (source / name).read_bytes():
+            yield f"{name} is not the source's"
+
+
+def _modules(folder: Path) -> list[str]:
+    """Folders of a sentence-transformers model's modules, but for the model's own."""
+    try:
+        entries = json.loads((folder / _MODULES).read_bytes())
+        places = [Path(entry["path"]) for entry in entries if entry["path"]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []
+    return [str(place) for place in places if not place.is_absolute() and ".." not in place.parts]
+
+
+def _within(top: Path, folder: str) -> set[str]:
+    return {str(path.relative_to(top)) for path in (top / folder).rglob("*") if path.is_file()}
+
+
 def _named(folder: Path, kind: tuple[str, ...]) -> set[str]:
     return {path.name for path in folder.iterdir() if any(map(path.match, kind)) and path.is_file()}
 
@@ -102,6 +143,19 @@ def _generation(folder: Path) -> dict[str, Any]:
         return {}
     left_out = {"_from_model_config", "transformers_version"}
     return {key: value for key, value in found.to_dict().items() if key not in left_out}
+
+
+def _of_loader(variant: Path) -> Iterator[str]:
+    """The module that loads a variant whose biases are absent: what is in it decides as well."""
+    config = dict(json.loads((variant / "config.json").read_bytes()))
+    named = config.get("auto_map")
+    if not is_patched(config) or LOADER[:-3] not in str(named):
+        return
+    path, by_this_version = variant / LOADER, block_of(config).get("version") == __version__
+    if not path.is_file():
+        yield f"{LOADER} is not in the variant, and config.json: `auto_map` names it"
+    elif by_this_version and path.read_text("utf-8", "replace") != loader_text(str(config.get("model_type"))):
+        yield f"{LOADER} is not as it was written"
 
 
 def _same_json(name: str, new: bytes, old: bytes) -> bool:

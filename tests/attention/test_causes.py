@@ -94,6 +94,12 @@ def test_an_adapter_in_the_place_of_a_model() -> None:
     assert "2 of 2 tensors are an adapter's" in said and "merge" in said
 
 
+def test_a_model_that_was_saved_with_an_adapter_around_it() -> None:
+    names = {f"base_model.model.{name.replace('query.', 'query.base_layer.')}": info for name, info in bert().items()}
+    said = refused(CONFIG, names)
+    assert "4 of 20 tensors are called `.base_layer.`" in said and "merge_and_unload" in said
+
+
 def test_tensors_of_another_type_are_told_by_their_names_or_by_the_class() -> None:
     config = {"model_type": "gpt2", "n_layer": 2, "n_head": 4}
     assert "so it is of another type" in refused(config, bert())
