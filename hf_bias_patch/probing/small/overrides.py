@@ -88,6 +88,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "clap_audio_model": {"num_mel_bins": 32, "spec_size": 64, "patch_embeds_hidden_size": 16, "hidden_size": 128},
     "clipseg": {"extract_layers": [0, 1]},
+    "clvp_decoder": {"decoder_fixing_codes": [83, 45, 45, 28]},
     "clvp_encoder": {"hidden_size": 128},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],
