@@ -86,6 +86,14 @@ def _longer(want: Any) -> torch.Tensor | None:
     return torch.tensor([[True], [False]]) if want.config.audio_config.enable_fusion else None
 
 
+def _pictured_text(want: Any) -> torch.Tensor:
+    """Texts with a placeholder for each of 4 and of 8 merged patches."""
+    text = want.integers(20, 95, 2, 19)
+    text[0, 3:7] = text[1, 3:11] = want.config.vlm_config.image_token_id
+    want.made |= {"attention_mask": torch.ones(2, 19, dtype=torch.long), "_placed": True}
+    return text
+
+
 def _pi0_text(want: Any) -> torch.Tensor:
     """An image of 16 patches before the text."""
     text = want.integers(20, 95, 2, 27)
@@ -149,7 +157,18 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "blip-2": {"decoder_input_ids": nothing},
     "blip_2_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
     "clap": {"input_features": _clip_of_sound, "is_longer": _longer},
-    "colqwen2": {"pixel_values": normal(2, 32, 384)},
+    "blt_local_decoder": {
+        "input_ids": nothing,
+        "attention_mask": nothing,
+        "inputs_embeds": normal(2, 11, 64),
+        "patch_embeds": normal(2, 4, 64),
+    },
+    "blt_local_encoder": {
+        "attention_mask": nothing,
+        "num_patches": lambda want: 4,
+        "patch_ids": fixed([[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]] * 2),
+    },
+    "colqwen2": {"pixel_values": normal(2, 32, 384), "input_ids": _pictured_text},
     "csm": {
         "input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks),
         "attention_mask": ones(2, 9),
@@ -176,6 +195,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "dots3_note": {"chunk_sample_lengths": fixed([640, 640])},
     "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([640, 640])},
     "embedding_gemma2": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
+    "efficientloftr": {"pixel_values": normal(2, 2, 3, 64, 64)},
     "fastspeech2_conformer_hifigan": _SPECTROGRAM,
     "florence_vision": {"hidden_states": normal(2, 3, 64, 64)},
     "fun_asr_nano": _STACKED,
