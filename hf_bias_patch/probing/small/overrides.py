@@ -35,7 +35,6 @@ _ROUTED = {
     "n_group": 1,
     "topk_group": 1,
 }
-_FEW_ANGLES = {"num_spatial_rope_pairs_per_axis": 1, "num_uid_rope_pairs": 2}
 _ZAMBA = {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"]}
 
 _EFFICIENT = {"width_coefficient": 0.05, "depth_coefficient": 0.3}
@@ -81,7 +80,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
     "bamba": {"attn_layer_indices": [1]},
     "bit": {"num_groups": 8},
-    "blt": {"decoder_config": {"hidden_size_global": 56}},
+    "blt": {"decoder_config": {"hidden_size_global": 56}, "patching_threshold": 4.1},
     "blt_local_decoder": {"hidden_size_global": 64},
     "blip-2": _IMAGES,
     "chameleon": {
@@ -131,10 +130,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "ernie4_5_vl_moe_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]}
-    },
-    "esmfold2": {
-        "atom_encoder": _FEW_ANGLES,
-        "structure_head": {"diffusion_module": {"atom_encoder": _FEW_ANGLES | {"output_dim": 56}}},
     },
     "esm": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4},
     "fastspeech2_conformer_with_hifigan": {
