@@ -260,7 +260,7 @@ def _stack(entry: dict[str, Any]) -> Stack:
 def _attention(entry: dict[str, Any]) -> Attention:
     traps = tuple(Trap(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
-    lists = {name: tuple(entry.pop(name, ())) for name in ("apart", "told_by")}
+    lists: dict[str, Any] = {name: tuple(entry.pop(name, ())) for name in ("apart", "told_by")}
     return Attention(**entry, **lists, traps=traps, layouts=layouts)
 
 

@@ -93,6 +93,13 @@ def _ended_text(want: Any) -> torch.Tensor:
     return text
 
 
+def _phrases(want: Any) -> torch.Tensor:
+    """Texts of two phrases, cut by BERT's tokens of begin and end: each token sees its own phrase alone."""
+    text = want.integers(20, 95, 2, 11)
+    text[:, 0], text[:, 5], text[:, 8] = 101, 102, 102
+    return text
+
+
 def _pictured_text(want: Any) -> torch.Tensor:
     """Texts with a placeholder for each of 4 and of 8 merged patches."""
     text = want.integers(20, 95, 2, 19)
@@ -222,6 +229,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "granite_docling": {"pixel_values": normal(2, 2, 3, 32, 32), "pixel_attention_mask": ones(2, 2, dtype=torch.bool)},
     "granite_speech": {"input_features_mask": nothing},
     "granite_speech_plus": {"input_features_mask": nothing},
+    "grounding-dino": {"input_ids": _phrases, "pixel_values": normal(2, 3, 64, 64)},
     "idefics": {"pixel_values": normal(2, 1, 3, 32, 32), "image_attention_mask": ones(2, 11, 1)},
     "idefics2_perceiver": {"context": normal(2, 16, 64), "attention_mask": ones(2, 16, dtype=torch.bool)},
     "informer": _SERIES,
