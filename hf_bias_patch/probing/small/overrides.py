@@ -121,7 +121,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "swa_v_head_dim": 16,
     },
     "dots3_note_vision_encoder": {"mlp_layer_types": ["dense", "sparse"], "num_local_experts": 4},
-    "efficientloftr": {"out_features": [16, 16, 32, 64]},
+    "efficientloftr": {"out_features": [16, 16, 32, 64], "num_attention_heads": 8},
     "efficientnet": _EFFICIENT,
     "emu3": {
         "vocabulary_map": {"<image>": 119, "<|extra_200|>": 118}
