@@ -80,6 +80,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
     "bamba": {"attn_layer_indices": [1]},
     "bit": {"num_groups": 8},
+    "blt": {"decoder_config": {"hidden_size_global": 56}, "patching_threshold": 4.1},
+    "blt_local_decoder": {"hidden_size_global": 64},
     "blip-2": _IMAGES,
     "chameleon": {
         "vocabulary_map": {"<image>": 119}
@@ -88,6 +90,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "clap_audio_model": {"num_mel_bins": 32, "spec_size": 64, "patch_embeds_hidden_size": 16, "hidden_size": 128},
     "clipseg": {"extract_layers": [0, 1]},
+    "clvp_decoder": {"decoder_fixing_codes": [83, 45, 45, 28]},
     "clvp_encoder": {"hidden_size": 128},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],
@@ -118,6 +121,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "swa_v_head_dim": 16,
     },
     "dots3_note_vision_encoder": {"mlp_layer_types": ["dense", "sparse"], "num_local_experts": 4},
+    "efficientloftr": {"out_features": [16, 16, 32, 64], "num_attention_heads": 8},
     "efficientnet": _EFFICIENT,
     "emu3": {
         "vocabulary_map": {"<image>": 119, "<|extra_200|>": 118}

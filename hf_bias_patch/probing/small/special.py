@@ -86,6 +86,28 @@ def _longer(want: Any) -> torch.Tensor | None:
     return torch.tensor([[True], [False]]) if want.config.audio_config.enable_fusion else None
 
 
+def _ended_text(want: Any) -> torch.Tensor:
+    """Texts that end, the second two tokens earlier: their end token stands for them."""
+    text = want.integers(20, 95, 2, 11)
+    text[0, 10] = text[1, 8] = want.config.text_config.eos_token_id
+    return text
+
+
+def _phrases(want: Any) -> torch.Tensor:
+    """Texts of two phrases, cut by BERT's tokens of begin and end: each token sees its own phrase alone."""
+    text = want.integers(20, 95, 2, 11)
+    text[:, 0], text[:, 5], text[:, 8] = 101, 102, 102
+    return text
+
+
+def _pictured_text(want: Any) -> torch.Tensor:
+    """Texts with a placeholder for each of 4 and of 8 merged patches."""
+    text = want.integers(20, 95, 2, 19)
+    text[0, 3:7] = text[1, 3:11] = want.config.vlm_config.image_token_id
+    want.made |= {"attention_mask": torch.ones(2, 19, dtype=torch.long), "_placed": True}
+    return text
+
+
 def _pi0_text(want: Any) -> torch.Tensor:
     """An image of 16 patches before the text."""
     text = want.integers(20, 95, 2, 27)
@@ -149,7 +171,18 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "blip-2": {"decoder_input_ids": nothing},
     "blip_2_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
     "clap": {"input_features": _clip_of_sound, "is_longer": _longer},
-    "colqwen2": {"pixel_values": normal(2, 32, 384)},
+    "blt_local_decoder": {
+        "input_ids": nothing,
+        "attention_mask": nothing,
+        "inputs_embeds": normal(2, 11, 64),
+        "patch_embeds": normal(2, 4, 64),
+    },
+    "blt_local_encoder": {
+        "attention_mask": nothing,
+        "num_patches": lambda want: 4,
+        "patch_ids": fixed([[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]] * 2),
+    },
+    "colqwen2": {"pixel_values": normal(2, 32, 384), "input_ids": _pictured_text},
     "csm": {
         "input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks),
         "attention_mask": ones(2, 9),
@@ -172,10 +205,12 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "depth_pro": {"pixel_values": normal(2, 3, 128, 128)},
     "dia": {"decoder_input_ids": ids(2, 7, 9)},
     "dia_decoder": {"input_ids": ids(2, 7, 9), "attention_mask": ones(2, 7)} | _ACROSS,
-    "diffusion_gemma": _PATCHES | {"image_position_ids": _positions(6)},
-    "dots3_note": {"chunk_sample_lengths": fixed([640, 640])},
-    "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([640, 640])},
+    "clipseg": {"input_ids": _ended_text},
+    "diffusion_gemma": _PATCHES | {"image_position_ids": _positions(6), "decoder_attention_mask": ones(2, 22)},
+    "dots3_note": {"chunk_sample_lengths": fixed([10240, 8960])},
+    "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([10240, 8960])},
     "embedding_gemma2": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
+    "efficientloftr": {"pixel_values": normal(2, 2, 3, 64, 64)},
     "fastspeech2_conformer_hifigan": _SPECTROGRAM,
     "florence_vision": {"hidden_states": normal(2, 3, 64, 64)},
     "fun_asr_nano": _STACKED,
@@ -184,8 +219,17 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "gemma3n_audio": {"audio_mel": normal(2, 64, 16), "audio_mel_mask": zeros(2, 64, dtype=torch.bool)},
     "gemma4": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
     "gemma4_audio": _MEL,
+    "gemma4_unified": {
+        "pixel_values": normal(2, 4, 1728),
+        "image_position_ids": _positions(2),
+        "input_features": lambda want: want.normal(2, 5, want.config.audio_config.audio_embed_dim),
+        "input_features_mask": ones(2, 5, dtype=torch.bool),
+    },
     "gemma4_vision": _PATCHES | {"pixel_position_ids": _positions(6)},
     "granite_docling": {"pixel_values": normal(2, 2, 3, 32, 32), "pixel_attention_mask": ones(2, 2, dtype=torch.bool)},
+    "granite_speech": {"input_features_mask": nothing},
+    "granite_speech_plus": {"input_features_mask": nothing},
+    "grounding-dino": {"input_ids": _phrases, "pixel_values": normal(2, 3, 64, 64)},
     "idefics": {"pixel_values": normal(2, 1, 3, 32, 32), "image_attention_mask": ones(2, 11, 1)},
     "idefics2_perceiver": {"context": normal(2, 16, 64), "attention_mask": ones(2, 16, dtype=torch.bool)},
     "informer": _SERIES,
