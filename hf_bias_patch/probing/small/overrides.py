@@ -186,7 +186,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "lilt": {"hidden_size": 96},
-    "llama4_vision_model": {"intermediate_size": 256, "projector_output_dim": 192, "vision_output_dim": 192},
+    "llama4": {
+        "vision_config": {
+            "intermediate_size": 192,
+            "projector_input_dim": 192,
+            "projector_output_dim": 192,
+            "vision_output_dim": 192,
+        }
+    },
+    "llama4_vision_model": {"intermediate_size": 256},
     "llava_next": _PINPOINTS,
     "llava_next_video": _PINPOINTS,
     "llava_onevision": _PINPOINTS,
@@ -210,7 +218,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "muse_spark_audio": {"num_hidden_layers": 4},
     "neomme": {"head_dim": 32},
     "nemotron_h": {"n_groups": 2, "mamba_num_heads": 8, "mamba_head_dim": 16},
-    "nemotron_h_omni": {"audio_config": {"projection_hidden_size": 96, "projection_bias": False}},
+    "nemotron_h_omni": {
+        "vision_hidden_size": 48,
+        "audio_config": {"projection_hidden_size": 96, "projection_bias": False},
+    },
     "oneformer": {"mask_dim": 64, "conv_dim": 64},
     "paddleocr_vl_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}

@@ -265,7 +265,8 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "input_features": lambda want: want.normal(2, 9, want.config.num_chroma),
     },
     "musicgen_melody_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
-    "neomme": {"pixel_values": normal(2, 16, 192)},
+    "nemotron_h_omni": {"pixel_values": normal(8, 192), "image_grid_hw": fixed([[2, 2], [2, 2]])},
+    "neomme": {"pixel_values": normal(32, 192)},
     "moss_transcribe_diarize": {"padding_mask": ones(2, 64, dtype=torch.bool)},
     "neucodec": {"input_values": normal(2, 1, 4000)},
     "omdet-turbo": {
@@ -303,6 +304,12 @@ INPUTS: dict[str, dict[str, Maker]] = {
     },
     "qwen2_audio": {"input_ids": _one_audio, "attention_mask": ones(2, 11)},
     "qwen3_omni_moe_audio_encoder": _LENGTHS,
+    "qwen3_omni_moe_talker_code_predictor": {
+        "input_ids": nothing,
+        "attention_mask": nothing,
+        "inputs_embeds": normal(2, 5, 64),
+    },
+    "qwen3_omni_moe_talker_text": {"input_ids": nothing, "attention_mask": nothing, "inputs_embeds": normal(2, 9, 64)},
     "rag": {"context_input_ids": ids(4, 9), "context_attention_mask": ones(4, 9), "doc_scores": normal(2, 2)},
     "sam": _POINTS,
     "sam2": _POINTS,
