@@ -291,6 +291,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "voxtral": {"audio_token_id": 118, "audio_config": {"max_source_positions": 32}},
     "voxtral_encoder": {"intermediate_size": 256},
+    "wavtokenizer": {"decoder_attention_num_groups": 8},
+    "wavtokenizer_encoder": {"decoder_attention_num_groups": 8},
     "xcodec2": {"quantization_dim": 128},
     "xmod": {"default_language": "en_XX"},
     "zamba": _ZAMBA,
