@@ -276,6 +276,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "step3p5": {"sliding_window": 8},
     "superpoint": {"keypoint_decoder_dim": 65},
     "swin": {"image_size": 64, "window_size": 4},
+    "swinv2": {"image_size": 64},
     "t5gemma2_decoder": {"dropout_rate": 0.0},
     "t5gemma2_text": {"dropout_rate": 0.0},
     "textnet": {"hidden_sizes": [16, 16, 16, 32, 32], "stem_out_channels": 16},
