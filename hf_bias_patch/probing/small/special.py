@@ -94,13 +94,6 @@ def _pi0_text(want: Any) -> torch.Tensor:
     return text
 
 
-def _framed(want: Any) -> torch.Tensor:
-    """A text between the tokens that begin and end one: the others see each other only between such."""
-    text = want.integers(20, 95, 2, 11)
-    text[:, 0], text[:, -1] = 101, 102
-    return text
-
-
 _MEMORY = ("encoder_hidden_size", "cross_attention_hidden_size", "cross_hidden_size", "hidden_size")
 """Which field says how wide the states are that cross-attention reads: the first there is."""
 _SERIES = {
@@ -249,7 +242,6 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "aspect_ratio_ids": fixed([[6], [6]]),
         "aspect_ratio_mask": ones(2, 1, 4),
     },
-    "mm-grounding-dino": {"input_ids": _framed},
     "molmo2": {
         "pixel_values": normal(2, 16, 192),
         "image_token_pooling": ids(8, 4, low=0, high=32),
