@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import SourceError
 from hf_bias_patch.evidence.models import load_model, load_tokenizer
-from hf_bias_patch.scoring.forms import form_of_class
+from hf_bias_patch.scoring.forms import Form, form_of_class
 from hf_bias_patch.studies.downstream.checks import biased_projections
 from hf_bias_patch.studies.downstream.training_runs import training_experiments
 from hf_bias_patch.studies.downstream.without_training import scores_of_fine_tuned, scores_without_training
@@ -76,7 +76,7 @@ def _bench(source: Source, settings: StudySettings, processes: Processes) -> Ben
     made_up = (*loaded.missing, *loaded.errors)
     inputs = make_inputs(texts, tokenizer, model, None if made_up else form, settings.seed)
     bench = Bench(model, inputs, settings.seed, settings.batch_tokens)
-    bench.notes += _without_loss(bench, made_up)
+    bench.notes += _without_loss(bench, made_up, form)
     if short := len(texts) - len(inputs.rows):
         bench.notes.append(f"{short} of {len(texts)} texts were left out: they have fewer than two tokens.")
     if settings.train_steps and bench.has_loss and len(inputs.rows) == 1:
@@ -84,11 +84,14 @@ def _bench(source: Source, settings: StudySettings, processes: Processes) -> Ben
     return bench
 
 
-def _without_loss(bench: Bench, made_up: Sequence[str]) -> list[str]:
+def _without_loss(bench: Bench, made_up: Sequence[str], form: Form | None) -> list[str]:
     """A note on a model without a loss: why it has none, and which experiments are left out."""
     if bench.has_loss:
         return []
-    why = "it has no language modelling head"
+    name = type(bench.model).__name__
+    why = f"{name} has no language modelling head that is known here"
     if made_up:
-        why = f"the checkpoint lacks {len(made_up)} of the parameters of {type(bench.model).__name__} ({made_up[0]})"
+        why = f"the checkpoint lacks {len(made_up)} of the parameters of {name} ({made_up[0]})"
+    elif form == "masked":
+        why = "the tokenizer has no mask token, or one that the model does not know"
     return [f"Hidden states only, no loss: {why}. So nothing was trained on the texts, and no gradient was taken."]
