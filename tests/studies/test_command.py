@@ -191,8 +191,8 @@ def test_a_tokenizer_without_a_mask_has_no_loss(tmp_path: Path) -> None:
     shutil.copytree(folder("bert"), model)
     config = json.loads((model / "tokenizer_config.json").read_text())
     (model / "tokenizer_config.json").write_text(json.dumps(config | {"mask_token": None}))
-    found = study(Settings(str(model), count=2, train_steps=0, budget=0.0), tmp_path / "out")
-    assert found is not None and any("the tokenizer has no mask token" in note for note in found.notes)
+    made = study(StudySettings(str(model), count=2, train_steps=0, budget=0.0), tmp_path / "out")
+    assert made is not None and any("the tokenizer has no mask token" in note for note in made.study.notes)
 
 
 def test_of_one_text_nothing_is_held_out(tmp_path: Path) -> None:
