@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
-    from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
     from hf_bias_patch.tuning.run import tune
+    from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings, LanguageSettings
 
 __all__ = [
     "Applied",
@@ -60,10 +60,10 @@ __all__ = [
 _HOMES = {
     "Applied": "patching.memory",
     "Certificate": "evidence.certificate",
-    "GenerationSettings": "tuning.kinds",
-    "GlueSettings": "tuning.kinds",
+    "GenerationSettings": "tuning.task_settings",
+    "GlueSettings": "tuning.task_settings",
     "Inspection": "attention.inspect",
-    "LanguageSettings": "tuning.kinds",
+    "LanguageSettings": "tuning.task_settings",
     "Patched": "patching.disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",

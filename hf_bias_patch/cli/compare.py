@@ -16,7 +16,7 @@ from hf_bias_patch.tuning.compare import CompareSettings
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hf_bias_patch.tuning.summary import Row
+    from hf_bias_patch.tuning.compare_table import CompareRow
 
 __all__ = ["command"]
 
@@ -34,17 +34,17 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
     """Train each arm on each task with the same data and budget, and compare scores, time, memory and size."""
     from hf_bias_patch.cli.console import stderr, stdout, strong
     from hf_bias_patch.scoring.extra import need
-    from hf_bias_patch.tuning.compare import Done, compare
+    from hf_bias_patch.tuning.compare import ArmResult, compare
+    from hf_bias_patch.tuning.compare_table import rows
     from hf_bias_patch.tuning.settings import make_settings
-    from hf_bias_patch.tuning.summary import rows
 
     settings = make_settings(CompareSettings, **fields)
     need("accelerate")
-    table: list[Row] = []
+    table: list[CompareRow] = []
     told: set[str] = set()
     with stderr().status("starting") as status:
         for event in compare(settings):
-            if isinstance(event, Done):
+            if isinstance(event, ArmResult):
                 table += rows([event])
                 if event.results and event.task not in told:  # of all arms the same: which data, and what was left out
                     told.add(event.task)
@@ -72,14 +72,14 @@ def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:
     raise typer.Exit(code)
 
 
-def _write_csv(settings: CompareSettings, table: Sequence[Row]) -> None:
-    from hf_bias_patch.tuning.summary import as_csv
+def _write_csv(settings: CompareSettings, table: Sequence[CompareRow]) -> None:
+    from hf_bias_patch.tuning.compare_table import as_csv
 
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     (settings.output_dir / "compare.csv").write_text(as_csv(table), "utf-8")
 
 
-def _draw(settings: CompareSettings, table: Sequence[Row]) -> None:
+def _draw(settings: CompareSettings, table: Sequence[CompareRow]) -> None:
     from importlib.util import find_spec
 
     if find_spec("matplotlib"):
@@ -88,12 +88,12 @@ def _draw(settings: CompareSettings, table: Sequence[Row]) -> None:
         plot(table, settings.output_dir / "compare.png")
 
 
-def _score(row: Row) -> str:
+def _score(row: CompareRow) -> str:
     """Mean and standard deviation; empty if there is none."""
     return "" if row.mean is None else f"{row.mean:.2f} ± {row.std:.2f}"
 
 
-def _table(table: Sequence[Row]) -> Table:
+def _table(table: Sequence[CompareRow]) -> Table:
     from hf_bias_patch.cli.console import nbytes
     from hf_bias_patch.cli.console import table as empty
 

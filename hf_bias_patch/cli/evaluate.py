@@ -13,8 +13,8 @@ from hf_bias_patch.cli.options import AsJson, Model
 
 if TYPE_CHECKING:
     from hf_bias_patch.scoring.data import Split
-    from hf_bias_patch.scoring.run import Options, Scores
-    from hf_bias_patch.scoring.tasks import Decode, Task
+    from hf_bias_patch.scoring.score import Scores, ScoringOptions
+    from hf_bias_patch.scoring.tasks import GenerationOptions, Task
     from hf_bias_patch.scoring.windows import Masked
 
 __all__ = ["evaluate"]
@@ -76,8 +76,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a task, without training it."""
-    from hf_bias_patch.scoring.asked import Asked, read_asked
-    from hf_bias_patch.scoring.run import Options
+    from hf_bias_patch.scoring.evaluate import Asked, read_asked
+    from hf_bias_patch.scoring.score import ScoringOptions
     from hf_bias_patch.scoring.tasks import load_task
 
     asked = load_task(task)
@@ -89,7 +89,7 @@ def evaluate(
         no_repeat_ngram_size=no_repeat_ngram_size,
         early_stopping=early_stopping,
     )
-    options = Options(batch_tokens, max_length, stride, _masked(masked), decode)
+    options = ScoringOptions(batch_tokens, max_length, stride, _masked(masked), decode)
     # All data first: it costs seconds and may be refused, where a large model takes minutes to load.
     splits = read_asked(Asked(asked, split, file, limit, predict is not None, skip_bad_rows))
     found = _answer(model, asked, splits, options, predict, device, dtype)
@@ -108,7 +108,7 @@ def _answer(
     model: str,
     task: Task,
     splits: dict[str, Split],
-    options: Options,
+    options: ScoringOptions,
     predict: Path | None,
     device: str | None,
     dtype: str,
@@ -117,7 +117,7 @@ def _answer(
     from hf_bias_patch.cli.console import stderr
     from hf_bias_patch.scoring.labels import decide
     from hf_bias_patch.scoring.loading import load_scorable
-    from hf_bias_patch.scoring.run import answers, score
+    from hf_bias_patch.scoring.score import answers, score
     from hf_bias_patch.scoring.submission import write_predictions
 
     found: dict[str, tuple[Scores | None, Path | None]] = {}
@@ -139,17 +139,17 @@ def _answer(
     return found
 
 
-def _decode(**given: Any) -> Decode:
+def _decode(**given: Any) -> GenerationOptions:
     """The settings of generation that are given; the others are the task's, or the model's own."""
     from pydantic import ValidationError
 
     from hf_bias_patch.errors import TaskError
     from hf_bias_patch.patching.wording import problems
-    from hf_bias_patch.scoring.tasks import Decode
+    from hf_bias_patch.scoring.tasks import GenerationOptions
     from hf_bias_patch.scoring.tasks import early_stopping as stopping
 
     try:
-        return Decode(**given | {"early_stopping": stopping(given["early_stopping"])})
+        return GenerationOptions(**given | {"early_stopping": stopping(given["early_stopping"])})
     except ValidationError as error:
         raise TaskError("; ".join(problems(error))) from None
 
@@ -197,10 +197,10 @@ def _print(model: str, task: Task, name: str, split: Split, scores: Scores | Non
 
 def _what(metric: str, task: Task) -> str:
     """A score in words."""
-    from hf_bias_patch.scoring.measures import MEAN, MEASURES
+    from hf_bias_patch.scoring.metric_info import MEAN, METRICS
 
     if metric == MEAN:
         return "mean of the metrics"
     if task.kind == "classification" and metric == "loss":
         return "mean negative log-likelihood of the right label, in nats"
-    return MEASURES[metric].what
+    return METRICS[metric].what

@@ -11,11 +11,11 @@ import typer
 
 from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.cli.settings import ANY_DASHES, options_of
-from hf_bias_patch.tuning.kinds import KINDS
-from hf_bias_patch.tuning.stopping import TERMINATED
+from hf_bias_patch.tuning.stop_signal import TERMINATED
+from hf_bias_patch.tuning.task_settings import KINDS
 
 if TYPE_CHECKING:
-    from hf_bias_patch.tuning.run import Result
+    from hf_bias_patch.tuning.run import TuneResult
 
 __all__ = ["command", "run_script"]
 
@@ -64,7 +64,7 @@ def _run(name: str, fields: Mapping[str, Any], as_json: bool, quiet: bool) -> No
     from hf_bias_patch.cli.progress import Bar
     from hf_bias_patch.scoring.extra import need
     from hf_bias_patch.tuning.settings import make_settings
-    from hf_bias_patch.tuning.watch import Watcher
+    from hf_bias_patch.tuning.watcher import Watcher
 
     settings = make_settings(KINDS[name], **fields)
     need("accelerate")
@@ -79,7 +79,7 @@ def _run(name: str, fields: Mapping[str, Any], as_json: bool, quiet: bool) -> No
     raise typer.Exit(TERMINATED if result.ended == "terminated" else 0)
 
 
-def _show(result: Result) -> None:
+def _show(result: TuneResult) -> None:
     from hf_bias_patch.cli.console import stdout, strong, table
 
     if result.ended == "terminated":

@@ -15,7 +15,7 @@ from hf_bias_patch.evidence.models import folder_of, quiet
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, require_form
-from hf_bias_patch.scoring.measures import Kind
+from hf_bias_patch.scoring.metric_info import TaskKind
 
 __all__ = ["adapter_base", "is_adapter", "load_adapter"]
 
@@ -49,7 +49,7 @@ def adapter_base(source: Source) -> Source:
         ) from error
 
 
-def load_adapter(source: Source, kind: Kind, dtype: Any) -> Any:
+def load_adapter(source: Source, kind: TaskKind, dtype: Any) -> Any:
     """The base with the adapter on it, not merged, and the head that was trained with it.
 
     Args:

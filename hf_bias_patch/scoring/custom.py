@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_bias_patch.errors import DataError, TaskError
 from hf_bias_patch.scoring.bad_rows import BadRows
-from hf_bias_patch.scoring.measures import MEAN, Kind
+from hf_bias_patch.scoring.metric_info import MEAN, TaskKind
 from hf_bias_patch.scoring.rows import read_rows
 from hf_bias_patch.scoring.tables import Columns, Row, is_table
 from hf_bias_patch.scoring.tasks import Task, make_task
@@ -22,7 +22,7 @@ _NO_TEXT = {"id", "idx", "index", "row", "label", "labels", "", "unnamed: 0"}  #
 _LABELS = ("label", "labels", "score", "target", "summary", "references", "reference")
 _MOST = 100  # distinct labels; more are a mistake: numbers to predict, or texts
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
-_METRICS: dict[Kind, tuple[tuple[str, ...], str]] = {
+_METRICS: dict[TaskKind, tuple[tuple[str, ...], str]] = {
     "classification": (("accuracy",), "accuracy"),
     "regression": (("pearson", "spearman"), MEAN),
     "language_modelling": (("loss", "perplexity", "word_perplexity"), "perplexity"),
@@ -33,7 +33,7 @@ _METRICS: dict[Kind, tuple[tuple[str, ...], str]] = {
 def custom_task(
     files: Mapping[str, str | Path],
     *,
-    kind: Kind | None = None,
+    kind: TaskKind | None = None,
     text: Sequence[str] | None = None,
     label: str | None = None,
     labels: Sequence[str] | None = None,
@@ -96,7 +96,7 @@ def custom_task(
     )
 
 
-def _label_column(columns: list[str], kind: Kind | None, path: Path) -> str:
+def _label_column(columns: list[str], kind: TaskKind | None, path: Path) -> str:
     known = [name for name in _LABELS if name in columns]
     if known:
         return known[0]
@@ -107,7 +107,7 @@ def _label_column(columns: list[str], kind: Kind | None, path: Path) -> str:
     )
 
 
-def _text_columns(row: Row, label: str | None, kind: Kind, path: Path) -> list[str]:
+def _text_columns(row: Row, label: str | None, kind: TaskKind, path: Path) -> list[str]:
     known = [name for name in row if name != label and name.lower() not in _NO_TEXT and isinstance(row[name], str)]
     most = 2 if kind in ("classification", "regression") else 1
     if kind == "language_modelling" and "text" in known:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.measures import Kind
+from hf_bias_patch.scoring.metric_info import TaskKind
 
 __all__ = [
     "AUTO_CLASSES",
@@ -38,7 +38,7 @@ _MAPPINGS: dict[Form, str] = {
     "causal": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "masked": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
 }
-_TAKEN: dict[Kind, tuple[Form, ...]] = {
+_TAKEN: dict[TaskKind, tuple[Form, ...]] = {
     "classification": ("classifier",),
     "regression": ("classifier",),
     "language_modelling": ("causal", "masked"),
@@ -106,7 +106,7 @@ def form_of(model: Any) -> Form:
     )
 
 
-def require_form(kind: Kind, form: Form | None, name: str) -> Form:
+def require_form(kind: TaskKind, form: Form | None, name: str) -> Form:
     """`form`, if a task of this kind can be asked of it.
 
     Args:

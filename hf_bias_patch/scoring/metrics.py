@@ -1,6 +1,6 @@
 """Scores from answers. Every use of the library `evaluate` is in this file, and none of it needs a network.
 
-What the numbers mean and in what unit they are: scoring/measures.py. Accuracy, F1 and Matthews are scikit-learn's,
+What the numbers mean and in what unit they are: scoring/metric_info.py. Accuracy, F1 and Matthews are scikit-learn's,
 Pearson and Spearman scipy's, BLEU and chrF sacrebleu's, ROUGE rouge_score's; tests hold them against these.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.measures import MEAN
+from hf_bias_patch.scoring.metric_info import MEAN
 from hf_bias_patch.scoring.tasks import Task
 
 __all__ = ["compute", "metric", "perplexity", "sentences"]
@@ -25,13 +25,13 @@ _ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def compute(task: Task, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-    """Every metric of a task, and `mean` where the task is summed up by it. Units: scoring/measures.py.
+    """Every metric of a task, and `mean` where the task is summed up by it. Units: scoring/metric_info.py.
 
     A correlation or F1 that is not defined (all predictions the same, or no label 1 at all) counts 0, as on the GLUE
     leaderboard.
 
     Args:
-        task: classification, regression or generation; for language modelling see `scoring.run`.
+        task: classification, regression or generation; for language modelling see `scoring.score`.
         predictions: numbers of labels; floats; or texts.
         references: numbers of labels; floats; or for each prediction a list of texts.
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE
-from hf_bias_patch.scoring.decoding import Decoding, generation_config
 from hf_bias_patch.scoring.forms import readable, unwrapped
+from hf_bias_patch.scoring.generation import ResolvedGeneration, generation_config
 from hf_bias_patch.scoring.labels import head_names
 from hf_bias_patch.scoring.tasks import Task
 
@@ -92,7 +92,7 @@ def likelihoods(model: Any, batches: Iterable[Batch], shifted: bool) -> Predicti
 
 
 def predict_texts(
-    model: Any, batches: Iterable[Batch], tokenizer: Any, decoding: Decoding, pad: int, *, prompted: bool
+    model: Any, batches: Iterable[Batch], tokenizer: Any, decoding: ResolvedGeneration, pad: int, *, prompted: bool
 ) -> Predictions:
     """The text generated for every row.
 

@@ -15,9 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
-from hf_bias_patch.scoring.measures import MEAN, Kind, greater_is_better, measures_of
+from hf_bias_patch.scoring.metric_info import MEAN, TaskKind, greater_is_better, metrics_of
 
-__all__ = ["Decode", "Hub", "Task", "dump_task", "early_stopping", "load_task", "make_task", "read_task", "task_names"]
+__all__ = [
+    "GenerationOptions",
+    "Hub",
+    "Task",
+    "dump_task",
+    "early_stopping",
+    "load_task",
+    "make_task",
+    "read_task",
+    "task_names",
+]
 
 _FOLDER = Path(__file__).parent / "tasks"
 
@@ -44,10 +54,10 @@ class Hub(_Facts):
     revision: str | None = None
 
 
-class Decode(_Facts):
+class GenerationOptions(_Facts):
     """How texts are generated: beam search and length settings, as `generate` of transformers takes them.
 
-    What is None is left to others: see `scoring.decoding`.
+    What is None is left to others: see `scoring.generation`.
 
     Attributes:
         num_beams: beams; 1 is greedy.
@@ -66,7 +76,7 @@ class Decode(_Facts):
     early_stopping: bool | Literal["never"] | None = None
 
     @model_validator(mode="after")
-    def _possible(self) -> Decode:
+    def _possible(self) -> GenerationOptions:
         least, most = self.min_new_tokens, self.max_new_tokens
         if least is not None and most is not None and least > most:
             raise ValueError(f"min_new_tokens {least} is above max_new_tokens {most}")
@@ -74,7 +84,7 @@ class Decode(_Facts):
 
 
 def early_stopping(word: str | None) -> Any:
-    """The value of `Decode.early_stopping` for what the command line says: `true`, `false` or `never`."""
+    """The value of `GenerationOptions.early_stopping` for what the command line says: `true`, `false` or `never`."""
     return {"true": True, "false": False}.get(word or "", word)
 
 
@@ -93,7 +103,7 @@ class Task(_Facts):
         label: column of the label, or of the reference texts; `a.b` means field b of each item in a.
         labels: names of the labels, in the order of their numbers; classification only.
         splits: name of a split here → its name on the Hub.
-        metrics: what is computed; see scoring/measures.py.
+        metrics: what is computed; see scoring/metric_info.py.
         main_metric: the one that the best checkpoint is chosen by; `mean` is the mean of `metrics`.
         aliases: column of a local file → the column it stands for, where the original files name it otherwise.
         headerless: the columns of original files that have no header line.
@@ -107,7 +117,7 @@ class Task(_Facts):
 
     name: str
     version: Annotated[int, Field(ge=1)] = 1
-    kind: Kind
+    kind: TaskKind
     about: str = ""
     hub: Hub | None = None
     generator: str | None = None
@@ -123,7 +133,7 @@ class Task(_Facts):
     grouped: bool = False
     joined: bool = False
     prompt: str = "{source}\n"
-    decode: Decode = Field(default_factory=Decode)
+    decode: GenerationOptions = Field(default_factory=GenerationOptions)
     submission: dict[str, str] = Field(default_factory=dict)
     words: bool = False
 
@@ -148,8 +158,8 @@ class Task(_Facts):
             raise ValueError("labels: a classification task names its labels, each once, and no other kind has any")
         if len(self.labels) == 1:
             raise ValueError("labels: with one label there is nothing to decide")
-        if wrong := sorted(set(self.metrics) - set(measures_of(self.kind))):
-            raise ValueError(f"metrics: {wrong[0]!r} is none of {', '.join(measures_of(self.kind))}")
+        if wrong := sorted(set(self.metrics) - set(metrics_of(self.kind))):
+            raise ValueError(f"metrics: {wrong[0]!r} is none of {', '.join(metrics_of(self.kind))}")
         if self.main_metric not in (*self.metrics, MEAN):
             raise ValueError(f"main_metric: {self.main_metric!r} is none of {', '.join((*self.metrics, MEAN))}")
         if "{source}" not in self.prompt:

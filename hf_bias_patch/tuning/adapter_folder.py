@@ -20,8 +20,8 @@ from hf_bias_patch.tuning.head import head_of
 if TYPE_CHECKING:
     import torch
 
-    from hf_bias_patch.tuning.base import Base
-    from hf_bias_patch.tuning.select import Selection
+    from hf_bias_patch.tuning.base import AdapterBase
+    from hf_bias_patch.tuning.trainable import Trainable
 
 __all__ = ["AdapterFolder", "NoAdapterError", "adapter_folder", "linear_biases"]
 
@@ -89,8 +89,8 @@ def linear_biases(model: Any) -> dict[str, torch.Tensor]:
 
 def adapter_folder(
     model: Any,
-    selection: Selection,
-    base: Base,
+    selection: Trainable,
+    base: AdapterBase,
     biases: Mapping[str, torch.Tensor],
     *,
     new: Collection[str] = (),
@@ -126,7 +126,7 @@ def adapter_folder(
     return AdapterFolder(made.config, {**made.trained, **live}, made.added, still, mapping)
 
 
-def _adapter(model: Any, inner: Any, selection: Selection, biases: Mapping[str, torch.Tensor]) -> AdapterFolder:
+def _adapter(model: Any, inner: Any, selection: Trainable, biases: Mapping[str, torch.Tensor]) -> AdapterFolder:
     """All but the head."""
     kind = model.peft_config["default"] if inner is not model else None
     if not any(tensor.role != "head" for tensor in selection.trained):
@@ -138,7 +138,7 @@ def _adapter(model: Any, inner: Any, selection: Selection, biases: Mapping[str, 
     return AdapterFolder(config, {_file_name(t.live, t.part): t.live for t in selection.trained if t.role == "adapter"})
 
 
-def _biases(inner: Any, selection: Selection, biases: Mapping[str, torch.Tensor]) -> AdapterFolder:
+def _biases(inner: Any, selection: Trainable, biases: Mapping[str, torch.Tensor]) -> AdapterFolder:
     """Changes of linear layers' biases as a BEFT adapter."""
     import peft
 

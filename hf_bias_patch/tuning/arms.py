@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_bias_patch.tuning.select import ADAPTERS, projections_of
+from hf_bias_patch.tuning.set_trainable import ADAPTERS, projections_of
 
 __all__ = ["ARMS", "grid_of"]
 

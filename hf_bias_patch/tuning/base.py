@@ -10,11 +10,11 @@ from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.evidence.models import folder_of
 
-__all__ = ["Base", "base_of"]
+__all__ = ["AdapterBase", "base_of"]
 
 
 @dataclass(frozen=True)
-class Base:
+class AdapterBase:
     """What adapter_config.json calls the base.
 
     Attributes:
@@ -26,12 +26,12 @@ class Base:
     revision: str | None
 
 
-def base_of(source: Source) -> Base | None:
+def base_of(source: Source) -> AdapterBase | None:
     """How others find a source again; None for a patch without its weights, which no stock library can load."""
     folder = folder_of(source)
     if is_patch_only(folder):
         return None
     if (found := hub_repo(folder)) is not None:
         repository, commit = found
-        return Base("/".join(repository.name.split("--")[1:]), commit)
-    return Base(os.path.abspath(folder), None)
+        return AdapterBase("/".join(repository.name.split("--")[1:]), commit)
+    return AdapterBase(os.path.abspath(folder), None)

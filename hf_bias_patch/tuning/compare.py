@@ -18,14 +18,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from hf_bias_patch.errors import RecipeError, TuneError
 from hf_bias_patch.patching.recipe import as_names
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.tuning.apart import result_of
 from hf_bias_patch.tuning.arms import ARMS, grid_of
 from hf_bias_patch.tuning.folder import folder_name
-from hf_bias_patch.tuning.kinds import GlueSettings, TaskSettings, settings_for
-from hf_bias_patch.tuning.select import projections_of
+from hf_bias_patch.tuning.set_trainable import projections_of
 from hf_bias_patch.tuning.settings import AT_THE_END, Positive, as_files, make_settings
+from hf_bias_patch.tuning.subprocess_run import result_of
+from hf_bias_patch.tuning.task_settings import GlueSettings, TaskSettings, settings_for
 
-__all__ = ["CompareSettings", "Done", "Running", "compare"]
+__all__ = ["ArmResult", "CompareSettings", "RunStarted", "compare"]
 
 _BROKEN = (TuneError, RecipeError)
 """What ends one arm and not the comparison: a loss that is no number, an adapter or a bias the model cannot have."""
@@ -84,7 +84,7 @@ class CompareSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Done:
+class ArmResult:
     """An arm on a task, done.
 
     Attributes:
@@ -104,7 +104,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunStarted:
     """A run of the comparison that begins.
 
     Attributes:
@@ -119,7 +119,7 @@ class Running:
     total: int
 
 
-def compare(settings: CompareSettings) -> Iterator[Running | Done]:
+def compare(settings: CompareSettings) -> Iterator[RunStarted | ArmResult]:
     """Run every arm on every task; what is there already is read, not run.
 
     Yields:
@@ -138,14 +138,14 @@ def compare(settings: CompareSettings) -> Iterator[Running | Done]:
     for task in settings.task_name:
         for arm, rates in arms.items():
             for event in _arm(settings, task, arm, rates):
-                if isinstance(event, Done):
+                if isinstance(event, ArmResult):
                     yield event
                 else:
                     number += 1
-                    yield Running(task, arm, event, number, total)
+                    yield RunStarted(task, arm, event, number, total)
 
 
-def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float]) -> Iterator[str | Done]:
+def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float]) -> Iterator[str | ArmResult]:
     """The names of an arm's runs, each as it begins; at last the arm."""
     scores: dict[float, dict[str, Any]] = {}
     problem = ""
@@ -156,7 +156,7 @@ def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float])
         except _BROKEN as error:  # a rate may be too large; the others may do
             problem = str(error)
     if not scores:
-        yield Done(task, arm, problem=problem)
+        yield ArmResult(task, arm, problem=problem)
         return
     best = _best(scores, load_task(task).greater_is_better)
     results = []
@@ -168,7 +168,11 @@ def _arm(settings: CompareSettings, task: str, arm: str, rates: Sequence[float])
             problem = f"seed-{seed}: {error}"
     chosen = {rate: _main(score) for rate, score in scores.items()}
     broken = len(results) < settings.seeds
-    yield Done(task, arm, best, chosen, problem=problem) if broken else Done(task, arm, best, chosen, tuple(results))
+    yield (
+        ArmResult(task, arm, best, chosen, problem=problem)
+        if broken
+        else ArmResult(task, arm, best, chosen, tuple(results))
+    )
 
 
 def _best(scores: Mapping[float, Mapping[str, Any]], greater: bool) -> float:

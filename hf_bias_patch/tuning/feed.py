@@ -14,16 +14,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hf_bias_patch.tuning.batches import MicroBatch, Schedule
-from hf_bias_patch.tuning.job import Batch, Job
+from hf_bias_patch.tuning.job import Batch, TrainingJob
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Fed", "feed"]
+__all__ = ["CountedBatch", "feed"]
 
 
 @dataclass(frozen=True)
-class Fed:
+class CountedBatch:
     """A micro-batch; what its loss is a sum over, its samples and tokens, all 0 where it does not count."""
 
     batch: Batch
@@ -33,8 +33,8 @@ class Fed:
 
 
 def feed(
-    job: Job, schedule: Schedule, accelerator: Accelerator, first: int, last: int, workers: int = 0
-) -> Iterator[Fed]:
+    job: TrainingJob, schedule: Schedule, accelerator: Accelerator, first: int, last: int, workers: int = 0
+) -> Iterator[CountedBatch]:
     """The micro-batches of this process from step `first` to `last` (not included), on its device.
 
     Args:
@@ -89,16 +89,16 @@ def _wait_for_the_end() -> None:
 class _Parts(Dataset):
     """Micro-batches and the seeds they are made with."""
 
-    def __init__(self, job: Job, parts: list[tuple[MicroBatch, tuple[int, int]]]) -> None:
+    def __init__(self, job: TrainingJob, parts: list[tuple[MicroBatch, tuple[int, int]]]) -> None:
         self.job, self.parts = job, parts
 
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __getitem__(self, index: int) -> Fed:
+    def __getitem__(self, index: int) -> CountedBatch:
         part, seed = self.parts[index]
         batch = self.job.batch(part.rows, seed)
         if not part.counts:
-            return Fed(batch)
+            return CountedBatch(batch)
         tokens = sum(self.job.lengths[row] for row in part.rows)
-        return Fed(batch, self.job.count(batch), len(part.rows), tokens)
+        return CountedBatch(batch, self.job.count(batch), len(part.rows), tokens)

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import torch
 
-__all__ = ["Batch", "Job"]
+__all__ = ["Batch", "TrainingJob"]
 
 Batch = dict[str, torch.Tensor]
 
 
-class Job(Protocol):
+class TrainingJob(Protocol):
     """A task, ready for the loop."""
 
     @property

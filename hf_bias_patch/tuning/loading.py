@@ -22,14 +22,14 @@ from hf_bias_patch.tuning.head import head_of, renew_head
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Ready", "load_classifier", "load_model"]
+__all__ = ["LoadedModel", "load_classifier", "load_model"]
 
 _TYPES = {"regression": "regression", "classification": "single_label_classification"}
 _REMEDY = "Add --new_head to begin with a new one"
 
 
 @dataclass(frozen=True)
-class Ready:
+class LoadedModel:
     """A loaded model.
 
     Attributes:
@@ -43,7 +43,7 @@ class Ready:
     notes: tuple[str, ...] = ()
 
 
-def load_model(source: Source, auto_class: Any) -> Ready:
+def load_model(source: Source, auto_class: Any) -> LoadedModel:
     """Load a model that brings its head, as a language model does.
 
     Raises:
@@ -51,10 +51,10 @@ def load_model(source: Source, auto_class: Any) -> Ready:
         SourceError, CheckpointError: as for `load`.
     """
     model, info = _loaded(source, auto_class)
-    return Ready(model, tuple(sorted(info["missing_keys"])))
+    return LoadedModel(model, tuple(sorted(info["missing_keys"])))
 
 
-def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bool = False) -> Ready:
+def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bool = False) -> LoadedModel:
     """Load a model with a head for a task, which is the checkpoint's where it brings one.
 
     Args:
@@ -86,8 +86,8 @@ def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bo
     # A bias alone may be missing: it is zero then, and the outputs are still the checkpoint's.
     if any(name in new and model.get_parameter(name).ndim > 1 for name in head):
         _name_labels(model.config, task)
-        return Ready(model, tuple(sorted(new)))
-    return Ready(model, tuple(sorted(new)), _keep_head(source.name, model.config, task, own_type))
+        return LoadedModel(model, tuple(sorted(new)))
+    return LoadedModel(model, tuple(sorted(new)), _keep_head(source.name, model.config, task, own_type))
 
 
 def _loaded(source: Source, auto_class: Any, **more: Any) -> tuple[Any, dict[str, Any]]:

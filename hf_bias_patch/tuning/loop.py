@@ -12,12 +12,11 @@ import torch
 
 from hf_bias_patch.errors import TaskError, TuneError
 from hf_bias_patch.tuning.batches import Schedule
-from hf_bias_patch.tuning.feed import Fed, feed
+from hf_bias_patch.tuning.feed import CountedBatch, feed
 from hf_bias_patch.tuning.folder import RunFolder
-from hf_bias_patch.tuning.job import Job
+from hf_bias_patch.tuning.job import TrainingJob
 from hf_bias_patch.tuning.optimiser import make_optimiser, make_scheduler, total_steps
-from hf_bias_patch.tuning.select import Selection
-from hf_bias_patch.tuning.settings import Settings
+from hf_bias_patch.tuning.settings import TuneSettings
 from hf_bias_patch.tuning.state import (
     Progress,
     keep_only,
@@ -27,13 +26,14 @@ from hf_bias_patch.tuning.state import (
     save_tensors,
     trained_tensors,
 )
-from hf_bias_patch.tuning.stopping import StopSignal
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.stop_signal import StopSignal
+from hf_bias_patch.tuning.trainable import Trainable
+from hf_bias_patch.tuning.watcher import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Loop", "Outcome"]
+__all__ = ["Outcome", "TrainingLoop"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class Outcome:
         return {"ended": self.ended, **asdict(self.progress)}
 
 
-class Loop:
-    """Trains a model on a job. What trains is decided before, by `select` or `adapters.add`."""
+class TrainingLoop:
+    """Trains a model on a job. What trains is decided before, by `set_trainable` or `adapters.add`."""
 
     def __init__(
         self,
         model: Any,
-        job: Job,
-        selection: Selection,
-        settings: Settings,
+        job: TrainingJob,
+        selection: Trainable,
+        settings: TuneSettings,
         accelerator: Accelerator,
         folder: RunFolder,
         watcher: Watcher,
@@ -176,7 +176,7 @@ class Loop:
         if self._main:  # only now: the state before needed the best tensors before
             self.folder.keep_best(self.progress.best_step)
 
-    def _step(self, runs: list[Fed]) -> tuple[float, int, int]:
+    def _step(self, runs: list[CountedBatch]) -> tuple[float, int, int]:
         """One optimiser step over what each process holds of it: its loss, samples and tokens.
 
         The loss is a sum over samples or tokens; it is divided by how many there are in the whole step, over all

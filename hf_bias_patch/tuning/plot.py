@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.tuning.summary import Row
+from hf_bias_patch.tuning.compare_table import CompareRow
 
 __all__ = ["plot"]
 
 
-def plot(table: Sequence[Row], path: Path) -> None:
+def plot(table: Sequence[CompareRow], path: Path) -> None:
     """Draw one panel a task: mean and standard deviation of each arm over its trained numbers, on a scale that is
     logarithmic from 100 on.
 
@@ -31,8 +31,8 @@ def plot(table: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _panel(axes: Any, table: Sequence[Row]) -> None:
-    points: dict[tuple[int, float], list[Row]] = {}
+def _panel(axes: Any, table: Sequence[CompareRow]) -> None:
+    points: dict[tuple[int, float], list[CompareRow]] = {}
     for row in table:
         points.setdefault((row.trained or 0, round(row.mean or 0.0, 2)), []).append(row)
     for (trained, mean), rows in points.items():

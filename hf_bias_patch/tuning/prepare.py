@@ -13,20 +13,21 @@ from hf_bias_patch.patching.record import BLOCK, untouchable
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning import adapters
 from hf_bias_patch.tuning.adapter_folder import AdapterFolder, NoAdapterError, adapter_folder, linear_biases
-from hf_bias_patch.tuning.base import Base, base_of
-from hf_bias_patch.tuning.kinds import GlueSettings
+from hf_bias_patch.tuning.base import AdapterBase, base_of
 from hf_bias_patch.tuning.loading import load_classifier, load_model
-from hf_bias_patch.tuning.select import ADAPTERS, Selection, select
-from hf_bias_patch.tuning.settings import Settings
-from hf_bias_patch.tuning.start import Start
+from hf_bias_patch.tuning.set_trainable import ADAPTERS, set_trainable
+from hf_bias_patch.tuning.settings import TuneSettings
+from hf_bias_patch.tuning.starting_checkpoint import StartingCheckpoint
+from hf_bias_patch.tuning.task_settings import GlueSettings
+from hf_bias_patch.tuning.trainable import Trainable
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["PreparedModel", "prepare_model"]
 
 _RANDOM_HEAD = "The head is new and does not train: it stays random, and the scores are those of chance"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A model ready to train.
 
     Attributes:
@@ -39,14 +40,14 @@ class Prepared:
     """
 
     model: Any
-    selection: Selection
+    selection: Trainable
     new: tuple[str, ...]
     adapter: AdapterFolder | None = None
     no_adapter: str = ""
     notes: tuple[str, ...] = ()
 
 
-def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Prepared:
+def prepare_model(settings: TuneSettings, start: StartingCheckpoint, auto_class: Any, task: Task) -> PreparedModel:
     """Load a model with a head, and make trainable what the settings name.
 
     Args:
@@ -57,7 +58,7 @@ def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Pr
 
     Raises:
         TuneError: the head in the checkpoint does not fit, or nothing would train.
-        SourceError, CheckpointError, FamilyError, RecipeError: as for `load` and `select`.
+        SourceError, CheckpointError, FamilyError, RecipeError: as for `load` and `set_trainable`.
     """
     _refuse_adapter(start.source)
     if isinstance(settings, GlueSettings):
@@ -72,7 +73,7 @@ def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Pr
         how: dict[str, Any] = {"rank": settings.lora_rank, "alpha": settings.lora_alpha, "kept": kept}
         model, selection = adapters.add(model, settings.train, head=head, new=new, **how)
     else:
-        selection = select(
+        selection = set_trainable(
             model,
             settings.train,
             head=head,
@@ -92,11 +93,11 @@ def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Pr
     try:
         adapter = adapter_folder(model, selection, _base(start), biases, new=new)
     except NoAdapterError as reason:
-        return Prepared(model, selection, new, no_adapter=str(reason), notes=notes)
-    return Prepared(model, selection, new, adapter, notes=notes)
+        return PreparedModel(model, selection, new, no_adapter=str(reason), notes=notes)
+    return PreparedModel(model, selection, new, adapter, notes=notes)
 
 
-def _base(start: Start) -> Base:
+def _base(start: StartingCheckpoint) -> AdapterBase:
     """What an adapter is loaded on.
 
     Raises:

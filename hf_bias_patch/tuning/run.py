@@ -9,32 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import absolute_name, resolve
 from hf_bias_patch.errors import ExtraError, TuneError
-from hf_bias_patch.scoring.decoding import Decoding, decoding_of, end_tokens
 from hf_bias_patch.scoring.encode import check_vocabulary
+from hf_bias_patch.scoring.generation import ResolvedGeneration, end_tokens, resolve_generation
 from hf_bias_patch.scoring.labels import label_order
 from hf_bias_patch.scoring.padding import settle_padding
-from hf_bias_patch.scoring.run import Options
-from hf_bias_patch.scoring.run import prepare as encode_asked
-from hf_bias_patch.tuning.ending import save_model
+from hf_bias_patch.scoring.score import ScoringOptions, encode_for
 from hf_bias_patch.tuning.folder import RunFolder, check_folder, environment, open_folder
-from hf_bias_patch.tuning.kinds import GenerationSettings, TaskSettings
-from hf_bias_patch.tuning.loop import Loop, Outcome
+from hf_bias_patch.tuning.loop import Outcome, TrainingLoop
 from hf_bias_patch.tuning.memory import peak_bytes
-from hf_bias_patch.tuning.prepare import Prepared, prepare
-from hf_bias_patch.tuning.record import write_adapter_record, write_record
-from hf_bias_patch.tuning.start import Start, started
+from hf_bias_patch.tuning.prepare import PreparedModel, prepare_model
+from hf_bias_patch.tuning.save_model import save_model
+from hf_bias_patch.tuning.starting_checkpoint import StartingCheckpoint, starting_checkpoint
 from hf_bias_patch.tuning.task_data import TaskData, task_data
 from hf_bias_patch.tuning.task_job import TaskJob
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.task_settings import GenerationSettings, TaskSettings
+from hf_bias_patch.tuning.training_record import write_adapter_record, write_record
+from hf_bias_patch.tuning.watcher import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Result", "tune"]
+__all__ = ["TuneResult", "tune"]
 
 
 @dataclass(frozen=True)
-class Result:
+class TuneResult:
     """What a run gave.
 
     Attributes:
@@ -54,11 +53,11 @@ class Result:
     is_main: bool
 
 
-def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
+def tune(settings: TaskSettings, watcher: Watcher | None = None) -> TuneResult:
     """Train a checkpoint on a task, on as many processes as Accelerate was started with.
 
     Args:
-        settings: what to do; see `kinds` and `settings.Settings`.
+        settings: what to do; see `kinds` and `settings.TuneSettings`.
         watcher: is told what happens.
 
     Returns:
@@ -78,13 +77,15 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> Result:
     data = task_data(settings, source)
     for line in data.notes if accelerator.is_main_process else ():
         watcher.say(line)
-    with started(settings, source, accelerator, watcher) as start:
+    with starting_checkpoint(settings, source, accelerator, watcher) as start:
         return _tune(settings, data, start, accelerator, watcher)
 
 
-def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Accelerator, watcher: Watcher) -> Result:
+def _tune(
+    settings: TaskSettings, data: TaskData, start: StartingCheckpoint, accelerator: Accelerator, watcher: Watcher
+) -> TuneResult:
     _seed(settings.seed)
-    prepared = prepare(settings, start, data.auto_class, data.task)
+    prepared = prepare_model(settings, start, data.auto_class, data.task)
     prepared = replace(prepared, notes=tuple(_settle(settings, data, prepared)))  # on every process
     for line in prepared.notes if accelerator.is_main_process else ():
         watcher.say(line)
@@ -102,7 +103,7 @@ def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Acc
         if start.before is not None:
             folder.write_patch(*start.before)
     _seed(settings.seed + 1 + accelerator.process_index)  # each process its own dropout
-    loop = Loop(prepared.model, job, prepared.selection, settings, accelerator, folder, watcher)
+    loop = TrainingLoop(prepared.model, job, prepared.selection, settings, accelerator, folder, watcher)
     try:
         outcome = loop.run()
     finally:
@@ -110,7 +111,7 @@ def _tune(settings: TaskSettings, data: TaskData, start: Start, accelerator: Acc
     return _end(settings, data, start, prepared, loop, outcome, folder)
 
 
-def _settle(settings: TaskSettings, data: TaskData, prepared: Prepared) -> list[str]:
+def _settle(settings: TaskSettings, data: TaskData, prepared: PreparedModel) -> list[str]:
     """Have the model's configs and the tokenizer say what is trained with; what a person should know of it."""
     notes = [*prepared.notes]
     if note := settle_padding(prepared.model, data.tokenizer).note:
@@ -121,15 +122,15 @@ def _settle(settings: TaskSettings, data: TaskData, prepared: Prepared) -> list[
     return notes
 
 
-def _decoding(settings: TaskSettings, data: TaskData, prepared: Prepared) -> Decoding:
-    return decoding_of(prepared.model, data.task, _options(settings, data).decode, data.form)
+def _decoding(settings: TaskSettings, data: TaskData, prepared: PreparedModel) -> ResolvedGeneration:
+    return resolve_generation(prepared.model, data.task, _options(settings, data).decode, data.form)
 
 
 def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accelerator) -> TaskJob:
     check_vocabulary(data.train, model)
     options = _options(settings, data)
     validation = data.validation
-    asked = None if validation is None else encode_asked(model, data.tokenizer, data.task, validation, options)
+    asked = None if validation is None else encode_for(model, data.tokenizer, data.task, validation, options)
     order, _ = label_order(model.config, data.task)
     return TaskJob(data.task, data.form, data.tokenizer, data.train, validation, asked, options, accelerator, order)
 
@@ -137,12 +138,12 @@ def _job(settings: TaskSettings, data: TaskData, model: Any, accelerator: Accele
 def _end(
     settings: TaskSettings,
     data: TaskData,
-    start: Start,
-    prepared: Prepared,
-    loop: Loop,
+    start: StartingCheckpoint,
+    prepared: PreparedModel,
+    loop: TrainingLoop,
     outcome: Outcome,
     folder: RunFolder,
-) -> Result:
+) -> TuneResult:
     accelerator = loop.accelerator
     results = {
         "task": data.task.name,
@@ -173,7 +174,7 @@ def _end(
             folder.write("results.json", results)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return Result(folder.path, outcome.ended, outcome.metrics, loop.job.main, results, accelerator.is_main_process)
+    return TuneResult(folder.path, outcome.ended, outcome.metrics, loop.job.main, results, accelerator.is_main_process)
 
 
 def _accelerator(settings: TaskSettings) -> Accelerator:
@@ -236,9 +237,9 @@ def _seed(seed: int) -> None:
     set_seed(seed)
 
 
-def _options(settings: TaskSettings, data: TaskData) -> Options:
+def _options(settings: TaskSettings, data: TaskData) -> ScoringOptions:
     length = settings.max_length
     longest = max(data.train.dataset["length"][:], default=1)
     tokens = settings.per_device_eval_batch_size * (length or longest)
     decode = settings.decode if isinstance(settings, GenerationSettings) else None
-    return Options(batch_tokens=tokens, max_length=length, decode=decode)
+    return ScoringOptions(batch_tokens=tokens, max_length=length, decode=decode)

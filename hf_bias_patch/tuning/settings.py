@@ -14,9 +14,9 @@ from hf_bias_patch.patching.recipe import Destination, as_folds, as_names
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
 from hf_bias_patch.tuning.adapters import RANK
-from hf_bias_patch.tuning.select import ADAPTERS, projections_of
+from hf_bias_patch.tuning.set_trainable import ADAPTERS, projections_of
 
-__all__ = ["AT_THE_END", "Settings", "as_files", "make_settings", "read_settings"]
+__all__ = ["AT_THE_END", "TuneSettings", "as_files", "make_settings", "read_settings"]
 
 AT_THE_END = 10**9
 """As `eval_steps`: evaluated once, after the last step. A best state chosen on the reported data would flatter."""
@@ -52,7 +52,7 @@ def as_files(value: Any) -> Any:
     return found
 
 
-class Settings(BaseModel):
+class TuneSettings(BaseModel):
     """What all training runs share. Each field's description is its help text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,7 +144,7 @@ class Settings(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _consistent(self) -> Settings:
+    def _consistent(self) -> TuneSettings:
         if both := sorted(set(projections_of(self.train)) & set(self.freeze)):
             raise ValueError(f"{both[0]} is in both train and freeze")
         if both := sorted(set(self.fold) & set(self.drop)):

@@ -16,8 +16,8 @@ from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, input
 from hf_bias_patch.scoring.identity import DataIdentity
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task, load_task
-from hf_bias_patch.tuning.kinds import GlueSettings, TaskSettings
 from hf_bias_patch.tuning.samples import count, draw, hold_out
+from hf_bias_patch.tuning.task_settings import GlueSettings, TaskSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset

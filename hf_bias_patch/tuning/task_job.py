@@ -13,7 +13,7 @@ import torch
 from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, MaskingCollator
 from hf_bias_patch.scoring.encode import Encoded
 from hf_bias_patch.scoring.forms import Form, readable
-from hf_bias_patch.scoring.run import Options, evaluate
+from hf_bias_patch.scoring.score import ScoringOptions, evaluate_model
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning.job import Batch
 from hf_bias_patch.tuning.loss import label_loss, score_loss, token_loss
@@ -47,7 +47,7 @@ class TaskJob:
     train: Encoded
     validation: Dataset | None
     asked: Encoded | None
-    options: Options
+    options: ScoringOptions
     accelerator: Accelerator
     order: Sequence[int] | None = None
 
@@ -104,7 +104,7 @@ class TaskJob:
     def evaluate(self, model: Any) -> Mapping[str, float]:
         """The task's metrics on the validation data."""
         assert self.validation is not None
-        scores = evaluate(
+        scores = evaluate_model(
             self.accelerator.unwrap_model(model),
             self.tokenizer,
             self.task,

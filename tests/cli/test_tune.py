@@ -85,7 +85,7 @@ def _default(kind: type[BaseModel], name: str | None) -> Any:
 
 def test_every_setting_is_an_option() -> None:
     from hf_bias_patch.cli.tune import command
-    from hf_bias_patch.tuning.kinds import KINDS
+    from hf_bias_patch.tuning.task_settings import KINDS
 
     group = command()
     for name, kind in KINDS.items():

@@ -9,7 +9,7 @@ import pytest
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.embedded import GENERATORS
-from hf_bias_patch.scoring.measures import MEASURES, measures_of
+from hf_bias_patch.scoring.metric_info import METRICS, metrics_of
 from hf_bias_patch.scoring.tasks import Task, dump_task, load_task, read_task, task_names
 
 GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax"}
@@ -58,8 +58,8 @@ def test_glue_metrics_are_glues() -> None:
 def test_greater_is_better_but_for_losses() -> None:
     assert load_task("mrpc").greater_is_better and load_task("cola").greater_is_better
     assert not load_task("wikitext-2").greater_is_better
-    assert {name for name, measure in MEASURES.items() if not measure.greater_is_better} == set(
-        measures_of("language_modelling")
+    assert {name for name, measure in METRICS.items() if not measure.greater_is_better} == set(
+        metrics_of("language_modelling")
     )
 
 

@@ -15,12 +15,12 @@ import pytest
 
 from hf_bias_patch.errors import RecipeError, TaskError, TuneError
 from hf_bias_patch.scoring.tasks import dump_task, load_task
-from hf_bias_patch.tuning import apart
 from hf_bias_patch.tuning import compare as module
-from hf_bias_patch.tuning.compare import CompareSettings, Done, Running, compare
-from hf_bias_patch.tuning.kinds import TaskSettings
+from hf_bias_patch.tuning import subprocess_run as apart
+from hf_bias_patch.tuning.compare import ArmResult, CompareSettings, RunStarted, compare
+from hf_bias_patch.tuning.compare_table import as_csv, rows
 from hf_bias_patch.tuning.settings import make_settings
-from hf_bias_patch.tuning.summary import as_csv, rows
+from hf_bias_patch.tuning.task_settings import TaskSettings
 
 
 def settings(out: Path, **fields: Any) -> CompareSettings:
@@ -45,7 +45,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[TaskSettings]:
 
 
 def test_rates_are_chosen_on_training_data(tmp_path: Path, runs: list[TaskSettings]) -> None:
-    done = [event for event in compare(settings(tmp_path)) if isinstance(event, Done)]
+    done = [event for event in compare(settings(tmp_path)) if isinstance(event, ArmResult)]
     assert [(arm.arm, arm.rate, dict(arm.chosen)) for arm in done] == [
         ("value", 1e-2, {1e-3: 60.0, 1e-2: 70.0}),
         ("none", 1e-2, {1e-3: 60.0, 1e-2: 70.0}),
@@ -71,7 +71,7 @@ def test_rates_that_score_the_same_are_told_apart_by_loss(tmp_path: Path, monkey
 
     monkeypatch.setattr(module, "result_of", result)
     asked = settings(tmp_path, arms="none", learning_rates="1e-4,1e-3,1e-2,1e-1")
-    assert [event.rate for event in compare(asked) if isinstance(event, Done)] == [1e-3]
+    assert [event.rate for event in compare(asked) if isinstance(event, ArmResult)] == [1e-3]
 
 
 def test_arms_differ_in_nothing_else(tmp_path: Path, runs: list[TaskSettings]) -> None:
@@ -83,12 +83,12 @@ def test_arms_differ_in_nothing_else(tmp_path: Path, runs: list[TaskSettings]) -
 
 
 def test_what_begins_is_counted(tmp_path: Path, runs: list[TaskSettings]) -> None:
-    begun = [event for event in compare(settings(tmp_path)) if isinstance(event, Running)]
+    begun = [event for event in compare(settings(tmp_path)) if isinstance(event, RunStarted)]
     assert [(event.number, event.total) for event in begun] == [(number, 8) for number in range(1, 9)]
 
 
 def test_table_and_csv(tmp_path: Path, runs: list[TaskSettings]) -> None:
-    table = rows(event for event in compare(settings(tmp_path)) if isinstance(event, Done))
+    table = rows(event for event in compare(settings(tmp_path)) if isinstance(event, ArmResult))
     assert (table[0].mean, table[0].std) == (71.5, pytest.approx(0.5**0.5))
     (first, second) = csv.DictReader(as_csv(table).splitlines())
     assert (first["arm"], second["arm"], first["seeds"], first["mean"]) == ("value", "none", "2", "71.5")
@@ -97,17 +97,17 @@ def test_table_and_csv(tmp_path: Path, runs: list[TaskSettings]) -> None:
 def test_for_real_and_again(tmp_path: Path) -> None:
     """One arm in processes of its own; a second call reads what is there, and a lost result is run again."""
     wanted = settings(tmp_path, arms="none", seeds=1, learning_rates="1e-3")
-    (first,) = (event for event in compare(wanted) if isinstance(event, Done))
+    (first,) = (event for event in compare(wanted) if isinstance(event, ArmResult))
     assert first.results[0]["peak_bytes"] > 50_000_000 and 0 <= first.results[0]["metrics"]["accuracy"] <= 100
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     assert len(files) == 2
-    (again,) = (event for event in compare(wanted) if isinstance(event, Done))
+    (again,) = (event for event in compare(wanted) if isinstance(event, ArmResult))
     assert again == first and files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
 
 
 def test_an_arm_that_cannot_be(tmp_path: Path) -> None:
     given = {"model_name_or_path": "embedded:gpt2", "task_name": "embedded:records", "arms": "beft"}
-    (done,) = (e for e in compare(settings(tmp_path, **given, learning_rates="1e-3")) if isinstance(e, Done))
+    (done,) = (e for e in compare(settings(tmp_path, **given, learning_rates="1e-3")) if isinstance(e, ArmResult))
     assert "Conv1D" in done.problem and not done.results
     assert rows([done])[0].mean is None
 
@@ -122,7 +122,7 @@ def test_a_reported_run_that_breaks_ends_its_arm_alone(tmp_path: Path, monkeypat
         return {"metrics": {"accuracy": 60.0}, "main_metric": "accuracy", **plain}
 
     monkeypatch.setattr(module, "result_of", result)
-    done = [event for event in compare(settings(tmp_path, arms="key,value,none")) if isinstance(event, Done)]
+    done = [event for event in compare(settings(tmp_path, arms="key,value,none")) if isinstance(event, ArmResult)]
     assert [(arm.arm, len(arm.results)) for arm in done] == [("key", 0), ("value", 0), ("none", 2)]
     assert "no key bias" in done[0].problem and done[1].problem.startswith("seed-2: The loss is nan")
     assert rows(done)[1].problem == done[1].problem
@@ -175,7 +175,7 @@ def test_plot(tmp_path: Path, runs: list[TaskSettings]) -> None:
     pytest.importorskip("matplotlib")
     from hf_bias_patch.tuning.plot import plot
 
-    table = rows(event for event in compare(settings(tmp_path)) if isinstance(event, Done))
+    table = rows(event for event in compare(settings(tmp_path)) if isinstance(event, ArmResult))
     plot(table, tmp_path / "plot.svg")
     text = (tmp_path / "plot.svg").read_text()
     assert text.count("<use") > 4

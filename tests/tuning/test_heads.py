@@ -19,13 +19,13 @@ from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.labels import label_order
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import Scores, evaluate
+from hf_bias_patch.scoring.score import Scores, evaluate_model
 from hf_bias_patch.scoring.tasks import load_task, make_task
-from hf_bias_patch.tuning.kinds import GlueSettings
 from hf_bias_patch.tuning.loading import load_classifier
-from hf_bias_patch.tuning.run import Result, tune
+from hf_bias_patch.tuning.run import TuneResult, tune
 from hf_bias_patch.tuning.settings import make_settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.task_settings import GlueSettings
+from hf_bias_patch.tuning.watcher import Watcher
 from tests.tuning.jobs import alone
 
 OPINION, ENTAILMENT = "embedded:opinion", "embedded:entailment"
@@ -60,7 +60,7 @@ def checkpoint(out: Path, names: list[str], name: str = "bert", seed: int = 0, *
     return out
 
 
-def run(place: Path, out: Path, task: str = ENTAILMENT, said: Watcher | None = None, **fields: Any) -> Result:
+def run(place: Path, out: Path, task: str = ENTAILMENT, said: Watcher | None = None, **fields: Any) -> TuneResult:
     alone()
     short = {"max_train_samples": 40, "max_eval_samples": 24, "max_train_steps": 4, "per_device_train_batch_size": 10}
     given = {"model_name_or_path": str(place), "task_name": task, "output_dir": out, **short, **fields}
@@ -69,7 +69,7 @@ def run(place: Path, out: Path, task: str = ENTAILMENT, said: Watcher | None = N
 
 def scored(place: Path, task: str = ENTAILMENT) -> Scores:
     asked = load_task(task)
-    return evaluate(*load_scorable(str(place), asked.kind), asked, load_split(asked, "validation", limit=24))
+    return evaluate_model(*load_scorable(str(place), asked.kind), asked, load_split(asked, "validation", limit=24))
 
 
 def reordered(place: Path, out: Path, order: list[int]) -> Path:

@@ -13,9 +13,9 @@ import transformers
 from hf_bias_patch.assets import folder
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import DataError, RecipeError
-from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings
 from hf_bias_patch.tuning.settings import make_settings
 from hf_bias_patch.tuning.task_data import TaskData, task_data
+from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings
 
 REFERENCES = 5
 

@@ -11,7 +11,7 @@ from hf_bias_patch.evidence.ids import first_known
 from hf_bias_patch.scoring.collate import IGNORED
 from hf_bias_patch.scoring.forms import Form, longest_input
 from hf_bias_patch.scoring.padding import choose_padding
-from hf_bias_patch.scoring.run import batches_by_length
+from hf_bias_patch.scoring.score import batches_by_length
 
 if TYPE_CHECKING:
     import torch

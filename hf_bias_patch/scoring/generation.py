@@ -13,9 +13,9 @@ from typing import Any
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.forms import Form, unwrapped
-from hf_bias_patch.scoring.tasks import Decode, Task
+from hf_bias_patch.scoring.tasks import GenerationOptions, Task
 
-__all__ = ["DEFAULTS", "Decoding", "decoding_of", "end_tokens", "generation_config"]
+__all__ = ["DEFAULTS", "ResolvedGeneration", "end_tokens", "generation_config", "resolve_generation"]
 
 DEFAULTS: dict[str, Any] = {
     "num_beams": 4,
@@ -58,7 +58,7 @@ _OF_BEAMS = ("length_penalty", "early_stopping")
 
 
 @dataclass(frozen=True)
-class Decoding:
+class ResolvedGeneration:
     """Settings of generation, each decided.
 
     Attributes:
@@ -86,7 +86,7 @@ class Decoding:
         return {**_used(self.settings), **copy.deepcopy(dict(self.kept))}
 
 
-def decoding_of(model: Any, task: Task, asked: Decode | None, form: Form) -> Decoding:
+def resolve_generation(model: Any, task: Task, asked: GenerationOptions | None, form: Form) -> ResolvedGeneration:
     """Decide the settings of generation.
 
     Args:
@@ -109,10 +109,10 @@ def decoding_of(model: Any, task: Task, asked: Decode | None, form: Form) -> Dec
     kept = {name: value for name in _KEPT if (value := getattr(own, name, None)) is not None}
     if kept:
         notes.append(f"From the model's own generation settings besides: {', '.join(kept)}.")
-    return Decoding(settings, kept, tuple(notes))
+    return ResolvedGeneration(settings, kept, tuple(notes))
 
 
-def _given(decode: Decode | None) -> dict[str, Any]:
+def _given(decode: GenerationOptions | None) -> dict[str, Any]:
     return {} if decode is None else decode.model_dump(exclude_none=True)
 
 
@@ -172,7 +172,7 @@ def _agree(settings: dict[str, Any], chosen: Mapping[str, int]) -> list[str]:
     return [f"min_new_tokens is {most}, not {least}: no answer is longer."]
 
 
-def generation_config(model: Any, tokenizer: Any, decoding: Decoding, pad: int) -> Any:
+def generation_config(model: Any, tokenizer: Any, decoding: ResolvedGeneration, pad: int) -> Any:
     """The model's own generation config (its special tokens, say), with the decided settings in their places.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hf_bias_patch.tuning.select import Selection
+from hf_bias_patch.tuning.trainable import Trainable
 
 __all__ = ["Watcher"]
 
@@ -12,7 +12,7 @@ __all__ = ["Watcher"]
 class Watcher:
     """Hears what happens; does nothing with it. Told by the main process only."""
 
-    def begin(self, selection: Selection, steps: int, first: int) -> None:
+    def begin(self, selection: Trainable, steps: int, first: int) -> None:
         """Training begins.
 
         Args:

@@ -1,15 +1,15 @@
-"""What trains, tensor by tensor, and what was left out: what `select` and `adapters.add` answer."""
+"""What trains, tensor by tensor, and what was left out: what `set_trainable` and `adapters.add` answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LeftOut", "Selection", "Trained"]
+__all__ = ["LeftOut", "Trainable", "TrainableTensor"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainableTensor:
     """A tensor that trains.
 
     Attributes:
@@ -48,7 +48,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Trainable:
     """All that trains.
 
     Attributes:
@@ -59,7 +59,7 @@ class Selection:
         untold: why it cannot be told which biases are redundant; empty if it can, or does not matter.
     """
 
-    trained: tuple[Trained, ...]
+    trained: tuple[TrainableTensor, ...]
     total: int
     head: bool
     left_out: tuple[LeftOut, ...] = ()

@@ -13,8 +13,8 @@ from typing import Any
 
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.tuning.folder import check_folder
-from hf_bias_patch.tuning.kinds import TaskSettings
-from hf_bias_patch.tuning.stopping import TERMINATED, StopSignal
+from hf_bias_patch.tuning.stop_signal import TERMINATED, StopSignal
+from hf_bias_patch.tuning.task_settings import TaskSettings
 
 __all__ = ["result_of", "run_apart"]
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from hf_bias_patch.patching.recipe import as_names
-from hf_bias_patch.scoring.measures import Kind
-from hf_bias_patch.scoring.tasks import Decode, early_stopping
-from hf_bias_patch.tuning.settings import Positive, Settings
+from hf_bias_patch.scoring.metric_info import TaskKind
+from hf_bias_patch.scoring.tasks import GenerationOptions, early_stopping
+from hf_bias_patch.tuning.settings import Positive, TuneSettings
 
 __all__ = ["KINDS", "GenerationSettings", "GlueSettings", "LanguageSettings", "TaskSettings", "settings_for"]
 
@@ -19,11 +19,11 @@ def _word(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-class TaskSettings(Settings):
+class TaskSettings(TuneSettings):
     """A run on a task."""
 
-    kinds: ClassVar[tuple[Kind, ...]]
-    own_kind: ClassVar[Kind | None] = None
+    kinds: ClassVar[tuple[TaskKind, ...]]
+    own_kind: ClassVar[TaskKind | None] = None
 
     task_name: str | None = Field(
         None, description="A task, such as sst2, or a YAML file of one; none is needed with --train_file."
@@ -115,10 +115,10 @@ class GenerationSettings(TaskSettings):
         return self
 
     @property
-    def decode(self) -> Decode:
+    def decode(self) -> GenerationOptions:
         """What replaces the task's settings and the model's own."""
-        given = {name: getattr(self, name) for name in Decode.model_fields}
-        return Decode(**given | {"early_stopping": early_stopping(self.early_stopping)})
+        given = {name: getattr(self, name) for name in GenerationOptions.model_fields}
+        return GenerationOptions(**given | {"early_stopping": early_stopping(self.early_stopping)})
 
 
 KINDS: dict[str, type[TaskSettings]] = {
@@ -128,6 +128,6 @@ KINDS: dict[str, type[TaskSettings]] = {
 }
 
 
-def settings_for(kind: Kind) -> type[TaskSettings]:
+def settings_for(kind: TaskKind) -> type[TaskSettings]:
     """The settings that runs on tasks of a kind have."""
     return next(settings for settings in KINDS.values() if kind in settings.kinds)

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 
-from hf_bias_patch.tuning.compare import Done
+from hf_bias_patch.tuning.compare import ArmResult
 
-__all__ = ["Row", "as_csv", "rows"]
+__all__ = ["CompareRow", "as_csv", "rows"]
 
 
 @dataclass(frozen=True)
-class Row:
+class CompareRow:
     """An arm on a task.
 
     Attributes:
@@ -43,18 +43,18 @@ class Row:
     problem: str = ""
 
 
-def rows(done: Iterable[Done]) -> list[Row]:
+def rows(done: Iterable[ArmResult]) -> list[CompareRow]:
     """A row an arm and task, in the order they were done."""
     return [_row(arm) for arm in done]
 
 
-def _row(done: Done) -> Row:
+def _row(done: ArmResult) -> CompareRow:
     arm = done.arm.replace(",", "+")
     if not done.results:
-        return Row(done.task, arm, problem=done.problem)
+        return CompareRow(done.task, arm, problem=done.problem)
     first = done.results[0]
     scores = [result["metrics"][first["main_metric"]] for result in done.results]
-    return Row(
+    return CompareRow(
         done.task,
         arm,
         first["main_metric"],
@@ -69,10 +69,10 @@ def _row(done: Done) -> Row:
     )
 
 
-def as_csv(table: Sequence[Row]) -> str:
+def as_csv(table: Sequence[CompareRow]) -> str:
     """The rows with a header line."""
     text = StringIO()
-    writer = csv.DictWriter(text, list(asdict(Row("", ""))), lineterminator="\n")
+    writer = csv.DictWriter(text, list(asdict(CompareRow("", ""))), lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in table)
     return text.getvalue()

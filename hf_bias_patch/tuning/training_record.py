@@ -23,10 +23,10 @@ from hf_bias_patch.version import __version__
 
 if TYPE_CHECKING:
     from hf_bias_patch.scoring.tasks import Task
-    from hf_bias_patch.tuning.select import Selection
-    from hf_bias_patch.tuning.settings import Settings
-    from hf_bias_patch.tuning.start import Start
+    from hf_bias_patch.tuning.settings import TuneSettings
+    from hf_bias_patch.tuning.starting_checkpoint import StartingCheckpoint
     from hf_bias_patch.tuning.task_data import TaskData
+    from hf_bias_patch.tuning.trainable import Trainable
 
 __all__ = ["write_adapter_record", "write_record"]
 
@@ -36,10 +36,10 @@ _PRIVATE = ("model_name_or_path", "train_file", "validation_file", "report_to")
 
 def write_record(
     model: Path,
-    settings: Settings,
-    start: Start,
+    settings: TuneSettings,
+    start: StartingCheckpoint,
     data: TaskData,
-    selection: Selection,
+    selection: Trainable,
     results: Mapping[str, Any],
     environment: Mapping[str, Any],
 ) -> Training:
@@ -134,7 +134,7 @@ def _base(source: Party, folder: Path) -> Party:
     return earlier.base if earlier else source
 
 
-def _take_patch_along(model: Path, start: Start) -> None:
+def _take_patch_along(model: Path, start: StartingCheckpoint) -> None:
     """Plan and certificate of the patch go where a later patch leaves them, and so does the base's name."""
     (model / BEFORE if start.before else (model / TRAINING).parent).mkdir(parents=True, exist_ok=True)
     for name, content in zip((PLAN, CERTIFICATE), start.before or (), strict=False):
@@ -145,7 +145,7 @@ def _take_patch_along(model: Path, start: Start) -> None:
         replace_file(model / BASE, base.read_bytes())
 
 
-def _public_settings(settings: Settings) -> dict[str, Any]:
+def _public_settings(settings: TuneSettings) -> dict[str, Any]:
     plain = {name: value for name, value in settings.plain().items() if name not in _PRIVATE}
     return plain | {"learning_rate": settings.rate}
 

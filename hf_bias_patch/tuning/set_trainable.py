@@ -18,12 +18,12 @@ from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
 from hf_bias_patch.errors import CheckpointError, FamilyError, RecipeError, TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of
-from hf_bias_patch.tuning.selection import LeftOut, Selection, Trained
+from hf_bias_patch.tuning.trainable import LeftOut, Trainable, TrainableTensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ADAPTERS", "WORDS", "LeftOut", "Selection", "Trained", "is_bias", "projections_of", "refuse_kept", "select"]
+__all__ = ["ADAPTERS", "WORDS", "is_bias", "projections_of", "refuse_kept", "set_trainable"]
 
 ADAPTERS = ("lora", "beft")
 """What peft trains: parameters of its own, beside the model's."""
@@ -60,7 +60,7 @@ def is_bias(name: str, parameter: Any) -> bool:
     return parameter.ndim == 1 and _BIAS.fullmatch(name) is not None
 
 
-def select(
+def set_trainable(
     model: PreTrainedModel,
     train: str,
     *,
@@ -70,7 +70,7 @@ def select(
     kept: Mapping[str, str] | None = None,
     redundant: bool = False,
     sites: Sequence[Site] | None = None,
-) -> Selection:
+) -> Trainable:
     """Make exactly the named things train: everything else has `requires_grad` off.
 
     Of a fused bias only the named part trains; the rest stays bit-identical (see `slices`), until `join_slices`.
@@ -119,7 +119,7 @@ def select(
         left_out = tuple(_leave_out(wanted, found))
     trained, total = _apply(model, wanted, _parts(wanted, found), heads, attention=bool(projections))
     has_head = any(tensor.role == "head" for tensor in trained)
-    return Selection(trained, total, has_head, left_out, untold if rules and train == "biases" else "")
+    return Trainable(trained, total, has_head, left_out, untold if rules and train == "biases" else "")
 
 
 def _sites(model: PreTrainedModel, sites: Sequence[Site] | None, must: bool) -> tuple[Sequence[Site], str]:
@@ -234,7 +234,7 @@ def _apply(
     parts: Mapping[str, str],
     heads: Collection[str],
     attention: bool,
-) -> tuple[tuple[Trained, ...], int]:
+) -> tuple[tuple[TrainableTensor, ...], int]:
     """Set `requires_grad`; what trains, and elements of all parameters."""
     parameters = dict(model.named_parameters())
     total = sum(parameter.numel() for parameter in parameters.values())
@@ -248,10 +248,12 @@ def _apply(
         if isinstance(which, np.ndarray):
             live = _slice(model, name, which)
             trained.append(
-                Trained(name, parts.get(name, "a part"), role, int(which.sum()), which.size, live, _ranges(which))
+                TrainableTensor(
+                    name, parts.get(name, "a part"), role, int(which.sum()), which.size, live, _ranges(which)
+                )
             )
         else:
-            trained.append(Trained(name, "all", role, parameter.numel(), parameter.numel(), name))
+            trained.append(TrainableTensor(name, "all", role, parameter.numel(), parameter.numel(), name))
     return tuple(trained), total
 
 

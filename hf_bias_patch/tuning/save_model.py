@@ -16,13 +16,13 @@ from hf_bias_patch.tuning.state import save_tensors, trained_tensors
 
 if TYPE_CHECKING:
     from hf_bias_patch.tuning.folder import RunFolder
-    from hf_bias_patch.tuning.loop import Loop
-    from hf_bias_patch.tuning.prepare import Prepared
+    from hf_bias_patch.tuning.loop import TrainingLoop
+    from hf_bias_patch.tuning.prepare import PreparedModel
 
 __all__ = ["save_model"]
 
 
-def save_model(loop: Loop, tokenizer: Any, folder: RunFolder, prepared: Prepared) -> dict[str, Any]:
+def save_model(loop: TrainingLoop, tokenizer: Any, folder: RunFolder, prepared: PreparedModel) -> dict[str, Any]:
     """Write the model into the run folder, its adapter and its trained tensors beside it. Called by all processes.
 
     Returns:

@@ -21,17 +21,17 @@ from hf_bias_patch.patching.disk import patch, plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
 from hf_bias_patch.patching.record import CERTIFICATE
 from hf_bias_patch.patching.summary import stays
-from hf_bias_patch.tuning.settings import Settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.settings import TuneSettings
+from hf_bias_patch.tuning.watcher import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Start", "started"]
+__all__ = ["StartingCheckpoint", "starting_checkpoint"]
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingCheckpoint:
     """What a run begins with.
 
     Attributes:
@@ -46,7 +46,9 @@ class Start:
 
 
 @contextmanager
-def started(settings: Settings, source: Source, accelerator: Accelerator, watcher: Watcher) -> Iterator[Start]:
+def starting_checkpoint(
+    settings: TuneSettings, source: Source, accelerator: Accelerator, watcher: Watcher
+) -> Iterator[StartingCheckpoint]:
     """The checkpoint, patched first where `fold` or `drop` ask for that. Called by all processes.
 
     The variant lies beside the run folder, in a working folder, and goes away when the block is left.
@@ -56,7 +58,7 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
         TuneError: the patch does not pass its certificate, so that another model would be trained than was meant.
     """
     if not (settings.fold or settings.drop):
-        yield Start(source, source, _patch_of(source))
+        yield StartingCheckpoint(source, source, _patch_of(source))
         return
     recipe = make_recipe(fold=settings.fold, drop=settings.drop, where_possible=settings.where_possible)
     plan(settings.model_name_or_path, recipe)  # on every process: what is refused must not leave the others waiting
@@ -70,10 +72,10 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
         place = _of_main(made)
         # If it is not there, there was nothing to patch.
         loaded = replace(resolve(place), name=source.name) if place.exists() else source
-        yield Start(source, loaded, _patch_of(loaded))
+        yield StartingCheckpoint(source, loaded, _patch_of(loaded))
 
 
-def _patched(settings: Settings, recipe: Recipe, watcher: Watcher, stack: ExitStack) -> Path:
+def _patched(settings: TuneSettings, recipe: Recipe, watcher: Watcher, stack: ExitStack) -> Path:
     """Where the variant lies, until the stack is closed."""
     beside = settings.output_dir.absolute()
     beside.parent.mkdir(parents=True, exist_ok=True)
