@@ -17,10 +17,11 @@ from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, require_form
 from hf_bias_patch.scoring.metric_info import TaskKind
 
-__all__ = ["adapter_base", "is_adapter", "load_adapter"]
+__all__ = ["PEFT_PREFIX", "adapter_base", "is_adapter", "load_adapter"]
 
 _FORMS: dict[str, Form] = {"SEQ_CLS": "classifier", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
-_IN_FILE = "base_model.model."
+PEFT_PREFIX = "base_model.model."
+"""Before each name of a parameter in a peft model and in an adapter's file."""
 
 
 def is_adapter(source: Source) -> bool:
@@ -76,7 +77,7 @@ def load_adapter(source: Source, kind: TaskKind, dtype: Any) -> Any:
         model, report = _load_base(source, base, auto_class, config, dtype)
         _make_room(model, tensors)
         whole = _put_on(source, base, model, tensors)
-    known = {name.removeprefix(_IN_FILE) for name in tensors}
+    known = {name.removeprefix(PEFT_PREFIX) for name in tensors}
     mismatched = {str(name) for name, *_ in report["mismatched_keys"]}
     if lost := {*map(str, report["missing_keys"]), *mismatched} - known:
         raise TaskError(
@@ -152,7 +153,7 @@ def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mappin
     with torch.device("meta"):
         empty = auto_class.from_config(config).state_dict()
     for name, tensor in tensors.items():
-        stock = empty.get(name.removeprefix(_IN_FILE))
+        stock = empty.get(name.removeprefix(PEFT_PREFIX))
         if stock is not None and tensor.shape[1:] == stock.shape[1:] and len(tensor) != len(stock) == config.num_labels:
             config.num_labels = len(tensor)
             break
@@ -177,7 +178,7 @@ def _make_room(model: Any, tensors: Mapping[str, Any]) -> None:
     """As many embeddings as the adapter brings, which had tokens added to its base."""
     embeddings = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is embeddings)
-    brought = tensors.get(f"{_IN_FILE}{name}.weight")
+    brought = tensors.get(f"{PEFT_PREFIX}{name}.weight")
     if brought is not None and len(brought) != len(embeddings.weight):
         model.resize_token_embeddings(len(brought), mean_resizing=False)
 

@@ -7,12 +7,17 @@ the trained bias has more than the base's. The task head goes along as `modules_
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
+from hf_bias_patch.checkpoint.links import hub_repo
+from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS, is_patch_only
+from hf_bias_patch.checkpoint.source import Source
+from hf_bias_patch.evidence.models import folder_of
+from hf_bias_patch.scoring.adapters import PEFT_PREFIX
 from hf_bias_patch.scoring.forms import Form, form_of
 from hf_bias_patch.tuning.adapters import shortened
 from hf_bias_patch.tuning.head import head_of
@@ -20,10 +25,9 @@ from hf_bias_patch.tuning.head import head_of
 if TYPE_CHECKING:
     import torch
 
-    from hf_bias_patch.tuning.base import AdapterBase
     from hf_bias_patch.tuning.trainable import Trainable
 
-__all__ = ["AdapterFolder", "NoAdapterError", "adapter_folder", "linear_biases"]
+__all__ = ["AdapterBase", "AdapterFolder", "NoAdapterError", "adapter_folder", "base_of", "linear_biases"]
 
 _TASK_TYPES: dict[Form, str | None] = {
     "classifier": "SEQ_CLS",
@@ -32,11 +36,38 @@ _TASK_TYPES: dict[Form, str | None] = {
     "masked": None,  # peft has none: it keeps the class instead
 }
 _ALWAYS_SAVED = ("classifier", "score")  # by peft, of a model of the type SEQ_CLS
-_IN_FILE = "base_model.model."  # before each name in a peft file
 
 
 class NoAdapterError(Exception):
     """Why peft cannot have what trained, in one sentence."""
+
+
+@dataclass(frozen=True)
+class AdapterBase:
+    """What adapter_config.json calls the base.
+
+    Attributes:
+        name: a Hub id, or the absolute path of a folder.
+        revision: the commit, of a Hub id.
+    """
+
+    name: str
+    revision: str | None
+
+
+def base_of(source: Source) -> AdapterBase:
+    """What an adapter of a source names as its base, so that stock libraries find it again.
+
+    Raises:
+        NoAdapterError: it is a patch without its weights.
+    """
+    folder = folder_of(source)
+    if is_patch_only(folder):
+        raise NoAdapterError("the base is a patch without its weights, on which peft can load nothing")
+    if (found := hub_repo(folder)) is not None:
+        repository, commit = found
+        return AdapterBase("/".join(repository.name.split("--")[1:]), commit)
+    return AdapterBase(os.path.abspath(folder), None)
 
 
 @dataclass(frozen=True)
@@ -117,8 +148,8 @@ def adapter_folder(
     made.config.task_type, made.config.modules_to_save = task_type, modules or None
     made.config.base_model_name_or_path, made.config.revision = base.name, base.revision
     made.config.inference_mode = True
-    live = {_IN_FILE + tensor.name: tensor.live for tensor in selection.trained if tensor.role == "head"}
-    held = {f"{_IN_FILE}{name}.{key}": value for name in modules for key, value in _state(inner, name).items()}
+    live = {PEFT_PREFIX + tensor.name: tensor.live for tensor in selection.trained if tensor.role == "head"}
+    held = {f"{PEFT_PREFIX}{name}.{key}": value for name in modules for key, value in _state(inner, name).items()}
     still = {name: value.detach().cpu().clone() for name, value in held.items() if name not in live}
     mapping = None
     if task_type is None:
@@ -187,7 +218,7 @@ def _state(inner: Any, module: str) -> dict[str, torch.Tensor]:
 
 
 def _beft(name: str) -> str:
-    return f"{_IN_FILE}{name.rpartition('.')[0]}.beft_bias"
+    return f"{PEFT_PREFIX}{name.rpartition('.')[0]}.beft_bias"
 
 
 def _file_name(live: str, part: str) -> str:

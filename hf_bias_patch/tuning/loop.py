@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hf_bias_patch.errors import TaskError, TuneError
-from hf_bias_patch.tuning.batches import Schedule
-from hf_bias_patch.tuning.feed import CountedBatch, feed
+from hf_bias_patch.tuning.batches import CountedBatch, Schedule, training_batches
 from hf_bias_patch.tuning.folder import RunFolder
 from hf_bias_patch.tuning.job import TrainingJob
 from hf_bias_patch.tuning.optimiser import make_optimiser, make_scheduler, total_steps
@@ -128,10 +127,10 @@ class TrainingLoop:
     def _train(self, stop: StopSignal) -> str:
         self.model.train()
         workers = self.settings.dataloader_num_workers
-        fed = feed(self.job, self.schedule, self.accelerator, self.progress.step, self.steps, workers)
+        batches = training_batches(self.job, self.schedule, self.accelerator, self.progress.step, self.steps, workers)
         while (ended := self._between_steps(stop)) is None:
             start, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
-            done = self._step([next(fed) for _ in range(self.settings.gradient_accumulation_steps)])
+            done = self._step([next(batches) for _ in range(self.settings.gradient_accumulation_steps)])
             self.progress.seconds += time.monotonic() - start
             self._tell(rate, *done)
         return ended

@@ -12,8 +12,14 @@ from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.patching.record import BLOCK, untouchable
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning import adapters
-from hf_bias_patch.tuning.adapter_folder import AdapterFolder, NoAdapterError, adapter_folder, linear_biases
-from hf_bias_patch.tuning.base import AdapterBase, base_of
+from hf_bias_patch.tuning.adapter_folder import (
+    AdapterBase,
+    AdapterFolder,
+    NoAdapterError,
+    adapter_folder,
+    base_of,
+    linear_biases,
+)
 from hf_bias_patch.tuning.loading import load_classifier, load_model
 from hf_bias_patch.tuning.set_trainable import ADAPTERS, set_trainable
 from hf_bias_patch.tuning.settings import TuneSettings
@@ -105,13 +111,10 @@ def _base(start: StartingCheckpoint) -> AdapterBase:
     """
     if start.loaded is not start.source:
         raise NoAdapterError(
-            "the model was patched before training, so that nothing that stays is the adapter's base (patch it first, "
-            "and tune the variant: then the variant is the base)"
+            "the model was patched before training, so the adapter's base is stored nowhere (patch first, and tune the "
+            "variant: then the variant is the base)"
         )
-    base = base_of(start.source)
-    if base is None:
-        raise NoAdapterError("the base is a patch without its weights, on which peft can load nothing")
-    return base
+    return base_of(start.source)
 
 
 def _refuse_adapter(source: Source) -> None:

@@ -99,7 +99,7 @@ def measure(arm: str, lengths: str, number: int, how: How) -> Measured:
     import torch
 
     from hf_bias_patch.tuning import adapters
-    from hf_bias_patch.tuning.memory import peak_bytes
+    from hf_bias_patch.tuning.run import peak_bytes
     from hf_bias_patch.tuning.set_trainable import ADAPTERS, set_trainable
 
     device = torch.device("cuda" if on_gpu() else "cpu")

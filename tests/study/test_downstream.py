@@ -226,7 +226,9 @@ def test_a_config_without_biases_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_from_scratch_is_read_again(fresh: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = fresh
-    monkeypatch.setattr("hf_bias_patch.tuning.subprocess_run.run_apart", lambda _: pytest.fail("it was trained again"))
+    monkeypatch.setattr(
+        "hf_bias_patch.tuning.subprocess_run.run_in_subprocess", lambda _: pytest.fail("it was trained again")
+    )
     options = {"max_train_samples": 96, "max_eval_samples": 16, "num_train_epochs": 1.0}
     wanted = asked("embedded:bert", "embedded:opinion", count=64, from_scratch=True, seeds=2, task_options=options)
     again = study_from_scratch(wanted, out, resume=True)

@@ -14,9 +14,9 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from hf_bias_patch.tuning.folder import RunFolder, open_folder
 from hf_bias_patch.tuning.job import Batch
 from hf_bias_patch.tuning.loop import Outcome, TrainingLoop
-from hf_bias_patch.tuning.loss import label_loss
 from hf_bias_patch.tuning.set_trainable import set_trainable
 from hf_bias_patch.tuning.settings import TuneSettings
+from hf_bias_patch.tuning.task_job import label_loss
 from hf_bias_patch.tuning.trainable import Trainable
 from hf_bias_patch.tuning.watcher import Watcher
 from tests.models import VOCABULARY, config_of, randomise
