@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hf_bias_patch.cli.options import AsJson
-from hf_bias_patch.cli.settings import ANY_DASHES, options_of
-from hf_bias_patch.tuning.compare import CompareSettings
+from hf_bias_patch.cli.settings import command_of, options_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,11 +24,9 @@ __all__ = ["command"]
 
 def command() -> Any:
     """The command `hf-bias-patch compare`."""
-    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    made.command("compare", context_settings={**ANY_DASHES, "help_option_names": ["-h", "--help"]})(
-        options_of(CompareSettings, _compare)
-    )
-    return typer.main.get_command(made)
+    from hf_bias_patch.tuning.compare import CompareSettings
+
+    return command_of("compare", options_of(CompareSettings, _compare))
 
 
 def _compare(fields: Mapping[str, Any], as_json: AsJson = False) -> None:

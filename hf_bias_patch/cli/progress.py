@@ -68,7 +68,7 @@ class Bar(Watcher):
 
 def trained_table(selection: Trainable) -> Table:
     """Every tensor that trains; tensors that differ only in their layer in one row."""
-    made = table("what trains", "role", "tensors", "numbers", numbers=("tensors", "numbers"))
+    made = table("what trains", "role", "tensors", "parameters", numbers=("tensors", "parameters"))
     groups: dict[tuple[str, str, str], list[TrainableTensor]] = {}
     for tensor in selection.trained:
         groups.setdefault((_pattern(tensor.name), tensor.part, tensor.role), []).append(tensor)
@@ -83,7 +83,7 @@ def _sum(selection: Trainable) -> str:
     share = 100 * selection.elements / selection.total
     head = selection.elements - selection.without_head
     return (
-        f"{selection.elements:,} of {selection.total:,} numbers train ({share:.3g} %)"
+        f"{selection.elements:,} of {selection.total:,} parameters train ({share:.3g} %)"
         + (f", {head:,} of them the head's" if head else "")
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hf_bias_patch.cli.options import AsJson
-from hf_bias_patch.cli.settings import ANY_DASHES, options_of
+from hf_bias_patch.cli.settings import CONTEXT, options_of
 from hf_bias_patch.tuning.stop_signal import TERMINATED
 from hf_bias_patch.tuning.task_settings import KINDS
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "run_script"]
 
-_HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar and no table of what trains.")]
 
 
@@ -46,10 +45,10 @@ def command() -> Any:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings=_HELP,
+        context_settings=CONTEXT,
     )
     for name, function in _COMMANDS.items():
-        group.command(name, context_settings={**ANY_DASHES, **_HELP})(function)
+        group.command(name, context_settings=CONTEXT)(function)
     return typer.main.get_command(group)
 
 

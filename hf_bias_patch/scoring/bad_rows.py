@@ -46,7 +46,7 @@ class BadRows:
         """
         if not self._skip:
             raise DataError(
-                f"{where}, {place}: {row.reason}", remedy=f"{row.remedy}, or leave such rows out: --skip_bad_rows"
+                f"{where}, {place}: {row.reason}", remedy=f"{row.remedy}, or leave such rows out: --skip-bad-rows"
             ) from None
         self.count += 1
         if self.count <= _LISTED:

@@ -9,13 +9,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.forms import Form, unwrapped
 from hf_bias_patch.scoring.tasks import GenerationOptions, Task
 
-__all__ = ["DEFAULTS", "ResolvedGeneration", "end_tokens", "generation_config", "resolve_generation"]
+__all__ = [
+    "DEFAULTS",
+    "GenerationFields",
+    "ResolvedGeneration",
+    "end_tokens",
+    "generation_config",
+    "resolve_generation",
+]
 
 DEFAULTS: dict[str, Any] = {
     "num_beams": 4,
@@ -55,6 +64,44 @@ _NEUTRAL: dict[str, Any] = {
 """Of another way to search, or of more answers than one: never the model's, for the score is of one beam search."""
 
 _OF_BEAMS = ("length_penalty", "early_stopping")
+
+
+def _word(value: Any) -> Any:
+    """A truth value of YAML or Python as the word that the command line has."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+class GenerationFields(BaseModel):
+    """The settings of generation among those of a command."""
+
+    num_beams: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Generation: beams; like the options below, by default the task's, or the model's own."
+    )
+    max_new_tokens: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Generation: the most tokens of an answer."
+    )
+    min_new_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Generation: the fewest tokens of an answer."
+    )
+    length_penalty: float | None = Field(None, description="Generation: above 0 favours long answers.")
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Generation: no n-gram of this size occurs twice; 0 allows all."
+    )
+    early_stopping: Annotated[Literal["true", "false", "never"], BeforeValidator(_word)] | None = Field(
+        None, description="Generation: whether a search ends once it has as many whole answers as beams."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> GenerationFields:
+        _ = self.decode
+        return self
+
+    @property
+    def decode(self) -> GenerationOptions:
+        """What replaces the task's settings and the model's own."""
+        given = {name: getattr(self, name) for name in GenerationOptions.model_fields}
+        word = self.early_stopping
+        return GenerationOptions(**given | {"early_stopping": {"true": True, "false": False}.get(word or "", word)})
 
 
 @dataclass(frozen=True)

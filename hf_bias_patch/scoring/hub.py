@@ -17,7 +17,7 @@ from hf_bias_patch.scoring.tasks import Hub, Task
 __all__ = ["hub_rows"]
 
 _TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
-_OPTIONS = "evaluate: --file; tune: --train_file and --validation_file; compare: --files"
+_OPTIONS = "--files; of tune --train-file and --validation-file"
 
 
 def hub_rows(task: Task, split: str) -> tuple[Iterable[Row], DataIdentity]:

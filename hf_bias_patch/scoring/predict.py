@@ -59,7 +59,7 @@ def _other_head(model: Any, task: Task, outputs: int) -> TaskError:
     return TaskError(
         f"The head gives {outputs} numbers, and {task.name} needs {task.outputs}",
         why=f"Its outputs are {names or 'without names'}; the task asks for {', '.join(task.labels) or 'one number'}",
-        remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name} --new_head`",
+        remedy=f"Tune a head for it: `hf-bias-patch tune glue --task {task.name} --new-head`",
     )
 
 

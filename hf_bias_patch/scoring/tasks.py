@@ -17,17 +17,7 @@ from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
 from hf_bias_patch.scoring.metric_info import MEAN, TaskKind, greater_is_better, metrics_of
 
-__all__ = [
-    "GenerationOptions",
-    "Hub",
-    "Task",
-    "dump_task",
-    "early_stopping",
-    "load_task",
-    "make_task",
-    "read_task",
-    "task_names",
-]
+__all__ = ["GenerationOptions", "Hub", "Task", "dump_task", "load_task", "make_task", "read_task", "task_names"]
 
 _FOLDER = Path(__file__).parent / "tasks"
 
@@ -81,11 +71,6 @@ class GenerationOptions(_Facts):
         if least is not None and most is not None and least > most:
             raise ValueError(f"min_new_tokens {least} is above max_new_tokens {most}")
         return self
-
-
-def early_stopping(word: str | None) -> Any:
-    """The value of `GenerationOptions.early_stopping` for what the command line says: `true`, `false` or `never`."""
-    return {"true": True, "false": False}.get(word or "", word)
 
 
 class Task(_Facts):

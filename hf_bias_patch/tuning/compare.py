@@ -56,28 +56,33 @@ class CompareSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_name_or_path: str = Field(description="A folder, embedded:bert|gpt2|bart, or a Hub id.")
-    task_name: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(description="Tasks: sst2,cola,…")
-    output_dir: Path = Field(description="Where the runs and the table go; runs that are there are not run again.")
+    task_name: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(
+        description="Tasks, such as sst2,cola; or YAML files of tasks."
+    )
+    output_dir: Path = Field(
+        description="Folder of the runs and the table; a run that is in it already is not run again."
+    )
     arms: Annotated[tuple[str, ...], BeforeValidator(_arms)] = Field(
-        ARMS, description="What trains in each arm, redundant biases too; of several projections query+value."
+        ARMS,
+        description="What trains in each arm, in the words of `tune --train`; redundant biases train too. Joined: query+value.",
     )
-    seeds: Positive = Field(3, description="Reported runs of each arm.")
+    seeds: Positive = Field(3, description="Runs of each arm that are reported, each with a seed of its own.")
     learning_rates: Annotated[tuple[float, ...], BeforeValidator(as_names)] = Field(
-        (), description="To choose from, in place of each arm's own four."
+        (), description="Learning rates to choose from, in place of the four of each arm."
     )
-    new_head: bool = Field(False, description="Begin each run with a new head, whatever the checkpoint holds.")
+    new_head: bool = Field(False, description="Begin each run with a new head.")
     max_train_samples: Positive | None = Field(
-        None, description="Train on so many samples, drawn by the seed; of generation, pairs."
+        None, description="Train on N samples drawn by the seed; of generation, on N source-reference pairs."
     )
     max_eval_samples: Positive | None = Field(
-        None, description="Evaluate on the first so many samples; of generation, questions."
+        None, description="Evaluate on the first N samples; of generation, on N sources with all their references."
     )
     skip_bad_rows: bool = Field(False, description="Leave out and list rows that cannot be read.")
     num_train_epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over the training data.")
-    per_device_train_batch_size: Positive = Field(32, description="Samples of a step.")
+    per_device_train_batch_size: Positive = Field(32, description="Samples of an optimiser step.")
     mixed_precision: str | None = Field(None, description="no, bf16 or fp16; by default as Accelerate is configured.")
     files: Annotated[dict[str, dict[str, str]], BeforeValidator(as_files)] = Field(
-        default_factory=dict, description="Local data: TASK:SPLIT=PATH,…"
+        default_factory=dict, description="Local files instead of the Hub: TASK:SPLIT=PATH,…"
     )
 
     @field_validator("task_name")

@@ -47,7 +47,7 @@ def renew_head(model: PreTrainedModel, head: Collection[str]) -> None:
         raise TuneError(
             f"Which parameters of {type(model).__name__} are the head is not known",
             why="It has no trunk of its own",
-            remedy="Leave --new_head out",
+            remedy="Leave --new-head out",
         )
     owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in head}
     for name, owner in owners.items():

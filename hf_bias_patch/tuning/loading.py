@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadedModel", "load_classifier", "load_model"]
 
 _TYPES = {"regression": "regression", "classification": "single_label_classification"}
-_REMEDY = "Add --new_head to begin with a new one"
+_REMEDY = "Add --new-head to begin with a new one"
 
 
 @dataclass(frozen=True)

@@ -258,7 +258,7 @@ class TrainingLoop:
         state = self.folder.state
         kept = f"The state saved before it is in {state}" if state.exists() else "No state was saved before it"
         return TuneError(
-            what, why=f"{why} {kept}", remedy="Begin anew with a smaller --learning_rate, or without mixed precision"
+            what, why=f"{why} {kept}", remedy="Begin anew with a smaller --learning-rate, or without mixed precision"
         )
 
     def _trained(self) -> list[torch.nn.Parameter]:

@@ -91,7 +91,7 @@ def prepare_model(settings: TuneSettings, start: StartingCheckpoint, auto_class:
     if not selection.trained:
         raise TuneError(
             f"Nothing would train: train is {settings.train}, and the head does not train",
-            remedy="Say --train_head, --new_head for one that begins anew, or another --train",
+            remedy="Say --train-head, --new-head for one that begins anew, or another --train",
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)

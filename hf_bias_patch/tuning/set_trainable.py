@@ -1,7 +1,7 @@
 """Decides what trains: sets `requires_grad` on chosen biases and the head, and says of every tensor why it trains.
 
 One rule for redundant biases, whichever word names them: they train only if it is asked for (`redundant`,
-`--train_redundant`), because their gradient is zero and only rounding noise would move them. `all` is no word for
+`--train-redundant`), because their gradient is zero and only rounding noise would move them. `all` is no word for
 biases: it trains everything, as stock fine-tuning does.
 """
 
@@ -190,7 +190,7 @@ def _refuse_redundant(sites: Sequence[Site], projections: Iterable[str]) -> None
             raise TuneError(
                 f"train: the {projection} bias is redundant here",
                 why=f"{reason}. Its gradient is zero; only rounding noise would move it",
-                remedy="Train value or query; for an experiment add --train_redundant",
+                remedy="Train value or query; for an experiment add --train-redundant",
             )
 
 

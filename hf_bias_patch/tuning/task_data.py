@@ -178,7 +178,7 @@ def _notes(task: Task, train: Encoded, read: _Read) -> tuple[str, ...]:
     if train.truncated:
         notes.append(f"Training data: {train}")
     if train.cut_targets:
-        notes.append(f"Training data: {train.cut_targets:,} targets were longer than --max_target_length and were cut")
+        notes.append(f"Training data: {train.cut_targets:,} targets were longer than --max-target-length and were cut")
     return tuple(notes)
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from hf_bias_patch.patching.recipe import as_names
+from hf_bias_patch.scoring.generation import GenerationFields
 from hf_bias_patch.scoring.metric_info import TaskKind
-from hf_bias_patch.scoring.tasks import GenerationOptions, early_stopping
 from hf_bias_patch.tuning.settings import Positive, TuneSettings
 
 __all__ = ["KINDS", "GenerationSettings", "GlueSettings", "LanguageSettings", "TaskSettings", "settings_for"]
-
-
-def _word(value: Any) -> Any:
-    """What YAML and Python have as a truth value, as the word that the command line has."""
-    return str(value).lower() if isinstance(value, bool) else value
 
 
 class TaskSettings(TuneSettings):
@@ -26,38 +21,43 @@ class TaskSettings(TuneSettings):
     own_kind: ClassVar[TaskKind | None] = None
 
     task_name: str | None = Field(
-        None, description="A task, such as sst2, or a YAML file of one; none is needed with --train_file."
+        None,
+        description="A task, such as sst2 (a wrong name lists all), or a YAML file of one; with --train-file none is "
+        "needed.",
     )
     text_column: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(
-        (), description="Of your own data: the column of the text, or two of a pair; by default what holds text."
+        (),
+        description="Of your own data: the column of the text, or the two of a pair; by default those that hold text.",
     )
     label_column: str | None = Field(None, description="Of your own data: the column of the label or the target.")
     skip_bad_rows: bool = Field(False, description="Leave out and list rows that cannot be read.")
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
-        description="Validate on this share of the training data, which is then not trained on; of a running text, "
-        "its end.",
+        description="Hold out this share of the training data to validate on; of a running text, its end.",
     )
     validation_split: str = Field("validation", description="The split that chooses the best state.")
 
     @model_validator(mode="after")
     def _has_data(self) -> TaskSettings:
         if self.validation_share is not None and self.validation_file is not None:
-            raise ValueError("validation_share takes from the training data, and a validation_file is given beside it")
+            raise ValueError(
+                "validation_share and validation_file exclude each other: both are the data to validate on"
+            )
         if self.task_name is None and self.train_file is None:
-            raise ValueError("neither task_name nor train_file is given: there is nothing to train on")
+            raise ValueError("there is nothing to train on: give task_name or train_file")
         if self.early_stopping_patience is not None and self.validates_on_nothing:
             raise ValueError(
-                "early_stopping_patience counts evaluations, and nothing is given to validate on: "
-                "give validation_file or validation_share"
+                "early_stopping_patience needs data to validate on: give validation_file or validation_share"
             )
         if self.task_name is not None and (self.text_column or self.label_column):
-            raise ValueError(f"text_column and label_column are for your own data, and {self.task_name} names its own")
+            raise ValueError(
+                f"text_column and label_column are for your own data, and {self.task_name} names its columns"
+            )
         return self
 
     @property
     def validates_on_nothing(self) -> bool:
-        """Whether only training data is given: the user's own file, without a second one and without a share."""
+        """Whether the user's own training file is all the data that is given."""
         return self.train_file is not None and self.validation_file is None and self.validation_share is None
 
 
@@ -68,17 +68,17 @@ class GlueSettings(TaskSettings):
 
     new_head: bool = Field(
         False,
-        description="Begin with a new head, whatever the checkpoint holds; by default its own is kept, and labels are "
-        "mapped to it by their names.",
+        description="Begin with a new head. By default the checkpoint's own is kept, and labels are matched to its outputs "
+        "by their names.",
     )
     regression: bool = Field(
-        False, description="Of your own data: labels are numbers to predict, whole ones too, and no classes."
+        False, description="Of your own data: labels are numbers to predict, even where all are whole, and not classes."
     )
 
     @model_validator(mode="after")
     def _own_regression(self) -> GlueSettings:
         if self.regression and self.task_name is not None:
-            raise ValueError(f"regression is for your own data, and {self.task_name} says itself what its labels are")
+            raise ValueError(f"regression is for your own data, and {self.task_name} says what its labels are")
         return self
 
 
@@ -89,36 +89,17 @@ class LanguageSettings(TaskSettings):
     own_kind = "language_modelling"
 
 
-class GenerationSettings(TaskSettings):
-    """Texts from texts: summaries, records in words; by an encoder–decoder, or by a decoder from a prompt."""
+class _TargetSettings(TaskSettings):
+    max_target_length: Positive | None = Field(
+        None, description="The most tokens of a target; by default 128, or half of what the model takes."
+    )
+
+
+class GenerationSettings(GenerationFields, _TargetSettings):
+    """Texts from texts: summaries, records in words; by an encoder-decoder, or by a decoder from a prompt."""
 
     kinds = ("generation",)
     own_kind = "generation"
-
-    max_target_length: Positive | None = Field(
-        None, description="Tokens of a target at most, while training; by default 128, or half of what the model takes."
-    )
-    num_beams: Positive | None = Field(
-        None, description="Beams while evaluating; this and what follows by default the task's, or the model's own."
-    )
-    max_new_tokens: Positive | None = Field(None, description="Tokens of an answer at most.")
-    min_new_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Tokens of an answer at least.")
-    length_penalty: float | None = Field(None, description="Above 0 favours long beams.")
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = Field(None, description="No n-gram of this size twice.")
-    early_stopping: Annotated[Literal["true", "false", "never"], BeforeValidator(_word)] | None = Field(
-        None, description="Whether a beam search ends with the first answers that are whole."
-    )
-
-    @model_validator(mode="after")
-    def _possible(self) -> GenerationSettings:
-        _ = self.decode
-        return self
-
-    @property
-    def decode(self) -> GenerationOptions:
-        """What replaces the task's settings and the model's own."""
-        given = {name: getattr(self, name) for name in GenerationOptions.model_fields}
-        return GenerationOptions(**given | {"early_stopping": early_stopping(self.early_stopping)})
 
 
 KINDS: dict[str, type[TaskSettings]] = {

@@ -88,7 +88,7 @@ class Trainable:
             sizes = [bias.elements for bias in self.left_out if bias.projection == projection]
             said = f"{projection} biases do" if len(sizes) > 1 else f"{projection} bias does"
             sentences.append(
-                f"{len(sizes)} redundant {said} not train ({sum(sizes):,} parameters); --train_redundant lets "
+                f"{len(sizes)} redundant {said} not train ({sum(sizes):,} parameters); --train-redundant lets "
                 + ("them" if len(sizes) > 1 else "it")
             )
         if self.untold:

@@ -138,7 +138,7 @@ def test_rows_of_every_kind_are_left_out_and_named(write: Write) -> None:
     text = '{"sentence": "a", "label": 1}\n{broken\n[1]\n{"sentence": null, "label": 1}\n{"sentence": "b"}\n'
     found = read_split(load_task("sst2"), "train", write("b.jsonl", text), skip_bad_rows=True)
     assert len(found.dataset) == 1 and len(found.notes) == 5 and "line 5: it has no 'label'" in found.notes[4]
-    with pytest.raises(DataError, match=r"b\.jsonl, line 2: .*--skip_bad_rows"):
+    with pytest.raises(DataError, match=r"b\.jsonl, line 2: .*--skip-bad-rows"):
         sst2(tmp := write("b.jsonl", text))
     assert tmp.exists()
 

@@ -308,7 +308,7 @@ def _run(*arguments: object) -> Result:
         (["--tasks", "nowhere.yaml"], TaskError, "nowhere.yaml"),
         (["--tasks", "embedded:opinion,embedded:opinion"], ArgumentError, "names a task twice"),
         (["--tasks", "embedded:opinion", "--files", "sst2:train=x"], ArgumentError, "sst2, which is no task of"),
-        (["--tasks", "sst2", "--files", "sst2=x"], ArgumentError, "no TASK:SPLIT=PATH"),
+        (["--tasks", "sst2", "--files", "sst2=x"], ArgumentError, "not of the form TASK:SPLIT=PATH"),
         (["--tasks", "sst2", "--files", "sst2:validation=x.tsv"], RecipeError, "x.tsv does not exist"),
         (["--tasks", "embedded:opinion", "--epochs", 0], RecipeError, "num_train_epochs: 0.0 is not above 0"),
         (["--tasks", "embedded:records", "--fine-tune"], TaskError, "has a head for MaskedLM, and a generation task"),

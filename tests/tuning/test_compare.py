@@ -152,7 +152,7 @@ def test_all_tasks_are_looked_at_before_the_first_is_run(tmp_path: Path, runs: R
         ({"arms": "values"}, "'values' is not known"),
         ({"arms": ""}, "no arm is named"),
         ({"learning_rates": "0"}, "not a learning rate"),
-        ({"files": "sst2=x"}, "no TASK:SPLIT=PATH"),
+        ({"files": "sst2=x"}, "not of the form TASK:SPLIT=PATH"),
         ({"task_name": ""}, "no task is named"),
     ],
 )
@@ -193,8 +193,8 @@ def test_plot(tmp_path: Path, runs: Runs) -> None:
 def test_the_run_ends_with_the_comparison(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     """Nothing is left that trains on, or waits; the same command goes on."""
     arguments = ["--model", "embedded:bert", "--task", "embedded:opinion", "--arms", "none", "--seeds", "1"]
-    command = [sys.executable, "-m", "hf_bias_patch", "compare", *arguments, "--output_dir", str(tmp_path)]
-    process = subprocess.Popen([*command, "--num_train_epochs", "1000"], stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "hf_bias_patch", "compare", *arguments, "--output", str(tmp_path)]
+    process = subprocess.Popen([*command, "--epochs", "1000"], stderr=subprocess.PIPE)
     run = tmp_path / "embedded-opinion" / "none" / "rate-0.001"
     try:
         while not (run / "metrics.jsonl").exists():

@@ -136,7 +136,7 @@ def test_heads_that_answer_something_else(tmp_path: Path, names: list[str], more
     place = checkpoint(tmp_path / "x", names, **more)
     with pytest.raises(TuneError, match=message) as caught:
         run(place, tmp_path / "run")
-    assert "--new_head" in str(caught.value) and not (tmp_path / "run").exists()
+    assert "--new-head" in str(caught.value) and not (tmp_path / "run").exists()
     said = Said()
     result = run(place, tmp_path / "run", said=said, new_head=True, train="none", max_train_steps=1)
     assert result.plain["trained"] == 3 * 64 + 3

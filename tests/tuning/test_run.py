@@ -196,7 +196,7 @@ def test_a_share_to_validate_on(tmp_path: Path) -> None:
     file.write_text("sentence\tlabel\nfine\t1\n")
     with pytest.raises(DataError, match="1 training samples, and a validation_share"):
         glue(tmp_path / "one", **given)
-    with pytest.raises(RecipeError, match="nothing is given to validate on"):
+    with pytest.raises(RecipeError, match="needs data to validate on"):
         glue(tmp_path / "none", task_name="sst2", train_file=file, early_stopping_patience=2)
 
 

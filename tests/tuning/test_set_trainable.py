@@ -72,7 +72,7 @@ def test_every_bias_but_redundant_ones(bert: Any) -> None:
     wanted = {name for name in biases_of(bert) if name.startswith("bert.")} - keys
     assert live(bert) == wanted and "bert.pooler.dense.bias" in wanted
     assert {bias.name for bias in selection.left_out} == keys and len(keys) == 3
-    assert selection.notes == ("3 redundant key biases do not train (96 parameters); --train_redundant lets them",)
+    assert selection.notes == ("3 redundant key biases do not train (96 parameters); --train-redundant lets them",)
     plain = selection.plain()
     assert plain["notes"] == list(selection.notes) and sum(bias["elements"] for bias in plain["left_out"]) == 96
 

@@ -116,7 +116,7 @@ def test_rows_that_cannot_be_read(tmp_path: Path) -> None:
     rows = [f"day {number}\t{mood}" for number in range(6) for mood in ("glad", "sad")]
     path.write_text("\n".join(["text\tlabel", *rows[:4], "half a row", *rows[4:], "no mood\t"]) + "\n")
     given = {"model_name_or_path": "embedded:bert", "train_file": path}
-    with pytest.raises(DataError, match=r"line 6: 1 fields between tabs.*--skip_bad_rows"):
+    with pytest.raises(DataError, match=r"line 6: 1 fields between tabs.*--skip-bad-rows"):
         loaded(GlueSettings, **given)
     data = loaded(GlueSettings, **given, skip_bad_rows=True)
     assert len(data.train.dataset) == 12 and data.task.labels == ("glad", "sad")
