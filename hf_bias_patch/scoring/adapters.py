@@ -14,12 +14,12 @@ from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, quiet
 from hf_bias_patch.patching.loading import load
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, require_form
+from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind, head_kind_of_class, require_head
 from hf_bias_patch.scoring.metric_info import TaskKind
 
 __all__ = ["PEFT_PREFIX", "adapter_base", "is_adapter", "load_adapter"]
 
-_FORMS: dict[str, Form] = {"SEQ_CLS": "classifier", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
+_HEADS: dict[str, HeadKind] = {"SEQ_CLS": "classifier", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
 PEFT_PREFIX = "base_model.model."
 """Before each name of a parameter in a peft model and in an adapter's file."""
 
@@ -70,8 +70,8 @@ def load_adapter(source: Source, kind: TaskKind, dtype: Any) -> Any:
     need("peft")
     base = adapter_base(source)
     tensors = _tensors(source)
-    form = require_form(kind, _form(source, base), source.name)
-    auto_class = getattr(transformers, AUTO_CLASSES[form])
+    head = require_head(kind, _head_kind(source, base), source.name)
+    auto_class = getattr(transformers, AUTO_CLASSES[head])
     config = _model_config(source, base, auto_class, tensors)
     with quiet():
         model, report = _load_base(source, base, auto_class, config, dtype)
@@ -96,7 +96,7 @@ def _config(source: Source) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read", why=str(error)) from error
     if not isinstance(found, dict) or "peft_type" not in found:
-        raise CheckpointError(f"{path} is no adapter's config", why="It has no peft_type")
+        raise CheckpointError(f"{path} is not the config of an adapter", why="It has no peft_type")
     return found
 
 
@@ -115,13 +115,13 @@ def _tensors(source: Source) -> dict[str, Any]:
     return found
 
 
-def _form(source: Source, base: Source) -> Form | None:
+def _head_kind(source: Source, base: Source) -> HeadKind | None:
     """By the adapter's task type; else by the class that it was trained on, or the base was saved from."""
     config = _config(source)
     if config.get("task_type") is not None:
-        return _FORMS.get(config["task_type"])
+        return _HEADS.get(config["task_type"])
     name = (config.get("auto_mapping") or {}).get("base_model_class")
-    return form_of_class(name or (_base_config(base).architectures or [""])[0])
+    return head_kind_of_class(name or (_base_config(base).architectures or [""])[0])
 
 
 def _read_config(folder: Path, what: str) -> Any:
@@ -208,7 +208,7 @@ def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]
         ) from error
     whole = wrapped.state_dict().keys()  # embeddings are saved as they are, and are no part of the adapter to peft
     if others := sorted((taken.keys() - tensors.keys()) | (tensors.keys() - taken.keys() - whole)):
-        has = "has a tensor that its base has no place for" if others[0] in tensors else "lacks a tensor"
+        has = "has a tensor that its base has no module for" if others[0] in tensors else "lacks a tensor"
         raise TaskError(
             f"The adapter {source.name} does not fit its base {base.name}: it {has}, {others[0]}",
             remedy="Take the base that it was trained on",

@@ -96,7 +96,7 @@ def _text(value: Any, column: str) -> str:
         parts = [_text(item, column) for item in value]
         return (" ; " if isinstance(value[0], (list, tuple)) else " | ").join(parts)
     if not isinstance(value, str):
-        raise RowError(f"{column} holds {value!r}, which is no text")
+        raise RowError(f"{column} holds {value!r}, which is not a text")
     return value
 
 
@@ -109,7 +109,7 @@ def _references(row: Row, label: str) -> list[str]:
         value = value.get(inner) if isinstance(value, Mapping) else items
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
-        raise RowError(f"column {label!r} holds {value!r}, which is no text and no list of texts")
+        raise RowError(f"column {label!r} holds {value!r}, which is neither a text nor a list of texts")
     return list(texts)
 
 
@@ -118,7 +118,7 @@ def _label(task: Task, value: Any, column: str) -> int:
     if _is_hidden(task, value):
         raise RowError(
             f"{column} holds -1, which stands for a hidden label",
-            "Such rows can be predicted and not scored: take the validation split, write predictions only (--predict)",
+            "Such rows can be predicted, not scored: use the validation split, or write predictions only (--predict)",
         )
     names, said = _names(task), str(value).strip().lower()
     known = value is not None and said in names  # nothing is not the label `none`
@@ -126,7 +126,7 @@ def _label(task: Task, value: Any, column: str) -> int:
     if number is None or not 0 <= number < len(task.labels):
         labels = ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
         raise RowError(
-            f"{column} holds {value!r}, which is no label of {task.name}", f"Labels are {labels}: correct it"
+            f"{column} holds {value!r}, which is not a label of {task.name}", f"Labels are {labels}: correct it"
         )
     return number
 
@@ -155,7 +155,7 @@ def _number(task: Task, value: Any, column: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise RowError(f"{column} holds {value!r}, which is no finite number, and {task.name} is a regression")
+        raise RowError(f"{column} holds {value!r}, which is not a finite number, and {task.name} is a regression task")
     return number
 
 

@@ -95,7 +95,7 @@ def read_split(
     if not len(dataset):
         left = f"; {bad.notes[0]}, the first at {bad.notes[1].strip()}" if bad.count else ""
         raise DataError(
-            f"{raw.where} holds no rows{left}", remedy=f"{task.name} needs at least one for its split {split}"
+            f"{raw.where} has no rows{left}", remedy=f"{task.name} needs at least one for its split {split}"
         )
     identity = replace(raw.identity, rows=len(dataset), skipped=bad.count)
     notes = (f"{raw.identity.name}: {bad.notes[0]}", *bad.notes[1:]) if bad.count else ()
@@ -156,7 +156,7 @@ def _place(task: Task, split: str, files: Files | None) -> str | Path | None:
         return None
     if split not in places:
         raise DataError(
-            f"{task.name} was given no file of the split {split!r}",
+            f"{task.name} has no file of the split {split!r}",
             remedy=f"It has files of: {', '.join(places) or 'none'}",
         )
     return places[split]

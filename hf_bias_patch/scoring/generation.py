@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.forms import Form, unwrapped
+from hf_bias_patch.scoring.heads import HeadKind, unwrapped
 from hf_bias_patch.scoring.tasks import GenerationOptions, Task
 
 __all__ = [
@@ -133,25 +133,25 @@ class ResolvedGeneration:
         return {**_used(self.settings), **copy.deepcopy(dict(self.kept))}
 
 
-def resolve_generation(model: Any, task: Task, asked: GenerationOptions | None, form: Form) -> ResolvedGeneration:
+def resolve_generation(model: Any, task: Task, asked: GenerationOptions | None, head: HeadKind) -> ResolvedGeneration:
     """Decide the settings of generation.
 
     Args:
         model: of transformers, with or without wrappers.
         task: generation.
         asked: what the user says; the rest is None.
-        form: `seq2seq` or `causal`.
+        head: `seq2seq` or `causal`.
 
     Raises:
         TaskError: the least length is above the greatest, and neither gives way.
     """
     inner = unwrapped(model)
     own = inner.generation_config
-    layers = [_given(asked), _given(task.decode), _own(own, form), DEFAULTS]
+    layers = [_given(asked), _given(task.decode), _own(own, head), DEFAULTS]
     chosen = {name: next(at for at, layer in enumerate(layers) if name in layer) for name in DEFAULTS}
     settings = {name: layers[at][name] for name, at in chosen.items()}
     notes = [f"Generation settings: {_told(settings, chosen)}."]
-    notes += _fit_positions(settings, inner.config, form)
+    notes += _fit_positions(settings, inner.config, head)
     notes += _agree(settings, chosen)
     kept = {name: value for name in _KEPT if (value := getattr(own, name, None)) is not None}
     if kept:
@@ -163,10 +163,10 @@ def _given(decode: GenerationOptions | None) -> dict[str, Any]:
     return {} if decode is None else decode.model_dump(exclude_none=True)
 
 
-def _own(config: Any, form: Form) -> dict[str, Any]:
+def _own(config: Any, head: HeadKind) -> dict[str, Any]:
     """What a generation config says itself. Whole lengths count a decoder's first token, or all of a prompt."""
     found = {name: getattr(config, name, None) for name in DEFAULTS}
-    if form == "seq2seq":
+    if head == "seq2seq":
         for name, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
             length = getattr(config, whole, None)
             if found[name] is None and length is not None:
@@ -190,14 +190,14 @@ def _used(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if settings["num_beams"] > 1 or name not in _OF_BEAMS}
 
 
-def _fit_positions(settings: dict[str, Any], config: Any, form: Form) -> list[str]:
+def _fit_positions(settings: dict[str, Any], config: Any, head: HeadKind) -> list[str]:
     """Cut answers to the positions that a decoder has.
 
     A decoder-only model's answers are left out of the room for its input (`encode`); of an encoder-decoder they have
     positions of their own, if it has a limited number at all.
     """
     places, longest = getattr(config, "max_position_embeddings", None), settings["max_new_tokens"]
-    if form != "seq2seq" or not isinstance(places, int) or longest <= places:
+    if head != "seq2seq" or not isinstance(places, int) or longest <= places:
         return []
     settings["max_new_tokens"] = places
     settings["min_new_tokens"] = min(settings["min_new_tokens"], places)

@@ -24,11 +24,11 @@ def hub_rows(task: Task, split: str) -> tuple[Iterable[Row], DataIdentity]:
     """The rows of a split on the Hub, and which they are, their number aside. What is in the cache needs no network.
 
     Raises:
-        DataError: the task is on no Hub, the Hub cannot be reached, or it has no such data. Within seconds.
+        DataError: the task is not on the Hub, the Hub cannot be reached, or it has no such data. Within seconds.
     """
     hub = task.hub
     if hub is None:
-        raise DataError(f"{task.name} is on no Hub", remedy=f"Give a local file ({_OPTIONS})")
+        raise DataError(f"{task.name} is not on the Hub", remedy=f"Give a local file ({_OPTIONS})")
     reachable, commit = _look(hub)
     name = task.splits.get(split, split)
     with _offline(not reachable):
@@ -83,7 +83,9 @@ def _refuse(task: Task, hub: Hub, reachable: bool, error: Exception) -> NoReturn
     cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     at = f"{hub.id} ({hub.config})" if hub.config else hub.id
     what = (
-        f"{at} cannot be had from the Hub" if reachable else f"The Hub cannot be reached for {at}, and no cache has it"
+        f"{at} cannot be loaded from the Hub"
+        if reachable
+        else f"The Hub cannot be reached for {at}, and it is not in the cache"
     )
     raise DataError(
         what,

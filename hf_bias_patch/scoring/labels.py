@@ -83,9 +83,9 @@ def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, .
     if match in ("numbers", "none") and len(names) == len(task.labels) and not _says_nothing(names):
         _refuse_crossed(list(names.values()), task)
         pairs = ", ".join(f"{name} as {label}" for name, label in zip(names.values(), task.labels, strict=True))
-        notes.append(f"The model names its labels otherwise; they were taken in their order: {pairs}.")
+        notes.append(f"The model names its labels differently; they were matched by their order: {pairs}.")
     if trained := _OTHER_HEADS.get(getattr(config, "problem_type", None) or ""):
-        notes.append(f"The head was trained to give {trained}; the label with the largest number was taken.")
+        notes.append(f"The head was trained to give {trained}; the label with the largest logit was taken.")
     return order, tuple(notes)
 
 
@@ -94,7 +94,7 @@ def _refuse_crossed(names: Sequence[str], task: Task) -> None:
     crossed = [name for place, name in enumerate(plain) if name in wanted and wanted[place] != name]
     if crossed or len(set(plain)) < len(plain):
         raise TaskError(
-            f"The labels of the model's head are not those of {task.name}, and their order does not tell either",
+            f"Which output of the model's head stands for which label of {task.name} is unclear",
             why=f"The head has {', '.join(names)}; the task has {', '.join(task.labels)}",
             remedy="Rename them in the model's config.json (id2label and label2id)",
         )

@@ -13,7 +13,7 @@ from hf_bias_patch.patching.loading import load
 from hf_bias_patch.patching.record import public_name
 from hf_bias_patch.scoring.adapters import adapter_base, is_adapter, load_adapter
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import form_of_class, require_form
+from hf_bias_patch.scoring.heads import head_kind_of_class, require_head
 from hf_bias_patch.scoring.metric_info import TaskKind
 
 __all__ = ["load_config", "load_scorable", "scored"]
@@ -94,7 +94,7 @@ def scored(model: str) -> dict[str, Any]:
 
 def _load_model(source: Source, kind: TaskKind, dtype: Any) -> Any:
     config = load_config(source)
-    require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
+    require_head(kind, head_kind_of_class((config.architectures or [""])[0]), source.name)
     try:
         with quiet():
             loaded: Any = load(folder_of(source), dtype=dtype, output_loading_info=True)

@@ -38,7 +38,7 @@ def compute(task: Task, predictions: Sequence[Any], references: Sequence[Any]) -
         TaskError: the counts differ, there are none, or a prediction is not finite.
     """
     if len(predictions) != len(references) or not len(predictions):
-        raise TaskError(f"{len(predictions)} predictions stand against {len(references)} references of {task.name}")
+        raise TaskError(f"There are {len(predictions)} predictions and {len(references)} references of {task.name}")
     if task.kind == "regression" and not all(math.isfinite(value) for value in predictions):
         raise TaskError(f"A prediction for {task.name} is not finite", why="The model gives out NaN or infinity")
     scores: dict[str, float] = {}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.forms import bare, form_of_class, text_config, vocabulary
+from hf_bias_patch.scoring.heads import bare, head_kind_of_class, text_config, vocabulary
 
 __all__ = ["Padding", "Side", "choose_padding", "padded", "settle_padding"]
 
@@ -81,7 +81,7 @@ def settle_padding(model: Any, tokenizer: Any) -> Padding:
     inner.config.pad_token_id = text_config(inner).pad_token_id = padding.id
     if tokenizer.pad_token_id != padding.id:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding.id)
-    if form_of_class(type(inner).__name__) == "classifier":
+    if head_kind_of_class(type(inner).__name__) == "classifier":
         tokenizer.padding_side = padding.side
     if inner.can_generate():
         inner.generation_config.pad_token_id = padding.id
@@ -133,7 +133,7 @@ def _named(who: str, token: Any, tokenizer: Any, rows: int) -> str:
     if token is None:
         return f"{who} names no padding token"
     usable = _usable(token, tokenizer, rows)
-    return f"{who} names {_shown(token, tokenizer)}{'' if usable else ', which the model has not'}"
+    return f"{who} names {_shown(token, tokenizer)}{'' if usable else ', which the model does not have'}"
 
 
 def _shown(token: Any, tokenizer: Any) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE
-from hf_bias_patch.scoring.forms import readable, unwrapped
 from hf_bias_patch.scoring.generation import ResolvedGeneration, generation_config
+from hf_bias_patch.scoring.heads import readable, unwrapped
 from hf_bias_patch.scoring.labels import head_names
 from hf_bias_patch.scoring.tasks import Task
 
@@ -57,7 +57,7 @@ def predict_classes(
 def _other_head(model: Any, task: Task, outputs: int) -> TaskError:
     names = ", ".join(head_names(unwrapped(model).config).values())
     return TaskError(
-        f"The head gives {outputs} numbers, and {task.name} needs {task.outputs}",
+        f"The head has {outputs} outputs, and {task.name} needs {task.outputs}",
         why=f"Its outputs are {names or 'without names'}; the task asks for {', '.join(task.labels) or 'one number'}",
         remedy=f"Tune a head for it: `hf-bias-patch tune glue --task {task.name} --new-head`",
     )

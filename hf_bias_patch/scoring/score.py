@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.collate import Collator
 from hf_bias_patch.scoring.encode import Encoded, check_vocabulary, encode
-from hf_bias_patch.scoring.forms import Form, form_of, input_limit, require_form, unwrapped
 from hf_bias_patch.scoring.generation import resolve_generation
+from hf_bias_patch.scoring.heads import HeadKind, head_kind_of, input_limit, require_head, unwrapped
 from hf_bias_patch.scoring.labels import decide, label_order
 from hf_bias_patch.scoring.metrics import compute, perplexity
 from hf_bias_patch.scoring.padding import Side, choose_padding, padded
@@ -62,7 +62,7 @@ class Answers:
     Attributes:
         predictions: by the number of the encoded row; complete, in order.
         encoded: the inputs, and what was cut of them.
-        form: of the model.
+        head: kind of the model's head.
         notes: what a reader should know.
         seconds: wall time.
         decode: the settings of generation that were used; None of other tasks.
@@ -70,7 +70,7 @@ class Answers:
 
     predictions: Predictions
     encoded: Encoded
-    form: Form
+    head: HeadKind
     notes: tuple[str, ...]
     seconds: float
     decode: dict[str, Any] | None = None
@@ -150,14 +150,14 @@ def encode_for(model: Any, tokenizer: Any, task: Task, dataset: Dataset, options
         DataError: there is a token that the model does not know.
     """
     inner = unwrapped(model)
-    form = require_form(task.kind, form_of(model), type(inner).__name__)
-    answer = resolve_generation(model, task, options.decode, form).max_new_tokens if task.kind == "generation" else 0
+    head = require_head(task.kind, head_kind_of(model), type(inner).__name__)
+    answer = resolve_generation(model, task, options.decode, head).max_new_tokens if task.kind == "generation" else 0
     encoded = encode(
         dataset,
         tokenizer,
         task,
         input_limit(tokenizer, inner.config, options.max_length),
-        form=form,
+        head=head,
         max_target_length=answer,
         stride=options.stride,
         masked=options.masked,
@@ -179,17 +179,17 @@ def answers(
     """What the model answers, from all processes. The data set needs no labels. Arguments as of `evaluate_model`."""
     started = time.perf_counter()
     encoded = encoded or encode_for(model, tokenizer, task, dataset, options)
-    form, padding = form_of(model), choose_padding(model, tokenizer)
-    decoding = resolve_generation(model, task, options.decode, form) if task.kind == "generation" else None
-    side: Side = "left" if decoding and form == "causal" else padding.side
+    head, padding = head_kind_of(model), choose_padding(model, tokenizer)
+    decoding = resolve_generation(model, task, options.decode, head) if task.kind == "generation" else None
+    side: Side = "left" if decoding and head == "causal" else padding.side
     budget = options.batch_tokens // (decoding.num_beams if decoding else 1)
     batches = process_batches(encoded.dataset, Collator(padding.id, side), budget, accelerator)
     notes: tuple[str, ...] = ()
     if decoding:
         notes = decoding.notes
-        found = predict_texts(model, batches, tokenizer, decoding, padding.id, prompted=form == "causal")
+        found = predict_texts(model, batches, tokenizer, decoding, padding.id, prompted=head == "causal")
     elif task.kind == "language_modelling":
-        found = likelihoods(model, batches, shifted=form == "causal")
+        found = likelihoods(model, batches, shifted=head == "causal")
     else:
         order, notes = label_order(unwrapped(model).config, task)
         notes += (f"{padding.note}.",) if padding.note else ()
@@ -197,7 +197,7 @@ def answers(
             found = predict_classes(model, batches, task, order)
     found = gather(found, accelerator, len(encoded.dataset))
     used = decoding.plain() if decoding else None
-    return Answers(found, encoded, form, notes, time.perf_counter() - started, used)
+    return Answers(found, encoded, head, notes, time.perf_counter() - started, used)
 
 
 def score(task: Task, given: Answers, dataset: Dataset, options: ScoringOptions | None = None) -> Scores:
@@ -244,7 +244,7 @@ def _likelihood(given: Answers, dataset: Dataset, masked: Masked) -> dict[str, f
     if math.isnan(nll):
         raise TaskError("The model gives out NaN", why="There is no perplexity of that")
     loss, per_token = nll / max(tokens, 1), perplexity(nll, max(tokens, 1))
-    if given.form == "masked":
+    if given.head == "masked":
         name = "pseudo_perplexity" if masked == EACH else "masked_perplexity"
         return {"masked_loss": loss, name: per_token}
     words = sum(len(text.split()) for text in dataset["text"])

@@ -144,11 +144,11 @@ class Task(_Facts):
         if len(self.labels) == 1:
             raise ValueError("labels: with one label there is nothing to decide")
         if wrong := sorted(set(self.metrics) - set(metrics_of(self.kind))):
-            raise ValueError(f"metrics: {wrong[0]!r} is none of {', '.join(metrics_of(self.kind))}")
+            raise ValueError(f"metrics: {wrong[0]!r} is not one of {', '.join(metrics_of(self.kind))}")
         if self.main_metric not in (*self.metrics, MEAN):
-            raise ValueError(f"main_metric: {self.main_metric!r} is none of {', '.join((*self.metrics, MEAN))}")
+            raise ValueError(f"main_metric: {self.main_metric!r} is not one of {', '.join((*self.metrics, MEAN))}")
         if "{source}" not in self.prompt:
-            raise ValueError("prompt: there is no {source} in it")
+            raise ValueError("prompt: {source} is missing")
         return self
 
 

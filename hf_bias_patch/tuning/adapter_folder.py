@@ -18,7 +18,7 @@ from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS, is_patch_only
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.scoring.adapters import PEFT_PREFIX
-from hf_bias_patch.scoring.forms import Form, form_of
+from hf_bias_patch.scoring.heads import HeadKind, head_kind_of
 from hf_bias_patch.tuning.adapters import shortened
 from hf_bias_patch.tuning.head import head_of
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdapterBase", "AdapterFolder", "NoAdapterError", "adapter_folder", "base_of", "linear_biases"]
 
-_TASK_TYPES: dict[Form, str | None] = {
+_TASK_TYPES: dict[HeadKind, str | None] = {
     "classifier": "SEQ_CLS",
     "causal": "CAUSAL_LM",
     "seq2seq": "SEQ_2_SEQ_LM",
@@ -140,7 +140,7 @@ def adapter_folder(
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     made = _adapter(model, inner, selection, biases)
-    task_type = _TASK_TYPES[form_of(inner)]
+    task_type = _TASK_TYPES[head_kind_of(inner)]
     heads = head_of(inner, new)
     if task_type != "SEQ_CLS" and not any(tensor.role == "head" for tensor in selection.trained):
         heads = frozenset(new)

@@ -145,8 +145,8 @@ def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overw
     if known is None:
         if path.exists() and not _is_empty(path):
             raise TargetError(
-                f"{path} exists and holds no run of hf_bias_patch",
-                why="Nothing in it is touched",
+                f"{path} exists and is not a run folder of hf_bias_patch",
+                why="Nothing in it was changed",
                 remedy="Name another folder",
             )
     elif not overwrite:
@@ -224,14 +224,14 @@ def _refuse_other(path: Path, known: Mapping[str, Any], settings: Mapping[str, A
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise TargetError(
             f"{path} holds a run of other settings: {first} was {known.get(first)!r}, now {plain.get(first)!r}{more}",
-            why="Nothing in it is touched",
+            why="Nothing in it was changed",
             remedy="Name another folder, or add --overwrite",
         )
     if not resume:
         raise TargetError(
             f"{path} holds a run of these settings already",
-            why="Nothing in it is touched",
-            remedy="Add --resume to go on with it, or --overwrite to begin anew",
+            why="Nothing in it was changed",
+            remedy="Add --resume to continue it, or --overwrite to start again",
         )
 
 

@@ -45,8 +45,8 @@ def renew_head(model: PreTrainedModel, head: Collection[str]) -> None:
 
     if not head:
         raise TuneError(
-            f"Which parameters of {type(model).__name__} are the head is not known",
-            why="It has no trunk of its own",
+            f"The head of {type(model).__name__} cannot be told from its trunk",
+            why="The class has no base model inside",
             remedy="Leave --new-head out",
         )
     owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in head}

@@ -119,7 +119,7 @@ def _replaced(
     if shapes and not new_head:
         stored, _ = shapes[min(shapes, key=lambda name: len(shapes[name][0]))]
         raise TuneError(
-            f"The head in {place} does not fit the task {task.name}: its outputs are {stored[0]}, and the task needs "
+            f"The head in {place} does not fit the task {task.name}: it has {stored[0]} outputs, and the task needs "
             f"{task.outputs}",
             why=_both(names, task),
             remedy=f"{_REMEDY}, or start from the checkpoint it was trained from",
@@ -140,8 +140,8 @@ def _keep_head(place: str, config: Any, task: Task, own_type: str | None) -> tup
         return ()
     if own_type == "regression":
         raise TuneError(
-            f"The head in {place} gives scores, and {task.name} needs labels",
-            why="Its config.json says so: problem_type is regression",
+            f"The head in {place} is a regression head, and {task.name} is a classification task",
+            why="problem_type in its config.json is regression",
             remedy=_REMEDY,
         )
     names = head_names(config)
@@ -149,18 +149,20 @@ def _keep_head(place: str, config: Any, task: Task, own_type: str | None) -> tup
     if match == "none":
         raise TuneError(
             f"The labels of the head in {place} are not those of {task.name}",
-            why=f"{_both(names, task)}. Nothing says which output stands for which label",
+            why=f"{_both(names, task)}. It is unclear which output stands for which label",
             remedy=f"{_REMEDY}, or rename them in its config.json (id2label and label2id)",
         )
     notes = []
     if own_type == "multi_label_classification":
-        notes.append("The head was trained to give several labels at once, and is trained to give one now")
+        notes.append("The head was trained to give several labels at once, and is now trained to give one")
     if match == "names":
         if order is not None:
             notes.append(f"The head keeps its own order of labels: {', '.join(names.values())}")
     else:
         pairs = ", ".join(f"{name} as {label}" for name, label in zip(names.values(), task.labels, strict=True))
-        notes.append(f"The names of the head's outputs do not tell; they are taken in their order: {pairs}")
+        notes.append(
+            f"The names of the head's outputs do not tell the labels; they are matched by their order: {pairs}"
+        )
         if match == "generic":
             _name_labels(config, task)
     config.label2id = {name: number for number, name in config.id2label.items()}
@@ -175,5 +177,5 @@ def _name_labels(config: Any, task: Task) -> None:
 
 
 def _both(names: dict[int, str], task: Task) -> str:
-    has = ", ".join(task.labels) or "no labels, but a score"
+    has = ", ".join(task.labels) or "a score instead of labels"
     return f"The head has {', '.join(names.values())}; the task has {has}"

@@ -118,7 +118,7 @@ class TrainingLoop:
             raise TuneError(
                 f"{self.folder.best(progress.best_step)} is missing",
                 why="It holds the best state of the run that is to be resumed",
-                remedy="Begin anew with --overwrite",
+                remedy="Start again with --overwrite",
             )
         if self._main:
             self.folder.forget_after(progress.step, progress.evaluated)
@@ -258,7 +258,7 @@ class TrainingLoop:
         state = self.folder.state
         kept = f"The state saved before it is in {state}" if state.exists() else "No state was saved before it"
         return TuneError(
-            what, why=f"{why} {kept}", remedy="Begin anew with a smaller --learning-rate, or without mixed precision"
+            what, why=f"{why} {kept}", remedy="Start again with a smaller --learning-rate, or without mixed precision"
         )
 
     def _trained(self) -> list[torch.nn.Parameter]:

@@ -29,7 +29,7 @@ from hf_bias_patch.tuning.trainable import Trainable
 
 __all__ = ["PreparedModel", "prepare_model"]
 
-_RANDOM_HEAD = "The head is new and does not train: it stays random, and the scores are those of chance"
+_RANDOM_HEAD = "The head is new and does not train: it stays random, and scores are at chance level"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def prepare_model(settings: TuneSettings, start: StartingCheckpoint, auto_class:
     if not selection.trained:
         raise TuneError(
             f"Nothing would train: train is {settings.train}, and the head does not train",
-            remedy="Say --train-head, --new-head for one that begins anew, or another --train",
+            remedy="Add --train-head, or --new-head to start with a new head, or give another --train",
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
@@ -121,8 +121,8 @@ def _refuse_adapter(source: Source) -> None:
     if (folder_of(source) / ADAPTER).is_file():
         raise TuneError(
             f"{source.name} holds an adapter beside its model",
-            why="What it adds has no place in the model itself, where training begins",
-            remedy="Begin from the model that it was trained from",
+            why="Training starts from the model alone, without what the adapter adds",
+            remedy="Start from the model that it was trained from",
         )
 
 

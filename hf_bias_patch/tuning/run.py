@@ -134,7 +134,7 @@ def _settle_generation(prepared: PreparedModel, data: TaskData, options: Scoring
     if data.task.kind != "generation":
         return None
     prepared.model.generation_config.eos_token_id = end_tokens(prepared.model, data.tokenizer)
-    return resolve_generation(prepared.model, data.task, options.decode, data.form)
+    return resolve_generation(prepared.model, data.task, options.decode, data.head)
 
 
 def _job(data: TaskData, model: Any, options: ScoringOptions, accelerator: Accelerator) -> TaskJob:

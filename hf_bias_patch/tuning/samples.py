@@ -50,7 +50,7 @@ def hold_out(dataset: Dataset, share: float, seed: int, *, mixed: bool) -> tuple
     """
     if math.ceil(share * len(dataset)) >= len(dataset):
         raise DataError(
-            f"There are {len(dataset)} training samples, and a validation_share of {share} leaves none of them",
+            f"There are {len(dataset)} training samples, and a validation_share of {share} leaves none to train on",
             remedy="Give more training data, a smaller share, or a --validation-file",
         )
     parts = dataset.train_test_split(test_size=share, seed=seed, shuffle=mixed)

@@ -100,7 +100,7 @@ def _patched(settings: TuneSettings, recipe: Recipe, watcher: Watcher, stack: Ex
         raise TuneError(
             "The patch before training does not pass its certificate",
             why=" ".join(certificate.reasons),
-            remedy="Fold fewer biases, or say --where-possible; or patch some layers only, with `hf-bias-patch patch`, "
+            remedy="Fold fewer biases, or add --where-possible; or patch some layers only with `hf-bias-patch patch`, "
             "and tune that variant",
         )
     return place

@@ -123,7 +123,7 @@ def load_state(accelerator: Accelerator, folder: Path) -> Progress:
         raise TuneError(
             f"The state in {folder} was saved by {generators} processes, and this run has {accelerator.num_processes}",
             why="Data order and dropout would not be the same",
-            remedy="Start as many processes as before, or begin anew with --overwrite",
+            remedy="Start as many processes as before, or start again with --overwrite",
         )
     try:
         progress = _progress(folder)
@@ -136,7 +136,7 @@ def load_state(accelerator: Accelerator, folder: Path) -> Progress:
         raise TuneError(
             f"The state in {folder} cannot be resumed",
             why=f"{type(error).__name__}: {shorten(str(error), 150, placeholder=' …')}",
-            remedy="Begin anew with --overwrite",
+            remedy="Start again with --overwrite",
         ) from error
     return progress
 
@@ -156,8 +156,7 @@ def _progress(folder: Path) -> Progress:
         raise TuneError(
             f"The state in {folder} was saved by another version of hf_bias_patch",
             why=f"{_PROGRESS} has other fields: {', '.join(differing)}",
-            remedy="Go on with the version it was begun with (environment.json says which), or begin anew with "
-            "--overwrite",
+            remedy="Use the version that it was started with (see environment.json), or start again with --overwrite",
         )
     return Progress(**found)
 
@@ -187,5 +186,5 @@ def load_tensors(model: Any, path: Path) -> None:
         raise TuneError(
             f"{path} holds {unexpected[0]}, and the model has no such tensor",
             why="The run was begun with another model or another version of transformers",
-            remedy="Begin anew with --overwrite",
+            remedy="Start again with --overwrite",
         )

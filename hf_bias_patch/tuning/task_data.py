@@ -12,7 +12,7 @@ from hf_bias_patch.evidence.models import load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import Split, read_split
 from hf_bias_patch.scoring.encode import Encoded, encode
-from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, input_limit, require_form
+from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind, head_kind_of_class, input_limit, require_head
 from hf_bias_patch.scoring.identity import DataIdentity
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task, load_task
@@ -31,7 +31,7 @@ class TaskData:
 
     Attributes:
         task: what is asked.
-        form: of the model.
+        head: kind of the model's head.
         tokenizer: of the model.
         train: encoded training data.
         validation: canonical validation data; None if there is none.
@@ -42,7 +42,7 @@ class TaskData:
     """
 
     task: Task
-    form: Form
+    head: HeadKind
     tokenizer: Any
     train: Encoded
     validation: Dataset | None
@@ -71,18 +71,18 @@ def task_data(settings: TaskSettings, source: Source) -> TaskData:
     if tokenizer is None:
         raise TaskError(f"{source.name} has no tokenizer", remedy="Put its tokenizer files beside the weights")
     task = _task(settings, config)
-    form = _form(task, config, source.name)
+    head = _head_kind(task, config, source.name)
     length = input_limit(tokenizer, config, settings.max_length)
     read = _read(settings, task)
     targets = min(getattr(settings, "max_target_length", None) or min(128, length // 2), length)
-    encoded = encode(read.train.dataset, tokenizer, task, length, form=form, training=True, max_target_length=targets)
+    encoded = encode(read.train.dataset, tokenizer, task, length, head=head, training=True, max_target_length=targets)
     return TaskData(
         task,
-        form,
+        head,
         tokenizer,
         encoded,
         read.validation.dataset if read.validation else None,
-        getattr(transformers, AUTO_CLASSES[form]),
+        getattr(transformers, AUTO_CLASSES[head]),
         (*_told(settings, config), *_notes(task, encoded, read)),
         read.train.identity,
         read.validation.identity if read.validation else None,
@@ -115,21 +115,21 @@ def _goes_on_with_regression(settings: TaskSettings, config: Any) -> bool:
     """Whether own data meets a head that gives out one number: its labels are numbers, whole ones too."""
     if settings.task_name is not None or not isinstance(settings, GlueSettings) or settings.new_head:
         return False
-    classifies = form_of_class((config.architectures or [""])[0]) == "classifier"
+    classifies = head_kind_of_class((config.architectures or [""])[0]) == "classifier"
     return classifies and (config.problem_type == "regression" or config.num_labels == 1)
 
 
 def _told(settings: TaskSettings, config: Any) -> tuple[str, ...]:
     if not _goes_on_with_regression(settings, config):
         return ()
-    return ("The checkpoint's head is one for regression, so labels are numbers to predict, and no classes",)
+    return ("The checkpoint's head is one for regression, so labels are numbers to predict, and not classes",)
 
 
-def _form(task: Task, config: Any, name: str) -> Form:
-    """The form that the model will have: a classifier gets a new head, a language model must bring its own."""
+def _head_kind(task: Task, config: Any, name: str) -> HeadKind:
+    """The head that the model will have: a classifier gets a new head, a language model must bring its own."""
     if task.kind in ("classification", "regression"):
         return "classifier"
-    return require_form(task.kind, form_of_class((config.architectures or [""])[0]), name)
+    return require_head(task.kind, head_kind_of_class((config.architectures or [""])[0]), name)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _notes(task: Task, train: Encoded, read: _Read) -> tuple[str, ...]:
     if read.validation is not None:
         notes[0] += f", {len(read.validation.dataset):,} to validate on"
     else:
-        notes.append("There is no validation data: the last state is taken for the best")
+        notes.append("There is no validation data: the last state is taken as the best")
     notes += [*read.train.notes, *(read.validation.notes if read.validation else ())]
     if train.truncated:
         notes.append(f"Training data: {train}")

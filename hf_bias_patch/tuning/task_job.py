@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
-from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, MaskingCollator
+from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE, Collator, mask_tokens
 from hf_bias_patch.scoring.encode import Encoded
-from hf_bias_patch.scoring.forms import readable
+from hf_bias_patch.scoring.heads import readable
 from hf_bias_patch.scoring.score import ScoringOptions, evaluate_model
 from hf_bias_patch.tuning.job import Batch
 
@@ -49,7 +49,7 @@ class TaskJob:
     @property
     def main(self) -> str:
         """The task's main metric; of a masked model, which has no perplexity of a text, its own."""
-        return "masked_perplexity" if self.data.form == "masked" else self.data.task.main_metric
+        return "masked_perplexity" if self.data.head == "masked" else self.data.task.main_metric
 
     @property
     def greater_is_better(self) -> bool:
@@ -69,7 +69,7 @@ class TaskJob:
     def batch(self, rows: Sequence[int], seed: Sequence[int]) -> Batch:
         """Padded samples; of a masked model, masked anew in each epoch, each sample by a draw of its own."""
         samples = [self.data.train.dataset[row] for row in rows]
-        if self.data.form == "masked":
+        if self.data.head == "masked":
             samples = [self._masked(sample, (*seed, row)) for sample, row in zip(samples, rows, strict=True)]
         batch = self._collator(samples)
         if self.order is not None:
@@ -79,20 +79,21 @@ class TaskJob:
     def count(self, batch: Batch) -> int:
         """Samples of a classifier, tokens of a language model."""
         labels = batch["labels"]
-        if self.data.form == "classifier":
+        if self.data.head == "classifier":
             return len(labels)
-        return int(((labels[:, 1:] if self.data.form == "causal" else labels) != IGNORED).sum())
+        return int(((labels[:, 1:] if self.data.head == "causal" else labels) != IGNORED).sum())
 
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Cross-entropy in nats, or squared error, summed over what `count` counts."""
         inputs = readable(model, {name: value for name, value in batch.items() if name != "labels"})
         labels = batch["labels"]
-        if self.data.form == "seq2seq":
-            inputs["decoder_input_ids"] = self._shifted(model, labels)
+        if self.data.head == "seq2seq":
+            bare = self.accelerator.unwrap_model(model)
+            inputs["decoder_input_ids"] = bare.prepare_decoder_input_ids_from_labels(labels)
         logits = model(**inputs).logits
-        if self.data.form == "causal":
+        if self.data.head == "causal":
             return token_loss(logits[:, :-1], labels[:, 1:])
-        if self.data.form != "classifier":
+        if self.data.head != "classifier":
             return token_loss(logits, labels)
         return score_loss(logits, labels) if self.data.task.kind == "regression" else label_loss(logits, labels)
 
@@ -110,28 +111,16 @@ class TaskJob:
         )
         return scores.metrics
 
-    def _shifted(self, model: Any, labels: torch.Tensor) -> torch.Tensor:
-        bare = self.accelerator.unwrap_model(model)
-        shifted: torch.Tensor = bare.prepare_decoder_input_ids_from_labels(labels)
-        return shifted
-
     @cached_property
     def _collator(self) -> Collator:
         multiple = 8 if self.accelerator.device.type == "cuda" else 1
-        left = self.data.form == "classifier" and self.data.tokenizer.padding_side == "left"
+        left = self.data.head == "classifier" and self.data.tokenizer.padding_side == "left"
         return Collator(self.data.tokenizer.pad_token_id, "left" if left else "right", multiple)
 
     def _masked(self, sample: dict[str, Any], seed: Sequence[int]) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        masking = MaskingCollator(
-            Collator(self.data.tokenizer.pad_token_id),
-            self.data.tokenizer.mask_token_id,
-            len(self.data.tokenizer),
-            frozenset(self.data.tokenizer.all_special_ids),
-            generator=generator,
-        )
-        drawn = masking([sample])
-        return {**sample, "input_ids": drawn["input_ids"][0].tolist(), "labels": drawn["labels"][0].tolist()}
+        inputs, labels = mask_tokens(torch.tensor([sample["input_ids"]]), self.data.tokenizer, generator)
+        return {**sample, "input_ids": inputs[0].tolist(), "labels": labels[0].tolist()}
 
 
 def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -92,7 +92,9 @@ class Trainable:
                 + ("them" if len(sizes) > 1 else "it")
             )
         if self.untold:
-            sentences.append(f"All biases train, redundant ones too: which are cannot be told. {self.untold}")
+            sentences.append(
+                f"All biases train, redundant ones too: it is not known which are redundant. {self.untold}"
+            )
         return tuple(sentences)
 
     def plain(self) -> dict[str, Any]:

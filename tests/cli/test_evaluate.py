@@ -201,7 +201,7 @@ def test_refusals(case: str, run: Run) -> None:
 
 def test_a_head_of_another_size(run: Run, classifier: Any) -> None:
     code, _, err = run("evaluate", classifier(3), "--task", "embedded:opinion", "--max-eval-samples", 2)
-    assert code == 2 and "gives 3 numbers, and embedded:opinion needs 2" in " ".join(err.split())
+    assert code == 2 and "has 3 outputs, and embedded:opinion needs 2" in " ".join(err.split())
 
 
 def test_values_that_are_missing_are_not_drawn_at_random(run: Run, classifier: Any, tmp_path: Path) -> None:

@@ -85,13 +85,13 @@ def test_a_text_that_is_none_is_named(write: Write) -> None:
 
 def test_a_score_that_is_no_number_is_named(write: Write) -> None:
     path = write("a.csv", "sentence1,sentence2,label\na,b,nan\n")
-    with pytest.raises(DataError, match="line 2: column 'label' holds 'nan', which is no finite number"):
+    with pytest.raises(DataError, match="line 2: column 'label' holds 'nan', which is not a finite number"):
         load_split(load_task("stsb"), "train", path)
 
 
 @pytest.mark.parametrize("text", ["", "sentence\tlabel\n"])
 def test_an_empty_split_is_refused(text: str, write: Write) -> None:
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="has no rows"):
         load_split(load_task("sst2"), "train", write("a.tsv", text))
 
 

@@ -152,7 +152,7 @@ def test_processes_share_all_rows_in_as_many_batches(
     model, tokenizer = loaded("classifier")
     dataset = Dataset.from_dict({"text": TEXTS})
     whole = answers(model, tokenizer, made("classification"), dataset, ScoringOptions(batch_tokens=60)).predictions
-    encoded = encode(dataset, tokenizer, made("classification"), 64, form="classifier").dataset
+    encoded = encode(dataset, tokenizer, made("classification"), 64, head="classifier").dataset
     parts = [list(process_batches(encoded, Collator(0), 60, Rank(i, count))) for i in range(count)]
     assert len({len(part) for part in parts}) == 1, "a sharded model would wait for ever"
     rows = [row for part in parts for batch in part for row in batch["row"].tolist()]
@@ -168,22 +168,22 @@ def test_rows_that_nobody_predicted_are_missed() -> None:
         gather({0: 1, 2: 1, 7: 1}, None, 3)
 
 
-@pytest.mark.parametrize(("form", "beams"), [("seq2seq", 1), ("seq2seq", 3), ("causal", 1), ("causal", 3)])
-def test_generated_texts_are_those_of_each_source_by_itself(form: Any, beams: int, loaded: Loaded, made: Make) -> None:
-    model, tokenizer = loaded(form)
+@pytest.mark.parametrize(("head", "beams"), [("seq2seq", 1), ("seq2seq", 3), ("causal", 1), ("causal", 3)])
+def test_generated_texts_are_those_of_each_source_by_itself(head: Any, beams: int, loaded: Loaded, made: Make) -> None:
+    model, tokenizer = loaded(head)
     sources = ["Anna lives in", "Tom is a cook. Every Monday, he", "The boots"]
     dataset = Dataset.from_dict({"source": sources, "references": [["Harwick."]] * 3})
     decode = GenerationOptions(num_beams=beams, max_new_tokens=9, min_new_tokens=3)
     task = made("generation", metrics=("bleu", "rougeL"), prompt="{source}")
     found = evaluate_model(model, tokenizer, task, dataset, ScoringOptions(batch_tokens=200, decode=decode))
     for source, said in zip(sources, found.predictions, strict=True):
-        ids = tokenizer(source, return_tensors="pt") if form == "seq2seq" else None
+        ids = tokenizer(source, return_tensors="pt") if head == "seq2seq" else None
         inputs = ids["input_ids"] if ids else torch.tensor([[0, *tokenizer(source)["input_ids"]]])
         out = model.generate(
             inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=9, min_new_tokens=3, num_beams=beams,
             do_sample=False, early_stopping=beams > 1,
         )[0]  # fmt: skip
-        new = out if form == "seq2seq" else out[inputs.shape[1] :]
+        new = out if head == "seq2seq" else out[inputs.shape[1] :]
         assert said == tokenizer.decode(new, skip_special_tokens=True).strip()
     assert len(set(found.predictions)) > 1 and set(found.metrics) == {"bleu", "rougeL"}
 

@@ -133,18 +133,18 @@ def test_a_share_is_masked_and_the_same_every_time(loaded: Loaded, made: Make) -
         list(windows(dataset, tokenizer, task, 20, "masked", masked=0.0))
 
 
-@pytest.mark.parametrize("form", ["causal", "masked"])
-def test_blocks_of_a_running_text_hold_all_of_it_once(form: Any, loaded: Loaded, made: Make) -> None:
-    _, tokenizer = loaded(form)
+@pytest.mark.parametrize("head", ["causal", "masked"])
+def test_blocks_of_a_running_text_hold_all_of_it_once(head: Any, loaded: Loaded, made: Make) -> None:
+    _, tokenizer = loaded(head)
     lines = [f"{TEXT}\n"] * 7
     found = list(
-        blocks(Dataset.from_dict({"text": lines}), tokenizer, made("language_modelling", joined=True), 16, form)
+        blocks(Dataset.from_dict({"text": lines}), tokenizer, made("language_modelling", joined=True), 16, head)
     )
-    inner = [row["input_ids"][1:-1] if form == "masked" else row["input_ids"] for row in found]
+    inner = [row["input_ids"][1:-1] if head == "masked" else row["input_ids"] for row in found]
     whole = tokenizer("".join(lines), add_special_tokens=False)["input_ids"]
     assert [token for ids in inner for token in ids] == whole
     assert {row["length"] for row in found[:-1]} == {16} and [row["row"] for row in found] == list(range(len(found)))
-    assert ("labels" in found[0]) == (form == "causal")
+    assert ("labels" in found[0]) == (head == "causal")
 
 
 def test_blocks_of_documents_do_not_mix_them(loaded: Loaded, made: Make) -> None:

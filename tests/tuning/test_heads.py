@@ -157,7 +157,7 @@ def test_a_head_for_scores(tmp_path: Path) -> None:
     ready = load_classifier(resolve(checkpoint(tmp_path / "one", ["score"])), CLASSIFIER, similarity)
     assert ready.new == () and ready.model.config.id2label == {0: "score"}
     assert ready.model.config.problem_type == "regression"
-    with pytest.raises(TuneError, match=r"outputs are 2, and the task needs 1.* no labels, but a score"):
+    with pytest.raises(TuneError, match=r"outputs are 2, and the task needs 1.* a score instead of labels"):
         load_classifier(resolve(checkpoint(tmp_path / "two", ["bad", "good"])), CLASSIFIER, similarity)
 
 

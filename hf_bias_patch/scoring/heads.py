@@ -11,34 +11,34 @@ from hf_bias_patch.scoring.metric_info import TaskKind
 
 __all__ = [
     "AUTO_CLASSES",
-    "Form",
+    "HeadKind",
     "bare",
-    "form_of",
-    "form_of_class",
+    "head_kind_of",
+    "head_kind_of_class",
     "input_limit",
     "longest_input",
     "readable",
-    "require_form",
+    "require_head",
     "text_config",
     "unwrapped",
     "vocabulary",
 ]
 
-Form = Literal["classifier", "masked", "causal", "seq2seq"]
+HeadKind = Literal["classifier", "masked", "causal", "seq2seq"]
 
-AUTO_CLASSES: dict[Form, str] = {
+AUTO_CLASSES: dict[HeadKind, str] = {
     "classifier": "AutoModelForSequenceClassification",
     "masked": "AutoModelForMaskedLM",
     "causal": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
-_MAPPINGS: dict[Form, str] = {
+_MAPPINGS: dict[HeadKind, str] = {
     "classifier": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "seq2seq": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
     "causal": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "masked": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
 }
-_TAKEN: dict[TaskKind, tuple[Form, ...]] = {
+_TAKEN: dict[TaskKind, tuple[HeadKind, ...]] = {
     "classification": ("classifier",),
     "regression": ("classifier",),
     "language_modelling": ("causal", "masked"),
@@ -50,14 +50,14 @@ _ENDLESS = 1_000_000  # tokenizers without a limit say some astronomic number
 _SHIFTED = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "roberta-prelayernorm"}
 
 
-def form_of_class(name: str) -> Form | None:
-    """The form of a transformers class by its name, such as `BertForMaskedLM`; None if it has another head or none."""
+def head_kind_of_class(name: str) -> HeadKind | None:
+    """The head of a transformers class by its name, such as `BertForMaskedLM`; None if it has another head or none."""
     from transformers.models.auto import modeling_auto
 
     # BART's class of generation is in the masked table too: the first table that knows a class decides.
-    for form, mapping in _MAPPINGS.items():
+    for head, mapping in _MAPPINGS.items():
         if any(name in (known if isinstance(known, tuple) else (known,)) for known in _names(modeling_auto, mapping)):
-            return form
+            return head
     return None
 
 
@@ -90,38 +90,38 @@ def vocabulary(model: Any) -> int:
     return int(getattr(embedding, "num_embeddings", None) or text_config(model).vocab_size)
 
 
-def form_of(model: Any) -> Form:
-    """The form of a loaded model, also one wrapped by an adapter, by DistributedDataParallel or by torch.compile.
+def head_kind_of(model: Any) -> HeadKind:
+    """The head of a loaded model, also one wrapped by an adapter, by DistributedDataParallel or by torch.compile.
 
     Raises:
         TaskError: it has no head that any task here could use.
     """
     inner = bare(model)
     for kind in type(inner).__mro__:
-        if form := form_of_class(kind.__name__):
-            return form
+        if head := head_kind_of_class(kind.__name__):
+            return head
     raise TaskError(
         f"{type(inner).__name__} has no head for any task here",
         remedy=f"Load it with one of {', '.join(AUTO_CLASSES.values())}",
     )
 
 
-def require_form(kind: TaskKind, form: Form | None, name: str) -> Form:
-    """`form`, if a task of this kind can be asked of it.
+def require_head(kind: TaskKind, head: HeadKind | None, name: str) -> HeadKind:
+    """`head`, if a task of this kind can be asked of it.
 
     Args:
         kind: of the task.
-        form: of the model; None if it has no head that is known here.
+        head: of the model; None if it has no head that is known here.
         name: of the model, for the error.
 
     Raises:
         TaskError: it cannot.
     """
     taken = _TAKEN[kind]
-    if form in taken:
-        assert form is not None
-        return form
-    has = f"a head for {AUTO_CLASSES[form].removeprefix('AutoModelFor')}" if form else "no head that is known here"
+    if head in taken:
+        assert head is not None
+        return head
+    has = f"a head for {AUTO_CLASSES[head].removeprefix('AutoModelFor')}" if head else "no head that is known here"
     needs = " or ".join(AUTO_CLASSES[wanted].removeprefix("AutoModelFor") for wanted in taken)
     remedy = f"Take a model of the kind {needs}"
     if taken == ("classifier",):
