@@ -97,7 +97,7 @@ class TrainingLoop:
         """Train to the end, or until it is stopped; the model then holds the best state that was evaluated.
 
         Raises:
-            TuneError: the loss is no number any more, or a state cannot be resumed.
+            TuneError: the loss is not finite, or a state cannot be resumed.
         """
         if self.settings.resume:
             self._resume()
@@ -136,15 +136,15 @@ class TrainingLoop:
         return ended
 
     def _between_steps(self, stop: StopSignal) -> str | None:
-        """Evaluate and save where it is time to; how the run ended, or None if it goes on.
+        """Evaluate and save where that is due; how the run ended, or None if it has not.
 
-        It comes before a step, not behind it: a run that was stopped before its evaluation begins with that.
+        This comes before a step, not after it: a run that was stopped before an evaluation starts with that.
         """
-        stopped = self._any(stop.asked)
+        stopped = self._any(stop.received)
         evaluates = self._evaluation_is_due() and not stopped
         if evaluates:
             self._evaluate()
-            stopped = self._any(stop.asked)
+            stopped = self._any(stop.received)
         ended = "terminated" if stopped else self._ended()
         if ended or evaluates or self._is_time(self.settings.save_steps):
             self._save()
@@ -161,22 +161,22 @@ class TrainingLoop:
         return self.job.validates and progress.evaluated < progress.step and self._is_time(self.settings.eval_steps)
 
     def _is_time(self, every: int | None) -> bool:
-        """Whether it is time for something that is done so often, by default each epoch; at the end of a run too."""
+        """Whether something is due that is done every so many steps, by default each epoch, and at the end of a run."""
         step = self.progress.step
         return step == self.steps or step % (every or self.schedule.steps_per_epoch) == 0
 
     def _save(self) -> None:
-        """Save a state, unless that of this moment is saved."""
+        """Save a state, unless it is saved already."""
         now = (self.progress.step, self.progress.evaluated)
         if now == self._saved:
             return
         save_state(self.accelerator, self.folder.state, self.progress)
         self._saved = now
-        if self._main:  # only now: the state before needed the best tensors before
+        if self._main:  # only now: the earlier state needed the earlier best tensors
             self.folder.keep_best(self.progress.best_step)
 
     def _step(self, runs: list[CountedBatch]) -> tuple[float, int, int]:
-        """One optimiser step over what each process holds of it: its loss, samples and tokens.
+        """One optimiser step; its loss, samples and tokens, of all processes.
 
         The loss is a sum over samples or tokens; it is divided by how many there are in the whole step, over all
         micro-batches and processes, so that the gradient does not depend on how they are dealt out.
@@ -222,7 +222,7 @@ class TrainingLoop:
         self.model.eval()
         try:
             metrics = dict(job.evaluate(self.model))
-        except TaskError as error:  # the model gives out NaN; said before a state of it is saved over a good one
+        except TaskError as error:  # NaN: raised before such a state is saved over a good one
             raise self._lost(f"The evaluation at step {progress.step} of {self.steps} failed", str(error)) from error
         self.model.train()
         value = metrics[job.main]
@@ -241,7 +241,7 @@ class TrainingLoop:
             self.watcher.evaluated(progress.step, metrics, best)
 
     def _take_best(self) -> None:
-        """Put the best state that was evaluated into the model."""
+        """Load the best state that was evaluated into the model."""
         self.accelerator.wait_for_everyone()
         progress = self.progress
         if progress.best is not None and progress.best_step != progress.step:
@@ -254,7 +254,7 @@ class TrainingLoop:
             raise self._lost(what, "Its gradients would make every parameter that trains NaN.")
 
     def _lost(self, what: str, why: str) -> TuneError:
-        """An error that says what is left."""
+        """An error that says which state is left."""
         state = self.folder.state
         kept = f"The state saved before it is in {state}" if state.exists() else "No state was saved before it"
         return TuneError(
@@ -265,7 +265,7 @@ class TrainingLoop:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def _sum(self, numbers: Sequence[float]) -> list[float]:
-        """Numbers added up over all processes."""
+        """Sums over all processes."""
         if self.accelerator.num_processes == 1:
             return list(numbers)
         added: Any = self.accelerator.reduce(
@@ -273,9 +273,9 @@ class TrainingLoop:
         )
         return added.tolist()
 
-    def _any(self, asked: bool) -> bool:
-        """Whether any process is asked: all must stop at the same step."""
-        return self._sum([float(asked)])[0] > 0
+    def _any(self, received: bool) -> bool:
+        """Whether any process received the signal: all must stop at the same step."""
+        return self._sum([float(received)])[0] > 0
 
     @property
     def _main(self) -> bool:

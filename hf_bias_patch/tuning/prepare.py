@@ -1,4 +1,4 @@
-"""From a checkpoint to a model that is ready to train: loaded, and only what was asked for trainable."""
+"""From a checkpoint to a model that is ready to train: loaded, and only what the settings name trainable."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _base(start: StartingCheckpoint) -> AdapterBase:
     """What an adapter is loaded on.
 
     Raises:
-        NoAdapterError: nobody else has that.
+        NoAdapterError: it is not stored anywhere, or peft cannot load it.
     """
     if start.loaded is not start.source:
         raise NoAdapterError(
@@ -127,7 +127,7 @@ def _refuse_adapter(source: Source) -> None:
 
 
 def _keep_no_activations(model: Any) -> None:
-    """Not reentrant: then nothing below the lowest trained parameter needs a gradient."""
+    """Gradient checkpointing; not reentrant, so that nothing below the lowest trained parameter needs a gradient."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     model.config.use_cache = False

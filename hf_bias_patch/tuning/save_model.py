@@ -1,4 +1,4 @@
-"""What stays of a run: a model for stock transformers, an adapter for peft, and the trained tensors alone."""
+"""Saves what a run trained: a model for stock transformers, an adapter for peft, and the trained tensors alone."""
 
 from __future__ import annotations
 

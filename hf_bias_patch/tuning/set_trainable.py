@@ -1,8 +1,7 @@
-"""Decides what trains: sets `requires_grad` on chosen biases and the head, and says of every tensor why it trains.
+"""Decides what trains: sets `requires_grad` on chosen biases and the head, and lists every tensor that trains.
 
-One rule for redundant biases, whichever word names them: they train only if it is asked for (`redundant`,
-`--train-redundant`), because their gradient is zero and only rounding noise would move them. `all` is no word for
-biases: it trains everything, as stock fine-tuning does.
+Redundant biases train only with `redundant` (`--train-redundant`), whichever word names them, because their gradient is
+zero and only rounding noise would move them. `all` trains everything, as stock fine-tuning does.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ADAPTERS", "WORDS", "is_bias", "projections_of", "refuse_kept", "set_trainable"]
 
 ADAPTERS = ("lora", "beft")
-"""What peft trains: parameters of its own, beside the model's."""
+"""What peft trains: parameters of its own, in addition to the model's."""
 
 WORDS = (*PROJECTIONS, "biases", "all", "none", *ADAPTERS)
 """What `train` takes; projections may be joined: `query,value`."""
@@ -41,7 +40,7 @@ def projections_of(train: str) -> tuple[str, ...]:
     """The projections that a `train` word names: none for `biases`, `all`, `none`, `lora`, `beft`.
 
     Raises:
-        RecipeError: it is no such word, or joins words that exclude each other.
+        RecipeError: a word is unknown, or words are joined that exclude each other.
     """
     words = tuple(dict.fromkeys(part.strip() for part in train.replace("+", ",").split(",") if part.strip()))
     if wrong := [word for word in words if word not in WORDS]:
@@ -73,7 +72,8 @@ def set_trainable(
 ) -> Trainable:
     """Make exactly the named things train: everything else has `requires_grad` off.
 
-    Of a fused bias only the named part trains; the rest stays bit-identical (see `slices`), until `join_slices`.
+    Of a fused bias only the named part trains, as a parameter of its own until `join_slices`; the rest stays
+    bit-identical.
 
     Args:
         model: a transformers model, changed in place.
@@ -86,7 +86,7 @@ def set_trainable(
         sites: the attention sites; by default the family's.
 
     Raises:
-        RecipeError: `train` is no such word, or names a bias the model has not.
+        RecipeError: `train` is unknown, or names a bias that the model does not have.
         TuneError: every bias of a named projection is redundant, or was removed or frozen by a patch.
         FamilyError, CheckpointError: projections are named, and no family covers the model.
     """
@@ -123,7 +123,7 @@ def set_trainable(
 
 
 def _sites(model: PreTrainedModel, sites: Sequence[Site] | None, must: bool) -> tuple[Sequence[Site], str]:
-    """The attention sites, and why there are none or not all are known.
+    """The attention sites, and why some or all of them are unknown.
 
     Raises:
         FamilyError, CheckpointError: no family covers the model, and it must.
@@ -147,7 +147,7 @@ def _named(sites: Sequence[Site], projections: Iterable[str], field: str) -> Ite
     """The slots of projections that have a bias.
 
     Raises:
-        RecipeError: there is none of one projection.
+        RecipeError: the model has no bias of a projection.
     """
     for projection in projections:
         present = list(_present(sites, projection))
@@ -164,10 +164,10 @@ def _present(sites: Sequence[Site], projection: str) -> Iterator[Slot]:
 
 
 def refuse_kept(sites: Sequence[Site], projections: Iterable[str], kept: Mapping[str, str]) -> None:
-    """Refuse to train a projection's bias where a patch removed or froze it at every site.
+    """Refuse to train a projection's bias that a patch removed or froze at every site.
 
     Raises:
-        TuneError: it did.
+        TuneError: a patch did.
     """
     for projection in projections:
         present = [site.name for site in sites for slot in _present([site], projection)]
@@ -182,7 +182,7 @@ def refuse_kept(sites: Sequence[Site], projections: Iterable[str], kept: Mapping
 
 
 def _refuse_redundant(sites: Sequence[Site], projections: Iterable[str]) -> None:
-    """Where the rule leaves nothing of a projection that was named."""
+    """Refuse a named projection all of whose biases are redundant."""
     for projection in projections:
         present = list(_present(sites, projection))
         if all(slot.verdict.state == "redundant" for slot in present):
@@ -195,7 +195,7 @@ def _refuse_redundant(sites: Sequence[Site], projections: Iterable[str]) -> None
 
 
 def _leave_out(wanted: dict[str, Wanted], sites: Sequence[Site]) -> Iterator[LeftOut]:
-    """Take the redundant biases out of what is wanted."""
+    """Remove the redundant biases from what is wanted."""
     for site in sites:
         for projection, slot in site.slots.items():
             if slot.bias in wanted and slot.verdict.state == "redundant":
@@ -218,7 +218,7 @@ def _mark(wanted: dict[str, Wanted], slot: Slot, trains: bool) -> None:
 
 
 def _parts(wanted: Mapping[str, Wanted], sites: Sequence[Site]) -> dict[str, str]:
-    """Of parameters that train in part, the projections that do."""
+    """The projections that train, of parameters that train in part."""
     parts: dict[str, list[str]] = {}
     for site in sites:
         for projection, slot in site.slots.items():
@@ -235,7 +235,7 @@ def _apply(
     heads: Collection[str],
     attention: bool,
 ) -> tuple[tuple[TrainableTensor, ...], int]:
-    """Set `requires_grad`; what trains, and elements of all parameters."""
+    """Set `requires_grad`; what trains, and the count of all parameters."""
     parameters = dict(model.named_parameters())
     total = sum(parameter.numel() for parameter in parameters.values())
     trained = []
@@ -266,7 +266,7 @@ def _slice(model: PreTrainedModel, name: str, mask: np.ndarray) -> str:
 
 
 def _ranges(mask: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Where a mask is true, as ranges from one index up to another."""
+    """Where a mask is true, as ranges (start, stop)."""
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 

@@ -1,4 +1,4 @@
-"""The checkpoint that a run begins with: as it is, or patched before, on disk and certified like any variant."""
+"""The checkpoint that training starts from: as it is, or patched first, on disk and certified like any variant."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = ["StartingCheckpoint", "starting_checkpoint"]
 
 @dataclass(frozen=True)
 class StartingCheckpoint:
-    """What a run begins with.
+    """What training starts from.
 
     Attributes:
-        source: what was asked for.
+        source: the checkpoint that the user named.
         loaded: what the model is loaded from: the source, or a variant of it that lasts as long as the run.
         before: the patch that made `loaded`, if it is a variant.
     """
@@ -49,19 +49,19 @@ class StartingCheckpoint:
 def starting_checkpoint(
     settings: TuneSettings, source: Source, accelerator: Accelerator, watcher: Watcher
 ) -> Iterator[StartingCheckpoint]:
-    """The checkpoint, patched first where `fold` or `drop` ask for that. Called by all processes.
+    """The checkpoint, patched first where `fold` or `drop` are given. Called by all processes.
 
-    The variant lies beside the run folder, in a working folder, and goes away when the block is left.
+    The variant is in a working folder beside the run folder, and is deleted when the block is left.
 
     Raises:
         SourceError, CheckpointError, FamilyError, RecipeError, PlanError, TargetError: as for `patch`.
-        TuneError: the patch does not pass its certificate, so that another model would be trained than was meant.
+        TuneError: the patch does not pass its certificate.
     """
     if not (settings.fold or settings.drop):
         yield StartingCheckpoint(source, source, _patch_of(source))
         return
     recipe = make_recipe(fold=settings.fold, drop=settings.drop, where_possible=settings.where_possible)
-    plan(settings.model_name_or_path, recipe)  # on every process: what is refused must not leave the others waiting
+    plan(settings.model_name_or_path, recipe)  # on every process: a refusal on one must not leave the others waiting
     with ExitStack() as stack:
         made: list[Path | BiasPatchError] = [settings.output_dir]
         if accelerator.is_main_process:
@@ -76,14 +76,14 @@ def starting_checkpoint(
 
 
 def _patched(settings: TuneSettings, recipe: Recipe, watcher: Watcher, stack: ExitStack) -> Path:
-    """Where the variant lies, until the stack is closed."""
+    """The folder of the variant, until the stack is closed."""
     beside = settings.output_dir.absolute()
     beside.parent.mkdir(parents=True, exist_ok=True)
     for folder in clear_leftovers(beside.parent):
         watcher.say(f"Removed {folder}: the working folder of a run that was killed")
     place = stack.enter_context(working_folder(beside.parent, beside.name)) / "patched"
     if recipe.where_possible:
-        watcher.say("The folds are measured before they are made")
+        watcher.say("Measuring which folds can be made")
         recipe = where_possible(settings.model_name_or_path, recipe)
         for line in stays(recipe.left_out):
             watcher.say(f"Left out: {line}")
@@ -94,7 +94,7 @@ def _patched(settings: TuneSettings, recipe: Recipe, watcher: Watcher, stack: Ex
     if settings.resume and known.is_file() and _is_of(known, place):
         shutil.copyfile(known, place / CERTIFICATE)
         return place
-    watcher.say("The patch before training is verified")
+    watcher.say("Verifying the patch before training")
     certificate = verify(place, settings.model_name_or_path)
     if not certificate.passed and not done.plan.lossy:
         raise TuneError(
@@ -107,13 +107,13 @@ def _patched(settings: TuneSettings, recipe: Recipe, watcher: Watcher, stack: Ex
 
 
 def _patch_of(source: Source) -> PatchBefore | None:
-    """The last patch of a checkpoint: after a training of it, the one that training began with."""
+    """The last patch of a checkpoint; of a fine-tuned one, the patch before its training."""
     folder = folder_of(source)
     return patch_of(folder) or patch_before(folder)
 
 
 def _is_of(certificate: Path, variant: Path) -> bool:
-    """Whether a certificate that an interrupted run kept is of these very weights."""
+    """Whether a certificate that an interrupted run kept is of exactly these weights."""
     measured = Certificate.loads(certificate.read_bytes(), certificate).variant.sha256
     return measured == sha256_of(resolve(variant), measured)
 

@@ -59,12 +59,12 @@ def run_in_subprocess(settings: TaskSettings) -> None:
         process.start()
         sender.close()
         try:
-            while process.is_alive() and not stop.asked:
+            while process.is_alive() and not stop.received:
                 process.join(_LOOK)
         finally:
             process.terminate()  # does nothing where it has ended
             process.join()
-    if stop.asked:
+    if stop.received:
         raise SystemExit(TERMINATED)
     _raise_what_came(receiver, process.exitcode, settings)
 
@@ -76,7 +76,7 @@ def _raise_what_came(receiver: Connection, code: int | None, settings: TaskSetti
         raise TuneError(
             f"The run {settings.output_dir} was killed (exit code {code})",
             why="Too little memory may be the cause",
-            remedy="Run the same command again: it goes on from the last saved state",
+            remedy="Run the same command again: it continues from the last saved state",
         ) from None
     if error is not None:
         raise error

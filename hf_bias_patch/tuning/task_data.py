@@ -1,9 +1,8 @@
-"""From settings to data: the task, what kind of model answers it, its training and validation texts as token ids."""
+"""From settings to data: the task, the head that it needs, its training and validation texts as token ids."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
@@ -60,7 +59,7 @@ def task_data(settings: TaskSettings, source: Source) -> TaskData:
         source: the checkpoint, whose config and tokenizer are read.
 
     Raises:
-        TaskError, DataError: the task or its data cannot be had, or the model cannot answer it.
+        TaskError, DataError: the task or its data cannot be loaded, or the model has no head for it.
         RecipeError: the command is for tasks of another kind.
         CheckpointError: its config is missing or damaged.
     """
@@ -112,7 +111,7 @@ def _own_task(settings: TaskSettings, config: Any) -> Task:
 
 
 def _goes_on_with_regression(settings: TaskSettings, config: Any) -> bool:
-    """Whether own data meets a head that gives out one number: its labels are numbers, whole ones too."""
+    """Whether the checkpoint has a regression head, so that labels of own data are numbers, even where all are whole."""
     if settings.task_name is not None or not isinstance(settings, GlueSettings) or settings.new_head:
         return False
     classifies = head_kind_of_class((config.architectures or [""])[0]) == "classifier"
@@ -126,7 +125,7 @@ def _told(settings: TaskSettings, config: Any) -> tuple[str, ...]:
 
 
 def _head_kind(task: Task, config: Any, name: str) -> HeadKind:
-    """The head that the model will have: a classifier gets a new head, a language model must bring its own."""
+    """The head that the model will have: a classifier may get a new one, a language model must have its own."""
     if task.kind in ("classification", "regression"):
         return "classifier"
     return require_head(task.kind, head_kind_of_class((config.architectures or [""])[0]), name)
@@ -144,7 +143,7 @@ class _Read:
 
 def _read(settings: TaskSettings, task: Task) -> _Read:
     skip, mixed = settings.skip_bad_rows, not task.joined  # a running text keeps its order, or it would be none
-    train = read_split(task, "train", _given(settings.train_file, "train"), skip_bad_rows=skip)
+    train = read_split(task, "train", settings.train_file, skip_bad_rows=skip)
     dataset = train.dataset
     if settings.max_train_samples is not None:
         dataset = draw(dataset, settings.max_train_samples, settings.seed, mixed=mixed)
@@ -155,15 +154,10 @@ def _read(settings: TaskSettings, task: Task) -> _Read:
         validation = Split(held_out, replace(train.identity, rows=len(held_out), limited=True))
     elif not settings.validates_on_nothing:
         name = settings.validation_split
-        given, limit = _given(settings.validation_file, name), settings.max_eval_samples
-        validation = read_split(task, name, given, limit, skip_bad_rows=skip)
+        validation = read_split(task, name, settings.validation_file, settings.max_eval_samples, skip_bad_rows=skip)
     trained = count(dataset)
     identity = replace(train.identity, rows=trained, limited=trained < total)
     return _Read(replace(train, dataset=dataset, identity=identity), validation, drawn, total)
-
-
-def _given(path: Path | None, split: str) -> dict[str, str | Path] | None:
-    return None if path is None else {split: path}
 
 
 def _notes(task: Task, train: Encoded, read: _Read) -> tuple[str, ...]:

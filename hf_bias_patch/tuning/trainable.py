@@ -1,4 +1,4 @@
-"""What trains, tensor by tensor, and what was left out: what `set_trainable` and `adapters.add` answer."""
+"""What trains, tensor by tensor, and what was left out: what `set_trainable` and `adapters.add` return."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class TrainableTensor:
     """A tensor that trains.
 
     Attributes:
-        name: of the parameter as the stock model calls it; of an adapter the one that it changes once it is merged.
-        part: the projections of it that train, as `value` or `query,value`; of an adapter which of its tensors, as
-            `lora_A`; or `all`.
+        name: the stock model's name of the parameter; of an adapter, the parameter that it is merged into.
+        part: the projections that train of a fused parameter, such as `query,value`; of an adapter the kind of
+            tensor, such as `lora_A`; else `all`.
         role: `attention bias`, `bias`, `weight`, `head` or `adapter`.
-        elements: numbers that train.
-        whole: numbers that the parameter has.
-        live: name of the parameter that the optimiser holds: another only where a part trains.
-        places: where that part lies, as ranges of elements from one up to another; empty where all of it trains.
+        elements: how many of its elements train.
+        whole: how many elements it has.
+        live: name of the parameter that the optimiser holds; a different one only where a part trains.
+        places: the elements of that part, as ranges (start, stop); empty where all of it trains.
     """
 
     name: str
@@ -34,12 +34,12 @@ class TrainableTensor:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A redundant bias that does not train, for no other reason than that.
+    """A redundant bias that does not train because it is redundant.
 
     Attributes:
         name: of the parameter.
         projection: whose bias it is; of a fused parameter only its part is left out.
-        elements: numbers that do not train.
+        elements: how many elements do not train.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Trainable:
         total: elements of all parameters of the model, the head's and adapters' among them.
         head: whether the task head trains.
         left_out: redundant biases that were named and do not train.
-        untold: why it cannot be told which biases are redundant; empty if it can, or does not matter.
+        untold: why it is not known which biases are redundant; empty if it is known, or does not matter.
     """
 
     trained: tuple[TrainableTensor, ...]
@@ -67,12 +67,12 @@ class Trainable:
 
     @property
     def elements(self) -> int:
-        """Numbers that train, the head's among them."""
+        """Parameters that train, with the head's."""
         return sum(tensor.elements for tensor in self.trained)
 
     @property
     def without_head(self) -> int:
-        """Numbers that train, without the head's: what papers count."""
+        """Parameters that train, without the head's: what papers count."""
         return sum(tensor.elements for tensor in self.trained if tensor.role != "head")
 
     @property
