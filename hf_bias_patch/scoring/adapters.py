@@ -1,4 +1,4 @@
-"""A peft adapter, put on its base to be scored: the base is found, the head comes along, and all of it must fit."""
+"""Loads a peft adapter onto its base to be scored, with the head that was trained; all of it must fit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PEFT_PREFIX = "base_model.model."
 
 
 def is_adapter(source: Source) -> bool:
-    """Whether a folder holds an adapter alone. One that lies beside a whole model is put on by transformers itself."""
+    """Whether a folder holds an adapter alone; transformers itself loads one that is beside a whole model."""
     return is_adapter_alone(folder_of(source))
 
 
@@ -82,8 +82,8 @@ def load_adapter(source: Source, kind: TaskKind, dtype: Any) -> Any:
     if lost := {*map(str, report["missing_keys"]), *mismatched} - known:
         raise TaskError(
             f"{source.name} and its base {base.name} lack {len(lost)} parameters, such as {min(lost)}",
-            why="They would be drawn at random, and so would the scores",
-            remedy="Take an adapter that was saved with its head (peft's `modules_to_save`), or tune one: "
+            why="They would be random, and so would the scores",
+            remedy="Use an adapter that was saved with its head (peft's `modules_to_save`), or tune one: "
             "`hf-bias-patch tune`",
         )
     return whole
@@ -116,7 +116,7 @@ def _tensors(source: Source) -> dict[str, Any]:
 
 
 def _head_kind(source: Source, base: Source) -> HeadKind | None:
-    """By the adapter's task type; else by the class that it was trained on, or the base was saved from."""
+    """From the adapter's task type; else from the class that it was trained on, or that the base was saved from."""
     config = _config(source)
     if config.get("task_type") is not None:
         return _HEADS.get(config["task_type"])
@@ -175,7 +175,7 @@ def _load_base(source: Source, base: Source, auto_class: Any, config: Any, dtype
 
 
 def _make_room(model: Any, tensors: Mapping[str, Any]) -> None:
-    """As many embeddings as the adapter brings, which had tokens added to its base."""
+    """Resize the embeddings to those of the adapter, where tokens were added to its base."""
     embeddings = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is embeddings)
     brought = tensors.get(f"{PEFT_PREFIX}{name}.weight")
@@ -194,7 +194,7 @@ def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]
                 raise TaskError(
                     f"{source.name} is an adapter of the kind {config.peft_type.value}",
                     why="It puts tokens before the text, which shifts what scores are read from",
-                    remedy="Take one that changes layers, such as LoRA",
+                    remedy="Use one that changes layers, such as LoRA",
                 )
             wrapped = peft.PeftModel.from_pretrained(model, str(folder_of(source)), autocast_adapter_dtype=False)
             taken = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
@@ -204,13 +204,13 @@ def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]
         raise TaskError(
             f"The adapter {source.name} does not fit its base {base.name}",
             why=f"{type(error).__name__}: {' '.join(str(error).split())}",
-            remedy="Take the base that it was trained on",
+            remedy="Use the base that it was trained on",
         ) from error
     whole = wrapped.state_dict().keys()  # embeddings are saved as they are, and are no part of the adapter to peft
     if others := sorted((taken.keys() - tensors.keys()) | (tensors.keys() - taken.keys() - whole)):
         has = "has a tensor that its base has no module for" if others[0] in tensors else "lacks a tensor"
         raise TaskError(
             f"The adapter {source.name} does not fit its base {base.name}: it {has}, {others[0]}",
-            remedy="Take the base that it was trained on",
+            remedy="Use the base that it was trained on",
         )
     return wrapped.get_base_model().eval()

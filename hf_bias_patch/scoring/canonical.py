@@ -1,4 +1,4 @@
-"""From raw rows, whatever their columns are called, to the few columns that all the rest works with.
+"""From raw rows, whatever their columns are called, to the few columns that all other code reads.
 
 classification, regression   `text` (and `text_pair`), `label`
 language modelling           `text`
@@ -13,25 +13,25 @@ from typing import Any
 
 from hf_bias_patch.errors import DataError
 from hf_bias_patch.scoring.bad_rows import BadRows, RowError
+from hf_bias_patch.scoring.tables import Row
 from hf_bias_patch.scoring.tasks import Task
 
 __all__ = ["any_label", "canonical_rows"]
 
-Row = Mapping[str, Any]
 HIDDEN = -1  # the label that GLUE's test splits have in place of the true one
 
 
 def canonical_rows(
     task: Task, rows: Iterable[tuple[str, Row]], where: str, labels: bool, bad: BadRows
 ) -> Iterator[dict[str, Any]]:
-    """Canonical rows in the order of the raw ones; questions with several references where the first of them stood.
+    """Canonical rows in the order of the raw ones; sources with several references at the place of the first.
 
     Args:
         task: whose columns they have.
         rows: raw rows, each with its place, such as `line 3`.
         where: what to call their source in an error.
         labels: whether labels or references are needed; if not, they are left out.
-        bad: what becomes of a row whose text or label is not what it should be.
+        bad: is told of each row whose text or label is wrong.
 
     Raises:
         DataError: a column is missing, or a row is wrong and refused. The row is named.
@@ -136,7 +136,7 @@ def _names(task: Task) -> list[str]:
 
 
 def _is_hidden(task: Task, value: Any) -> bool:
-    """Whether it is GLUE's -1, and no label of the task's own that is called so."""
+    """Whether it is GLUE's -1, unless the task has a label of that name."""
     return _whole(value) == HIDDEN and str(value).strip() not in _names(task)
 
 

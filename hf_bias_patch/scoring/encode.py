@@ -6,7 +6,7 @@ is known by its row, in whatever order, batch or process it was made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -143,15 +143,10 @@ def _classified(dataset: Dataset, tokenizer: Any, max_length: int) -> Encoded:
                     made[name][i] = value
         if "label" in part:
             made["labels"] = part["label"]
-        _extend(columns, made, at)
+        made |= {"row": list(range(at, at + len(lengths))), "length": [len(ids) for ids in made["input_ids"]]}
+        for name, values in made.items():
+            columns.setdefault(name, []).extend(values)
     return Encoded(need("datasets").Dataset.from_dict(columns), truncated, longest, max_length)
-
-
-def _extend(columns: Columns, made: Mapping[str, list[Any]], at: int) -> None:
-    count = len(made["input_ids"])
-    more = {"row": list(range(at, at + count)), "length": [len(ids) for ids in made["input_ids"]]}
-    for name, values in {**made, **more}.items():
-        columns.setdefault(name, []).extend(values)
 
 
 def _collect(pieces: Iterator[dict[str, Any]]) -> Dataset:

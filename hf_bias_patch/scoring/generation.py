@@ -1,7 +1,7 @@
-"""How texts are generated: what the user asks for, else the task's file, else the model's own settings, else defaults.
+"""How texts are generated: by what the user asks for, else the task, else the model's own settings, else our defaults.
 
-The model's own are those of its generation_config.json, and, of older models, those in its config.json, as transformers
-reads them. Nothing is ever sampled, so that a score can be had again.
+The model's own are in its generation_config.json, or in older models in its config.json, as transformers reads them.
+Nothing is ever sampled, so that a score can be repeated.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _KEPT = (
     "sequence_bias",
     "stop_strings",
 )
-"""Settings of the model's own that nothing here replaces, and that change what it says."""
+"""Settings of the model's own that change what it generates, and that are kept."""
 
 _NEUTRAL: dict[str, Any] = {
     "do_sample": False,
@@ -61,7 +61,7 @@ _NEUTRAL: dict[str, Any] = {
     "penalty_alpha": 0.0,
     "return_dict_in_generate": False,
 }
-"""Of another way to search, or of more answers than one: never the model's, for the score is of one beam search."""
+"""Settings for other ways to search or for several answers; never the model's: a score is of one beam search."""
 
 _OF_BEAMS = ("length_penalty", "early_stopping")
 
@@ -106,12 +106,12 @@ class GenerationFields(BaseModel):
 
 @dataclass(frozen=True)
 class ResolvedGeneration:
-    """Settings of generation, each decided.
+    """Settings of generation, each with a value.
 
     Attributes:
         settings: name → value, for all of `DEFAULTS`.
-        kept: what of the model's own settings applies beside them.
-        notes: where they came from, in one line, and what had to give way.
+        kept: others of the model's own settings, which apply too.
+        notes: where they came from, and which were changed to be possible.
     """
 
     settings: Mapping[str, Any]
@@ -129,7 +129,7 @@ class ResolvedGeneration:
         return int(self.settings["max_new_tokens"])
 
     def plain(self) -> dict[str, Any]:
-        """What was really used, as JSON values: with one beam, nothing of what only weighs beams."""
+        """What is used, as JSON values; with one beam, without what only weighs beams."""
         return {**_used(self.settings), **copy.deepcopy(dict(self.kept))}
 
 
@@ -143,7 +143,7 @@ def resolve_generation(model: Any, task: Task, asked: GenerationOptions | None, 
         head: `seq2seq` or `causal`.
 
     Raises:
-        TaskError: the least length is above the greatest, and neither gives way.
+        TaskError: min_new_tokens is above max_new_tokens, and takes precedence.
     """
     inner = unwrapped(model)
     own = inner.generation_config
@@ -164,7 +164,7 @@ def _given(decode: GenerationOptions | None) -> dict[str, Any]:
 
 
 def _own(config: Any, head: HeadKind) -> dict[str, Any]:
-    """What a generation config says itself. Whole lengths count a decoder's first token, or all of a prompt."""
+    """What a generation config has. Its whole lengths count a decoder's first token, or all of a prompt."""
     found = {name: getattr(config, name, None) for name in DEFAULTS}
     if head == "seq2seq":
         for name, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
@@ -205,7 +205,7 @@ def _fit_positions(settings: dict[str, Any], config: Any, head: HeadKind) -> lis
 
 
 def _agree(settings: dict[str, Any], chosen: Mapping[str, int]) -> list[str]:
-    """Have the least length give way where the greatest comes from somebody with more to say."""
+    """Lower min_new_tokens to max_new_tokens, where the latter comes from a source with precedence."""
     least, most = settings["min_new_tokens"], settings["max_new_tokens"]
     if least <= most:
         return []

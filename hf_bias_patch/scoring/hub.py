@@ -16,15 +16,15 @@ from hf_bias_patch.scoring.tasks import Hub, Task
 
 __all__ = ["hub_rows"]
 
-_TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
-_OPTIONS = "--files; of tune --train-file and --validation-file"
+_TIMEOUT = 5.0  # seconds to wait for the Hub
+_OPTIONS = "--files, or for tune --train-file and --validation-file"
 
 
 def hub_rows(task: Task, split: str) -> tuple[Iterable[Row], DataIdentity]:
-    """The rows of a split on the Hub, and which they are, their number aside. What is in the cache needs no network.
+    """The rows of a split on the Hub, and their identity but for their number. What is in the cache needs no network.
 
     Raises:
-        DataError: the task is not on the Hub, the Hub cannot be reached, or it has no such data. Within seconds.
+        DataError: the task is not on the Hub, the Hub cannot be reached, or has no such data; raised within seconds.
     """
     hub = task.hub
     if hub is None:
@@ -40,9 +40,9 @@ def hub_rows(task: Task, split: str) -> tuple[Iterable[Row], DataIdentity]:
 
 
 def _look(hub: Hub) -> tuple[bool, str | None]:
-    """Whether the Hub answers, and the commit that the data is at there.
+    """Whether the Hub answers, and the commit of the data there.
 
-    Asked once, with a time limit, where `load_dataset` would try again and again.
+    One request with a time limit; `load_dataset` would retry for minutes.
     """
     client = need("huggingface_hub")
     if need("huggingface_hub.constants").HF_HUB_OFFLINE or need("datasets").config.HF_HUB_OFFLINE:

@@ -1,4 +1,4 @@
-"""What a model answers, row by row. Pure: no metrics, no printing, nothing changed but the model's mode meanwhile."""
+"""What a model answers, row by row; without metrics. Only the model's mode is changed meanwhile."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def predict_classes(
         Row → list of float logits, as many as the task has outputs.
 
     Raises:
-        TaskError: the head has another number of outputs.
+        TaskError: the head has more or fewer outputs than the task needs.
     """
     found: Predictions = {}
     with evaluating(model):
@@ -124,9 +124,7 @@ def predict_texts(
 
 
 def gather(predictions: Predictions, accelerator: Any | None, rows: int) -> Predictions:
-    """Everybody's predictions, on every process, each row once.
-
-    Samplers repeat rows to fill the last round; a row's number tells the repetitions, so nothing is counted twice.
+    """The predictions of all processes, on every process; each row once, although batches may repeat rows.
 
     Args:
         predictions: of this process.
@@ -162,7 +160,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    """What the model reads: no labels, for then it would compute a loss that nobody asked for."""
+    """What the model reads; without labels, from which it would compute a loss."""
     device = next(model.parameters()).device
     read = readable(model, batch)
     return {name: value.to(device) for name, value in read.items() if name not in (*KEPT_ASIDE, "labels")}

@@ -57,13 +57,13 @@ class ScoringOptions:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered.
+    """The answers of a model to a data set.
 
     Attributes:
         predictions: by the number of the encoded row; complete, in order.
         encoded: the inputs, and what was cut of them.
         head: kind of the model's head.
-        notes: what a reader should know.
+        notes: for the reader.
         seconds: wall time.
         decode: the settings of generation that were used; None of other tasks.
     """
@@ -78,7 +78,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Scores:
-    """What came out.
+    """The scores of a model on a data set.
 
     Attributes:
         task, version: of the task.
@@ -87,7 +87,7 @@ class Scores:
         rows: rows of the data set.
         truncated: inputs that were longer than the model takes, and were cut.
         seconds: wall time of prediction.
-        notes: what a reader should know.
+        notes: for the reader.
         decode: the settings of generation that were used; None of other tasks.
         predictions: in the order of the rows: label numbers, floats or texts; empty for language modelling.
     """

@@ -1,4 +1,4 @@
-"""Tasks as data: what a model is asked, where the questions come from, and what answers count for.
+"""Tasks as data: what a model is asked, where the data comes from, and how answers are scored.
 
 A task is one small YAML file in `scoring/tasks/`; see docs/scoring.md.
 """
@@ -90,7 +90,7 @@ class Task(_Facts):
         splits: name of a split here → its name on the Hub.
         metrics: what is computed; see scoring/metric_info.py.
         main_metric: the one that the best checkpoint is chosen by; `mean` is the mean of `metrics`.
-        aliases: column of a local file → the column it stands for, where the original files name it otherwise.
+        aliases: column of the original files → the name that it has here.
         headerless: the columns of original files that have no header line.
         grouped: whether rows with the same source are one question with several references (generation).
         joined: whether all rows are one running text (language modelling), or else each a document of its own.
@@ -142,7 +142,7 @@ class Task(_Facts):
         if (self.kind == "classification") != bool(self.labels) or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: a classification task names its labels, each once, and no other kind has any")
         if len(self.labels) == 1:
-            raise ValueError("labels: with one label there is nothing to decide")
+            raise ValueError("labels: there must be two or more")
         if wrong := sorted(set(self.metrics) - set(metrics_of(self.kind))):
             raise ValueError(f"metrics: {wrong[0]!r} is not one of {', '.join(metrics_of(self.kind))}")
         if self.main_metric not in (*self.metrics, MEAN):
@@ -171,7 +171,7 @@ def read_task(path: str | Path) -> Task:
     """A task from a YAML file.
 
     Raises:
-        TaskError: the file cannot be read, is no mapping, has a key twice, or a field of it is wrong.
+        TaskError: the file cannot be read, is not a mapping, has a key twice, or has a wrong field.
     """
     return make_task(**read_fields(path, "The task", TaskError, "See docs/scoring.md"))
 

@@ -94,7 +94,9 @@ def spans(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, int
         TaskError: the stride is not from 1 to `length` - 1: without context, a window's first token has no score.
     """
     if not 1 <= stride < length:
-        raise TaskError(f"A stride of {stride} does not go with windows of {length} tokens", remedy="1 to length - 1")
+        raise TaskError(
+            f"A stride of {stride} does not go with windows of {length} tokens", remedy="Give 1 to length - 1"
+        )
     begin, scored = 0, 1
     while scored < tokens:
         end = min(length, tokens) if begin == scored - 1 == 0 else min(scored + stride, tokens)
@@ -115,7 +117,9 @@ def _masked(
     if tokenizer.mask_token_id is None:
         raise TaskError("The tokenizer has no mask token", why="A masked model is scored by what it puts there")
     if masked != EACH and not 0 < masked <= 1:
-        raise TaskError(f"A share of {masked} of the tokens cannot be masked", remedy="Above 0, up to 1, or `each`")
+        raise TaskError(
+            f"A share of {masked} of the tokens cannot be masked", remedy="Give a number above 0 and up to 1, or `each`"
+        )
     chance = random.Random(f"masked {number}")
     for at in range(0, len(ids), length - 2):
         piece = _bracketed(tokenizer, ids[at : at + length - 2])

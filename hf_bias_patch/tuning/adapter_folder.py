@@ -149,7 +149,11 @@ def adapter_folder(
     made.config.base_model_name_or_path, made.config.revision = base.name, base.revision
     made.config.inference_mode = True
     live = {PEFT_PREFIX + tensor.name: tensor.live for tensor in selection.trained if tensor.role == "head"}
-    held = {f"{PEFT_PREFIX}{name}.{key}": value for name in modules for key, value in _state(inner, name).items()}
+    held = {
+        f"{PEFT_PREFIX}{name}.{key}": value
+        for name in modules
+        for key, value in inner.get_submodule(name).state_dict().items()
+    }
     still = {name: value.detach().cpu().clone() for name, value in held.items() if name not in live}
     mapping = None
     if task_type is None:
@@ -177,14 +181,15 @@ def _biases(inner: Any, selection: Trainable, biases: Mapping[str, torch.Tensor]
     for tensor in selection.trained:
         if tensor.role == "head":
             continue
-        name = _beft(tensor.name)
+        module = tensor.name.rpartition(".")[0]
+        name = f"{PEFT_PREFIX}{module}.beft_bias"
         if tensor.role != "adapter":
             if tensor.live != tensor.name or tensor.name not in biases:
                 part = f"a part of {tensor.name}" if tensor.live != tensor.name else tensor.name
                 raise NoAdapterError(f"{part} trains, and peft adds to the whole bias of a linear layer only")
             added[name] = -biases[tensor.name]
         trained[name] = tensor.live
-        targets.add(tensor.name.rpartition(".")[0])
+        targets.add(module)
     return AdapterFolder(peft.BeftConfig(target_modules=shortened(inner, targets)), trained, added)
 
 
@@ -211,14 +216,6 @@ def _largest(inner: Any, name: str, heads: Collection[str]) -> str:
     if not largest:
         raise NoAdapterError(f"peft saves whole modules, and {path or 'the model'} holds more than {name} of the head")
     return largest
-
-
-def _state(inner: Any, module: str) -> dict[str, torch.Tensor]:
-    return inner.get_submodule(module).state_dict()
-
-
-def _beft(name: str) -> str:
-    return f"{PEFT_PREFIX}{name.rpartition('.')[0]}.beft_bias"
 
 
 def _file_name(live: str, part: str) -> str:

@@ -195,8 +195,12 @@ class TrainingLoop:
                 total += loss.detach()
                 if accelerator.sync_gradients:
                     mean = self._sum([float(total)])[0] / max(count, 1)
-                    self._refuse_nan(mean)
-                    accelerator.clip_grad_norm_(self._trained(), self.settings.max_grad_norm)
+                    if not math.isfinite(mean):
+                        what = f"The loss is {mean} at step {self.progress.step + 1} of {self.steps}"
+                        raise self._lost(what, "Its gradients would make every parameter that trains NaN.")
+                    accelerator.clip_grad_norm_(
+                        [p for p in self.model.parameters() if p.requires_grad], self.settings.max_grad_norm
+                    )
                 self.optimiser.step()
                 self.optimiser.zero_grad()
         if not getattr(self.optimiser, "step_was_skipped", False):
@@ -248,11 +252,6 @@ class TrainingLoop:
             bare = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             load_tensors(bare, self.folder.best(progress.best_step))
 
-    def _refuse_nan(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            what = f"The loss is {loss} at step {self.progress.step + 1} of {self.steps}"
-            raise self._lost(what, "Its gradients would make every parameter that trains NaN.")
-
     def _lost(self, what: str, why: str) -> TuneError:
         """An error that says which state is left."""
         state = self.folder.state
@@ -260,9 +259,6 @@ class TrainingLoop:
         return TuneError(
             what, why=f"{why} {kept}", remedy="Start again with a smaller --learning-rate, or without mixed precision"
         )
-
-    def _trained(self) -> list[torch.nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def _sum(self, numbers: Sequence[float]) -> list[float]:
         """Sums over all processes."""

@@ -236,6 +236,10 @@ def _apply(
     attention: bool,
 ) -> tuple[tuple[TrainableTensor, ...], int]:
     """Set `requires_grad`; what trains, and the count of all parameters."""
+    import torch
+
+    from hf_bias_patch.tuning.slices import train_slice
+
     parameters = dict(model.named_parameters())
     total = sum(parameter.numel() for parameter in parameters.values())
     trained = []
@@ -244,9 +248,11 @@ def _apply(
         parameter.requires_grad_(which is not False)
         if which is False:
             continue
-        role = "head" if name in heads else "attention bias" if attention else _role(name, parameter)
+        kind = "bias" if is_bias(name, parameter) else "weight"
+        role = "head" if name in heads else "attention bias" if attention else kind
         if isinstance(which, np.ndarray):
-            live = _slice(model, name, which)
+            places = torch.from_numpy(np.flatnonzero(which)).to(parameter.device)
+            live = train_slice(model, name, places)
             trained.append(
                 TrainableTensor(
                     name, parts.get(name, "a part"), role, int(which.sum()), which.size, live, _ranges(which)
@@ -257,19 +263,7 @@ def _apply(
     return tuple(trained), total
 
 
-def _slice(model: PreTrainedModel, name: str, mask: np.ndarray) -> str:
-    import torch
-
-    from hf_bias_patch.tuning.slices import train_slice
-
-    return train_slice(model, name, torch.from_numpy(np.flatnonzero(mask)).to(model.get_parameter(name).device))
-
-
 def _ranges(mask: np.ndarray) -> tuple[tuple[int, int], ...]:
     """Where a mask is true, as ranges (start, stop)."""
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
-
-
-def _role(name: str, parameter: Any) -> str:
-    return "bias" if is_bias(name, parameter) else "weight"

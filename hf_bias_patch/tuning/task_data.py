@@ -111,7 +111,7 @@ def _own_task(settings: TaskSettings, config: Any) -> Task:
 
 
 def _goes_on_with_regression(settings: TaskSettings, config: Any) -> bool:
-    """Whether the checkpoint has a regression head, so that labels of own data are numbers, even where all are whole."""
+    """Whether a regression head is kept, so that labels of own data are numbers, even where all are whole."""
     if settings.task_name is not None or not isinstance(settings, GlueSettings) or settings.new_head:
         return False
     classifies = head_kind_of_class((config.architectures or [""])[0]) == "classifier"

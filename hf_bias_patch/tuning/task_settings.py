@@ -68,8 +68,7 @@ class GlueSettings(TaskSettings):
 
     new_head: bool = Field(
         False,
-        description="Begin with a new head. By default the checkpoint's own is kept, and labels are matched to its outputs "
-        "by name.",
+        description="Start with a new head. By default the checkpoint's own is kept, and labels are matched by name.",
     )
     regression: bool = Field(
         False, description="Of your own data: labels are numbers to predict, even where all are whole, and not classes."

@@ -98,7 +98,7 @@ def test_the_loss_of_a_classifier_is_scikit_learns(loaded: Loaded, made: Make) -
 
 def test_a_head_of_another_size_is_refused(loaded: Loaded, made: Make) -> None:
     model, tokenizer = loaded("classifier", outputs=3)
-    with pytest.raises(TaskError, match=r"gives 3 numbers, and toy needs 2.*outputs are LABEL_0, LABEL_1, LABEL_2;"):
+    with pytest.raises(TaskError, match=r"has 3 outputs, and toy needs 2.*outputs are LABEL_0, LABEL_1, LABEL_2;"):
         evaluate_model(model, tokenizer, made("classification"), Dataset.from_dict({"text": ["a"], "label": [0]}))
 
 

@@ -126,10 +126,10 @@ def test_names_are_the_same_however_they_are_spelt(tmp_path: Path) -> None:
     ("names", "more", "message"),
     [
         (["yes", "no", "perhaps"], {}, r"head has yes, no, perhaps; the task has entailment, neutral, contradiction"),
-        (["good", "bad"], {}, r"does not fit the task.* outputs are 2, and the task needs 3.* has good, bad; the"),
-        (["a", "b", "c", "d"], {}, "outputs are 4, and the task needs 3"),
-        (["score"], {"problem_type": "regression"}, "outputs are 1, and the task needs 3"),
-        (["LABEL_0", "LABEL_1", "LABEL_2"], {"problem_type": "regression"}, "gives scores, and .* needs labels"),
+        (["good", "bad"], {}, r"does not fit the task.* has 2 outputs, and the task needs 3.* has good, bad; the"),
+        (["a", "b", "c", "d"], {}, "has 4 outputs, and the task needs 3"),
+        (["score"], {"problem_type": "regression"}, "has 1 outputs, and the task needs 3"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], {"problem_type": "regression"}, "is a regression head, and"),
     ],
 )
 def test_heads_that_answer_something_else(tmp_path: Path, names: list[str], more: Any, message: str) -> None:
@@ -157,7 +157,7 @@ def test_a_head_for_scores(tmp_path: Path) -> None:
     ready = load_classifier(resolve(checkpoint(tmp_path / "one", ["score"])), CLASSIFIER, similarity)
     assert ready.new == () and ready.model.config.id2label == {0: "score"}
     assert ready.model.config.problem_type == "regression"
-    with pytest.raises(TuneError, match=r"outputs are 2, and the task needs 1.* a score instead of labels"):
+    with pytest.raises(TuneError, match=r"has 2 outputs, and the task needs 1.* a score instead of labels"):
         load_classifier(resolve(checkpoint(tmp_path / "two", ["bad", "good"])), CLASSIFIER, similarity)
 
 
@@ -209,7 +209,7 @@ def test_names_that_say_nothing_are_taken_in_order(
     task = make_task(name="toy", kind="classification", labels=labels, **given)
     ready = load_classifier(resolve(checkpoint(tmp_path / "x", names)), CLASSIFIER, task)
     assert ready.new == () and [*ready.model.config.id2label.values()] == kept
-    assert "taken in their order: " in ready.notes[0] and f"{names[1]} as {labels[1]}" in ready.notes[0]
+    assert "matched by their order: " in ready.notes[0] and f"{names[1]} as {labels[1]}" in ready.notes[0]
 
 
 def test_a_head_of_several_labels_at_once(tmp_path: Path) -> None:

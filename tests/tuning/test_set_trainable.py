@@ -160,7 +160,7 @@ def test_where_no_family_covers_the_model_all_biases_train_and_it_is_said(bert: 
     bert.config = NoSuchConfig(**bert.config.to_dict())
     selection = set_trainable(bert, "biases", head=False)
     assert live(bert) == {name for name in biases_of(bert) if name.startswith("bert.")}
-    assert "cannot be told. No family covers the model type 'nosuch'" in selection.notes[0]
+    assert "known which are redundant. No family covers the model type 'nosuch'" in selection.notes[0]
     assert not set_trainable(bert, "biases", head=False, redundant=True).notes
     assert not set_trainable(bert, "none", head=True).notes and not set_trainable(bert, "all", head=True).notes
     with pytest.raises(FamilyError, match="nosuch"):
@@ -170,7 +170,7 @@ def test_where_no_family_covers_the_model_all_biases_train_and_it_is_said(bert: 
 def test_where_a_config_is_not_covered_it_is_said(bert: Any) -> None:
     bert.config.position_embedding_type = "relative_key_query"
     notes = set_trainable(bert, "biases", head=False).notes
-    assert len(notes) == 1 and "cannot be told. The family does not cover" in notes[0]
+    assert len(notes) == 1 and "known which are redundant. The family does not cover" in notes[0]
 
 
 def test_everything(bert: Any) -> None:

@@ -109,7 +109,7 @@ def test_tokens_that_the_model_does_not_know(bare: Path, tmp_path: Path, kind: s
     tokenizer.save_pretrained(bare)
     file = tmp_path / "train.tsv"
     file.write_text("text\tlabel\nTom is here\tyes\nSo Anna is here\tno\n")
-    with pytest.raises(DataError, match="makes the token 1024 of these texts, and the model knows 1,024, from 0"):
+    with pytest.raises(DataError, match="gives these texts the token 1024, and the model has only 1,024"):
         run(kind, bare, tmp_path, Said(), train_file=file)
     assert not (tmp_path / "run").exists()
 
