@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -145,7 +145,19 @@ def evaluate(
     model, tokenizer = load_scorable(
         settings.model_name_or_path, task.kind, device=settings.device, dtype=settings.dtype
     )
-    return tuple(_evaluations(settings, task, read, model, tokenizer, on_event))
+    found = []
+    for split, data in read.items():
+        on_event(f"{task.name}, {split}: {len(data.dataset):,} rows")
+        given = answers(model, tokenizer, task, data.dataset, settings.options)
+        known = task.kind == "language_modelling" or {"label", "references"} & set(data.dataset.column_names)
+        scores = score(task, given, data.dataset, settings.options) if known else None
+        written = None
+        if settings.predict is not None:
+            decided = scores.predictions if scores else decide(task, list(given.predictions.values()))
+            written = write_predictions(task, split, decided, settings.predict)
+        cut = str(given.encoded) if given.encoded.truncated else ""
+        found.append(Evaluation(task, split, data, scores, cut, written))
+    return tuple(found)
 
 
 def evaluations_as_json(settings: EvaluateSettings, found: Sequence[Evaluation]) -> Any:
@@ -170,21 +182,6 @@ def split_of_file(task: Task, file: Path) -> str:
         if parts or named[0] in task.splits or not task.splits:
             return parts[0] if len(parts) == 1 else named[0]
     return next(iter(task.splits)) if task.splits and "validation" not in task.splits else "validation"
-
-
-def _evaluations(
-    settings: EvaluateSettings, task: Task, read: dict[str, Split], model: Any, tokenizer: Any, on_event: Any
-) -> Iterator[Evaluation]:
-    for split, data in read.items():
-        on_event(f"{task.name}, {split}: {len(data.dataset):,} rows")
-        given = answers(model, tokenizer, task, data.dataset, settings.options)
-        known = task.kind == "language_modelling" or {"label", "references"} & set(data.dataset.column_names)
-        scores = score(task, given, data.dataset, settings.options) if known else None
-        written = None
-        if settings.predict is not None:
-            decided = scores.predictions if scores else decide(task, list(given.predictions.values()))
-            written = write_predictions(task, split, decided, settings.predict)
-        yield Evaluation(task, split, data, scores, str(given.encoded) if given.encoded.truncated else "", written)
 
 
 def _refuse(settings: EvaluateSettings, task: Task) -> None:

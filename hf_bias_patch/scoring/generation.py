@@ -119,13 +119,8 @@ class ResolvedGeneration:
     notes: tuple[str, ...]
 
     @property
-    def num_beams(self) -> int:
-        """Beams; 1 is greedy."""
-        return int(self.settings["num_beams"])
-
-    @property
     def max_new_tokens(self) -> int:
-        """Tokens of an answer at most."""
+        """The most tokens of an answer."""
         return int(self.settings["max_new_tokens"])
 
     def plain(self) -> dict[str, Any]:
@@ -229,7 +224,7 @@ def generation_config(model: Any, tokenizer: Any, decoding: ResolvedGeneration, 
         pad: number of the padding token.
     """
     config = copy.deepcopy(model.generation_config)
-    beams = decoding.num_beams > 1
+    beams = decoding.settings["num_beams"] > 1
     settings = dict(decoding.settings) | ({} if beams else {"length_penalty": 1.0, "early_stopping": False})
     config.update(**settings, **_NEUTRAL, max_length=None, min_length=None, pad_token_id=pad)
     config.eos_token_id = end_tokens(model, tokenizer)

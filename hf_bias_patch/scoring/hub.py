@@ -65,18 +65,14 @@ def _commit_of(dataset: Any) -> str | None:
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
     """Keep the libraries from asking the network."""
-    places: list[tuple[Any, str]] = [
-        (need("datasets").config, "HF_HUB_OFFLINE"),
-        (need("huggingface_hub.constants"), "HF_HUB_OFFLINE"),
-    ]
-    before = [getattr(place, name) for place, name in places]
-    for place, name in places if wanted else ():
-        setattr(place, name, True)
+    config, constants = need("datasets").config, need("huggingface_hub.constants")
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    if wanted:
+        config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        for (place, name), value in zip(places, before, strict=True):
-            setattr(place, name, value)
+        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
 def _refuse(task: Task, hub: Hub, reachable: bool, error: Exception) -> NoReturn:

@@ -182,7 +182,7 @@ def answers(
     head, padding = head_kind_of(model), choose_padding(model, tokenizer)
     decoding = resolve_generation(model, task, options.decode, head) if task.kind == "generation" else None
     side: Side = "left" if decoding and head == "causal" else padding.side
-    budget = options.batch_tokens // (decoding.num_beams if decoding else 1)
+    budget = options.batch_tokens // (decoding.settings["num_beams"] if decoding else 1)
     batches = process_batches(encoded.dataset, Collator(padding.id, side), budget, accelerator)
     notes: tuple[str, ...] = ()
     if decoding:

@@ -72,8 +72,7 @@ def set_trainable(
 ) -> Trainable:
     """Make exactly the named things train: everything else has `requires_grad` off.
 
-    Of a fused bias only the named part trains, as a parameter of its own until `join_slices`; the rest stays
-    bit-identical.
+    Of a fused bias only the named part trains, as a parameter of its own until `join_slices`.
 
     Args:
         model: a transformers model, changed in place.
@@ -92,9 +91,7 @@ def set_trainable(
     """
     projections = projections_of(train)
     if train in ADAPTERS:
-        raise RecipeError(
-            f"train: {train} is an adapter, not a part of the model", remedy="Add it with `tuning.adapters.add`"
-        )
+        raise RecipeError(f"train: {train} is an adapter", remedy="Add it with `tuning.adapters.add`")
     heads = head_of(model, new)
     wanted: dict[str, Wanted] = {
         name: train == "all" or (train == "biases" and is_bias(name, parameter))

@@ -1,21 +1,26 @@
-"""From settings to data: the task, the head that it needs, its training and validation texts as token ids."""
+"""From settings to data: the task, the head that it needs, its training and validation texts as token ids.
+
+A sample of a generation task is a pair of a source and one reference. All pairs of one source stay together: none of
+them trains where another is held out.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.errors import RecipeError, TaskError
+from hf_bias_patch.errors import DataError, RecipeError, TaskError
 from hf_bias_patch.evidence.models import load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import Split, read_split
 from hf_bias_patch.scoring.encode import Encoded, encode
+from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind, head_kind_of_class, input_limit, require_head
 from hf_bias_patch.scoring.identity import DataIdentity
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task, load_task
-from hf_bias_patch.tuning.samples import count, draw, hold_out
 from hf_bias_patch.tuning.task_settings import GlueSettings, TaskSettings
 
 if TYPE_CHECKING:
@@ -82,7 +87,7 @@ def task_data(settings: TaskSettings, source: Source) -> TaskData:
         encoded,
         read.validation.dataset if read.validation else None,
         getattr(transformers, AUTO_CLASSES[head]),
-        (*_told(settings, config), *_notes(task, encoded, read)),
+        _notes(task, encoded, read, _goes_on_with_regression(settings, config)),
         read.train.identity,
         read.validation.identity if read.validation else None,
     )
@@ -118,12 +123,6 @@ def _goes_on_with_regression(settings: TaskSettings, config: Any) -> bool:
     return classifies and (config.problem_type == "regression" or config.num_labels == 1)
 
 
-def _told(settings: TaskSettings, config: Any) -> tuple[str, ...]:
-    if not _goes_on_with_regression(settings, config):
-        return ()
-    return ("The checkpoint's head is one for regression, so labels are numbers to predict, and not classes",)
-
-
 def _head_kind(task: Task, config: Any, name: str) -> HeadKind:
     """The head that the model will have: a classifier may get a new one, a language model must have its own."""
     if task.kind in ("classification", "regression"):
@@ -146,27 +145,32 @@ def _read(settings: TaskSettings, task: Task) -> _Read:
     train = read_split(task, "train", settings.train_file, skip_bad_rows=skip)
     dataset = train.dataset
     if settings.max_train_samples is not None:
-        dataset = draw(dataset, settings.max_train_samples, settings.seed, mixed=mixed)
-    drawn, total, validation = count(dataset), count(train.dataset), None
+        dataset = _draw(dataset, settings.max_train_samples, settings.seed, mixed=mixed)
+    drawn, total, validation = _count(dataset), _count(train.dataset), None
     if settings.validation_share is not None:
-        dataset, held_out = hold_out(dataset, settings.validation_share, settings.seed, mixed=mixed)
+        dataset, held_out = _hold_out(dataset, settings.validation_share, settings.seed, mixed=mixed)
         held_out = held_out.select(range(min(settings.max_eval_samples or len(held_out), len(held_out))))
         validation = Split(held_out, replace(train.identity, rows=len(held_out), limited=True))
     elif not settings.validates_on_nothing:
         name = settings.validation_split
         validation = read_split(task, name, settings.validation_file, settings.max_eval_samples, skip_bad_rows=skip)
-    trained = count(dataset)
+    trained = _count(dataset)
     identity = replace(train.identity, rows=trained, limited=trained < total)
     return _Read(replace(train, dataset=dataset, identity=identity), validation, drawn, total)
 
 
-def _notes(task: Task, train: Encoded, read: _Read) -> tuple[str, ...]:
-    notes = [f"{task.name}: {len(train.dataset):,} training samples"]
+def _notes(task: Task, train: Encoded, read: _Read, keeps_regression: bool) -> tuple[str, ...]:
+    notes = []
+    if keeps_regression:
+        notes.append("The checkpoint has a regression head, so labels are numbers to predict, and not classes")
+    what = f"{task.name}: {len(train.dataset):,} training samples"
     if read.drawn < read.total:
-        notes[0] += f" ({'the first ' if task.joined else ''}{read.drawn:,} of {read.total:,} {_unit(task)})"
-    if read.validation is not None:
-        notes[0] += f", {len(read.validation.dataset):,} to validate on"
-    else:
+        unit = "lines" if task.joined else "rows"
+        if task.kind == "generation":
+            unit = "pairs of a source and a reference"
+        what += f" ({'the first ' if task.joined else ''}{read.drawn:,} of {read.total:,} {unit})"
+    notes.append(f"{what}, {len(read.validation.dataset):,} to validate on" if read.validation else what)
+    if read.validation is None:
         notes.append("There is no validation data: the last state is taken as the best")
     notes += [*read.train.notes, *(read.validation.notes if read.validation else ())]
     if train.truncated:
@@ -176,8 +180,47 @@ def _notes(task: Task, train: Encoded, read: _Read) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _unit(task: Task) -> str:
-    """What is counted when samples are drawn."""
-    if task.kind == "generation":
-        return "pairs of a source and a reference"
-    return "lines" if task.joined else "rows"
+def _count(dataset: Dataset) -> int:
+    """Samples of canonical training data: pairs of a source and a reference, or rows."""
+    if "references" not in dataset.column_names:
+        return len(dataset)
+    return sum(map(len, dataset["references"]))
+
+
+def _draw(dataset: Dataset, number: int, seed: int, *, mixed: bool) -> Dataset:
+    """N samples, or all if there are no more: any of them if `mixed`, else the first, as of a running text."""
+    if number >= _count(dataset):
+        return dataset
+    pairs = "references" in dataset.column_names
+    samples = _pairs(dataset) if pairs else dataset
+    drawn = (samples.shuffle(seed=seed) if mixed else samples).select(range(number))
+    return _by_source(drawn) if pairs else drawn
+
+
+def _hold_out(dataset: Dataset, share: float, seed: int, *, mixed: bool) -> tuple[Dataset, Dataset]:
+    """What is left to train on, and the share to validate on: drawn if `mixed`, else the end, as of a running text."""
+    if math.ceil(share * len(dataset)) >= len(dataset):
+        raise DataError(
+            f"There are {len(dataset)} training samples, and a validation_share of {share} leaves none to train on",
+            remedy="Give more training data, a smaller share, or a --validation-file",
+        )
+    parts = dataset.train_test_split(test_size=share, seed=seed, shuffle=mixed)
+    return parts["train"], parts["test"]
+
+
+def _pairs(dataset: Dataset) -> Dataset:
+    found = [(source, [text]) for source, texts in zip(dataset["source"], dataset["references"], strict=True)
+             for text in texts]  # fmt: skip
+    return _generation(dataset, found)
+
+
+def _by_source(pairs: Dataset) -> Dataset:
+    grouped: dict[str, list[str]] = {}
+    for source, texts in zip(pairs["source"], pairs["references"], strict=True):
+        grouped.setdefault(source, []).extend(texts)
+    return _generation(pairs, list(grouped.items()))
+
+
+def _generation(like: Dataset, rows: list[tuple[str, list[str]]]) -> Dataset:
+    columns = {"source": [source for source, _ in rows], "references": [texts for _, texts in rows]}
+    return need("datasets").Dataset.from_dict(columns, features=like.features)

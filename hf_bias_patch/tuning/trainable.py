@@ -76,11 +76,6 @@ class Trainable:
         return sum(tensor.elements for tensor in self.trained if tensor.role != "head")
 
     @property
-    def changed(self) -> frozenset[str]:
-        """Names of the saved model's tensors that training may have changed, some of them only in part."""
-        return frozenset(tensor.name for tensor in self.trained)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of it, in sentences."""
         sentences = []

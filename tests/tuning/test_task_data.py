@@ -90,7 +90,7 @@ def test_a_head_for_regression_goes_on_as_one(said: dict[str, Any], ratings: Pat
     transformers.AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes((folder("bert") / "model.safetensors").read_bytes())
     data = loaded(GlueSettings, model_name_or_path=str(tmp_path / "model"), train_file=ratings)
-    assert data.task.kind == "regression" and "head is one for regression" in data.notes[0]
+    assert data.task.kind == "regression" and "has a regression head" in data.notes[0]
 
 
 def test_own_data_knows_what_it_is(ratings: Path) -> None:
