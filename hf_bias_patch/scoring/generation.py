@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.heads import HeadKind, unwrapped
@@ -71,30 +71,14 @@ def _word(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-class GenerationFields(BaseModel):
-    """The settings of generation among those of a command."""
+class GenerationFields(GenerationOptions):
+    """The settings of generation among those of a command, where `early_stopping` is a word."""
 
-    num_beams: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="Generation: beams; like the options below, by default the task's, or the model's own."
-    )
-    max_new_tokens: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="Generation: the most tokens of an answer."
-    )
-    min_new_tokens: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Generation: the fewest tokens of an answer."
-    )
-    length_penalty: float | None = Field(None, description="Generation: above 0 favours long answers.")
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Generation: no n-gram of this size occurs twice; 0 allows all."
-    )
-    early_stopping: Annotated[Literal["true", "false", "never"], BeforeValidator(_word)] | None = Field(
-        None, description="Generation: whether a search ends once it has as many whole answers as beams."
-    )
+    model_config = ConfigDict(strict=False)
 
-    @model_validator(mode="after")
-    def _possible(self) -> GenerationFields:
-        _ = self.decode
-        return self
+    early_stopping: Annotated[Literal["true", "false", "never"], BeforeValidator(_word)] | None = Field(  # type: ignore[assignment]
+        None, description=GenerationOptions.model_fields["early_stopping"].description
+    )
 
     @property
     def decode(self) -> GenerationOptions:

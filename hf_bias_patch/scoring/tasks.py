@@ -47,23 +47,27 @@ class Hub(_Facts):
 class GenerationOptions(_Facts):
     """How texts are generated: beam search and length settings, as `generate` of transformers takes them.
 
-    What is None is left to others: see `scoring.generation`.
-
-    Attributes:
-        num_beams: beams; 1 is greedy.
-        max_new_tokens, min_new_tokens: length of the answer, in tokens.
-        length_penalty: exponent of the length by which a beam's log-likelihood is divided; above 0 favours long ones.
-        no_repeat_ngram_size: no n-gram of this size twice; 0 allows all.
-        early_stopping: whether a beam search ends once it has as many whole answers as beams; if not, it goes on while
-            a better one is likely, or, if `never`, possible.
+    What is None is the task's, or the model's own: see `scoring.generation`.
     """
 
-    num_beams: Annotated[int, Field(ge=1)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    min_new_tokens: Annotated[int, Field(ge=0)] | None = None
-    length_penalty: float | None = None
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = None
-    early_stopping: bool | Literal["never"] | None = None
+    num_beams: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Generation: beams; like the options below, by default the task's, or the model's own."
+    )
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Generation: the most tokens of an answer."
+    )
+    min_new_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Generation: the fewest tokens of an answer."
+    )
+    length_penalty: float | None = Field(None, description="Generation: above 0 favours long answers.")
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Generation: no n-gram of this size occurs twice; 0 allows all."
+    )
+    early_stopping: bool | Literal["never"] | None = Field(
+        None,
+        description="Generation: whether a search ends once it has as many whole answers as beams; if not, it "
+        "continues while a better one is likely, or with never while one is possible.",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> GenerationOptions:

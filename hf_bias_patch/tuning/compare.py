@@ -67,7 +67,7 @@ class CompareSettings(BaseModel):
         description="What trains in each arm, as `tune --train` has it, redundant biases too. Joined: query+value.",
     )
     seeds: Positive = Field(3, description="Runs of each arm that are reported, each with a seed of its own.")
-    learning_rates: Annotated[tuple[float, ...], BeforeValidator(as_names)] = Field(
+    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(as_names)] = Field(
         (), description="Learning rates to choose from, in place of the four of each arm."
     )
     new_head: bool = Field(False, description="Begin each run with a new head.")
@@ -90,13 +90,6 @@ class CompareSettings(BaseModel):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("no task is named")
-        return value
-
-    @field_validator("learning_rates")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if wrong := [rate for rate in value if rate <= 0]:
-            raise ValueError(f"{wrong[0]} is not a learning rate: it must be above 0")
         return value
 
 

@@ -151,7 +151,7 @@ def test_all_tasks_are_looked_at_before_the_first_is_run(tmp_path: Path, runs: R
     [
         ({"arms": "values"}, "'values' is not known"),
         ({"arms": ""}, "no arm is named"),
-        ({"learning_rates": "0"}, "not a learning rate"),
+        ({"learning_rates": "0"}, "not above 0"),
         ({"files": "sst2=x"}, "not of the form TASK:SPLIT=PATH"),
         ({"task_name": ""}, "no task is named"),
     ],
