@@ -1,4 +1,4 @@
-"""A training run on the terminal: a table of what trains, a bar with loss and throughput, a line each evaluation."""
+"""A training run on the terminal: a table of what trains, a bar with loss and speed, a line for each evaluation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Bar(Watcher):
 
 
 def trained_table(selection: Trainable) -> Table:
-    """Every tensor that trains; tensors that differ only in their layer in one row."""
+    """Every tensor that trains; those that differ only in their layer share a row."""
     made = table("what trains", "role", "tensors", "parameters", numbers=("tensors", "parameters"))
     groups: dict[tuple[str, str, str], list[TrainableTensor]] = {}
     for tensor in selection.trained:
@@ -89,6 +89,6 @@ def _sum(selection: Trainable) -> str:
 
 
 def _pattern(name: str) -> str:
-    """A parameter's name with its layer numbers left open, as `encoder.layer.*.value.bias`."""
+    """A parameter's name with `*` for layer numbers, such as `encoder.layer.*.value.bias`."""
     parts: Sequence[str] = name.split(".")
     return ".".join("*" if part.isdigit() else part for part in parts)

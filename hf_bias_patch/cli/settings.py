@@ -18,7 +18,7 @@ __all__ = ["CONTEXT", "command_of", "options_of"]
 _WORDS = {"model_name_or_path": "model", "task_name": "task", "output_dir": "output", "num_train_epochs": "epochs"}
 """Field → its option, where that has a shorter name."""
 
-_OLD_WORDS = {"out": "output_dir", "limit": "max_eval_samples", "file": "files"}
+_OLD_WORDS = {"out": "output_dir", "tasks": "task_name", "limit": "max_eval_samples", "file": "files"}
 """Words of earlier versions → the field; accepted, and not shown."""
 
 

@@ -31,9 +31,11 @@ def _command(name: str, about: str) -> Callable[..., None]:
 
 
 _COMMANDS = {
-    "glue": _command("glue", "Classification and regression: GLUE, and your own data of that shape."),
-    "lm": _command("lm", "Language modelling: causal for GPT-2 and its like, masked for BERT."),
-    "generation": _command("generation", "Summaries, and records in words: BART, T5, or GPT-2 from a prompt."),
+    "glue": _command("glue", "Classification and regression: GLUE, and your own data of that kind."),
+    "lm": _command("lm", "Language modelling: causal for models such as GPT-2, masked for models such as BERT."),
+    "generation": _command(
+        "generation", "Texts from texts, such as summaries: by BART or T5, or by GPT-2 from a prompt."
+    ),
 }
 
 
@@ -41,7 +43,7 @@ def command() -> Any:
     """The command `hf-bias-patch tune`, with one command for each kind of task."""
     group = typer.Typer(
         help="Train chosen biases on a task, with Accelerate; on several processes by "
-        "`accelerate launch -m hf_bias_patch tune …`.",
+        "`accelerate launch -m hf_bias_patch tune …`. Options of Hugging Face's example scripts are accepted.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -82,7 +84,7 @@ def _show(result: TuneResult) -> None:
     from hf_bias_patch.cli.console import stdout, strong, table
 
     if result.ended == "terminated":
-        stdout().print(f"Stopped at step {result.plain['step']}, and saved. Go on with --resume.")
+        stdout().print(f"Stopped at step {result.plain['step']}; the state is saved. Continue with --resume.")
         return
     if result.ended == "early":
         stdout().print(f"Stopped early, at step {result.plain['step']}: no better evaluation for a while.")

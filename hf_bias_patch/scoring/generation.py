@@ -213,7 +213,7 @@ def generation_config(model: Any, tokenizer: Any, decoding: ResolvedGeneration, 
     config.update(**settings, **_NEUTRAL, max_length=None, min_length=None, pad_token_id=pad)
     config.eos_token_id = end_tokens(model, tokenizer)
     if model.config.is_encoder_decoder and config.decoder_start_token_id is None:
-        # What training begins targets with; transformers would begin answers with another token.
+        # The first token of targets in training; transformers would start answers with another one.
         config.decoder_start_token_id = model.config.decoder_start_token_id
     return config
 

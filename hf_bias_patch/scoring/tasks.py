@@ -31,7 +31,7 @@ class _Facts(BaseModel):
 
 
 class Hub(_Facts):
-    """Where a task's data lies on the Hub.
+    """Where a task's data is on the Hub.
 
     Attributes:
         id: `owner/name` of the data set.
@@ -85,7 +85,7 @@ class Task(_Facts):
         version: goes up when scores stop being comparable with those of before.
         kind: classification, regression, language modelling or generation.
         about: the task in a few words.
-        hub: where its data lies on the Hub; None where only files or generated rows are.
+        hub: where its data is on the Hub; None of tasks from files or of generated rows.
         generator: name of the generator of an embedded task (`scoring/embedded/`).
         files: split → local file, of a task made from the user's own data.
         text: columns of the input: one, or two of a pair.

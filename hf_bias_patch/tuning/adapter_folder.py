@@ -1,7 +1,7 @@
 """A trained model as a peft adapter of its base: what peft can express, and the folder that peft loads.
 
-LoRA and BEFT are peft's own. Trained biases of linear maps are a BEFT adapter too: it adds, to each map's output, what
-the trained bias has more than the base's. The task head goes along as `modules_to_save`.
+LoRA and BEFT are peft's own. Trained biases of linear maps are a BEFT adapter too: it adds, to each map's output,
+the difference between the trained bias and the base's. The task head is saved with it (`modules_to_save`).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class AdapterFolder:
 
         Args:
             tensors: the trained values by the name of their parameter, on the CPU.
-            folder: is made if it is not there.
+            folder: created if it does not exist.
         """
         from safetensors.torch import save_file
 

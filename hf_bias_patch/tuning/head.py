@@ -32,7 +32,7 @@ def head_of(model: PreTrainedModel, new: Collection[str] = ()) -> frozenset[str]
 
 
 def renew_head(model: PreTrainedModel, head: Collection[str]) -> None:
-    """Give parameters the random values that the model's class begins with, as if no checkpoint had held them.
+    """Give parameters the random values of a new model, as if no checkpoint had held them.
 
     Args:
         model: changed in place.

@@ -1,8 +1,8 @@
-"""From a checkpoint to a model with the head that a task needs: its own, or a new one.
+"""From a checkpoint to a model with the head that a task needs: the checkpoint's own, or a new one.
 
-A classification head says by the names in its config which output stands for which label. One that the checkpoint
-brings keeps its names and their order, and the task's labels are mapped to its outputs (`scoring.labels`), so that
-what it has learnt is trained on and not mixed up.
+The names in its config tell which output of a classification head stands for which label. A head that the checkpoint
+has keeps its names and their order, and the task's labels are matched to its outputs (`scoring.labels`), so that what
+it has learnt is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadedModel", "load_classifier", "load_model"]
 
 _TYPES = {"regression": "regression", "classification": "single_label_classification"}
-_REMEDY = "Add --new-head to begin with a new one"
+_REMEDY = "Add --new-head to start with a new one"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LoadedModel:
     Attributes:
         model: of transformers, in float32.
         new: names of the parameters that got random values, because the checkpoint did not hold them.
-        notes: what a person should know of its head.
+        notes: on its head, for the user.
     """
 
     model: PreTrainedModel
@@ -44,7 +44,7 @@ class LoadedModel:
 
 
 def load_model(source: Source, auto_class: Any) -> LoadedModel:
-    """Load a model that brings its head, as a language model does.
+    """Load a model that has its head, as a language model does.
 
     Raises:
         TuneError: transformers cannot load it.
@@ -55,13 +55,13 @@ def load_model(source: Source, auto_class: Any) -> LoadedModel:
 
 
 def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bool = False) -> LoadedModel:
-    """Load a model with a head for a task, which is the checkpoint's where it brings one.
+    """Load a model with a head for a task: the checkpoint's, where it has one.
 
     Args:
         source: the checkpoint.
         auto_class: of transformers.
         task: classification or regression.
-        new_head: begin with a new head, whatever the checkpoint holds.
+        new_head: start with a new head in any case.
 
     Returns:
         The model; its config names the labels as its outputs have them.
@@ -131,7 +131,7 @@ def _keep_head(place: str, config: Any, task: Task, own_type: str | None) -> tup
     """Settle the config of a head that the checkpoint brings.
 
     Returns:
-        What a person should know of it.
+        Notes on it, for the user.
 
     Raises:
         TuneError: it is a head of another kind, or of other labels.

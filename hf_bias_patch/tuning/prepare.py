@@ -42,7 +42,7 @@ class PreparedModel:
         new: names of the parameters that the checkpoint did not hold.
         adapter: what is written for peft at the end; None if peft cannot express it.
         no_adapter: why not, in one sentence.
-        notes: what a person should know of the head.
+        notes: on the head, for the user.
     """
 
     model: Any

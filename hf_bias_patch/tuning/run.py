@@ -66,7 +66,7 @@ def tune(settings: TaskSettings, watcher: Watcher | None = None) -> TuneResult:
 
     Raises:
         TaskError, DataError: the task or its data cannot be loaded.
-        TuneError: training cannot begin, or cannot go on.
+        TuneError: training cannot start, or cannot continue.
         TargetError: the output folder holds something else.
         SourceError, CheckpointError, FamilyError, RecipeError, PlanError: of the checkpoint and what is asked of it.
     """

@@ -22,7 +22,7 @@ __all__ = ["save_model"]
 
 
 def save_model(loop: TrainingLoop, tokenizer: Any, folder: RunFolder, prepared: PreparedModel) -> dict[str, Any]:
-    """Write the model into the run folder, its adapter and its trained tensors beside it. Called by all processes.
+    """Write the model, its adapter and its trained tensors into the run folder. Called by all processes.
 
     Returns:
         `trained_bytes`, the size of the file of trained tensors; `saved_as`, what the folder `model` holds: a `model`,

@@ -40,7 +40,7 @@ class TaskData:
         train: encoded training data.
         validation: canonical validation data; None if there is none.
         auto_class: of transformers, with the head that the task needs.
-        notes: what a person should know of the data.
+        notes: on the data, for the user.
         train_identity: which data that is; its rows are samples.
         validation_identity: the same of the validation data; None if there is none.
     """

@@ -77,7 +77,7 @@ class Trainable:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of it, in sentences."""
+        """Notes for the user, in sentences."""
         sentences = []
         for projection in dict.fromkeys(bias.projection for bias in self.left_out):
             sizes = [bias.elements for bias in self.left_out if bias.projection == projection]
