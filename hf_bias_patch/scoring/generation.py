@@ -112,13 +112,15 @@ class ResolvedGeneration:
         return {**_used(self.settings), **copy.deepcopy(dict(self.kept))}
 
 
-def resolve_generation(model: Any, task: Task, asked: GenerationOptions | None, head: HeadKind) -> ResolvedGeneration:
+def resolve_generation(
+    model: Any, task: Task, requested: GenerationOptions | None, head: HeadKind
+) -> ResolvedGeneration:
     """Decide the settings of generation.
 
     Args:
         model: of transformers, with or without wrappers.
         task: generation.
-        asked: what the user says; the rest is None.
+        requested: what the user asks for; the rest is None.
         head: `seq2seq` or `causal`.
 
     Raises:
@@ -126,7 +128,7 @@ def resolve_generation(model: Any, task: Task, asked: GenerationOptions | None, 
     """
     inner = unwrapped(model)
     own = inner.generation_config
-    layers = [_given(asked), _given(task.decode), _own(own, head), DEFAULTS]
+    layers = [_given(requested), _given(task.decode), _own(own, head), DEFAULTS]
     chosen = {name: next(at for at, layer in enumerate(layers) if name in layer) for name in DEFAULTS}
     settings = {name: layers[at][name] for name, at in chosen.items()}
     notes = [f"Generation settings: {_told(settings, chosen)}."]

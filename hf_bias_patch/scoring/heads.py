@@ -149,7 +149,7 @@ def longest_input(tokenizer: Any, config: Any) -> int:
     return int(min((limit for limit in limits if limit < _ENDLESS), default=1024))
 
 
-def input_limit(tokenizer: Any, config: Any, asked: int | None) -> int:
-    """The most tokens of an input: `asked`, but no more than the model takes."""
+def input_limit(tokenizer: Any, config: Any, requested: int | None) -> int:
+    """The most tokens of an input: `requested`, but no more than the model takes."""
     longest = longest_input(tokenizer, config)
-    return longest if asked is None else min(asked, longest)
+    return longest if requested is None else min(requested, longest)

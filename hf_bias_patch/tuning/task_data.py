@@ -87,7 +87,7 @@ def task_data(settings: TaskSettings, source: Source) -> TaskData:
         encoded,
         read.validation.dataset if read.validation else None,
         getattr(transformers, AUTO_CLASSES[head]),
-        _notes(task, encoded, read, _goes_on_with_regression(settings, config)),
+        _notes(task, encoded, read, _keeps_regression_head(settings, config)),
         read.train.identity,
         read.validation.identity if read.validation else None,
     )
@@ -105,17 +105,17 @@ def _task(settings: TaskSettings, config: Any) -> Task:
 
 def _own_task(settings: TaskSettings, config: Any) -> Task:
     files = {"train": settings.train_file, settings.validation_split: settings.validation_file}
-    asked = isinstance(settings, GlueSettings) and settings.regression
+    regression = isinstance(settings, GlueSettings) and settings.regression
     return custom_task(
         {split: path for split, path in files.items() if path is not None},
-        kind="regression" if asked or _goes_on_with_regression(settings, config) else settings.own_kind,
+        kind="regression" if regression or _keeps_regression_head(settings, config) else settings.own_kind,
         text=settings.text_column or None,
         label=settings.label_column,
         skip_bad_rows=settings.skip_bad_rows,
     )
 
 
-def _goes_on_with_regression(settings: TaskSettings, config: Any) -> bool:
+def _keeps_regression_head(settings: TaskSettings, config: Any) -> bool:
     """Whether a regression head is kept, so that labels of own data are numbers, even where all are whole."""
     if settings.task_name is not None or not isinstance(settings, GlueSettings) or settings.new_head:
         return False
