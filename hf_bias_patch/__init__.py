@@ -1,8 +1,8 @@
 """Finds, decides, rewrites and proves: the attention biases of Hugging Face checkpoints.
 
 The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
-Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe`, `tune`, `verify`
-and `where_possible`.
+Nothing heavy is imported before it is used: torch and transformers only by `apply`, `compare`, `evaluate`, `load`,
+`probe`, `tune`, `verify` and `where_possible`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
-    from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
+    from hf_bias_patch.scoring.evaluate import EvaluateSettings, Evaluation, evaluate
+    from hf_bias_patch.tuning.compare import CompareSettings, compare
     from hf_bias_patch.tuning.run import tune
+    from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings, LanguageSettings
 
 __all__ = [
     "Applied",
     "Certificate",
+    "CompareSettings",
+    "EvaluateSettings",
+    "Evaluation",
     "GenerationSettings",
     "GlueSettings",
     "Inspection",
@@ -44,6 +49,8 @@ __all__ = [
     "Reverted",
     "__version__",
     "apply",
+    "compare",
+    "evaluate",
     "inspect",
     "load",
     "patch",
@@ -60,16 +67,21 @@ __all__ = [
 _HOMES = {
     "Applied": "patching.memory",
     "Certificate": "evidence.certificate",
-    "GenerationSettings": "tuning.kinds",
-    "GlueSettings": "tuning.kinds",
+    "CompareSettings": "tuning.compare",
+    "EvaluateSettings": "scoring.evaluate",
+    "Evaluation": "scoring.evaluate",
+    "GenerationSettings": "tuning.task_settings",
+    "GlueSettings": "tuning.task_settings",
     "Inspection": "attention.inspect",
-    "LanguageSettings": "tuning.kinds",
+    "LanguageSettings": "tuning.task_settings",
     "Patched": "patching.disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
     "apply": "patching.applying",
+    "compare": "tuning.compare",
+    "evaluate": "scoring.evaluate",
     "inspect": "attention.inspect",
     "load": "patching.loading",
     "patch": "patching.disk",

@@ -18,6 +18,9 @@ from hf_bias_patch import errors
 PUBLIC = [
     "Applied",
     "Certificate",
+    "CompareSettings",
+    "EvaluateSettings",
+    "Evaluation",
     "GenerationSettings",
     "GlueSettings",
     "Inspection",
@@ -29,6 +32,8 @@ PUBLIC = [
     "Reverted",
     "__version__",
     "apply",
+    "compare",
+    "evaluate",
     "inspect",
     "load",
     "patch",
