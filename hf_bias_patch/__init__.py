@@ -1,8 +1,8 @@
 """Finds, decides, rewrites and proves: the attention biases of Hugging Face checkpoints.
 
 The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
-Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe`, `study`, `tune`,
-`verify` and `where_possible`.
+Nothing heavy is imported before it is used: torch and transformers only by `apply`, `compare`, `evaluate`, `load`,
+`probe`, `study`, `tune`, `verify` and `where_possible`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,20 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
+    from hf_bias_patch.scoring.evaluate import EvaluateSettings, Evaluation, evaluate
     from hf_bias_patch.studies.comparison import StudyComparison, compare_studies
     from hf_bias_patch.studies.run import StudyResult, study
     from hf_bias_patch.studies.settings import StudySettings
-    from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
+    from hf_bias_patch.tuning.compare import CompareSettings, compare
     from hf_bias_patch.tuning.run import tune
+    from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings, LanguageSettings
 
 __all__ = [
     "Applied",
     "Certificate",
+    "CompareSettings",
+    "EvaluateSettings",
+    "Evaluation",
     "GenerationSettings",
     "GlueSettings",
     "Inspection",
@@ -50,7 +55,9 @@ __all__ = [
     "StudySettings",
     "__version__",
     "apply",
+    "compare",
     "compare_studies",
+    "evaluate",
     "inspect",
     "load",
     "patch",
@@ -68,10 +75,13 @@ __all__ = [
 _HOMES = {
     "Applied": "patching.memory",
     "Certificate": "evidence.certificate",
-    "GenerationSettings": "tuning.kinds",
-    "GlueSettings": "tuning.kinds",
+    "CompareSettings": "tuning.compare",
+    "EvaluateSettings": "scoring.evaluate",
+    "Evaluation": "scoring.evaluate",
+    "GenerationSettings": "tuning.task_settings",
+    "GlueSettings": "tuning.task_settings",
     "Inspection": "attention.inspect",
-    "LanguageSettings": "tuning.kinds",
+    "LanguageSettings": "tuning.task_settings",
     "Patched": "patching.disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",
@@ -81,7 +91,9 @@ _HOMES = {
     "StudyResult": "studies.run",
     "StudySettings": "studies.settings",
     "apply": "patching.applying",
+    "compare": "tuning.compare",
     "compare_studies": "studies.comparison",
+    "evaluate": "scoring.evaluate",
     "inspect": "attention.inspect",
     "load": "patching.loading",
     "patch": "patching.disk",

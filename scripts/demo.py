@@ -17,7 +17,7 @@ from hf_bias_patch.cli import app
 from hf_bias_patch.cli.console import stdout, table
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import evaluate
+from hf_bias_patch.scoring.score import evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
 
 OUT = Path("demo_out")
@@ -81,7 +81,7 @@ def perplexity(folder: Path) -> float:
     """Of a checkpoint on letters, which are unlike all that it was trained on."""
     task = load_task(TASK)
     model, tokenizer = load_scorable(str(folder), task.kind)
-    return evaluate(model, tokenizer, task, load_split(task, "validation")).main
+    return evaluate_model(model, tokenizer, task, load_split(task, "validation")).main
 
 
 def tuned() -> Table:

@@ -15,7 +15,6 @@ import typer
 
 from hf_bias_patch.cli.card import card
 from hf_bias_patch.cli.census import census
-from hf_bias_patch.cli.evaluate import evaluate
 from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
 from hf_bias_patch.cli.late import add_late
@@ -53,9 +52,10 @@ def _options(
     """Options before the command."""
 
 
-for command in (inspect, patch, verify, revert, families, evaluate, card, push, pull, census):
+for command in (inspect, patch, verify, revert, families, card, push, pull, census):
     app.command()(command)
 app.add_typer(studies, name="study")
+add_late(app, "evaluate", "Score a model on a task, without training it.")
 add_late(app, "tune", "Train chosen biases on a task, with Accelerate.")
 add_late(app, "compare", "Train each of several choices with the same data and budget, and compare.")
 

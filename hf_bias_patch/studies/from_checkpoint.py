@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import SourceError
 from hf_bias_patch.evidence.models import load_model, load_tokenizer
-from hf_bias_patch.scoring.forms import Form, form_of_class
+from hf_bias_patch.scoring.heads import HeadKind, head_kind_of_class
 from hf_bias_patch.studies.downstream.checks import biased_projections
 from hf_bias_patch.studies.downstream.training_runs import training_experiments
 from hf_bias_patch.studies.downstream.without_training import scores_of_fine_tuned, scores_without_training
@@ -70,7 +70,7 @@ def _bench(source: Source, settings: StudySettings, processes: Processes) -> Ben
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="A study runs on texts")
     model = loaded.model.to(processes.device(settings.device))
-    form = form_of_class(type(model).__name__)
+    form = head_kind_of_class(type(model).__name__)
     texts = settings.texts or embedded_texts(settings.count)
     # Tensors that the class does not use do no harm; those it lacks, and so made up, would change the loss.
     made_up = (*loaded.missing, *loaded.errors)
@@ -84,7 +84,7 @@ def _bench(source: Source, settings: StudySettings, processes: Processes) -> Ben
     return bench
 
 
-def _without_loss(bench: Bench, made_up: Sequence[str], form: Form | None) -> list[str]:
+def _without_loss(bench: Bench, made_up: Sequence[str], form: HeadKind | None) -> list[str]:
     """A note on a model without a loss: why it has none, and which experiments are left out."""
     if bench.has_loss:
         return []

@@ -17,7 +17,7 @@ from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import SourceError, TaskError
 from hf_bias_patch.evidence.models import load_tokenizer, quiet
 from hf_bias_patch.patching.memory import ModelTensors
-from hf_bias_patch.scoring.forms import AUTO_CLASSES, form_of_class
+from hf_bias_patch.scoring.heads import AUTO_CLASSES, head_kind_of_class
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.studies.downstream.checks import biased_projections
 from hf_bias_patch.studies.downstream.training_runs import training_experiments
@@ -96,7 +96,7 @@ def _model_of(config: Any) -> Any:
     import torch
     import transformers
 
-    form = form_of_class((config.architectures or [""])[0])
+    form = head_kind_of_class((config.architectures or [""])[0])
     name = "AutoModel" if form is None or form == "classifier" else AUTO_CLASSES[form]
     try:
         with quiet():

@@ -19,9 +19,9 @@ from hf_bias_patch.evidence.training import read_training
 from hf_bias_patch.evidence.untouched import compare_with_source
 from hf_bias_patch.publish.contents import whole_contents
 from hf_bias_patch.publish.facts import read_facts
-from hf_bias_patch.tuning.kinds import GlueSettings, LanguageSettings
 from hf_bias_patch.tuning.run import tune
 from hf_bias_patch.tuning.settings import make_settings
+from hf_bias_patch.tuning.task_settings import GlueSettings, LanguageSettings
 from tests.tuning.jobs import alone
 
 SHORT = {"max_train_samples": 32, "max_eval_samples": 8, "per_device_train_batch_size": 8, "num_train_epochs": 1}

@@ -14,8 +14,8 @@ import transformers
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import SourceError
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.tuning.kinds import GlueSettings
 from hf_bias_patch.tuning.run import tune
+from hf_bias_patch.tuning.task_settings import GlueSettings
 from tests.hub.server import Hub
 from tests.models import randomise
 from tests.tuning.jobs import alone

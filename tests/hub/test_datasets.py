@@ -85,5 +85,5 @@ def test_a_cache_says_which_commit_it_holds(
 
 
 def test_what_no_cache_has_is_refused(films: Task, hub: Hub) -> None:
-    with pytest.raises(DataError, match=r"owner/films cannot be had from the Hub"):
+    with pytest.raises(DataError, match=r"owner/films cannot be loaded from the Hub"):
         read_split(films, "validation")

@@ -29,7 +29,7 @@ from hf_bias_patch.errors import (
 )
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import evaluate
+from hf_bias_patch.scoring.score import evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.studies.downstream.training_runs import TrainingRun, training_experiments
 from hf_bias_patch.studies.downstream.without_training import scores_of_fine_tuned, scores_without_training
@@ -84,7 +84,7 @@ def test_as_it_is_equals_a_checkpoint_patched_on_disk(tmp_path: Path, model: str
         if removed != "nothing":
             place = str(tmp_path / removed)
             patch(f"embedded:{model}", tmp_path / removed, drop=removed)
-        expected = evaluate(*load_scorable(place, load_task(task).kind), load_task(task), rows)
+        expected = evaluate_model(*load_scorable(place, load_task(task).kind), load_task(task), rows)
         mine = {score.metric: score.value for score in scores if score.removed == removed}
         assert mine == expected.metrics and next(iter(mine)) == expected.main_metric
     if model == "gpt2":
@@ -151,7 +151,9 @@ def test_what_was_fine_tuned_is_scored_without_each_bias(tuned: tuple[Path, list
     model = out / "fine-tuned" / "embedded-letters" / "without-nothing" / "seed-1" / "model"
     patch(str(model), out / "dropped", drop="value")
     rows = load_split(load_task("embedded:letters"), "validation", limit=16)
-    expected = evaluate(*load_scorable(str(out / "dropped"), "language_modelling"), load_task("embedded:letters"), rows)
+    expected = evaluate_model(
+        *load_scorable(str(out / "dropped"), "language_modelling"), load_task("embedded:letters"), rows
+    )
     assert values["value"] == expected.main and abs(values["value"] / trained_with - 1) > 1e-4
 
 
@@ -312,7 +314,7 @@ def _run(*arguments: object) -> Result:
         (["--tasks", "nowhere.yaml"], TaskError, "nowhere.yaml"),
         (["--tasks", "embedded:opinion,embedded:opinion"], ArgumentError, "names a task twice"),
         (["--tasks", "embedded:opinion", "--files", "sst2:train=x"], ArgumentError, "sst2, which is not a task of"),
-        (["--tasks", "sst2", "--files", "sst2=x"], ArgumentError, "no TASK:SPLIT=PATH"),
+        (["--tasks", "sst2", "--files", "sst2=x"], ArgumentError, "not of the form TASK:SPLIT=PATH"),
         (["--tasks", "sst2", "--files", "sst2:validation=x.tsv"], RecipeError, "x.tsv does not exist"),
         (["--tasks", "embedded:opinion", "--epochs", 0], RecipeError, "num_train_epochs: 0.0 is not above 0"),
         (["--tasks", "embedded:records", "--fine-tune"], TaskError, "has a head for MaskedLM, and a generation task"),

@@ -20,10 +20,10 @@ from hf_bias_patch.studies.records import scores_of
 from hf_bias_patch.studies.runner import Experiment, Measurement
 from hf_bias_patch.studies.settings import StudySettings
 from hf_bias_patch.studies.store import Outcome
-from hf_bias_patch.tuning.apart import result_of
 from hf_bias_patch.tuning.folder import RunFolder, folder_name
-from hf_bias_patch.tuning.kinds import TaskSettings, settings_for
 from hf_bias_patch.tuning.settings import AT_THE_END, make_settings
+from hf_bias_patch.tuning.subprocess_run import result_of
+from hf_bias_patch.tuning.task_settings import TaskSettings, settings_for
 
 __all__ = ["SCRATCH_RATE", "TrainingRun", "training_experiments"]
 

@@ -12,9 +12,9 @@ from hf_bias_patch.assets.world import make_world
 from hf_bias_patch.errors import DataError
 from hf_bias_patch.evidence.ids import first_known
 from hf_bias_patch.scoring.collate import IGNORED
-from hf_bias_patch.scoring.forms import Form, longest_input
+from hf_bias_patch.scoring.heads import HeadKind, longest_input
 from hf_bias_patch.scoring.padding import choose_padding
-from hf_bias_patch.scoring.run import batches_by_length
+from hf_bias_patch.scoring.score import batches_by_length
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class TokenisedTexts:
     rows: tuple[tuple[int, ...], ...]
     truncated: int
     longest: int
-    _form: Form | None
+    _form: HeadKind | None
     _pad: int
     _mask: int | None
     _start: int | None
@@ -138,7 +138,7 @@ class TokenisedTexts:
         return hidden & there
 
 
-def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | None, seed: int) -> TokenisedTexts:
+def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: HeadKind | None, seed: int) -> TokenisedTexts:
     """Tokenise texts for a model; those that are too long are cut, and counted.
 
     Args:

@@ -11,7 +11,7 @@ from hf_bias_patch.studies.measuring.inputs import TextBatch, TokenisedTexts
 from hf_bias_patch.studies.records import SingleBiasRecord
 from hf_bias_patch.studies.runner import PartDone
 from hf_bias_patch.studies.training.loop import split_held_out, train
-from hf_bias_patch.tuning.select import select
+from hf_bias_patch.tuning.set_trainable import set_trainable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,7 +50,7 @@ def train_single_bias(
     import torch
 
     learning, device = copy.deepcopy(model).float(), str(model.device)
-    selection = select(learning, trained, head=False, redundant=True)
+    selection = set_trainable(learning, trained, head=False, redundant=True)
     texts, held = split_held_out(inputs)
     fitted, shown = list(texts.batches(batch_tokens, device)), list(held.batches(batch_tokens, device))
     before = [run(learning, batch) for batch in shown]

@@ -1,4 +1,4 @@
-"""What stays of a run: a model for stock transformers, an adapter for peft, and the trained tensors alone."""
+"""Saves what a run trained: a model for stock transformers, an adapter for peft, and the trained tensors alone."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, SIDE_FOLDER
 from hf_bias_patch.evidence.models import quiet
-from hf_bias_patch.tuning.bias_option import merged_by_option
-from hf_bias_patch.tuning.merging import merged_state, stock_state
+from hf_bias_patch.tuning.merging import merged_by_option, merged_state, stock_state
 from hf_bias_patch.tuning.slices import join_slices
 from hf_bias_patch.tuning.state import save_tensors, trained_tensors
 
 if TYPE_CHECKING:
     from hf_bias_patch.tuning.folder import RunFolder
-    from hf_bias_patch.tuning.loop import Loop
-    from hf_bias_patch.tuning.prepare import Prepared
+    from hf_bias_patch.tuning.loop import TrainingLoop
+    from hf_bias_patch.tuning.prepare import PreparedModel
 
 __all__ = ["save_model"]
 
 
-def save_model(loop: Loop, tokenizer: Any, folder: RunFolder, prepared: Prepared) -> dict[str, Any]:
-    """Write the model into the run folder, its adapter and its trained tensors beside it. Called by all processes.
+def save_model(loop: TrainingLoop, tokenizer: Any, folder: RunFolder, prepared: PreparedModel) -> dict[str, Any]:
+    """Write the model, its adapter and its trained tensors into the run folder. Called by all processes.
 
     Returns:
         `trained_bytes`, the size of the file of trained tensors; `saved_as`, what the folder `model` holds: a `model`,

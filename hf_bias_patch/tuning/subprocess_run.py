@@ -1,4 +1,4 @@
-"""A training run in a process of its own, which ends when this one does."""
+"""A training run in a subprocess, which ends when this process does."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.tuning.folder import check_folder
-from hf_bias_patch.tuning.kinds import TaskSettings
-from hf_bias_patch.tuning.stopping import TERMINATED, StopSignal
+from hf_bias_patch.tuning.stop_signal import TERMINATED, StopSignal
+from hf_bias_patch.tuning.task_settings import TaskSettings
 
-__all__ = ["result_of", "run_apart"]
+__all__ = ["result_of", "run_in_subprocess"]
 
 _PRELOAD = ["torch", "transformers", "datasets", "peft", "accelerate", "hf_bias_patch.tuning.run"]
 _LOOK = 0.2  # seconds between looks at whether this process shall stop
 
 
 def result_of(settings: TaskSettings) -> dict[str, Any]:
-    """The results of a run: read, if it is there; else run, or gone on with, in a process of its own.
+    """The results of a run. If they are not in its folder, it is run, or resumed, in a subprocess.
 
-    So each run's peak of memory is its own.
+    So each run has a peak of memory of its own.
 
     Raises:
         TargetError: the folder holds something else, or a run of other settings.
@@ -35,15 +35,15 @@ def result_of(settings: TaskSettings) -> dict[str, Any]:
     check_folder(settings.output_dir, settings.plain(), resume=True, overwrite=False)
     results = settings.output_dir / "results.json"
     if not results.exists():
-        run_apart(settings.model_copy(update={"resume": True}))
+        run_in_subprocess(settings.model_copy(update={"resume": True}))
     return json.loads(results.read_text("utf-8"))
 
 
-def run_apart(settings: TaskSettings) -> None:
-    """Run `tune`; its results are in the run folder.
+def run_in_subprocess(settings: TaskSettings) -> None:
+    """Run `tune` in a subprocess; its results are in the run folder.
 
-    SIGTERM and an interrupt are handed on, and a run whose parent was killed ends as by SIGTERM: else it would go on by
-    itself, and meet its successor in its folder.
+    SIGTERM and an interrupt are handed on. A run whose parent was killed ends as by SIGTERM: else it would still be
+    running when the same command is started again.
 
     Raises:
         TuneError: the process was killed.
@@ -59,12 +59,12 @@ def run_apart(settings: TaskSettings) -> None:
         process.start()
         sender.close()
         try:
-            while process.is_alive() and not stop.asked:
+            while process.is_alive() and not stop.received:
                 process.join(_LOOK)
         finally:
-            process.terminate()  # nothing, where it has ended
+            process.terminate()  # does nothing where it has ended
             process.join()
-    if stop.asked:
+    if stop.received:
         raise SystemExit(TERMINATED)
     _raise_what_came(receiver, process.exitcode, settings)
 
@@ -76,14 +76,14 @@ def _raise_what_came(receiver: Connection, code: int | None, settings: TaskSetti
         raise TuneError(
             f"The run {settings.output_dir} was killed (exit code {code})",
             why="Too little memory may be the cause",
-            remedy="Run the same command again: it goes on from the last state",
+            remedy="Run the same command again: it continues from the last saved state",
         ) from None
     if error is not None:
         raise error
 
 
 def _leave_the_group() -> None:
-    """Be no part of the processes that `accelerate launch` started, one of which started this: but on its GPU."""
+    """Leave the process group of `accelerate launch`, one of whose processes started this one; keep its GPU."""
     rank = os.environ.pop("LOCAL_RANK", None)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
@@ -111,5 +111,5 @@ def _tune(settings: TaskSettings, sender: Connection) -> None:
         return
     except Exception as caught:
         error = caught
-    with suppress(BrokenPipeError):  # where all processes are stopped at once, nobody hears any more
+    with suppress(BrokenPipeError):  # where all processes are stopped at once
         sender.send(error)

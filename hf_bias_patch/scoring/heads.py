@@ -1,4 +1,4 @@
-"""What kind of model answers: by its head, which says how texts must be laid out for it."""
+"""The kind of a model's head, which says what tasks it can do and how texts are laid out for it."""
 
 from __future__ import annotations
 
@@ -7,62 +7,59 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.measures import Kind
+from hf_bias_patch.scoring.metric_info import TaskKind
 
 __all__ = [
     "AUTO_CLASSES",
-    "Form",
+    "HeadKind",
     "bare",
-    "form_of",
-    "form_of_class",
+    "head_kind_of",
+    "head_kind_of_class",
     "input_limit",
     "longest_input",
     "readable",
-    "require_form",
+    "require_head",
     "text_config",
     "unwrapped",
     "vocabulary",
 ]
 
-Form = Literal["classifier", "masked", "causal", "seq2seq"]
+HeadKind = Literal["classifier", "masked", "causal", "seq2seq"]
 
-AUTO_CLASSES: dict[Form, str] = {
+AUTO_CLASSES: dict[HeadKind, str] = {
     "classifier": "AutoModelForSequenceClassification",
     "masked": "AutoModelForMaskedLM",
     "causal": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
-_MAPPINGS: dict[Form, str] = {
+_MAPPINGS: dict[HeadKind, str] = {
     "classifier": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "seq2seq": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
     "causal": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "masked": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
 }
-_TAKEN: dict[Kind, tuple[Form, ...]] = {
+_HEADS_OF: dict[TaskKind, tuple[HeadKind, ...]] = {
     "classification": ("classifier",),
     "regression": ("classifier",),
     "language_modelling": ("causal", "masked"),
     "generation": ("seq2seq", "causal"),
 }
-_ENDLESS = 1_000_000  # tokenizers without a limit say some astronomic number
+_ENDLESS = 1_000_000  # tokenizers without a limit have some astronomic number
 
 # Their positions start after the number of the padding token.
 _SHIFTED = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "roberta-prelayernorm"}
 
 
-def form_of_class(name: str) -> Form | None:
-    """The form of a transformers class by its name, such as `BertForMaskedLM`; None if it has another head or none."""
+def head_kind_of_class(name: str) -> HeadKind | None:
+    """The kind of head of a transformers class, such as `BertForMaskedLM`; None if it has another head or none."""
     from transformers.models.auto import modeling_auto
 
     # BART's class of generation is in the masked table too: the first table that knows a class decides.
-    for form, mapping in _MAPPINGS.items():
-        if any(name in (known if isinstance(known, tuple) else (known,)) for known in _names(modeling_auto, mapping)):
-            return form
+    for head, mapping in _MAPPINGS.items():
+        classes: list[Any] = list(getattr(modeling_auto, mapping).values())
+        if any(name in (known if isinstance(known, tuple) else (known,)) for known in classes):
+            return head
     return None
-
-
-def _names(module: Any, mapping: str) -> list[Any]:
-    return list(getattr(module, mapping).values())
 
 
 def unwrapped(model: Any) -> Any:
@@ -79,61 +76,60 @@ def bare(model: Any) -> Any:
 
 
 def text_config(model: Any) -> Any:
-    """The config that the model's layers read: of several, the one of its texts."""
+    """The config that the model's layers read: the text config, where it has several."""
     config = bare(model).config
     return config if config.is_encoder_decoder else config.get_text_config()
 
 
 def vocabulary(model: Any) -> int:
-    """Tokens that a model knows: rows of its embedding, which may be more or fewer than its tokenizer has."""
+    """The size of a model's vocabulary: rows of its embedding, more or fewer than its tokenizer may have."""
     embedding = bare(model).get_input_embeddings()
     return int(getattr(embedding, "num_embeddings", None) or text_config(model).vocab_size)
 
 
-def form_of(model: Any) -> Form:
-    """The form of a loaded model, also one wrapped by an adapter, by DistributedDataParallel or by torch.compile.
+def head_kind_of(model: Any) -> HeadKind:
+    """The kind of head of a loaded model, also of one wrapped by peft, DistributedDataParallel or torch.compile.
 
     Raises:
         TaskError: it has no head that any task here could use.
     """
     inner = bare(model)
     for kind in type(inner).__mro__:
-        if form := form_of_class(kind.__name__):
-            return form
+        if head := head_kind_of_class(kind.__name__):
+            return head
     raise TaskError(
         f"{type(inner).__name__} has no head for any task here",
         remedy=f"Load it with one of {', '.join(AUTO_CLASSES.values())}",
     )
 
 
-def require_form(kind: Kind, form: Form | None, name: str) -> Form:
-    """`form`, if a task of this kind can be asked of it.
+def require_head(kind: TaskKind, head: HeadKind | None, name: str) -> HeadKind:
+    """The head, if it can do a task of this kind.
 
     Args:
         kind: of the task.
-        form: of the model; None if it has no head that is known here.
+        head: of the model; None if it has none that is supported.
         name: of the model, for the error.
 
     Raises:
         TaskError: it cannot.
     """
-    taken = _TAKEN[kind]
-    if form in taken:
-        assert form is not None
-        return form
-    has = f"a head for {AUTO_CLASSES[form].removeprefix('AutoModelFor')}" if form else "no head that is known here"
+    taken = _HEADS_OF[kind]
+    if head is not None and head in taken:
+        return head
+    has = f"a head for {AUTO_CLASSES[head].removeprefix('AutoModelFor')}" if head else "no supported head"
     needs = " or ".join(AUTO_CLASSES[wanted].removeprefix("AutoModelFor") for wanted in taken)
-    remedy = f"Take a model of the kind {needs}"
+    remedy = f"Use a model with a head for {needs}"
     if taken == ("classifier",):
-        remedy = "Train one first: `hf-bias-patch tune glue`, or take a checkpoint that was tuned on the task"
+        remedy = "Train one first: `hf-bias-patch tune glue`; or use a checkpoint that was tuned on the task"
     raise TaskError(f"{name} has {has}, and a {kind} task needs one for {needs}", remedy=remedy)
 
 
 def readable(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a tokenizer's columns a model reads.
+    """The columns of a tokenizer that a model reads.
 
-    A tokenizer of BERT's kind tells the two texts of a pair apart by `token_type_ids`, also beside a model that does
-    not (DistilBERT), or that has one type alone (RoBERTa).
+    BERT's tokenizer tells the two texts of a pair apart by `token_type_ids`, also where the model does not read them
+    (DistilBERT), or has one type only (RoBERTa).
     """
     inner, left_out = bare(model), set()
     types = getattr(inner.config, "type_vocab_size", None)
@@ -143,7 +139,7 @@ def readable(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def longest_input(tokenizer: Any, config: Any) -> int:
-    """Tokens that a model takes at once: what its positions and its tokenizer both allow; 1024 if neither says."""
+    """The most tokens that a model takes: what its positions and its tokenizer both allow; 1024 if neither says."""
     limits = [tokenizer.model_max_length]
     for name in ("max_position_embeddings", "n_positions", "max_source_positions", "n_ctx"):
         if isinstance(positions := getattr(config, name, None), int) and positions > 0:
@@ -153,7 +149,7 @@ def longest_input(tokenizer: Any, config: Any) -> int:
     return int(min((limit for limit in limits if limit < _ENDLESS), default=1024))
 
 
-def input_limit(tokenizer: Any, config: Any, asked: int | None) -> int:
-    """Tokens that an input may have: as many as asked for, and no more than the model takes."""
+def input_limit(tokenizer: Any, config: Any, requested: int | None) -> int:
+    """The most tokens of an input: `requested`, but no more than the model takes."""
     longest = longest_input(tokenizer, config)
-    return longest if asked is None else min(asked, longest)
+    return longest if requested is None else min(requested, longest)

@@ -23,23 +23,23 @@ from hf_bias_patch.version import __version__
 
 if TYPE_CHECKING:
     from hf_bias_patch.scoring.tasks import Task
-    from hf_bias_patch.tuning.select import Selection
-    from hf_bias_patch.tuning.settings import Settings
-    from hf_bias_patch.tuning.start import Start
+    from hf_bias_patch.tuning.settings import TuneSettings
+    from hf_bias_patch.tuning.starting_checkpoint import StartingCheckpoint
     from hf_bias_patch.tuning.task_data import TaskData
+    from hf_bias_patch.tuning.trainable import Trainable
 
 __all__ = ["write_adapter_record", "write_record"]
 
 _PRIVATE = ("model_name_or_path", "train_file", "validation_file", "report_to")
-"""Settings that name places on one machine; what data it was is said by its identity."""
+"""Settings that are paths on one machine; which data it was is told by its identity."""
 
 
 def write_record(
     model: Path,
-    settings: Settings,
-    start: Start,
+    settings: TuneSettings,
+    start: StartingCheckpoint,
     data: TaskData,
-    selection: Selection,
+    selection: Trainable,
     results: Mapping[str, Any],
     environment: Mapping[str, Any],
 ) -> Training:
@@ -55,7 +55,7 @@ def write_record(
         environment: what it ran on.
 
     Returns:
-        The record, as it was written. That it does not pass is no error here: a push looks at it.
+        The record, as it was written; it may not pass, which `push` checks.
 
     Raises:
         OSError: the disk is full.
@@ -90,7 +90,7 @@ def write_record(
 
 
 def write_adapter_record(adapter: Path, training: Training) -> None:
-    """Keep the record of a model beside the adapter that makes it of its source.
+    """Write the record of a model beside its adapter too.
 
     Args:
         adapter: the folder.
@@ -105,7 +105,7 @@ def write_adapter_record(adapter: Path, training: Training) -> None:
 
 
 def _kept(model: Path, source: Source, free: Free) -> Kept | None:
-    """The comparison; None where it cannot be made: no training is lost for that, and `verify` tries again."""
+    """The comparison; None where it cannot be made: the training is kept, and `verify` tries again."""
     try:
         return compare_with_source(model, source, free)
     except BiasPatchError:
@@ -113,12 +113,12 @@ def _kept(model: Path, source: Source, free: Free) -> Kept | None:
 
 
 def _party(source: Source) -> Party:
-    """A checkpoint under the name that others may know it by."""
+    """A checkpoint by its public name."""
     return Party(name=public_name(source), revision=source.revision, sha256=weight_files(source))
 
 
 def _base(source: Party, folder: Path) -> Party:
-    """What others know the source by: itself if it is on the Hub, else what it was made from, as far as is told."""
+    """The base by which others know the source: itself if it is on the Hub, else what it was made from, if known."""
     if source.revision is not None:
         return source
     made_from = (
@@ -134,8 +134,8 @@ def _base(source: Party, folder: Path) -> Party:
     return earlier.base if earlier else source
 
 
-def _take_patch_along(model: Path, start: Start) -> None:
-    """Plan and certificate of the patch go where a later patch leaves them, and so does the base's name."""
+def _take_patch_along(model: Path, start: StartingCheckpoint) -> None:
+    """Copy plan, certificate and base of the patch to where a later patch keeps them."""
     (model / BEFORE if start.before else (model / TRAINING).parent).mkdir(parents=True, exist_ok=True)
     for name, content in zip((PLAN, CERTIFICATE), start.before or (), strict=False):
         if content is not None:
@@ -145,7 +145,7 @@ def _take_patch_along(model: Path, start: Start) -> None:
         replace_file(model / BASE, base.read_bytes())
 
 
-def _public_settings(settings: Settings) -> dict[str, Any]:
+def _public_settings(settings: TuneSettings) -> dict[str, Any]:
     plain = {name: value for name, value in settings.plain().items() if name not in _PRIVATE}
     return plain | {"learning_rate": settings.rate}
 

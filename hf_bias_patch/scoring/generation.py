@@ -1,7 +1,7 @@
-"""How texts are generated: what the user asks for, else the task's file, else the model's own settings, else defaults.
+"""How texts are generated: by what the user asks for, else the task, else the model's own settings, else our defaults.
 
-The model's own are those of its generation_config.json, and, of older models, those in its config.json, as transformers
-reads them. Nothing is ever sampled, so that a score can be had again.
+The model's own are in its generation_config.json, or in older models in its config.json, as transformers reads them.
+Nothing is ever sampled, so that a score can be repeated.
 """
 
 from __future__ import annotations
@@ -9,13 +9,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.forms import Form, unwrapped
-from hf_bias_patch.scoring.tasks import Decode, Task
+from hf_bias_patch.scoring.heads import HeadKind, unwrapped
+from hf_bias_patch.scoring.tasks import GenerationOptions, Task
 
-__all__ = ["DEFAULTS", "Decoding", "decoding_of", "end_tokens", "generation_config"]
+__all__ = [
+    "DEFAULTS",
+    "GenerationFields",
+    "ResolvedGeneration",
+    "end_tokens",
+    "generation_config",
+    "resolve_generation",
+]
 
 DEFAULTS: dict[str, Any] = {
     "num_beams": 4,
@@ -42,7 +51,7 @@ _KEPT = (
     "sequence_bias",
     "stop_strings",
 )
-"""Settings of the model's own that nothing here replaces, and that change what it says."""
+"""Settings of the model's own that change what it generates, and that are kept."""
 
 _NEUTRAL: dict[str, Any] = {
     "do_sample": False,
@@ -52,19 +61,41 @@ _NEUTRAL: dict[str, Any] = {
     "penalty_alpha": 0.0,
     "return_dict_in_generate": False,
 }
-"""Of another way to search, or of more answers than one: never the model's, for the score is of one beam search."""
+"""Settings for other ways to search or for several answers; never the model's: a score is of one beam search."""
 
 _OF_BEAMS = ("length_penalty", "early_stopping")
 
 
+def _word(value: Any) -> Any:
+    """A truth value of YAML or Python as the word that the command line has."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+class GenerationFields(GenerationOptions):
+    """The settings of generation among those of a command, where `early_stopping` is a word."""
+
+    model_config = ConfigDict(strict=False)
+
+    early_stopping: Annotated[Literal["true", "false", "never"], BeforeValidator(_word)] | None = Field(  # type: ignore[assignment]
+        None, description=GenerationOptions.model_fields["early_stopping"].description
+    )
+
+    @property
+    def decode(self) -> GenerationOptions:
+        """What replaces the task's settings and the model's own."""
+        given = {name: getattr(self, name) for name in GenerationOptions.model_fields}
+        word = self.early_stopping
+        return GenerationOptions(**given | {"early_stopping": {"true": True, "false": False}.get(word or "", word)})
+
+
 @dataclass(frozen=True)
-class Decoding:
-    """Settings of generation, each decided.
+class ResolvedGeneration:
+    """Settings of generation, each with a value.
 
     Attributes:
         settings: name → value, for all of `DEFAULTS`.
-        kept: what of the model's own settings applies beside them.
-        notes: where they came from, in one line, and what had to give way.
+        kept: others of the model's own settings, which apply too.
+        notes: where they came from, and which were changed to be possible.
     """
 
     settings: Mapping[str, Any]
@@ -72,54 +103,51 @@ class Decoding:
     notes: tuple[str, ...]
 
     @property
-    def num_beams(self) -> int:
-        """Beams; 1 is greedy."""
-        return int(self.settings["num_beams"])
-
-    @property
     def max_new_tokens(self) -> int:
-        """Tokens of an answer at most."""
+        """The most tokens of an answer."""
         return int(self.settings["max_new_tokens"])
 
     def plain(self) -> dict[str, Any]:
-        """What was really used, as JSON values: with one beam, nothing of what only weighs beams."""
+        """What is used, as JSON values; with one beam, without what only weighs beams."""
         return {**_used(self.settings), **copy.deepcopy(dict(self.kept))}
 
 
-def decoding_of(model: Any, task: Task, asked: Decode | None, form: Form) -> Decoding:
+def resolve_generation(
+    model: Any, task: Task, requested: GenerationOptions | None, head: HeadKind
+) -> ResolvedGeneration:
     """Decide the settings of generation.
 
     Args:
         model: of transformers, with or without wrappers.
         task: generation.
-        asked: what the user says; the rest is None.
-        form: `seq2seq` or `causal`.
+        requested: what the user asks for; the rest is None.
+        head: `seq2seq` or `causal`.
 
     Raises:
-        TaskError: the least length is above the greatest, and neither gives way.
+        TaskError: min_new_tokens is above max_new_tokens, and takes precedence.
     """
     inner = unwrapped(model)
     own = inner.generation_config
-    layers = [_given(asked), _given(task.decode), _own(own, form), DEFAULTS]
+    layers = [_given(requested), _given(task.decode), _own(own, head), DEFAULTS]
     chosen = {name: next(at for at, layer in enumerate(layers) if name in layer) for name in DEFAULTS}
     settings = {name: layers[at][name] for name, at in chosen.items()}
     notes = [f"Generation settings: {_told(settings, chosen)}."]
-    notes += _fit_positions(settings, inner.config, form)
+    notes += _fit_positions(settings, inner.config, head)
     notes += _agree(settings, chosen)
     kept = {name: value for name in _KEPT if (value := getattr(own, name, None)) is not None}
     if kept:
         notes.append(f"From the model's own generation settings besides: {', '.join(kept)}.")
-    return Decoding(settings, kept, tuple(notes))
+    return ResolvedGeneration(settings, kept, tuple(notes))
 
 
-def _given(decode: Decode | None) -> dict[str, Any]:
+def _given(decode: GenerationOptions | None) -> dict[str, Any]:
     return {} if decode is None else decode.model_dump(exclude_none=True)
 
 
-def _own(config: Any, form: Form) -> dict[str, Any]:
-    """What a generation config says itself. Whole lengths count a decoder's first token, or all of a prompt."""
+def _own(config: Any, head: HeadKind) -> dict[str, Any]:
+    """What a generation config has. Its whole lengths count a decoder's first token, or all of a prompt."""
     found = {name: getattr(config, name, None) for name in DEFAULTS}
-    if form == "seq2seq":
+    if head == "seq2seq":
         for name, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
             length = getattr(config, whole, None)
             if found[name] is None and length is not None:
@@ -143,14 +171,14 @@ def _used(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if settings["num_beams"] > 1 or name not in _OF_BEAMS}
 
 
-def _fit_positions(settings: dict[str, Any], config: Any, form: Form) -> list[str]:
+def _fit_positions(settings: dict[str, Any], config: Any, head: HeadKind) -> list[str]:
     """Cut answers to the positions that a decoder has.
 
     A decoder-only model's answers are left out of the room for its input (`encode`); of an encoder-decoder they have
     positions of their own, if it has a limited number at all.
     """
     places, longest = getattr(config, "max_position_embeddings", None), settings["max_new_tokens"]
-    if form != "seq2seq" or not isinstance(places, int) or longest <= places:
+    if head != "seq2seq" or not isinstance(places, int) or longest <= places:
         return []
     settings["max_new_tokens"] = places
     settings["min_new_tokens"] = min(settings["min_new_tokens"], places)
@@ -158,7 +186,7 @@ def _fit_positions(settings: dict[str, Any], config: Any, form: Form) -> list[st
 
 
 def _agree(settings: dict[str, Any], chosen: Mapping[str, int]) -> list[str]:
-    """Have the least length give way where the greatest comes from somebody with more to say."""
+    """Lower min_new_tokens to max_new_tokens, where the latter comes from a source with precedence."""
     least, most = settings["min_new_tokens"], settings["max_new_tokens"]
     if least <= most:
         return []
@@ -172,7 +200,7 @@ def _agree(settings: dict[str, Any], chosen: Mapping[str, int]) -> list[str]:
     return [f"min_new_tokens is {most}, not {least}: no answer is longer."]
 
 
-def generation_config(model: Any, tokenizer: Any, decoding: Decoding, pad: int) -> Any:
+def generation_config(model: Any, tokenizer: Any, decoding: ResolvedGeneration, pad: int) -> Any:
     """The model's own generation config (its special tokens, say), with the decided settings in their places.
 
     Args:
@@ -182,12 +210,12 @@ def generation_config(model: Any, tokenizer: Any, decoding: Decoding, pad: int) 
         pad: number of the padding token.
     """
     config = copy.deepcopy(model.generation_config)
-    beams = decoding.num_beams > 1
+    beams = decoding.settings["num_beams"] > 1
     settings = dict(decoding.settings) | ({} if beams else {"length_penalty": 1.0, "early_stopping": False})
     config.update(**settings, **_NEUTRAL, max_length=None, min_length=None, pad_token_id=pad)
     config.eos_token_id = end_tokens(model, tokenizer)
     if model.config.is_encoder_decoder and config.decoder_start_token_id is None:
-        # What training begins targets with; transformers would begin answers with another token.
+        # The first token of targets in training; transformers would start answers with another one.
         config.decoder_start_token_id = model.config.decoder_start_token_id
     return config
 

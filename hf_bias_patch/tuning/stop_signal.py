@@ -1,4 +1,4 @@
-"""Ending a run from outside: SIGTERM asks for a state to be saved first."""
+"""SIGTERM during training: the run saves its state first, and then ends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TERMINATED = 143
 
 
 class StopSignal:
-    """Within a `with` block, SIGTERM sets `asked` instead of ending the process. Only the main thread can hear it."""
+    """Within a `with` block, SIGTERM sets `received` instead of ending the process, if this is the main thread."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self._before: Any = None
 
     def __enter__(self) -> StopSignal:
@@ -32,4 +32,4 @@ class StopSignal:
             signal.signal(signal.SIGTERM, self._before)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.received = True

@@ -1,26 +1,26 @@
-"""What trains, tensor by tensor, and what was left out: what `select` and `adapters.add` answer."""
+"""What trains, tensor by tensor, and what was left out: what `set_trainable` and `adapters.add` return."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LeftOut", "Selection", "Trained"]
+__all__ = ["LeftOut", "Trainable", "TrainableTensor"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainableTensor:
     """A tensor that trains.
 
     Attributes:
-        name: of the parameter as the stock model calls it; of an adapter the one that it changes once it is merged.
-        part: the projections of it that train, as `value` or `query,value`; of an adapter which of its tensors, as
-            `lora_A`; or `all`.
+        name: the stock model's name of the parameter; of an adapter, the parameter that it is merged into.
+        part: the projections that train of a fused parameter, such as `query,value`; of an adapter the kind of
+            tensor, such as `lora_A`; else `all`.
         role: `attention bias`, `bias`, `weight`, `head` or `adapter`.
-        elements: numbers that train.
-        whole: numbers that the parameter has.
-        live: name of the parameter that the optimiser holds: another only where a part trains.
-        places: where that part lies, as ranges of elements from one up to another; empty where all of it trains.
+        elements: how many of its elements train.
+        whole: how many elements it has.
+        live: name of the parameter that the optimiser holds; a different one only where a part trains.
+        places: the elements of that part, as ranges (start, stop); empty where all of it trains.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A redundant bias that does not train, for no other reason than that.
+    """A redundant bias that does not train because it is redundant.
 
     Attributes:
         name: of the parameter.
         projection: whose bias it is; of a fused parameter only its part is left out.
-        elements: numbers that do not train.
+        elements: how many elements do not train.
     """
 
     name: str
@@ -48,7 +48,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Trainable:
     """All that trains.
 
     Attributes:
@@ -56,10 +56,10 @@ class Selection:
         total: elements of all parameters of the model, the head's and adapters' among them.
         head: whether the task head trains.
         left_out: redundant biases that were named and do not train.
-        untold: why it cannot be told which biases are redundant; empty if it can, or does not matter.
+        untold: why it is not known which biases are redundant; empty if it is known, or does not matter.
     """
 
-    trained: tuple[Trained, ...]
+    trained: tuple[TrainableTensor, ...]
     total: int
     head: bool
     left_out: tuple[LeftOut, ...] = ()
@@ -67,32 +67,29 @@ class Selection:
 
     @property
     def elements(self) -> int:
-        """Numbers that train, the head's among them."""
+        """Parameters that train, with the head's."""
         return sum(tensor.elements for tensor in self.trained)
 
     @property
     def without_head(self) -> int:
-        """Numbers that train, without the head's: what papers count."""
+        """Parameters that train, without the head's: what papers count."""
         return sum(tensor.elements for tensor in self.trained if tensor.role != "head")
 
     @property
-    def changed(self) -> frozenset[str]:
-        """Names of the saved model's tensors that training may have changed, some of them only in part."""
-        return frozenset(tensor.name for tensor in self.trained)
-
-    @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of it, in sentences."""
+        """Notes for the user, in sentences."""
         sentences = []
         for projection in dict.fromkeys(bias.projection for bias in self.left_out):
             sizes = [bias.elements for bias in self.left_out if bias.projection == projection]
             said = f"{projection} biases do" if len(sizes) > 1 else f"{projection} bias does"
             sentences.append(
-                f"{len(sizes)} redundant {said} not train ({sum(sizes):,} parameters); --train_redundant lets "
+                f"{len(sizes)} redundant {said} not train ({sum(sizes):,} parameters); --train-redundant lets "
                 + ("them" if len(sizes) > 1 else "it")
             )
         if self.untold:
-            sentences.append(f"All biases train, redundant ones too: which are cannot be told. {self.untold}")
+            sentences.append(
+                f"All biases train, redundant ones too: it is not known which are redundant. {self.untold}"
+            )
         return tuple(sentences)
 
     def plain(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The checkpoint that a run begins with: as it is, or patched before, on disk and certified like any variant."""
+"""The checkpoint that training starts from: as it is, or patched first, on disk and certified like any variant."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from hf_bias_patch.patching.disk import patch, plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
 from hf_bias_patch.patching.record import CERTIFICATE
 from hf_bias_patch.patching.summary import stays
-from hf_bias_patch.tuning.settings import Settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.settings import TuneSettings
+from hf_bias_patch.tuning.watcher import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Start", "started"]
+__all__ = ["StartingCheckpoint", "starting_checkpoint"]
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a run begins with.
+class StartingCheckpoint:
+    """What training starts from.
 
     Attributes:
-        source: what was asked for.
+        source: the checkpoint that the user named.
         loaded: what the model is loaded from: the source, or a variant of it that lasts as long as the run.
         before: the patch that made `loaded`, if it is a variant.
     """
@@ -46,20 +46,22 @@ class Start:
 
 
 @contextmanager
-def started(settings: Settings, source: Source, accelerator: Accelerator, watcher: Watcher) -> Iterator[Start]:
-    """The checkpoint, patched first where `fold` or `drop` ask for that. Called by all processes.
+def starting_checkpoint(
+    settings: TuneSettings, source: Source, accelerator: Accelerator, watcher: Watcher
+) -> Iterator[StartingCheckpoint]:
+    """The checkpoint, patched first where `fold` or `drop` are given. Called by all processes.
 
-    The variant lies beside the run folder, in a working folder, and goes away when the block is left.
+    The variant is in a working folder beside the run folder, and is deleted when the block is left.
 
     Raises:
         SourceError, CheckpointError, FamilyError, RecipeError, PlanError, TargetError: as for `patch`.
-        TuneError: the patch does not pass its certificate, so that another model would be trained than was meant.
+        TuneError: the patch does not pass its certificate.
     """
     if not (settings.fold or settings.drop):
-        yield Start(source, source, _patch_of(source))
+        yield StartingCheckpoint(source, source, _patch_of(source))
         return
     recipe = make_recipe(fold=settings.fold, drop=settings.drop, where_possible=settings.where_possible)
-    plan(settings.model_name_or_path, recipe)  # on every process: what is refused must not leave the others waiting
+    plan(settings.model_name_or_path, recipe)  # on every process: a refusal on one must not leave the others waiting
     with ExitStack() as stack:
         made: list[Path | BiasPatchError] = [settings.output_dir]
         if accelerator.is_main_process:
@@ -70,18 +72,18 @@ def started(settings: Settings, source: Source, accelerator: Accelerator, watche
         place = _of_main(made)
         # If it is not there, there was nothing to patch.
         loaded = replace(resolve(place), name=source.name) if place.exists() else source
-        yield Start(source, loaded, _patch_of(loaded))
+        yield StartingCheckpoint(source, loaded, _patch_of(loaded))
 
 
-def _patched(settings: Settings, recipe: Recipe, watcher: Watcher, stack: ExitStack) -> Path:
-    """Where the variant lies, until the stack is closed."""
+def _patched(settings: TuneSettings, recipe: Recipe, watcher: Watcher, stack: ExitStack) -> Path:
+    """The folder of the variant, until the stack is closed."""
     beside = settings.output_dir.absolute()
     beside.parent.mkdir(parents=True, exist_ok=True)
     for folder in clear_leftovers(beside.parent):
         watcher.say(f"Removed {folder}: the working folder of a run that was killed")
     place = stack.enter_context(working_folder(beside.parent, beside.name)) / "patched"
     if recipe.where_possible:
-        watcher.say("The folds are measured before they are made")
+        watcher.say("Measuring which folds can be made")
         recipe = where_possible(settings.model_name_or_path, recipe)
         for line in stays(recipe.left_out):
             watcher.say(f"Left out: {line}")
@@ -92,26 +94,26 @@ def _patched(settings: Settings, recipe: Recipe, watcher: Watcher, stack: ExitSt
     if settings.resume and known.is_file() and _is_of(known, place):
         shutil.copyfile(known, place / CERTIFICATE)
         return place
-    watcher.say("The patch before training is verified")
+    watcher.say("Verifying the patch before training")
     certificate = verify(place, settings.model_name_or_path)
     if not certificate.passed and not done.plan.lossy:
         raise TuneError(
             "The patch before training does not pass its certificate",
             why=" ".join(certificate.reasons),
-            remedy="Fold fewer biases, or say --where_possible; or patch some layers only, with `hf-bias-patch patch`, "
+            remedy="Fold fewer biases, or add --where-possible; or patch some layers only with `hf-bias-patch patch`, "
             "and tune that variant",
         )
     return place
 
 
 def _patch_of(source: Source) -> PatchBefore | None:
-    """The last patch of a checkpoint: after a training of it, the one that training began with."""
+    """The last patch of a checkpoint; of a fine-tuned one, the patch before its training."""
     folder = folder_of(source)
     return patch_of(folder) or patch_before(folder)
 
 
 def _is_of(certificate: Path, variant: Path) -> bool:
-    """Whether a certificate that an interrupted run kept is of these very weights."""
+    """Whether a certificate that an interrupted run kept is of exactly these weights."""
     measured = Certificate.loads(certificate.read_bytes(), certificate).variant.sha256
     return measured == sha256_of(resolve(variant), measured)
 

@@ -10,24 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.collate import Collator
-from hf_bias_patch.scoring.decoding import decoding_of
 from hf_bias_patch.scoring.encode import Encoded, check_vocabulary, encode
-from hf_bias_patch.scoring.forms import Form, form_of, input_limit, require_form, unwrapped
+from hf_bias_patch.scoring.generation import resolve_generation
+from hf_bias_patch.scoring.heads import HeadKind, head_kind_of, input_limit, require_head, unwrapped
 from hf_bias_patch.scoring.labels import decide, label_order
 from hf_bias_patch.scoring.metrics import compute, perplexity
 from hf_bias_patch.scoring.padding import Side, choose_padding, padded
 from hf_bias_patch.scoring.predict import Predictions, gather, likelihoods, predict_classes, predict_texts
-from hf_bias_patch.scoring.tasks import Decode, Task
+from hf_bias_patch.scoring.tasks import GenerationOptions, Task
 from hf_bias_patch.scoring.windows import EACH, Masked
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Answers", "Options", "Scores", "answers", "batches_by_length", "evaluate", "prepare", "score"]
+__all__ = [
+    "Answers",
+    "Scores",
+    "ScoringOptions",
+    "answers",
+    "batches_by_length",
+    "encode_for",
+    "evaluate_model",
+    "score",
+]
 
 
 @dataclass(frozen=True)
-class Options:
+class ScoringOptions:
     """How to evaluate.
 
     Attributes:
@@ -43,25 +52,25 @@ class Options:
     max_length: int | None = None
     stride: int | None = None
     masked: Masked = 0.15
-    decode: Decode | None = None
+    decode: GenerationOptions | None = None
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered.
+    """The answers of a model to a data set.
 
     Attributes:
         predictions: by the number of the encoded row; complete, in order.
         encoded: the inputs, and what was cut of them.
-        form: of the model.
-        notes: what a reader should know.
+        head: kind of the model's head.
+        notes: for the reader.
         seconds: wall time.
         decode: the settings of generation that were used; None of other tasks.
     """
 
     predictions: Predictions
     encoded: Encoded
-    form: Form
+    head: HeadKind
     notes: tuple[str, ...]
     seconds: float
     decode: dict[str, Any] | None = None
@@ -69,16 +78,16 @@ class Answers:
 
 @dataclass(frozen=True)
 class Scores:
-    """What came out.
+    """The scores of a model on a data set.
 
     Attributes:
         task, version: of the task.
-        metrics: name → value; units are those of scoring/measures.py.
+        metrics: name → value; units are those of scoring/metric_info.py.
         main_metric: the metric that sums it up.
         rows: rows of the data set.
         truncated: inputs that were longer than the model takes, and were cut.
         seconds: wall time of prediction.
-        notes: what a reader should know.
+        notes: for the reader.
         decode: the settings of generation that were used; None of other tasks.
         predictions: in the order of the rows: label numbers, floats or texts; empty for language modelling.
     """
@@ -105,12 +114,12 @@ class Scores:
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
-def evaluate(
+def evaluate_model(
     model: Any,
     tokenizer: Any,
     task: Task,
     dataset: Dataset,
-    options: Options | None = None,
+    options: ScoringOptions | None = None,
     *,
     encoded: Encoded | None = None,
     accelerator: Any | None = None,
@@ -123,32 +132,32 @@ def evaluate(
         task: what is asked.
         dataset: canonical columns with labels or references (`scoring.data.load_split`).
         options: how; the defaults if None.
-        encoded: what `prepare` made of the same arguments, where it is scored more than once.
+        encoded: what `encode_for` made of the same arguments, where it is scored more than once.
         accelerator: of Accelerate, where several processes share the work; each gets all scores.
 
     Raises:
         TaskError: the model's head does not suit the task, or its answers are not finite.
     """
-    options = options or Options()
+    options = options or ScoringOptions()
     given = answers(model, tokenizer, task, dataset, options, encoded=encoded, accelerator=accelerator)
     return score(task, given, dataset, options)
 
 
-def prepare(model: Any, tokenizer: Any, task: Task, dataset: Dataset, options: Options) -> Encoded:
-    """The data set as the model reads it. Arguments and errors as of `evaluate`.
+def encode_for(model: Any, tokenizer: Any, task: Task, dataset: Dataset, options: ScoringOptions) -> Encoded:
+    """The data set as the model reads it. Arguments and errors as of `evaluate_model`.
 
     Raises:
         DataError: there is a token that the model does not know.
     """
     inner = unwrapped(model)
-    form = require_form(task.kind, form_of(model), type(inner).__name__)
-    answer = decoding_of(model, task, options.decode, form).max_new_tokens if task.kind == "generation" else 0
+    head = require_head(task.kind, head_kind_of(model), type(inner).__name__)
+    answer = resolve_generation(model, task, options.decode, head).max_new_tokens if task.kind == "generation" else 0
     encoded = encode(
         dataset,
         tokenizer,
         task,
         input_limit(tokenizer, inner.config, options.max_length),
-        form=form,
+        head=head,
         max_target_length=answer,
         stride=options.stride,
         masked=options.masked,
@@ -162,25 +171,25 @@ def answers(
     tokenizer: Any,
     task: Task,
     dataset: Dataset,
-    options: Options,
+    options: ScoringOptions,
     *,
     encoded: Encoded | None = None,
     accelerator: Any | None = None,
 ) -> Answers:
-    """What the model answers, from all processes. The data set needs no labels. Arguments as of `evaluate`."""
+    """What the model answers, from all processes. The data set needs no labels. Arguments as of `evaluate_model`."""
     started = time.perf_counter()
-    encoded = encoded or prepare(model, tokenizer, task, dataset, options)
-    form, padding = form_of(model), choose_padding(model, tokenizer)
-    decoding = decoding_of(model, task, options.decode, form) if task.kind == "generation" else None
-    side: Side = "left" if decoding and form == "causal" else padding.side
-    budget = options.batch_tokens // (decoding.num_beams if decoding else 1)
-    batches = _batches(encoded.dataset, Collator(padding.id, side), budget, accelerator)
+    encoded = encoded or encode_for(model, tokenizer, task, dataset, options)
+    head, padding = head_kind_of(model), choose_padding(model, tokenizer)
+    decoding = resolve_generation(model, task, options.decode, head) if task.kind == "generation" else None
+    side: Side = "left" if decoding and head == "causal" else padding.side
+    budget = options.batch_tokens // (decoding.settings["num_beams"] if decoding else 1)
+    batches = process_batches(encoded.dataset, Collator(padding.id, side), budget, accelerator)
     notes: tuple[str, ...] = ()
     if decoding:
         notes = decoding.notes
-        found = predict_texts(model, batches, tokenizer, decoding, padding.id, prompted=form == "causal")
+        found = predict_texts(model, batches, tokenizer, decoding, padding.id, prompted=head == "causal")
     elif task.kind == "language_modelling":
-        found = likelihoods(model, batches, shifted=form == "causal")
+        found = likelihoods(model, batches, shifted=head == "causal")
     else:
         order, notes = label_order(unwrapped(model).config, task)
         notes += (f"{padding.note}.",) if padding.note else ()
@@ -188,10 +197,10 @@ def answers(
             found = predict_classes(model, batches, task, order)
     found = gather(found, accelerator, len(encoded.dataset))
     used = decoding.plain() if decoding else None
-    return Answers(found, encoded, form, notes, time.perf_counter() - started, used)
+    return Answers(found, encoded, head, notes, time.perf_counter() - started, used)
 
 
-def score(task: Task, given: Answers, dataset: Dataset, options: Options | None = None) -> Scores:
+def score(task: Task, given: Answers, dataset: Dataset, options: ScoringOptions | None = None) -> Scores:
     """Scores from answers.
 
     Raises:
@@ -199,7 +208,7 @@ def score(task: Task, given: Answers, dataset: Dataset, options: Options | None 
     """
     main, decided = task.main_metric, []
     if task.kind == "language_modelling":
-        metrics = _likelihood(given, dataset, (options or Options()).masked)
+        metrics = _likelihood(given, dataset, (options or ScoringOptions()).masked)
         main = main if main in metrics else list(metrics)[-1]
     else:
         decided = decide(task, list(given.predictions.values()))
@@ -235,7 +244,7 @@ def _likelihood(given: Answers, dataset: Dataset, masked: Masked) -> dict[str, f
     if math.isnan(nll):
         raise TaskError("The model gives out NaN", why="There is no perplexity of that")
     loss, per_token = nll / max(tokens, 1), perplexity(nll, max(tokens, 1))
-    if given.form == "masked":
+    if given.head == "masked":
         name = "pseudo_perplexity" if masked == EACH else "masked_perplexity"
         return {"masked_loss": loss, name: per_token}
     words = sum(len(text.split()) for text in dataset["text"])
@@ -258,7 +267,7 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return made
 
 
-def _batches(encoded: Any, collator: Any, budget: int, accelerator: Any | None) -> Iterator[Any]:
+def process_batches(encoded: Any, collator: Any, budget: int, accelerator: Any | None) -> Iterator[Any]:
     """This process's batches: every n-th of those by length.
 
     Every process gets as many, the last ones repeated: a sharded model computes only where all do. What comes twice is

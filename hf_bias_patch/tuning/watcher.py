@@ -1,18 +1,18 @@
-"""What a run tells while it runs. The loop never prints; whoever starts it may."""
+"""What a training run tells while it runs. The loop never prints; its caller may."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hf_bias_patch.tuning.select import Selection
+from hf_bias_patch.tuning.trainable import Trainable
 
 __all__ = ["Watcher"]
 
 
 class Watcher:
-    """Hears what happens; does nothing with it. Told by the main process only."""
+    """Is told what happens, by the main process only; does nothing with it."""
 
-    def begin(self, selection: Selection, steps: int, first: int) -> None:
+    def begin(self, selection: Trainable, steps: int, first: int) -> None:
         """Training begins.
 
         Args:
@@ -34,7 +34,7 @@ class Watcher:
         """The model was evaluated."""
 
     def say(self, text: str) -> None:
-        """Something a person should know."""
+        """A note for the user."""
 
     def end(self) -> None:
         """Training is over, for whatever reason."""

@@ -17,9 +17,9 @@ from datasets import Dataset
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.evidence.models import quiet
-from hf_bias_patch.scoring.decoding import DEFAULTS, decoding_of
-from hf_bias_patch.scoring.run import Options, evaluate
-from hf_bias_patch.scoring.tasks import Decode, Task
+from hf_bias_patch.scoring.generation import DEFAULTS, resolve_generation
+from hf_bias_patch.scoring.score import ScoringOptions, evaluate_model
+from hf_bias_patch.scoring.tasks import GenerationOptions, Task
 
 Make = Callable[..., Task]
 Loaded = Callable[..., tuple[Any, Any]]
@@ -60,7 +60,9 @@ def bart(place: Path, generation: dict[str, Any] | None, **config: Any) -> tuple
 
 def scores(model: Any, tokenizer: Any, task: Task, **asked: Any) -> Any:
     dataset = Dataset.from_dict({"source": SOURCES, "references": [["Harwick."]] * 3})
-    return evaluate(model, tokenizer, task, dataset, Options(batch_tokens=400, decode=Decode(**asked)))
+    return evaluate_model(
+        model, tokenizer, task, dataset, ScoringOptions(batch_tokens=400, decode=GenerationOptions(**asked))
+    )
 
 
 @pytest.mark.parametrize("in_config", [False, True])
@@ -84,7 +86,7 @@ def test_the_models_own_settings_are_used(tmp_path: Path, made: Make, in_config:
 def test_who_says_what(tmp_path: Path, made: Make) -> None:
     model, tokenizer = bart(tmp_path / "x", {**CNN, "early_stopping": "never"})
     task = made("generation", decode={"num_beams": 3, "max_new_tokens": 30, "length_penalty": 0.5})
-    found = decoding_of(model, task, Decode(num_beams=2), "seq2seq")
+    found = resolve_generation(model, task, GenerationOptions(num_beams=2), "seq2seq")
     assert dict(found.settings) == {
         "num_beams": 2, "max_new_tokens": 30, "min_new_tokens": 15, "length_penalty": 0.5, "no_repeat_ngram_size": 3,
         "early_stopping": "never",
@@ -97,7 +99,7 @@ def test_who_says_what(tmp_path: Path, made: Make) -> None:
 
 
 def test_where_nobody_says_anything(loaded: Loaded, made: Make) -> None:
-    found = decoding_of(loaded("seq2seq")[0], made("generation"), None, "seq2seq")
+    found = resolve_generation(loaded("seq2seq")[0], made("generation"), None, "seq2seq")
     assert dict(found.settings) == DEFAULTS and found.notes[0].endswith("early_stopping True (default).")
     assert DEFAULTS == {
         "num_beams": 4, "max_new_tokens": 64, "min_new_tokens": 0, "length_penalty": 1.0, "no_repeat_ngram_size": 0,
@@ -117,19 +119,19 @@ def test_early_stopping_is_what_is_searched_with(loaded: Loaded, made: Make) -> 
 def test_whole_lengths_of_a_decoder_count_the_prompt(loaded: Loaded, made: Make) -> None:
     model = copy.deepcopy(loaded("causal")[0])
     model.generation_config.max_length, model.generation_config.min_length = 128, 20
-    found = decoding_of(model, made("generation"), None, "causal")
+    found = resolve_generation(model, made("generation"), None, "causal")
     assert (found.max_new_tokens, found.settings["min_new_tokens"]) == (64, 0)
     model.generation_config.max_new_tokens = 7
-    assert decoding_of(model, made("generation"), None, "causal").max_new_tokens == 7
+    assert resolve_generation(model, made("generation"), None, "causal").max_new_tokens == 7
 
 
 def test_lengths_that_do_not_go_together(tmp_path: Path, made: Make) -> None:
     model, _ = bart(tmp_path / "x", CNN)
-    found = decoding_of(model, made("generation"), Decode(max_new_tokens=9), "seq2seq")
+    found = resolve_generation(model, made("generation"), GenerationOptions(max_new_tokens=9), "seq2seq")
     assert (found.max_new_tokens, found.settings["min_new_tokens"]) == (9, 9)
     assert "min_new_tokens is 9, not 15: no answer is longer." in found.notes
     with pytest.raises(TaskError, match=r"min_new_tokens 50 \(asked for\) is above max_new_tokens 41 \(the model\)"):
-        decoding_of(model, made("generation"), Decode(min_new_tokens=50), "seq2seq")
+        resolve_generation(model, made("generation"), GenerationOptions(min_new_tokens=50), "seq2seq")
 
 
 def test_one_beam_is_weighed_against_none(loaded: Loaded, made: Make) -> None:

@@ -19,8 +19,8 @@ from hf_bias_patch.scoring.encode import encode
 from hf_bias_patch.scoring.labels import decide, label_order
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.predict import gather, predict_classes
-from hf_bias_patch.scoring.run import Options, answers, batches_by_length, evaluate, score
-from hf_bias_patch.scoring.tasks import Decode, Task
+from hf_bias_patch.scoring.score import ScoringOptions, answers, batches_by_length, evaluate_model, score
+from hf_bias_patch.scoring.tasks import GenerationOptions, Task
 
 Loaded = Callable[..., tuple[Any, Any]]
 Make = Callable[..., Task]
@@ -31,7 +31,7 @@ def test_logits_are_those_of_each_text_by_itself(loaded: Loaded, made: Make) -> 
     model, tokenizer = loaded("classifier", outputs=3)
     task = made("classification", labels=("a", "b", "c"))
     dataset = Dataset.from_dict({"text": TEXTS, "label": [0] * len(TEXTS)})
-    found = answers(model, tokenizer, task, dataset, Options(batch_tokens=64)).predictions
+    found = answers(model, tokenizer, task, dataset, ScoringOptions(batch_tokens=64)).predictions
     assert list(found) == list(range(len(TEXTS)))
     for row, text in enumerate(TEXTS):
         with torch.no_grad():
@@ -44,8 +44,8 @@ def test_logits_are_those_of_each_text_by_itself(loaded: Loaded, made: Make) -> 
 def test_scores_do_not_depend_on_batches(name: str, budget: int, loaded: Loaded, made: Make) -> None:
     model, tokenizer = loaded("classifier", name, outputs=1)
     dataset = Dataset.from_dict({"text": TEXTS, "label": [float(i % 5) for i in range(len(TEXTS))]})
-    found = evaluate(model, tokenizer, made("regression"), dataset, Options(batch_tokens=budget))
-    alone = evaluate(model, tokenizer, made("regression"), dataset, Options(batch_tokens=1))
+    found = evaluate_model(model, tokenizer, made("regression"), dataset, ScoringOptions(batch_tokens=budget))
+    alone = evaluate_model(model, tokenizer, made("regression"), dataset, ScoringOptions(batch_tokens=1))
     assert found.predictions == pytest.approx(alone.predictions, abs=1e-5)
     assert len(set(found.predictions)) > 5 and found.rows == len(TEXTS)
 
@@ -56,9 +56,9 @@ def test_mode_and_gradients_are_as_before(loaded: Loaded, made: Make) -> None:
     model.bert.embeddings.eval()  # a part that a user has frozen
     dataset = Dataset.from_dict({"text": TEXTS, "label": [0, 1] * 11 + [0]})
     try:
-        first = evaluate(model, tokenizer, made("classification"), dataset)
+        first = evaluate_model(model, tokenizer, made("classification"), dataset)
         assert model.training and not model.bert.embeddings.training
-        assert evaluate(model, tokenizer, made("classification"), dataset).predictions == first.predictions
+        assert evaluate_model(model, tokenizer, made("classification"), dataset).predictions == first.predictions
         assert all(parameter.grad is None for parameter in model.parameters())
         assert model(input_ids=torch.tensor([[2, 3]])).logits.requires_grad
     finally:
@@ -69,14 +69,14 @@ def test_the_names_of_a_head_decide_the_order(loaded: Loaded, made: Make) -> Non
     model, tokenizer = loaded("classifier", outputs=3)
     task = made("classification", labels=("entailment", "neutral", "contradiction"))
     dataset = Dataset.from_dict({"text": TEXTS})
-    plain = answers(model, tokenizer, task, dataset, Options()).predictions
+    plain = answers(model, tokenizer, task, dataset, ScoringOptions()).predictions
     before = model.config.id2label
     try:
         model.config.id2label = {0: "CONTRADICTION", 1: "ENTAILMENT", 2: "NEUTRAL"}
-        found = answers(model, tokenizer, task, dataset, Options())
+        found = answers(model, tokenizer, task, dataset, ScoringOptions())
         assert found.predictions[3] == [plain[3][1], plain[3][2], plain[3][0]] and "order" in found.notes[0]
         model.config.id2label = {0: "yes", 1: "no", 2: "perhaps"}
-        found = answers(model, tokenizer, task, dataset, Options())
+        found = answers(model, tokenizer, task, dataset, ScoringOptions())
         assert found.predictions == plain and "yes as entailment" in found.notes[0]
     finally:
         model.config.id2label = before
@@ -89,17 +89,17 @@ def test_the_loss_of_a_classifier_is_scikit_learns(loaded: Loaded, made: Make) -
     model, tokenizer = loaded("classifier", outputs=3)
     task = made("classification", labels=("a", "b", "c"))
     dataset = Dataset.from_dict({"text": TEXTS, "label": [place % 3 for place in range(len(TEXTS))]})
-    given = answers(model, tokenizer, task, dataset, Options()).predictions
+    given = answers(model, tokenizer, task, dataset, ScoringOptions()).predictions
     logits = np.array([given[row] for row in range(len(TEXTS))])
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    found = evaluate(model, tokenizer, task, dataset).metrics["loss"]
+    found = evaluate_model(model, tokenizer, task, dataset).metrics["loss"]
     assert found == pytest.approx(log_loss(dataset["label"][:], shares, labels=[0, 1, 2]), rel=1e-5)
 
 
 def test_a_head_of_another_size_is_refused(loaded: Loaded, made: Make) -> None:
     model, tokenizer = loaded("classifier", outputs=3)
-    with pytest.raises(TaskError, match=r"gives 3 numbers, and toy needs 2.*outputs are LABEL_0, LABEL_1, LABEL_2;"):
-        evaluate(model, tokenizer, made("classification"), Dataset.from_dict({"text": ["a"], "label": [0]}))
+    with pytest.raises(TaskError, match=r"has 3 outputs, and toy needs 2.*outputs are LABEL_0, LABEL_1, LABEL_2;"):
+        evaluate_model(model, tokenizer, made("classification"), Dataset.from_dict({"text": ["a"], "label": [0]}))
 
 
 def test_weights_that_do_not_go_with_their_config(loaded: Loaded, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_nan_is_no_perplexity(loaded: Loaded, made: Make) -> None:
     """It would be less than no other, and so the best state of a run for ever."""
     model, tokenizer = loaded("causal")
     task, dataset = made("language_modelling"), Dataset.from_dict({"text": ["Anna has red boots ."]})
-    given = answers(model, tokenizer, task, dataset, Options())
+    given = answers(model, tokenizer, task, dataset, ScoringOptions())
     with pytest.raises(TaskError, match="gives out NaN"):
         score(task, replace(given, predictions={0: (float("nan"), 3)}), dataset)
 
@@ -147,13 +147,13 @@ def test_processes_share_all_rows_in_as_many_batches(
 ) -> None:
     import accelerate.utils
 
-    from hf_bias_patch.scoring import run
+    from hf_bias_patch.scoring.score import process_batches
 
     model, tokenizer = loaded("classifier")
     dataset = Dataset.from_dict({"text": TEXTS})
-    whole = answers(model, tokenizer, made("classification"), dataset, Options(batch_tokens=60)).predictions
-    encoded = encode(dataset, tokenizer, made("classification"), 64, form="classifier").dataset
-    parts = [list(run._batches(encoded, Collator(0), 60, Rank(i, count))) for i in range(count)]
+    whole = answers(model, tokenizer, made("classification"), dataset, ScoringOptions(batch_tokens=60)).predictions
+    encoded = encode(dataset, tokenizer, made("classification"), 64, head="classifier").dataset
+    parts = [list(process_batches(encoded, Collator(0), 60, Rank(i, count))) for i in range(count)]
     assert len({len(part) for part in parts}) == 1, "a sharded model would wait for ever"
     rows = [row for part in parts for batch in part for row in batch["row"].tolist()]
     assert set(rows) == set(range(len(TEXTS))) and len(rows) >= len(TEXTS)
@@ -168,22 +168,22 @@ def test_rows_that_nobody_predicted_are_missed() -> None:
         gather({0: 1, 2: 1, 7: 1}, None, 3)
 
 
-@pytest.mark.parametrize(("form", "beams"), [("seq2seq", 1), ("seq2seq", 3), ("causal", 1), ("causal", 3)])
-def test_generated_texts_are_those_of_each_source_by_itself(form: Any, beams: int, loaded: Loaded, made: Make) -> None:
-    model, tokenizer = loaded(form)
+@pytest.mark.parametrize(("head", "beams"), [("seq2seq", 1), ("seq2seq", 3), ("causal", 1), ("causal", 3)])
+def test_generated_texts_are_those_of_each_source_by_itself(head: Any, beams: int, loaded: Loaded, made: Make) -> None:
+    model, tokenizer = loaded(head)
     sources = ["Anna lives in", "Tom is a cook. Every Monday, he", "The boots"]
     dataset = Dataset.from_dict({"source": sources, "references": [["Harwick."]] * 3})
-    decode = Decode(num_beams=beams, max_new_tokens=9, min_new_tokens=3)
+    decode = GenerationOptions(num_beams=beams, max_new_tokens=9, min_new_tokens=3)
     task = made("generation", metrics=("bleu", "rougeL"), prompt="{source}")
-    found = evaluate(model, tokenizer, task, dataset, Options(batch_tokens=200, decode=decode))
+    found = evaluate_model(model, tokenizer, task, dataset, ScoringOptions(batch_tokens=200, decode=decode))
     for source, said in zip(sources, found.predictions, strict=True):
-        ids = tokenizer(source, return_tensors="pt") if form == "seq2seq" else None
+        ids = tokenizer(source, return_tensors="pt") if head == "seq2seq" else None
         inputs = ids["input_ids"] if ids else torch.tensor([[0, *tokenizer(source)["input_ids"]]])
         out = model.generate(
             inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=9, min_new_tokens=3, num_beams=beams,
             do_sample=False, early_stopping=beams > 1,
         )[0]  # fmt: skip
-        new = out if form == "seq2seq" else out[inputs.shape[1] :]
+        new = out if head == "seq2seq" else out[inputs.shape[1] :]
         assert said == tokenizer.decode(new, skip_special_tokens=True).strip()
     assert len(set(found.predictions)) > 1 and set(found.metrics) == {"bleu", "rougeL"}
 
@@ -193,8 +193,8 @@ def test_length_settings_are_kept(loaded: Loaded, made: Make) -> None:
     dataset = Dataset.from_dict({"source": ["Anna lives in Harwick."], "references": [["x"]]})
 
     def said(**settings: Any) -> str:
-        options = Options(decode=Decode(num_beams=1, **settings))
-        return str(evaluate(model, tokenizer, made("generation"), dataset, options).predictions[0])
+        options = ScoringOptions(decode=GenerationOptions(num_beams=1, **settings))
+        return str(evaluate_model(model, tokenizer, made("generation"), dataset, options).predictions[0])
 
     assert len(tokenizer(said(max_new_tokens=4))["input_ids"]) <= 6
     assert len(tokenizer(said(max_new_tokens=30, min_new_tokens=25))["input_ids"]) >= 24
@@ -205,7 +205,7 @@ def test_length_settings_are_kept(loaded: Loaded, made: Make) -> None:
 def test_scores_as_json(loaded: Loaded, made: Make) -> None:
     model, tokenizer = loaded("classifier")
     dataset = Dataset.from_dict({"text": ["a", "b " * 300], "label": [0, 1]})
-    found = evaluate(model, tokenizer, made("classification"), dataset)
+    found = evaluate_model(model, tokenizer, made("classification"), dataset)
     plain = json.loads(json.dumps(found.plain()))
     assert plain["truncated"] == 1 and plain["metrics"]["accuracy"] == found.main and "predictions" not in plain
     assert plain["task"] == "toy" and plain["version"] == 1 and plain["rows"] == 2
@@ -214,7 +214,7 @@ def test_scores_as_json(loaded: Loaded, made: Make) -> None:
 def test_no_input_is_longer_than_the_model_takes(loaded: Loaded, made: Make) -> None:
     model, tokenizer = loaded("classifier")
     dataset = Dataset.from_dict({"text": ["boots " * 400, "lamps"], "label": [0, 1]})
-    scores = evaluate(model, tokenizer, made("classification"), dataset, Options(max_length=4096))
+    scores = evaluate_model(model, tokenizer, made("classification"), dataset, ScoringOptions(max_length=4096))
     assert scores.truncated == 1
 
 
@@ -222,6 +222,6 @@ def test_no_answer_is_longer_than_the_decoder_has_positions(loaded: Loaded, made
     model, tokenizer = loaded("seq2seq")
     task = made("generation", decode={"num_beams": 1, "max_new_tokens": 300, "min_new_tokens": 200})
     dataset = Dataset.from_dict({"source": ["Anna has red boots ."], "references": [["boots"]]})
-    scores = evaluate(model, tokenizer, task, dataset)
+    scores = evaluate_model(model, tokenizer, task, dataset)
     assert "Answers end at 128 tokens, not 300: the decoder has no more positions." in scores.notes
     assert scores.decode is not None and scores.decode["max_new_tokens"] == 128

@@ -1,8 +1,7 @@
-"""Decides what trains: sets `requires_grad` on chosen biases and the head, and says of every tensor why it trains.
+"""Decides what trains: sets `requires_grad` on chosen biases and the head, and lists every tensor that trains.
 
-One rule for redundant biases, whichever word names them: they train only if it is asked for (`redundant`,
-`--train_redundant`), because their gradient is zero and only rounding noise would move them. `all` is no word for
-biases: it trains everything, as stock fine-tuning does.
+Redundant biases train only with `redundant` (`--train-redundant`), whichever word names them, because their gradient is
+zero and only rounding noise would move them. `all` trains everything, as stock fine-tuning does.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
 from hf_bias_patch.errors import CheckpointError, FamilyError, RecipeError, TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of
-from hf_bias_patch.tuning.selection import LeftOut, Selection, Trained
+from hf_bias_patch.tuning.trainable import LeftOut, Trainable, TrainableTensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ADAPTERS", "WORDS", "LeftOut", "Selection", "Trained", "is_bias", "projections_of", "refuse_kept", "select"]
+__all__ = ["ADAPTERS", "WORDS", "is_bias", "projections_of", "refuse_kept", "set_trainable"]
 
 ADAPTERS = ("lora", "beft")
-"""What peft trains: parameters of its own, beside the model's."""
+"""What peft trains: parameters of its own, in addition to the model's."""
 
 WORDS = (*PROJECTIONS, "biases", "all", "none", *ADAPTERS)
 """What `train` takes; projections may be joined: `query,value`."""
@@ -41,7 +40,7 @@ def projections_of(train: str) -> tuple[str, ...]:
     """The projections that a `train` word names: none for `biases`, `all`, `none`, `lora`, `beft`.
 
     Raises:
-        RecipeError: it is no such word, or joins words that exclude each other.
+        RecipeError: a word is unknown, or words are joined that exclude each other.
     """
     words = tuple(dict.fromkeys(part.strip() for part in train.replace("+", ",").split(",") if part.strip()))
     if wrong := [word for word in words if word not in WORDS]:
@@ -60,7 +59,7 @@ def is_bias(name: str, parameter: Any) -> bool:
     return parameter.ndim == 1 and _BIAS.fullmatch(name) is not None
 
 
-def select(
+def set_trainable(
     model: PreTrainedModel,
     train: str,
     *,
@@ -70,10 +69,10 @@ def select(
     kept: Mapping[str, str] | None = None,
     redundant: bool = False,
     sites: Sequence[Site] | None = None,
-) -> Selection:
+) -> Trainable:
     """Make exactly the named things train: everything else has `requires_grad` off.
 
-    Of a fused bias only the named part trains; the rest stays bit-identical (see `slices`), until `join_slices`.
+    Of a fused bias only the named part trains, as a parameter of its own until `join_slices`.
 
     Args:
         model: a transformers model, changed in place.
@@ -86,15 +85,13 @@ def select(
         sites: the attention sites; by default the family's.
 
     Raises:
-        RecipeError: `train` is no such word, or names a bias the model has not.
+        RecipeError: `train` is unknown, or names a bias that the model does not have.
         TuneError: every bias of a named projection is redundant, or was removed or frozen by a patch.
         FamilyError, CheckpointError: projections are named, and no family covers the model.
     """
     projections = projections_of(train)
     if train in ADAPTERS:
-        raise RecipeError(
-            f"train: {train} is an adapter, not a part of the model", remedy="Add it with `tuning.adapters.add`"
-        )
+        raise RecipeError(f"train: {train} is an adapter", remedy="Add it with `tuning.adapters.add`")
     heads = head_of(model, new)
     wanted: dict[str, Wanted] = {
         name: train == "all" or (train == "biases" and is_bias(name, parameter))
@@ -119,11 +116,11 @@ def select(
         left_out = tuple(_leave_out(wanted, found))
     trained, total = _apply(model, wanted, _parts(wanted, found), heads, attention=bool(projections))
     has_head = any(tensor.role == "head" for tensor in trained)
-    return Selection(trained, total, has_head, left_out, untold if rules and train == "biases" else "")
+    return Trainable(trained, total, has_head, left_out, untold if rules and train == "biases" else "")
 
 
 def _sites(model: PreTrainedModel, sites: Sequence[Site] | None, must: bool) -> tuple[Sequence[Site], str]:
-    """The attention sites, and why there are none or not all are known.
+    """The attention sites, and why some or all of them are unknown.
 
     Raises:
         FamilyError, CheckpointError: no family covers the model, and it must.
@@ -147,7 +144,7 @@ def _named(sites: Sequence[Site], projections: Iterable[str], field: str) -> Ite
     """The slots of projections that have a bias.
 
     Raises:
-        RecipeError: there is none of one projection.
+        RecipeError: the model has no bias of a projection.
     """
     for projection in projections:
         present = list(_present(sites, projection))
@@ -164,10 +161,10 @@ def _present(sites: Sequence[Site], projection: str) -> Iterator[Slot]:
 
 
 def refuse_kept(sites: Sequence[Site], projections: Iterable[str], kept: Mapping[str, str]) -> None:
-    """Refuse to train a projection's bias where a patch removed or froze it at every site.
+    """Refuse to train a projection's bias that a patch removed or froze at every site.
 
     Raises:
-        TuneError: it did.
+        TuneError: a patch did.
     """
     for projection in projections:
         present = [site.name for site in sites for slot in _present([site], projection)]
@@ -182,7 +179,7 @@ def refuse_kept(sites: Sequence[Site], projections: Iterable[str], kept: Mapping
 
 
 def _refuse_redundant(sites: Sequence[Site], projections: Iterable[str]) -> None:
-    """Where the rule leaves nothing of a projection that was named."""
+    """Refuse a named projection all of whose biases are redundant."""
     for projection in projections:
         present = list(_present(sites, projection))
         if all(slot.verdict.state == "redundant" for slot in present):
@@ -190,12 +187,12 @@ def _refuse_redundant(sites: Sequence[Site], projections: Iterable[str]) -> None
             raise TuneError(
                 f"train: the {projection} bias is redundant here",
                 why=f"{reason}. Its gradient is zero; only rounding noise would move it",
-                remedy="Train value or query; for an experiment add --train_redundant",
+                remedy="Train value or query; for an experiment add --train-redundant",
             )
 
 
 def _leave_out(wanted: dict[str, Wanted], sites: Sequence[Site]) -> Iterator[LeftOut]:
-    """Take the redundant biases out of what is wanted."""
+    """Remove the redundant biases from what is wanted."""
     for site in sites:
         for projection, slot in site.slots.items():
             if slot.bias in wanted and slot.verdict.state == "redundant":
@@ -218,7 +215,7 @@ def _mark(wanted: dict[str, Wanted], slot: Slot, trains: bool) -> None:
 
 
 def _parts(wanted: Mapping[str, Wanted], sites: Sequence[Site]) -> dict[str, str]:
-    """Of parameters that train in part, the projections that do."""
+    """The projections that train, of parameters that train in part."""
     parts: dict[str, list[str]] = {}
     for site in sites:
         for projection, slot in site.slots.items():
@@ -234,8 +231,12 @@ def _apply(
     parts: Mapping[str, str],
     heads: Collection[str],
     attention: bool,
-) -> tuple[tuple[Trained, ...], int]:
-    """Set `requires_grad`; what trains, and elements of all parameters."""
+) -> tuple[tuple[TrainableTensor, ...], int]:
+    """Set `requires_grad`; what trains, and the count of all parameters."""
+    import torch
+
+    from hf_bias_patch.tuning.slices import train_slice
+
     parameters = dict(model.named_parameters())
     total = sum(parameter.numel() for parameter in parameters.values())
     trained = []
@@ -244,30 +245,22 @@ def _apply(
         parameter.requires_grad_(which is not False)
         if which is False:
             continue
-        role = "head" if name in heads else "attention bias" if attention else _role(name, parameter)
+        kind = "bias" if is_bias(name, parameter) else "weight"
+        role = "head" if name in heads else "attention bias" if attention else kind
         if isinstance(which, np.ndarray):
-            live = _slice(model, name, which)
+            places = torch.from_numpy(np.flatnonzero(which)).to(parameter.device)
+            live = train_slice(model, name, places)
             trained.append(
-                Trained(name, parts.get(name, "a part"), role, int(which.sum()), which.size, live, _ranges(which))
+                TrainableTensor(
+                    name, parts.get(name, "a part"), role, int(which.sum()), which.size, live, _ranges(which)
+                )
             )
         else:
-            trained.append(Trained(name, "all", role, parameter.numel(), parameter.numel(), name))
+            trained.append(TrainableTensor(name, "all", role, parameter.numel(), parameter.numel(), name))
     return tuple(trained), total
 
 
-def _slice(model: PreTrainedModel, name: str, mask: np.ndarray) -> str:
-    import torch
-
-    from hf_bias_patch.tuning.slices import train_slice
-
-    return train_slice(model, name, torch.from_numpy(np.flatnonzero(mask)).to(model.get_parameter(name).device))
-
-
 def _ranges(mask: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Where a mask is true, as ranges from one index up to another."""
+    """Where a mask is true, as ranges (start, stop)."""
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
-
-
-def _role(name: str, parameter: Any) -> str:
-    return "bias" if is_bias(name, parameter) else "weight"
