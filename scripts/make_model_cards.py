@@ -21,7 +21,7 @@ import hf_bias_patch
 from hf_bias_patch.patching.base_card import CARD
 from hf_bias_patch.patching.record import PLAN
 from hf_bias_patch.publish.base import Base
-from hf_bias_patch.publish.card import card_files, write_card
+from hf_bias_patch.publish.card_text import card_files, write_card
 from hf_bias_patch.publish.facts import add_results, read_facts
 from hf_bias_patch.publish.norms_plot import FIGURE
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import typer
 
 from hf_bias_patch.cli.card import card
-from hf_bias_patch.cli.census import census
 from hf_bias_patch.cli.evaluate import evaluate
 from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
@@ -24,6 +23,7 @@ from hf_bias_patch.cli.pull import pull
 from hf_bias_patch.cli.push import push
 from hf_bias_patch.cli.revert import revert
 from hf_bias_patch.cli.studies import studies
+from hf_bias_patch.cli.survey import census
 from hf_bias_patch.cli.verify import verify
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.version import __version__

@@ -37,7 +37,7 @@ def card(
     """Write a variant's card for the Hub: what was changed, why that is safe, what was measured, how to load it."""
     from hf_bias_patch.cli.console import stdout, strong
     from hf_bias_patch.publish.base import source_base
-    from hf_bias_patch.publish.card import render, write_card
+    from hf_bias_patch.publish.card_text import render, write_card
     from hf_bias_patch.publish.facts import add_results, read_facts
 
     if base_model and no_base_model:

@@ -14,9 +14,9 @@ from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.patching.patch_only import extract
 from hf_bias_patch.patching.record import UNDO
-from hf_bias_patch.publish.card import card_files, lossy_notice
+from hf_bias_patch.publish.card_text import card_files, lossy_notice
 from hf_bias_patch.publish.facts import Facts
-from hf_bias_patch.publish.listing import Content, Remote
+from hf_bias_patch.publish.hub_listing import Content, Remote
 from hf_bias_patch.publish.proof import refuse_unproven
 
 __all__ = ["adapter_contents", "patch_contents", "whole_contents"]

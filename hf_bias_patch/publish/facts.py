@@ -24,7 +24,7 @@ from hf_bias_patch.patching.base_card import base_card, front_matter, mark_of
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import PLAN, TRAINING, UNDO, block_of
 from hf_bias_patch.publish.base import Base, base_of
-from hf_bias_patch.publish.norms import NORMS, Norm, measure_norms, read_norms
+from hf_bias_patch.publish.bias_norms import NORMS, Norm, measure_norms, read_norms
 from hf_bias_patch.scoring.identity import DataIdentity
 
 __all__ = ["RESULTS", "Facts", "add_results", "data_of", "read_facts"]

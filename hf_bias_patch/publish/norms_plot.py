@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hf_bias_patch.attention.sites import PROJECTIONS
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.errors import ExtraError
-from hf_bias_patch.publish.norms import Norm
+from hf_bias_patch.publish.bias_norms import Norm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

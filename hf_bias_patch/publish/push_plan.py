@@ -18,7 +18,7 @@ from hf_bias_patch.publish.base import Base, source_base
 from hf_bias_patch.publish.base_check import agreed_base, check_base
 from hf_bias_patch.publish.contents import adapter_contents, patch_contents, whole_contents
 from hf_bias_patch.publish.facts import Facts, read_facts
-from hf_bias_patch.publish.listing import Content, Remote, RemoteFile, look_at
+from hf_bias_patch.publish.hub_listing import Content, Remote, RemoteFile, look_at
 
 __all__ = ["File", "Push", "plan_push"]
 

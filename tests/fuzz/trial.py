@@ -19,7 +19,7 @@ from hf_bias_patch.evidence.ahead import refuse_storage_ahead
 from hf_bias_patch.evidence.pair import open_pair
 from hf_bias_patch.patching.rebuild import rebuild
 from hf_bias_patch.patching.recipe import read_recipe
-from hf_bias_patch.publish.card import render
+from hf_bias_patch.publish.card_text import render
 from hf_bias_patch.publish.facts import read_facts
 from tests.fuzz.damage import damage
 from tests.fuzz.limits import limited, start_clock, where

@@ -16,7 +16,7 @@ from transformers import AutoModel
 from hf_bias_patch import patch, verify
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, CheckpointError, TargetError
 from hf_bias_patch.patching.pulling import pull
-from hf_bias_patch.publish.card import LOSSY, write_card
+from hf_bias_patch.publish.card_text import LOSSY, write_card
 from hf_bias_patch.publish.push import Pushed, push
 from hf_bias_patch.publish.push_plan import plan_push
 from tests.hub.server import Fault, Hub

@@ -9,7 +9,7 @@ import pytest
 
 from hf_bias_patch import patch, verify
 from hf_bias_patch.errors import TargetError
-from hf_bias_patch.publish.card import write_card
+from hf_bias_patch.publish.card_text import write_card
 from hf_bias_patch.publish.push import push
 from hf_bias_patch.publish.push_plan import plan_push
 from tests.hub.server import Fault, Hub

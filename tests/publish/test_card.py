@@ -17,7 +17,7 @@ from hf_bias_patch.cli import app
 from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.evidence.retrace import weight_files
 from hf_bias_patch.publish.base import Base
-from hf_bias_patch.publish.card import write_card
+from hf_bias_patch.publish.card_text import write_card
 from hf_bias_patch.publish.facts import add_results, read_facts
 
 Saved = Callable[..., Path]

@@ -15,7 +15,7 @@ from huggingface_hub import parse_eval_result_entries
 from hf_bias_patch import patch
 from hf_bias_patch.checkpoint.side import EVAL_RESULTS
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.publish.card import write_card
+from hf_bias_patch.publish.card_text import write_card
 from hf_bias_patch.publish.facts import RESULTS, add_results
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

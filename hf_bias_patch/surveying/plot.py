@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_bias_patch.errors import TargetError
-from hf_bias_patch.publish.census import Entry
-from hf_bias_patch.publish.census_table import by_family
+from hf_bias_patch.surveying.survey import Entry
+from hf_bias_patch.surveying.table import by_family
 
 __all__ = ["draw"]
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from hf_bias_patch.publish.census import Entry
-    from hf_bias_patch.publish.census_table import FamilyCount
+    from hf_bias_patch.surveying.survey import Entry
+    from hf_bias_patch.surveying.table import FamilyCount
 
 __all__ = ["census"]
 
@@ -32,7 +32,7 @@ def census(
     as_json: AsJson = False,
 ) -> None:
     """Inspect many models on the Hub: which have redundant key biases, how large, by family. Downloads none."""
-    from hf_bias_patch.publish.census_table import by_family, require_parquet
+    from hf_bias_patch.surveying.table import by_family, require_parquet
 
     require_parquet()  # before hundreds of models are asked
     entries = _ask(_names(ids, author, search, limit), out, jobs)
@@ -46,7 +46,7 @@ def census(
 
 def _names(ids: Path | None, author: str | None, search: str | None, limit: int) -> list[str]:
     from hf_bias_patch.errors import RecipeError
-    from hf_bias_patch.publish.census import find_models, read_ids
+    from hf_bias_patch.surveying.survey import find_models, read_ids
 
     if ids is not None and (author or search):
         raise RecipeError("--ids stands beside --author or --search", remedy="Use two commands, with the same OUT")
@@ -61,7 +61,7 @@ def _ask(names: list[str], out: Path, jobs: int) -> list[Entry]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from hf_bias_patch.cli.console import nbytes, stderr
-    from hf_bias_patch.publish.census import census as count
+    from hf_bias_patch.surveying.survey import census as count
 
     entries: list[Entry] = []
     columns = (TextColumn("models"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[read]} read"))
@@ -76,11 +76,11 @@ def _ask(names: list[str], out: Path, jobs: int) -> list[Entry]:
 def _write(entries: Sequence[Entry], out: Path) -> None:
     from importlib.util import find_spec
 
-    from hf_bias_patch.publish.census_table import write_parquet
+    from hf_bias_patch.surveying.table import write_parquet
 
     write_parquet(entries, out / "census.parquet")
     if find_spec("matplotlib"):
-        from hf_bias_patch.publish.census_plot import draw
+        from hf_bias_patch.surveying.plot import draw
 
         draw(entries, out / "census.png")
 

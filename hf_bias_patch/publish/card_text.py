@@ -17,14 +17,14 @@ from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE, frozen_slot
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places, stays
 from hf_bias_patch.patching.wording import told_apart
 from hf_bias_patch.publish.base import Base, dump_base
-from hf_bias_patch.publish.eval_results import eval_results
+from hf_bias_patch.publish.bias_norms import NORMS, dump_norms
 from hf_bias_patch.publish.facts import Facts, data_of, read_facts
 from hf_bias_patch.publish.loading_section import loading
 from hf_bias_patch.publish.markdown import link, table
 from hf_bias_patch.publish.metadata import metadata
-from hf_bias_patch.publish.norms import NORMS, dump_norms
 from hf_bias_patch.publish.norms_plot import FIGURE, draw_norms
 from hf_bias_patch.publish.proof import refuse_other_weights
+from hf_bias_patch.publish.scores import eval_results
 from hf_bias_patch.publish.training_sections import removed, tasks, training_sections
 
 __all__ = ["card_files", "lossy_notice", "render", "write_card"]

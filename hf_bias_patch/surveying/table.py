@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hf_bias_patch.errors import TargetError
-from hf_bias_patch.publish.census import Entry
+from hf_bias_patch.surveying.survey import Entry
 
 __all__ = ["FamilyCount", "by_family", "require_parquet", "write_parquet"]
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from hf_bias_patch import inspect
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import RecipeError, SourceError, TargetError
-from hf_bias_patch.publish.census import Entry, census, find_models, read_entries, read_ids
-from hf_bias_patch.publish.census_plot import draw
-from hf_bias_patch.publish.census_table import by_family, write_parquet
+from hf_bias_patch.surveying.plot import draw
+from hf_bias_patch.surveying.survey import Entry, census, find_models, read_entries, read_ids
+from hf_bias_patch.surveying.table import by_family, write_parquet
 from tests.hub.server import Fault, Hub
 
 Saved = Callable[..., Path]

@@ -14,9 +14,9 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.record import UNDO
-from hf_bias_patch.publish.card import write_card
+from hf_bias_patch.publish.bias_norms import NORMS
+from hf_bias_patch.publish.card_text import write_card
 from hf_bias_patch.publish.facts import read_facts
-from hf_bias_patch.publish.norms import NORMS
 from hf_bias_patch.publish.norms_plot import FIGURE
 
 Saved = Callable[..., Path]
