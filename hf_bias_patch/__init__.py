@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
+    from hf_bias_patch.surveying.survey import Survey, survey
     from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
     from hf_bias_patch.tuning.run import tune
 
@@ -42,6 +43,7 @@ __all__ = [
     "Probed",
     "Recipe",
     "Reverted",
+    "Survey",
     "__version__",
     "apply",
     "inspect",
@@ -52,6 +54,7 @@ __all__ = [
     "probe",
     "pull",
     "revert",
+    "survey",
     "tune",
     "verify",
     "where_possible",
@@ -69,6 +72,7 @@ _HOMES = {
     "Probed": "probing.inspect",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
+    "Survey": "surveying.survey",
     "apply": "patching.applying",
     "inspect": "attention.inspect",
     "load": "patching.loading",
@@ -78,6 +82,7 @@ _HOMES = {
     "probe": "probing.inspect",
     "pull": "patching.pulling",
     "revert": "patching.revert",
+    "survey": "surveying.survey",
     "tune": "tuning.run",
     "verify": "evidence.run",
     "where_possible": "evidence.where_possible",

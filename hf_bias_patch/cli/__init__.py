@@ -23,7 +23,7 @@ from hf_bias_patch.cli.pull import pull
 from hf_bias_patch.cli.push import push
 from hf_bias_patch.cli.revert import revert
 from hf_bias_patch.cli.studies import studies
-from hf_bias_patch.cli.survey import census
+from hf_bias_patch.cli.survey import census, survey
 from hf_bias_patch.cli.verify import verify
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.version import __version__
@@ -53,8 +53,9 @@ def _options(
     """Options before the command."""
 
 
-for command in (inspect, patch, verify, revert, families, evaluate, card, push, pull, census):
+for command in (inspect, patch, verify, revert, families, evaluate, card, push, pull, survey):
     app.command()(command)
+app.command("census", hidden=True)(census)
 app.add_typer(studies, name="study")
 add_late(app, "tune", "Train chosen biases on a task, with Accelerate.")
 add_late(app, "compare", "Train each of several choices with the same data and budget, and compare.")

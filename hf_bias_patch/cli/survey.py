@@ -1,11 +1,12 @@
-"""`hf-bias-patch census`: many models on the Hub inspected at once, without downloading any."""
+"""`hf-bias-patch survey`: the attention biases of many models on the Hub, read without downloading any."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,102 +17,93 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from hf_bias_patch.surveying.survey import Entry
+    from hf_bias_patch.surveying.record import SurveyedModel
+    from hf_bias_patch.surveying.survey import Survey
     from hf_bias_patch.surveying.table import FamilyCount
 
-__all__ = ["census"]
+__all__ = ["census", "survey"]
 
 
-def census(
-    out: Annotated[Path, typer.Argument(help="A folder; a census that is there goes on.", metavar="OUT")],
-    ids: Annotated[Path | None, typer.Option("--ids", help="A file with one Hub id a line.")] = None,
-    author: Annotated[str | None, typer.Option(help="The models of a user or organisation.")] = None,
+def survey(
+    out: Annotated[
+        Path,
+        typer.Argument(help="A folder for what was found; a survey that was stopped there goes on.", metavar="OUT"),
+    ],
+    ids: Annotated[Path | None, typer.Option(help="A text file with one Hub id a line.", metavar="FILE")] = None,
+    author: Annotated[str | None, typer.Option(help="The models of this user or organisation.")] = None,
     search: Annotated[str | None, typer.Option(help="The models with this text in their name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="With --author or --search: the most downloaded so many.")] = 100,
-    jobs: Annotated[int, typer.Option(min=1, help="Models under way at once.")] = 8,
+    limit: Annotated[
+        int, typer.Option(min=1, help="With --author or --search: how many at most, the most downloaded first.")
+    ] = 100,
+    jobs: Annotated[int, typer.Option(min=1, help="How many models are read at once.")] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Inspect many models on the Hub: which have redundant key biases, how large, by family. Downloads none."""
-    from hf_bias_patch.surveying.table import by_family, require_parquet
+    """Count the attention biases of many models on the Hub, by family: which key biases are redundant, and how large.
 
-    require_parquet()  # before hundreds of models are asked
-    entries = _ask(_names(ids, author, search, limit), out, jobs)
-    _write(entries, out)
-    families = by_family(entries)
-    if as_json:
-        typer.echo(json.dumps([asdict(family) for family in families], indent=2))
-        return
-    _print(entries, families, out)
-
-
-def _names(ids: Path | None, author: str | None, search: str | None, limit: int) -> list[str]:
-    from hf_bias_patch.errors import RecipeError
-    from hf_bias_patch.surveying.survey import find_models, read_ids
-
-    if ids is not None and (author or search):
-        raise RecipeError("--ids stands beside --author or --search", remedy="Use two commands, with the same OUT")
-    if ids is not None:
-        return read_ids(ids)
-    if not author and not search:
-        raise RecipeError("There is nothing to count", remedy="Give --ids FILE, --author X or --search Y")
-    return find_models(author, search, limit)
-
-
-def _ask(names: list[str], out: Path, jobs: int) -> list[Entry]:
+    No model is downloaded.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from hf_bias_patch.cli.console import nbytes, stderr
-    from hf_bias_patch.surveying.survey import census as count
+    from hf_bias_patch.surveying.survey import survey as read_all
 
-    entries: list[Entry] = []
     columns = (TextColumn("models"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[read]} read"))
     with Progress(*columns, console=stderr(), transient=True) as bar:
-        task = bar.add_task("models", total=len(set(names)), read=nbytes(0))
-        for entry in count(names, out, jobs=jobs):
-            entries.append(entry)
-            bar.update(task, advance=1, read=nbytes(sum(entry.received for entry in entries)))
-    return entries
+        task, received = bar.add_task("models", total=None, read=nbytes(0)), [0]
+
+        def step(model: SurveyedModel) -> None:
+            received[0] += model.received
+            bar.update(task, advance=1, read=nbytes(received[0]))
+
+        found = read_all(
+            out,
+            ids=ids,
+            author=author,
+            search=search,
+            limit=limit,
+            jobs=jobs,
+            announce=lambda count: bar.update(task, total=count),
+            progress=step,
+        )
+    if as_json:
+        typer.echo(json.dumps([asdict(family) for family in found.families], indent=2))
+    else:
+        _print(found)
 
 
-def _write(entries: Sequence[Entry], out: Path) -> None:
-    from importlib.util import find_spec
+@wraps(survey)
+def census(**given: Any) -> None:
+    """The old name of the command."""
+    from hf_bias_patch.cli.console import stderr
 
-    from hf_bias_patch.surveying.table import write_parquet
-
-    write_parquet(entries, out / "census.parquet")
-    if find_spec("matplotlib"):
-        from hf_bias_patch.surveying.plot import draw
-
-        draw(entries, out / "census.png")
+    stderr().print("The command `census` is called `survey` now; the old name still works.", markup=False)
+    survey(**given)
 
 
-def _print(entries: Sequence[Entry], families: Sequence[FamilyCount], out: Path) -> None:
+def _print(found: Survey) -> None:
     from hf_bias_patch.cli.console import nbytes, stdout, strong
 
     console = stdout()
-    console.print(_table(families))
-    told = [entry for entry in entries if not entry.problem]
+    console.print(_table(found.families))
+    read = [model for model in found.models if not model.problem]
     console.print(
-        f"{len(told)} models looked at, {nbytes(sum(entry.nbytes for entry in told))} of weights; "
-        f"{nbytes(sum(entry.received for entry in told))} were read."
+        f"{len(read)} models were looked at, with {nbytes(sum(model.nbytes for model in read))} of weights; "
+        f"{nbytes(sum(model.received for model in read))} were read."
     )
-    problems = [entry for entry in entries if entry.problem]
-    if problems:
-        console.print(f"{len(problems)} models tell nothing:")
-    for entry in problems:
-        console.print(f"  {entry.model}: {entry.problem}", markup=False, highlight=False)
-    written = [name for name in ("models.jsonl", "census.parquet", "census.png") if (out / name).is_file()]
-    console.print(f"Written: {strong(out)} ({', '.join(written)})", soft_wrap=True)
+    if problems := [model for model in found.models if model.problem]:
+        console.print(f"{len(problems)} models could not be read:")
+    for model in problems:
+        console.print(f"  {model.model}: {model.problem}", markup=False, highlight=False)
+    console.print(f"Written: {strong(found.path)} ({', '.join(found.files)})", soft_wrap=True)
 
 
 def _table(families: Sequence[FamilyCount]) -> Table:
-    from hf_bias_patch.cli.console import table as empty
+    from hf_bias_patch.cli.console import table as empty_table
 
-    columns = ("family", "models", "with key bias", "redundant", "removable numbers", "median norm")
-    made = empty(*columns, numbers=columns[1:])
+    columns = ("family", "models", "with key bias", "redundant", "removable parameters", "median norm")
+    made = empty_table(*columns, numbers=columns[1:])
     for count in families:
         norm = "" if count.norm is None else f"{count.norm:.3g}"
-        made.add_row(
-            count.family, str(count.models), str(count.with_key), str(count.redundant), f"{count.removable:,}", norm
-        )
+        counts = (count.models, count.with_key, count.redundant)
+        made.add_row(count.family, *map(str, counts), f"{count.removable:,}", norm)
     return made

@@ -1,45 +1,44 @@
-"""Draws a census: how large the key biases of each family's models are."""
+"""Draws a survey: how large the key biases of each family's models are."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_bias_patch.errors import TargetError
-from hf_bias_patch.surveying.survey import Entry
+from hf_bias_patch.surveying.record import SurveyedModel
 from hf_bias_patch.surveying.table import by_family
 
 __all__ = ["draw"]
 
 _MOST = 30
-"""Families drawn, those with most removable numbers first."""
+"""Families drawn, those with most removable parameters first."""
 
 _COLOURS = {"redundant": "tab:green", "needed": "tab:orange", "unknown": "tab:red"}
 
 
-def draw(entries: Sequence[Entry], path: Path) -> bool:
+def draw(models: Sequence[SurveyedModel], path: Path) -> bool:
     """Write the figure: a line for each family, and on it for each of its models the median norm of its key biases.
 
     Returns:
         False if no model has a key bias, and nothing was drawn.
 
     Raises:
-        TargetError: matplotlib is missing, or the file cannot be written.
+        TargetError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise TargetError("Plots need matplotlib", remedy="pip install 'hf_bias_patch[plot]'") from None
-    families = [count.family for count in by_family(entries) if count.with_key][:_MOST]
+    from matplotlib.figure import Figure
+
+    families = [count.family for count in by_family(models) if count.with_key][:_MOST]
     if not families:
         return False
     figure = Figure(figsize=(8, 1.6 + 0.3 * len(families)), layout="constrained")
     axes = figure.subplots()
     for verdict, colour in _COLOURS.items():
         points = [
-            (norm, families.index(entry.family))
-            for entry in entries
-            if entry.family in families and (norm := _median(entry, verdict)) is not None
+            (norm, families.index(model.family))
+            for model in models
+            if model.family in families and (norm := _median(model, verdict)) is not None
         ]
         if points:
             norms, lines = zip(*points, strict=True)
@@ -59,12 +58,10 @@ def draw(entries: Sequence[Entry], path: Path) -> bool:
     return True
 
 
-def _median(entry: Entry, verdict: str) -> float | None:
-    import statistics
-
+def _median(model: SurveyedModel, verdict: str) -> float | None:
     norms = [
         bias["norm"]
-        for bias in entry.biases
+        for bias in model.biases
         if bias["projection"] == "key" and bias["verdict"] == verdict and bias["norm"] is not None
     ]
     return statistics.median(norms) if norms else None

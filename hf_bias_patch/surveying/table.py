@@ -1,4 +1,4 @@
-"""A census summed up: a row for each bias as parquet, and what the families come to."""
+"""A survey as tables: the biases counted by family, and a row for each bias as parquet."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from hf_bias_patch.errors import TargetError
-from hf_bias_patch.surveying.survey import Entry
+from hf_bias_patch.errors import ExtraError, TargetError
+from hf_bias_patch.surveying.record import SurveyedModel
 
 __all__ = ["FamilyCount", "by_family", "require_parquet", "write_parquet"]
 
@@ -23,7 +23,7 @@ class FamilyCount:
         models: how many.
         with_key: how many have key biases.
         redundant: how many have redundant key biases.
-        removable: numbers in redundant key biases.
+        removable: parameters of redundant key biases.
         norm: median over these models of the largest norm of a redundant key bias; None without.
     """
 
@@ -35,30 +35,29 @@ class FamilyCount:
     norm: float | None
 
 
-def by_family(entries: Sequence[Entry]) -> list[FamilyCount]:
-    """A line for each family, those with most removable numbers first."""
-    names = sorted({entry.family for entry in entries if not entry.problem})
-    made = [_family(name, [entry for entry in entries if entry.family == name]) for name in names]
+def by_family(models: Sequence[SurveyedModel]) -> list[FamilyCount]:
+    """A line for each family, those with most removable parameters first."""
+    names = sorted({model.family for model in models if not model.problem})
+    made = [_family(name, [model for model in models if model.family == name]) for name in names]
     return sorted(made, key=lambda count: (-count.removable, count.family))
 
 
 def require_parquet() -> None:
-    """Whether parquet can be written at all.
+    """Refuse where parquet cannot be written.
 
     Raises:
-        TargetError: pyarrow is not installed.
+        ExtraError: pyarrow is not installed.
     """
     if find_spec("pyarrow") is None:
-        raise TargetError("A census is written with pyarrow", remedy="pip install 'hf_bias_patch[hub]'")
+        raise ExtraError("A survey needs pyarrow", remedy="pip install 'hf_bias_patch[hub]'")
 
 
-def write_parquet(entries: Sequence[Entry], path: Path) -> None:
-    """A row for each bias: model, commit, model_type, family, and the fields of `Entry.biases`.
+def write_parquet(models: Sequence[SurveyedModel], path: Path) -> None:
+    """A row for each bias: model, commit, model_type, family, and the fields of `SurveyedModel.biases`.
 
     Raises:
-        TargetError: pyarrow is not installed, or the file cannot be written.
+        TargetError: the file cannot be written.
     """
-    require_parquet()
     import pyarrow as arrow
     from pyarrow import parquet
 
@@ -68,9 +67,9 @@ def write_parquet(entries: Sequence[Entry], path: Path) -> None:
         + [("reason", text), ("dtype", text), ("parameters", number), ("norm", arrow.float64())]
     )
     rows = [
-        {"model": entry.model, "commit": entry.commit, "model_type": entry.model_type, "family": entry.family} | bias
-        for entry in entries
-        for bias in entry.biases
+        {"model": model.model, "commit": model.commit, "model_type": model.model_type, "family": model.family} | bias
+        for model in models
+        for bias in model.biases
     ]
     try:
         parquet.write_table(arrow.Table.from_pylist(rows, schema), path)
@@ -78,13 +77,13 @@ def write_parquet(entries: Sequence[Entry], path: Path) -> None:
         raise TargetError(f"{path} cannot be written", why=error.strerror or str(error)) from error
 
 
-def _family(name: str, entries: Sequence[Entry]) -> FamilyCount:
-    keys = [[bias for bias in entry.biases if bias["projection"] == "key"] for entry in entries]
+def _family(name: str, models: Sequence[SurveyedModel]) -> FamilyCount:
+    keys = [[bias for bias in model.biases if bias["projection"] == "key"] for model in models]
     redundant = [[bias for bias in biases if bias["verdict"] == "redundant"] for biases in keys]
     largest = [max(norms) for biases in redundant if (norms := [b["norm"] for b in biases if b["norm"] is not None])]
     return FamilyCount(
         family=name,
-        models=len(entries),
+        models=len(models),
         with_key=sum(map(bool, keys)),
         redundant=sum(map(bool, redundant)),
         removable=sum(bias["parameters"] for biases in redundant for bias in biases),
