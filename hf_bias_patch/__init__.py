@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
+    from hf_bias_patch.publish.card import Card, card
+    from hf_bias_patch.publish.push import Pushed, push
     from hf_bias_patch.surveying.survey import Survey, survey
     from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
     from hf_bias_patch.tuning.run import tune
 
 __all__ = [
     "Applied",
+    "Card",
     "Certificate",
     "GenerationSettings",
     "GlueSettings",
@@ -41,11 +44,13 @@ __all__ = [
     "Patched",
     "Plan",
     "Probed",
+    "Pushed",
     "Recipe",
     "Reverted",
     "Survey",
     "__version__",
     "apply",
+    "card",
     "inspect",
     "load",
     "patch",
@@ -53,6 +58,7 @@ __all__ = [
     "plan",
     "probe",
     "pull",
+    "push",
     "revert",
     "survey",
     "tune",
@@ -62,6 +68,7 @@ __all__ = [
 
 _HOMES = {
     "Applied": "patching.memory",
+    "Card": "publish.card",
     "Certificate": "evidence.certificate",
     "GenerationSettings": "tuning.kinds",
     "GlueSettings": "tuning.kinds",
@@ -70,10 +77,12 @@ _HOMES = {
     "Patched": "patching.disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",
+    "Pushed": "publish.push",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
     "Survey": "surveying.survey",
     "apply": "patching.applying",
+    "card": "publish.card",
     "inspect": "attention.inspect",
     "load": "patching.loading",
     "patch": "patching.disk",
@@ -81,6 +90,7 @@ _HOMES = {
     "plan": "patching.disk",
     "probe": "probing.inspect",
     "pull": "patching.pulling",
+    "push": "publish.push",
     "revert": "patching.revert",
     "survey": "surveying.survey",
     "tune": "tuning.run",

@@ -1,31 +1,37 @@
-"""How large each bias was, and is: the figure of a card."""
+"""How large each bias was in the base and is in the variant: measured, kept, and drawn as a card's figure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Slot
+from hf_bias_patch.attention.sites import PROJECTIONS, Slot
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import TensorInfo
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import CheckpointError, ExtraError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import UNDO
 from hf_bias_patch.patching.undo import Undo
 
-__all__ = ["NORMS", "Norm", "dump_norms", "measure_norms", "read_norms"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["FIGURE", "NORMS", "BiasNorm", "draw_norms", "dump_norms", "measure_norms", "read_norms"]
 
 NORMS = f"{SIDE_FOLDER}/norms.json"
+FIGURE = f"{SIDE_FOLDER}/norms.png"
 
 
-class Norm(NamedTuple):
+class BiasNorm(NamedTuple):
     """The Euclidean norm of one bias.
 
     Attributes:
@@ -40,7 +46,7 @@ class Norm(NamedTuple):
     after: float
 
 
-def measure_norms(folder: Path, plan: Plan) -> tuple[Norm, ...]:
+def measure_norms(folder: Path, plan: Plan) -> tuple[BiasNorm, ...]:
     """The norms of all attention biases of a variant, and what they were.
 
     Raises:
@@ -60,7 +66,7 @@ def measure_norms(folder: Path, plan: Plan) -> tuple[Norm, ...]:
             for projection, slot in site.slots.items():
                 if slot.bias is not None and slot.bias in tensors:
                     before, after = _before(checkpoint, undo, slot.bias), _after(checkpoint, slot.bias)
-                    found.append(Norm(site.name, projection, _norm(slot, before), _norm(slot, after)))
+                    found.append(BiasNorm(site.name, projection, _norm(slot, before), _norm(slot, after)))
         return tuple(found)
 
 
@@ -83,7 +89,7 @@ def _norm(slot: Slot, values: np.ndarray | None) -> float:
     return float(f"{np.linalg.norm(slot.view.take(values.astype(np.float64).reshape(-1))):.6g}")
 
 
-def read_norms(path: Path) -> tuple[Norm, ...]:
+def read_norms(path: Path) -> tuple[BiasNorm, ...]:
     """Norms that were measured before.
 
     Raises:
@@ -91,12 +97,64 @@ def read_norms(path: Path) -> tuple[Norm, ...]:
     """
     try:
         found = json.loads(path.read_text("utf-8"))
-        return tuple(Norm(str(site), str(name), float(before), float(after)) for site, name, before, after in found)
+        return tuple(BiasNorm(str(site), str(name), float(before), float(after)) for site, name, before, after in found)
     except (OSError, ValueError, TypeError, RecursionError):
         raise CheckpointError(f"{path} is damaged", remedy="Remove it, and write the card again") from None
 
 
-def dump_norms(norms: Iterable[Norm]) -> bytes:
+def dump_norms(norms: Iterable[BiasNorm]) -> bytes:
     """The norms as JSON, a bias a line."""
     lines = ",\n ".join(json.dumps(norm) for norm in norms)
     return f"[{lines}]\n".encode()
+
+
+def draw_norms(norms: Sequence[BiasNorm]) -> bytes:
+    """A panel a projection, a pair of points an attention site; as PNG.
+
+    Raises:
+        ExtraError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ExtraError("A card's figure needs matplotlib", remedy="pip install 'hf_bias_patch[hub]'") from None
+    shown = [name for name in PROJECTIONS if any(norm.projection == name for norm in norms)]
+    kinds = list(dict.fromkeys(_kind(norm.site) for norm in norms))
+    sites = sorted(dict.fromkeys(norm.site for norm in norms), key=lambda site: kinds.index(_kind(site)))
+    figure = Figure(figsize=(2.7 * len(shown) + 0.4, 2.7), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for panel, name in zip(panels, shown, strict=True):
+        _draw(panel, [norm for norm in norms if norm.projection == name], sites)
+        panel.set_title(name)
+    panels[0].set_ylabel("norm of the bias")
+    figure.supxlabel("attention sites, from the first layer to the last", fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize="small")
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=110, metadata={"Software": None})
+    return drawn.getvalue()
+
+
+def _draw(panel: Axes, norms: Sequence[BiasNorm], sites: Sequence[str]) -> None:
+    at = [sites.index(norm.site) for norm in norms]
+    before, after = [norm.before for norm in norms], [norm.after for norm in norms]
+    panel.vlines(at, after, before, color="tab:gray", alpha=0.5, linewidth=1)
+    panel.plot(at, before, "o", markerfacecolor="white", color="tab:gray", markersize=5, label="base", clip_on=False)
+    panel.plot(at, after, "o", color="tab:blue", markersize=4, label="variant", clip_on=False)
+    panel.set_xlim(-0.6, len(sites) - 0.4)
+    panel.set_ylim(0, 1.08 * max(*before, *after, 1e-12))
+    panel.grid(axis="y", alpha=0.3)
+    middles, names, start = [], [], 0
+    for name, group in groupby(sites, _kind):
+        size = len(list(group))
+        middles.append(start + (size - 1) / 2)
+        names.append(name.replace(" ", "\n"))
+        start += size
+        if start < len(sites):
+            panel.axvline(start - 0.5, color="tab:gray", linewidth=0.5)
+    panel.set_xticks(middles, names, fontsize="small")
+    panel.tick_params(axis="x", length=0)
+
+
+def _kind(site: str) -> str:
+    stack, _, kind = site.split(".")
+    return f"{stack} {kind}"

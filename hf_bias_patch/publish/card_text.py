@@ -1,4 +1,4 @@
-"""A model's card: README.md made from the facts beside it. No figure in it is typed by hand."""
+"""The text of a model's card, made from the facts beside the model. No figure in it is typed by hand."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.checkpoint.durable import replace_file
-from hf_bias_patch.checkpoint.links import hub_repo
-from hf_bias_patch.checkpoint.side import EVAL_RESULTS, SIDE_FOLDER
-from hf_bias_patch.errors import TargetError
+from huggingface_hub import ModelCardData
+
+from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.evidence.certificate import Certificate, Figure
-from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card, is_as_made, is_own_card, sealed
+from hf_bias_patch.patching.base_card import sealed
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE, frozen_slots
+from hf_bias_patch.patching.record import BEFORE, CERTIFICATE, frozen_slots
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places, stays
 from hf_bias_patch.patching.wording import told_apart
-from hf_bias_patch.publish.base import Base, dump_base
-from hf_bias_patch.publish.bias_norms import NORMS, dump_norms
-from hf_bias_patch.publish.facts import Facts, data_of, read_facts
+from hf_bias_patch.publish.auto_classes import pipeline_tag
+from hf_bias_patch.publish.bias_norms import FIGURE
+from hf_bias_patch.publish.facts import Facts
 from hf_bias_patch.publish.loading_section import loading
 from hf_bias_patch.publish.markdown import link, table
-from hf_bias_patch.publish.metadata import metadata
-from hf_bias_patch.publish.norms_plot import FIGURE, draw_norms
-from hf_bias_patch.publish.proof import refuse_other_weights
-from hf_bias_patch.publish.scores import eval_results
+from hf_bias_patch.publish.scores import data_of
 from hf_bias_patch.publish.training_sections import removed, tasks, training_sections
 
-__all__ = ["card_files", "lossy_notice", "render", "write_card"]
+__all__ = ["LOSSY", "card_text", "lossy_notice"]
 
 _PAPER = """@article{namazifar2023role,
   title   = {Role of Bias Terms in Dot-Product Attention},
@@ -36,74 +32,23 @@ _PAPER = """@article{namazifar2023role,
   year    = {2023}
 }"""
 
+_PIPELINES = (
+    "feature-extraction", "sentence-similarity", "fill-mask", "text-classification", "token-classification",
+    "question-answering", "text-generation", "text2text-generation", "summarization", "translation",
+    "zero-shot-classification",
+)  # fmt: skip
+"""What the Hub calls tasks, which cards of bases have among their tags."""
+_OF_ITS_OWN = ("pipeline_tag", "datasets")
+_INHERITED = ("language", "license", "license_name", "license_link", "pipeline_tag", "datasets")
 
 _LOSSY_BEFORE = "Needed biases were taken away or replaced before this model was fine-tuned, on purpose."
 LOSSY = "This model computes something else than its base, on purpose: needed biases are gone or replaced."
 """What a card says first of such a variant."""
 
 
-def write_card(folder: Path, base: Base | None = None, *, overwrite: bool = False) -> Path:
-    """Write README.md into a variant's folder, with its figure; a card of the base that stands there is kept aside.
-
-    Args:
-        folder: of a variant.
-        base: instead of the one that is kept, and kept from then on; it is not checked here.
-        overwrite: whether a card that somebody wrote into may be replaced.
-
-    Returns:
-        The file.
-
-    Raises:
-        CheckpointError: the folder holds no variant and no fine-tuned model; or what was measured is of other weights
-            than lie there.
-        ExtraError: matplotlib is missing.
-        TargetError: it cannot be written, or somebody wrote into the one that is there, or the folder belongs to the
-            Hub's cache.
-    """
-    facts = read_facts(folder)
-    _refuse_replacing(folder, overwrite)
-    refuse_other_weights(folder, facts)
-    files = card_files(folder, facts.of(base) if base else facts)
-    try:
-        for name, content in files.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            replace_file(folder / name, content)
-        for name in {BASE, EVAL_RESULTS, NORMS, FIGURE} - set(files):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise TargetError(f"{folder / CARD} cannot be written", why=error.strerror or str(error)) from error
-    return folder / CARD
-
-
-def _refuse_replacing(folder: Path, overwrite: bool) -> None:
-    if hub_repo(folder) is not None:
-        raise TargetError(
-            f"{folder} gets no card",
-            why="It belongs to the Hub's cache, which other programs rely on",
-            remedy="Make a folder of it with `hf-bias-patch pull NAME OUT`",
-        )
-    if not overwrite and is_own_card(folder) and not is_as_made(folder):
-        raise TargetError(
-            f"Somebody wrote into {folder / CARD}, which would be lost",
-            remedy="Pass --overwrite, or look at the new one with --print",
-        )
-
-
-def card_files(folder: Path, facts: Facts) -> dict[str, bytes]:
-    """A card and what belongs to it, the card last: name in the folder → content."""
-    files = {BASE: dump_base(facts.base)} if facts.base.on_hub else {}
-    if (before := base_card(folder)) is not None:
-        files[BASE_CARD] = before
-    if facts.norms:
-        files |= {NORMS: dump_norms(facts.norms), FIGURE: draw_norms(facts.norms)}
-    if (scores := eval_results(facts)) is not None:
-        files[EVAL_RESULTS] = scores
-    return files | {CARD: render(facts).encode()}
-
-
-def render(facts: Facts) -> str:
+def card_text(facts: Facts) -> str:
     """The card as Markdown, front matter first. Needs no network, and is the same for the same facts."""
-    parts = [f"---\n{metadata(facts)}---", facts.mark, *_opening(facts)]
+    parts = [f"---\n{_metadata(facts)}---", facts.mark, *_opening(facts)]
     if facts.training is not None:
         parts += training_sections(facts.training, facts.before, facts.base, frozen_slots(facts.config))
     if facts.before is not None:
@@ -117,6 +62,49 @@ def render(facts: Facts) -> str:
         parts += _evidence(facts.certificate, "##", SIDE_FOLDER)
     parts += [*_results(facts), *loading(facts), *_limits(facts), f"## Citation\n\n```bibtex\n{_PAPER}\n```"]
     return sealed("\n\n".join(parts) + "\n")
+
+
+def _metadata(facts: Facts) -> str:
+    """The front matter as YAML.
+
+    Licence and language are the base's, and so are library, pipeline and data sets where the model was only patched.
+    `base_model_relation` of a whole checkpoint is `finetune`: of the relations that the Hub knows, the one of a
+    checkpoint in the base's precision.
+    """
+    known: dict[str, Any] = {name: facts.base_card[name] for name in _INHERITED if name in facts.base_card}
+    library = facts.base_card.get("library_name", "transformers")
+    if facts.training is not None:
+        library = "transformers" if facts.adapter is None else "peft"
+        known = {name: value for name, value in known.items() if name not in _OF_ITS_OWN} | _of_its_own(facts)
+    if facts.base.on_hub:
+        known |= {
+            "base_model": facts.base.name,
+            "base_model_relation": "finetune" if facts.adapter is None else "adapter",
+        }
+    kind = facts.config.get("model_type")
+    own = [kind] if isinstance(kind, str) else []  # a config.json of 2019 names none
+    tags = [*dict.fromkeys(["hf-bias-patch", "attention-bias", *own, *_tags(facts)])]
+    metrics = sorted({name for result in facts.results.values() for name in result["metrics"] if name != "loss"})
+    data = ModelCardData(library_name=library, tags=tags, metrics=metrics or None, **known)
+    return data.to_yaml().strip() + "\n"
+
+
+def _of_its_own(facts: Facts) -> dict[str, Any]:
+    """Pipeline and data sets of a fine-tuned model, where the Hub knows them."""
+    assert facts.training is not None
+    tag, data = pipeline_tag(facts.architecture), facts.training.train_data
+    found = {"pipeline_tag": tag} if tag else {}
+    return found | ({"datasets": [data["name"]]} if data.get("origin") == "hub" else {})
+
+
+def _tags(facts: Facts) -> list[str]:
+    """The base's, but for those that say how the base is loaded, where training changed that."""
+    found = facts.base_card.get("tags", ())
+    tags = [found] if isinstance(found, str) else list(found)
+    if facts.training is None:
+        return tags
+    loaded = (facts.base_card.get("library_name"), facts.base_card.get("pipeline_tag"), *_PIPELINES)
+    return [tag for tag in tags if tag not in loaded]
 
 
 def _opening(facts: Facts) -> Iterable[str]:
@@ -220,11 +208,11 @@ def _results(facts: Facts) -> Iterable[str]:
     yield "## Scores"
     rows = [
         (result["task"], _data(result), name, f"{value:.2f}")
-        for result in facts.results
+        for result in facts.results.values()
         for name, value in result["metrics"].items()
     ]
     yield table(("task", "data", "metric", "value"), rows)
-    for result in facts.results:
+    for result in facts.results.values():
         if settings := result.get("decode"):
             said = ", ".join(f"{name} {value}" for name, value in settings.items())
             yield f"Texts of {result['task']} were generated with {said}."

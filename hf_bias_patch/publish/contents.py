@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub.utils.sha import git_hash
 
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.hashing import sha256_file
@@ -14,15 +20,49 @@ from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.patching.patch_only import extract
 from hf_bias_patch.patching.record import UNDO
-from hf_bias_patch.publish.card_text import card_files, lossy_notice
+from hf_bias_patch.publish.card import card_files
+from hf_bias_patch.publish.card_text import lossy_notice
 from hf_bias_patch.publish.facts import Facts
-from hf_bias_patch.publish.hub_listing import Content, Remote
+from hf_bias_patch.publish.hub_listing import HubListing
 from hf_bias_patch.publish.proof import refuse_unproven
 
-__all__ = ["adapter_contents", "patch_contents", "whole_contents"]
+if TYPE_CHECKING:
+    from huggingface_hub import RepoFile
 
+__all__ = ["Content", "adapter_contents", "patch_contents", "whole_contents"]
 
 _LICENCE = re.compile(r"(licen[cs]e|notice|copying)[^/]*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file will hold.
+
+    Attributes:
+        source: the file on this machine, or its bytes.
+    """
+
+    source: Path | bytes
+    known_sha256: str = field(default="", repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+
+    @cached_property
+    def sha256(self) -> str:
+        if self.known_sha256:
+            return self.known_sha256
+        return hashlib.sha256(self.source).hexdigest() if isinstance(self.source, bytes) else sha256_file(self.source)
+
+    def is_same(self, there: RepoFile) -> bool:
+        """Whether a file on the Hub holds the same bytes. Those known by git's hash are small."""
+        if self.size != there.size:
+            return False
+        if there.lfs:
+            return self.sha256 == there.lfs.sha256
+        return git_hash(self.source if isinstance(self.source, bytes) else self.source.read_bytes()) == there.blob_id
 
 
 def whole_contents(folder: Path, facts: Facts) -> dict[str, Content]:
@@ -66,7 +106,7 @@ def adapter_contents(folder: Path, facts: Facts) -> dict[str, Content]:
     return found | {name: Content(content) for name, content in made.items()}
 
 
-def patch_contents(folder: Path, facts: Facts, there: Remote) -> dict[str, Content]:
+def patch_contents(folder: Path, facts: Facts, there: HubListing) -> dict[str, Content]:
     """What is needed to make a variant of its base: all that is not the base's, and of the weights the new vectors.
 
     The base's licence comes along: the card names it, and may link to it.

@@ -1,38 +1,23 @@
-"""What a model on the Hub holds, file by file, and whether a local file is the same."""
+"""The files of a model on the Hub: what lies where a push goes to, and what can be copied from its base."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hf_bias_patch.checkpoint.hashing import sha256_file
+from hf_bias_patch.checkpoint.hub_errors import hub_error
+from hf_bias_patch.errors import TargetError
 
-__all__ = ["Content", "Remote", "RemoteFile", "look_at"]
+if TYPE_CHECKING:
+    from huggingface_hub import RepoFile
 
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file on the Hub.
-
-    Attributes:
-        size: bytes.
-        oid: git's hash of it, where it is kept in git.
-        sha256: where it is kept apart from git.
-        copyable: whether the Hub can copy it from one repository to another.
-    """
-
-    size: int
-    oid: str
-    sha256: str | None
-    copyable: bool
+__all__ = ["HubListing", "list_hub", "list_target"]
 
 
 @dataclass(frozen=True)
-class Remote:
-    """One commit of a model.
+class HubListing:
+    """One commit of a model on the Hub.
 
     Attributes:
         commit: its full hash.
@@ -42,45 +27,10 @@ class Remote:
 
     commit: str
     private: bool
-    files: Mapping[str, RemoteFile]
+    files: Mapping[str, RepoFile]
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a file will hold.
-
-    Attributes:
-        source: the file on this machine, or its bytes.
-    """
-
-    source: Path | bytes
-    known_sha256: str = field(default="", repr=False)
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
-
-    @cached_property
-    def sha256(self) -> str:
-        if self.known_sha256:
-            return self.known_sha256
-        return hashlib.sha256(self.source).hexdigest() if isinstance(self.source, bytes) else sha256_file(self.source)
-
-    @cached_property
-    def oid(self) -> str:
-        """git's hash of it. Such files are small."""
-        content = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-    def is_same(self, there: RemoteFile) -> bool:
-        """Whether a file on the Hub holds the same bytes."""
-        if self.size != there.size:
-            return False
-        return self.sha256 == there.sha256 if there.sha256 else self.oid == there.oid
-
-
-def look_at(model: str, revision: str | None) -> Remote:
+def list_hub(model: str, revision: str | None) -> HubListing:
     """List one commit of a model, by two requests.
 
     Raises:
@@ -91,11 +41,36 @@ def look_at(model: str, revision: str | None) -> Remote:
     api = HfApi()
     info = api.model_info(model, revision=revision)
     entries = api.list_repo_tree(model, recursive=True, revision=info.sha)
-    files = {
-        entry.path: RemoteFile(
-            entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None, bool(entry.lfs and entry.xet_hash)
-        )
-        for entry in entries
-        if isinstance(entry, RepoFile)
-    }
-    return Remote(str(info.sha), bool(info.private), files)
+    files = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+    return HubListing(str(info.sha), bool(info.private), files)
+
+
+def list_target(name: str, branch: str, create_pr: bool) -> tuple[HubListing | None, bool]:
+    """What lies where a push goes to, and whether its branch is to be made; None if the repository is.
+
+    Raises:
+        TargetError: it cannot be listed, for another reason than that it does not exist yet.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return list_hub(name, branch), False
+    except RepositoryNotFoundError:
+        return None, branch != "main"
+    except RevisionNotFoundError as error:
+        if create_pr:
+            raise _unseen(name, error) from error
+    except Exception as error:
+        raise _unseen(name, error) from error
+    try:
+        return list_hub(name, "main"), True
+    except Exception as error:
+        raise _unseen(name, error) from error
+
+
+def _unseen(name: str, error: Exception) -> TargetError:
+    return TargetError(
+        f"The files of {name} on the Hub cannot be listed; nothing was sent",
+        why=hub_error(name, None, error).why,
+        remedy="Check the network, the name and the revision, and that you are logged in (`hf auth whoami`)",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hf_bias_patch.publish.auto_classes import auto_class, auto_peft_class
-from hf_bias_patch.publish.base import Base
+from hf_bias_patch.publish.base import BaseRef
 from hf_bias_patch.publish.facts import Facts
 
 __all__ = ["loading"]
@@ -59,7 +59,7 @@ def _compared_with(facts: Facts) -> str:
     return facts.base.name if near else facts.training.source.name
 
 
-def _again(base: Base) -> str:
+def _again(base: BaseRef) -> str:
     """A revert takes one patch back."""
     return (
         f", once `hf-bias-patch revert OUT` took the {base.patches - 1} before it back too" if base.patches > 1 else ""

@@ -15,7 +15,6 @@ from hf_bias_patch import inspect, patch, pull, verify
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.publish.push import push
-from hf_bias_patch.publish.push_plan import plan_push
 from tests.hub.server import Hub
 
 Saved = Callable[..., Path]
@@ -64,7 +63,7 @@ def test_there_and_back(hub: Hub, base: Path, tmp_path: Path, tree: Tree) -> Non
     assert not made.keys() & (COPIES | {"best.pth"})
     verify(variant, BASE)
     for name, alone in ((WHOLE, False), (THIN, True)):
-        push(plan_push(variant, name, patch_only=alone))
+        push(variant, name, patch_only=alone)
         assert CARRIED.isdisjoint(hub.files(name)) == alone, "what the base has is not published again"
     shutil.rmtree(tmp_path / "cache")
     for name in (WHOLE, THIN):

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import hf_bias_patch as hbp
 from hf_bias_patch import patch
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.record import UNDO
-from hf_bias_patch.publish.bias_norms import NORMS
-from hf_bias_patch.publish.card_text import write_card
+from hf_bias_patch.publish.bias_norms import FIGURE, NORMS
 from hf_bias_patch.publish.facts import read_facts
-from hf_bias_patch.publish.norms_plot import FIGURE
 
 Saved = Callable[..., Path]
 
@@ -44,21 +43,21 @@ def test_they_are_the_biases(saved: Saved, tmp_path: Path, kind: str, storage: s
 def test_a_card_shows_them_where_the_old_values_are_gone(saved: Saved, tmp_path: Path) -> None:
     variant = tmp_path / "variant"
     patch(saved("bert"), variant, fold="key")
-    first = write_card(variant).read_text()
+    first = hbp.card(variant).text
     assert f"]({FIGURE})" in first and (variant / FIGURE).read_bytes().startswith(b"\x89PNG")
     measured = json.loads((variant / NORMS).read_text())
     (variant / UNDO).unlink()
-    assert write_card(variant).read_text() == first and json.loads((variant / NORMS).read_text()) == measured
+    assert hbp.card(variant).text == first and json.loads((variant / NORMS).read_text()) == measured
     (variant / NORMS).write_text("[1]")
     with pytest.raises(CheckpointError, match="damaged"):
-        write_card(variant)
+        hbp.card(variant)
     (variant / NORMS).unlink()
-    assert "](bias_patch" not in write_card(variant).read_text() and not (variant / FIGURE).exists()
+    assert "](bias_patch" not in hbp.card(variant).text and not (variant / FIGURE).exists()
 
 
 def test_the_figure_is_the_same_again(saved: Saved, tmp_path: Path) -> None:
     patch(saved("bert"), tmp_path / "variant", fold="key")
-    write_card(tmp_path / "variant")
+    hbp.card(tmp_path / "variant")
     first = (tmp_path / "variant" / FIGURE).read_bytes()
-    write_card(tmp_path / "variant")
+    hbp.card(tmp_path / "variant")
     assert (tmp_path / "variant" / FIGURE).read_bytes() == first

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
 
+import hf_bias_patch as hbp
 from hf_bias_patch import patch
 from hf_bias_patch.checkpoint.side import EVAL_RESULTS
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.publish.card_text import write_card
-from hf_bias_patch.publish.facts import RESULTS, add_results
+from hf_bias_patch.publish.scores import RESULTS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHOLE = {
@@ -65,8 +65,7 @@ def variant(patched: Path, tmp_path: Path) -> Path:
 def scored(variant: Path, score: dict[str, Any]) -> str:
     """The card with these scores on it."""
     (variant.parent / "scores.json").write_text(json.dumps(score))
-    add_results(variant, [variant.parent / "scores.json"])
-    return write_card(variant).read_text()
+    return hbp.card(variant, results=[variant.parent / "scores.json"]).text
 
 
 def test_a_whole_public_split_is_the_hubs(variant: Path) -> None:
@@ -78,7 +77,7 @@ def test_a_whole_public_split_is_the_hubs(variant: Path) -> None:
     assert entry.notes is not None and entry.notes.startswith("accuracy on validation, 872 rows")
 
     next((variant / RESULTS).glob("sst2.*.json")).unlink()
-    write_card(variant)
+    hbp.card(variant)
     assert not (variant / EVAL_RESULTS).exists()
 
 
