@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
+
+from hf_bias_patch.cli.family_check import print_swept
+from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
     from hf_bias_patch.probing.draft.run import Draft
     from hf_bias_patch.probing.draft.several import Drafts
-    from hf_bias_patch.probing.sweep import Swept
 
 __all__ = ["print_drafts"]
 
 
-def print_drafts(
-    names: Sequence[str], output: Path | None, jobs: int, timeout: float, show: Callable[[Swept], None]
-) -> None:
-    """Draft model types, write their files into a folder or print them, and hold them against the numbers.
+def print_drafts(names: Sequence[str], output: Path | None, jobs: int, timeout: float) -> NoReturn:
+    """Draft model types, write their files into a folder or print them, check them, and exit.
 
     Args:
         names: model types.
         output: where the files go; printed, if None.
         jobs, timeout: of the check.
-        show: prints one result of it.
     """
     from hf_bias_patch.cli.console import stdout
     from hf_bias_patch.probing.draft.several import Drafts
+    from hf_bias_patch.probing.sweep_items import known_types
 
+    if not names:
+        raise RecipeError("--draft needs model types", remedy="Name them: `hf-bias-patch families --draft bert`")
+    known_types(names)
     with Drafts() as drafts:
         for draft in drafts.draft(names):
             _tell(draft)
@@ -40,7 +43,7 @@ def print_drafts(
         for swept in drafts.check(names, jobs=jobs, timeout=timeout):
             checked.append(swept)
             if not swept.item.changes or swept.differences or swept.problem:
-                show(swept)
+                print_swept(swept)
     wrong = sum(len(swept.wrong) for swept in checked)
     missed = sum(len(swept.differences) for swept in checked) - wrong
     held = {swept.item.model_type for swept in checked if swept.agreed or swept.differences}
@@ -65,11 +68,9 @@ def _tell(draft: Draft) -> None:
 def _give(drafts: Drafts, output: Path | None) -> None:
     from hf_bias_patch.cli.console import stdout
 
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-    for name, text in drafts.files.items():
-        if output is None:
+    if output is None:
+        for name, text in drafts.files.items():
             typer.echo(f"\n# families/{name}.toml\n{text}")
-        else:
-            (output / f"{name}.toml").write_text(text, "utf-8")
-            stdout().print(f"wrote {output / name}.toml", markup=False, soft_wrap=True)
+        return
+    for path in drafts.write(output):
+        stdout().print(f"wrote {path}", markup=False, soft_wrap=True)

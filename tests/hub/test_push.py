@@ -356,7 +356,7 @@ class TestFaults:
     def test_a_hub_that_does_not_answer_is_no_broken_push(self, hub: Hub, variant: Path) -> None:
         _push(variant)
         hub.fail(f"/api/models/{NAME}", *[Fault(status=500)] * 20)
-        with pytest.raises(TargetError, match="cannot be seen; nothing was sent"):
+        with pytest.raises(TargetError, match="cannot be listed; nothing was sent"):
             plan_push(variant, NAME, base_model=None)
 
     def test_a_stranger_and_nobody(self, hub: Hub, variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
