@@ -18,6 +18,7 @@ from hf_bias_patch.cli.evaluate import evaluate
 from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
 from hf_bias_patch.cli.late import add_late
+from hf_bias_patch.cli.options import ANY_SPELLING
 from hf_bias_patch.cli.patch import patch
 from hf_bias_patch.cli.pull import pull
 from hf_bias_patch.cli.push import push
@@ -32,10 +33,10 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="hf-bias-patch",
-    help="Find, remove and prove redundant the attention biases of Hugging Face checkpoints.",
+    help="Find the attention biases of a Hugging Face checkpoint, remove them, and prove that it computes the same.",
     no_args_is_help=True,
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=ANY_SPELLING | {"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 

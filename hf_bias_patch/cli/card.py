@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from hf_bias_patch.cli.options import Variant
+
 __all__ = ["card"]
 
 
 def card(
-    variant: Annotated[Path, typer.Argument(help="Folder of a variant or a fine-tuned model.", metavar="VARIANT")],
+    variant: Variant,
     base_model: Annotated[
         str | None,
         typer.Option(

@@ -37,7 +37,7 @@ def print_drafts(names: Sequence[str], output: Path | None, jobs: int, timeout: 
         for draft in drafts.draft(names):
             _tell(draft)
         for name, why in drafts.failed.items():
-            stdout().print(f"{name}: not drafted, no small model of it runs: {why}", markup=False, soft_wrap=True)
+            stdout().print(f"{name}: not drafted, since no small model of it runs: {why}", markup=False, soft_wrap=True)
         _give(drafts, output)
         checked = []
         for swept in drafts.check(names, jobs=jobs, timeout=timeout):
@@ -48,7 +48,7 @@ def print_drafts(names: Sequence[str], output: Path | None, jobs: int, timeout: 
     missed = sum(len(swept.differences) for swept in checked) - wrong
     held = {swept.item.model_type for swept in checked if swept.agreed or swept.differences}
     for name in sorted(set(names) - held - drafts.failed.keys()):
-        said = "its draft was held against no bias: stock transformers reads none at these sites"
+        said = "its draft could not be compared with any bias: stock transformers reads none at these sites"
         stdout().print(f"{name}: {said}", markup=False, soft_wrap=True)
     stdout().print(f"\n{len(checked)} configs checked: {wrong} wrong, {missed} missed or unseen", markup=False)
     raise typer.Exit(1 if wrong or drafts.failed else 0)

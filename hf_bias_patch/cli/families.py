@@ -22,41 +22,52 @@ __all__ = ["families"]
 
 
 def families(
-    names: Annotated[list[str] | None, typer.Argument(help="Model types; all, if none is named.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Model types, such as bert; all of them if none is named.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of a table.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Hold the table against probes of small random models. Takes seconds each.")
+        bool,
+        typer.Option("--check", help="Compare the table with probes of small random models; takes seconds for each."),
     ] = False,
     vary: Annotated[
-        bool, typer.Option("--vary", help="With --check: also with each config value changed that attention may read.")
+        bool,
+        typer.Option("--vary", help="With --check: also change the config values that attention may read, one by one."),
     ] = False,
     pairs: Annotated[
-        bool, typer.Option("--pairs", help="With --vary: also every two of these changes together.")
+        bool, typer.Option("--pairs", help="With --vary: also make every two of these changes together.")
     ] = False,
     draft: Annotated[
         bool,
-        typer.Option("--draft", help="Write the family file of these types from what small models show, and check it."),
+        typer.Option(
+            "--draft", help="Write family files for these types from what small random models show, and check them."
+        ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="With --draft: the folder for the files, instead of printing them.")
+        Path | None,
+        typer.Option(help="With --draft: write the files into this folder instead of printing them.", metavar="DIR"),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="With --check, --draft: processes at a time.", min=1)] = 1,
-    timeout: Annotated[float, typer.Option(help="With --check, --draft: seconds for one small model.", min=1)] = 240.0,
+    jobs: Annotated[int, typer.Option(help="With --check or --draft: how many models are run at once.", min=1)] = 1,
+    timeout: Annotated[
+        float, typer.Option(help="With --check or --draft: seconds that one model may take.", min=1)
+    ] = 240.0,
     as_json: AsJson = False,
 ) -> None:
-    """Print what becomes of the query, key and value bias in each model type; loads no model but to check or to draft.
+    """Show which query, key and value biases of each model type are redundant, and where others can be folded.
 
-    Exit code 1 if a check finds that the table promises what the numbers refute, or that something was not seen or not
-    checked for no known reason; or if a type cannot be drafted.
+    Runs no model, except with --check and --draft. Exit code 1 if a check refutes the table, or could not see or check
+    something for no known reason; or if a type cannot be drafted.
     """
     if draft:
         if check or markdown or as_json:
-            raise RecipeError("--draft goes with none of --check, --markdown and --json", why="It checks by itself")
+            raise RecipeError(
+                "--draft cannot be combined with --check, --markdown or --json", why="It checks what it drafts"
+            )
         print_drafts(names or [], output, jobs, timeout)
     if output is not None:
         raise typer.BadParameter("it goes with --draft", param_hint="--output")
     if check and markdown:
-        raise RecipeError("--check prints no Markdown", remedy="Leave out one of them, or ask for --json")
+        raise RecipeError("--check cannot print Markdown", remedy="Leave --markdown out, or ask for --json")
     if vary and not check:
         raise typer.BadParameter("it goes with --check", param_hint="--vary")
     if pairs and not vary:
@@ -97,6 +108,6 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterabl
         table.add_row(model_type, "[dim]no attention[/]")
     stdout().print(table)
     stdout().print(
-        "redundant: removing it changes nothing. An arrow says where a bias can go exactly (into the output bias where "
-        "there is one). In brackets: the traps that close other roads; docs/theory.md explains them, --json says all."
+        "redundant: removing it changes nothing. An arrow says where a bias can be folded exactly (into the output bias "
+        "if there is one). In brackets: what closes other destinations; docs/theory.md explains it, --json prints all."
     )

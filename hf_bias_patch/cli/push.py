@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_bias_patch.cli.options import AsJson
+from hf_bias_patch.cli.options import AsJson, Variant
 
 if TYPE_CHECKING:
     from hf_bias_patch.publish.push import Pushed
@@ -20,7 +19,7 @@ _HOW = {"upload": "upload", "copy": "copy on the server", "same": "there already
 
 
 def push(
-    variant: Annotated[Path, typer.Argument(help="Folder of a variant or a fine-tuned model.", metavar="VARIANT")],
+    variant: Variant,
     name: Annotated[str, typer.Argument(help="owner/name on the Hub; made if it is missing.", metavar="NAME")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[
@@ -36,7 +35,7 @@ def push(
         bool,
         typer.Option(
             "--patch-only",
-            help="Publish the edits without the weights, some 100 kB; `pull` makes the variant of them and the base.",
+            help="Publish the edits and no weights, about 100 kB; `pull` applies them to the base.",
         ),
     ] = False,
     allow_lossy: Annotated[

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from typer.testing import CliRunner
 
 from hf_bias_patch.attention import family as families
 from hf_bias_patch.attention.family import model_types
+from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.cli import app
+from hf_bias_patch.probing.sweep import Item, sweep
+from hf_bias_patch.probing.sweep_items import sweep_items
 
 ROOT = Path(families.__file__).parents[2]
 
@@ -88,16 +92,16 @@ def test_a_check_agrees_where_the_table_is_right() -> None:
     assert code == 0 and "bert: 6 agreed" in out and "gpt2: 6 agreed" in out and "0 wrong" in out
 
 
-def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
+def changed(model_type: str, old: str, new: str) -> AbstractContextManager[None]:
+    """A block in which the family file of a type says something else."""
+    name = next(family.name for family in families.families() if model_type in family.model_types)
+    assert old in text_of(name)
+    return drafted(name, text_of(name).replace(old, new))
 
-    known = dict(families._families())
-    neox = known["gpt_neox"]
-    known["gpt_neox"] = dataclasses.replace(
-        neox, attention=tuple(dataclasses.replace(attention, traps=()) for attention in neox.attention)
-    )
-    monkeypatch.setattr(families, "_find", known.get)
-    code, out = run("--check", "gpt_neox", "--json")
+
+def test_a_check_fails_where_the_table_is_wrong() -> None:
+    with changed("gpt_neox", 'traps = [{trap = "rotary"}]\n', ""):
+        code, out = run("--check", "gpt_neox", "--json")
     found, *published = json.loads(out)
     assert {one["checkpoint"] for one in published} == {"togethercomputer/RedPajama-INCITE-Base-3B-v1"}
     promised = [item["table"] for item in found["differences"]]
@@ -105,16 +109,13 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
     assert any("executed" in item["numbers"] for item in found["differences"][2:])
 
 
-def test_a_wrong_norm_is_told_where_numbers_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_norm_is_told_where_numbers_cannot_tell() -> None:
     """The small PVT's attention has a single key in its first stages: neither query nor key moves anything there."""
-    import dataclasses
-
-    pvt = families._families()["pvt_v2"]
-    norm = "encoder.layers.{stage}.blocks.{layer}.attention.layer_norm"
-    wrong = tuple(dataclasses.replace(attention, reads=norm) for attention in pvt.attention)
-    known = dict(families._families()) | {"pvt_v2": dataclasses.replace(pvt, attention=wrong)}
-    monkeypatch.setattr(families, "_find", known.get)
-    code, out = run("--check", "pvt_v2", "--json")
+    own, reduced = (
+        f"encoder.layers.{{stage}}.blocks.{{layer}}.{norm}" for norm in ("layer_norm_1", "attention.layer_norm")
+    )
+    with changed("pvt_v2", f'query = "{own}"', f'query = "{reduced}"'):
+        code, out = run("--check", "pvt_v2", "--json")
     told = [item for item in json.loads(out)[0]["differences"] if item["kind"] == "wrong"]
     assert code == 1 and any("(query)" in item["slot"] and "it reads" in item["numbers"] for item in told)
 
@@ -155,30 +156,20 @@ def test_changes_of_the_config_are_checked_too() -> None:
     assert "1 could not be built\n  vitdet with use_absolute_position_embeddings = false" in summary
 
 
-def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    from hf_bias_patch.probing import typed
-
-    olmo = dataclasses.replace(families._families()["olmo"], handled={})
-    monkeypatch.setattr(families, "_find", (dict(families._families()) | {"olmo": olmo}).get)
-    wanted = [change for change in typed.changes_of_type("olmo") if change.key == "clip_qkv"]
-    monkeypatch.setattr(typed, "changes_of_type", lambda name: tuple(wanted))
-    code, out = run("--check", "--vary", "olmo", "--json")
-    default, clipped = (one for one in json.loads(out) if not one["checkpoint"])
-    assert code == 1 and default["changes"] == [] and clipped["changes"] == [{"key": "clip_qkv", "value": 2.0}]
-    kinds = [{item["kind"] for item in found["differences"]} for found in (default, clipped)]
-    assert "wrong" not in kinds[0] and "wrong" in kinds[1]
+def test_a_change_that_the_table_gets_wrong_fails() -> None:
+    clipped = next(item for item in sweep_items(["olmo"], 1) if "clip_qkv" in str(item))
+    with changed("olmo", 'clip_qkv = ["null"]\n', ""):
+        wrong, right = sorted(sweep([Item("olmo"), clipped]), key=lambda swept: not swept.item.changes)
+    assert wrong.plain()["changes"] == [{"key": "clip_qkv", "value": 2.0}] and right.plain()["changes"] == []
+    assert wrong.wrong and wrong.open and not right.wrong
 
 
-def test_pairs_of_changes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_bias_patch.probing import typed
-    from hf_bias_patch.probing.variations import Change
-
-    changes = Change("relative_attention", True), Change("pos_att_type", ["p2c"])
-    monkeypatch.setattr(typed, "changes_of_type", lambda name: changes)
-    code, out = run("--check", "--vary", "--pairs", "deberta-v2")
-    assert code == 0 and 'deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]: 6 agreed' in out
+def test_pairs_of_changes_are_checked() -> None:
+    items = {str(item): item for item in sweep_items(["deberta-v2"], 2)}
+    pair = items['deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]']
+    [found] = sweep([pair])
+    assert found.agreed == 6 and not found.open
+    assert str(pair) not in {str(item) for item in sweep_items(["deberta-v2"], 1)}
 
 
 @pytest.mark.parametrize(("given", "needed"), [(["--vary"], "--check"), (["--check", "--pairs"], "--vary")])
@@ -207,7 +198,7 @@ def test_a_draft_is_written_and_checked(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--draft"], "needs model types"),
-        (["--draft", "--check", "bert"], "goes with none of"),
+        (["--draft", "--check", "bert"], "cannot be combined with"),
         (["--output", "x", "bert"], "goes with --draft"),
     ],
 )

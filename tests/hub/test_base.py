@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
-import huggingface_hub.constants as constants
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -20,19 +20,13 @@ from hf_bias_patch.patching.record import BASE as KEPT
 from hf_bias_patch.publish.base import check_base, parse_base
 from hf_bias_patch.publish.push import push
 from hf_bias_patch.publish.push_plan import plan_push
-from tests.hub.server import Fault, Hub
+from tests.hub.server import Fault, Hub, offline
 
 Saved = Callable[..., Path]
 Tree = Callable[[Path], dict[str, str]]
 
 BASE, NAME = "owner/base", "owner/variant"
-
-
-@pytest.fixture(autouse=True)
-def login(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logged in, and with a client that does not wait between its tries."""
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("login")
 
 
 @pytest.fixture
@@ -97,24 +91,20 @@ class TestGiven:
         _refused(_card(variant, "--base-model", "owner/other"), "model.safetensors", theirs, ours)
         assert tree(variant) == before
 
-    def test_a_file_that_lies_in_git_is_hashed(
-        self, hub: Hub, saved: Saved, variant: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("tests.hub.state._BY_SHA256", set())
-        hub.add(BASE, saved("bert"))
-        hub.add("owner/other", saved("roberta"))
+    def test_a_file_that_lies_in_git_is_hashed(self, hub: Hub, saved: Saved, variant: Path) -> None:
+        hub.add(BASE, saved("bert"), in_git=True)
+        hub.add("owner/other", saved("roberta"), in_git=True)
         assert _card(variant, "--base-model", BASE).exit_code == 0
         _refused(_card(variant, "--base-model", "owner/other"), "is not the file that was patched")
 
-    @pytest.mark.parametrize("offline", [True, False])
+    @pytest.mark.parametrize("network", [False, True])
     def test_where_the_hub_does_not_answer_it_is_kept_and_push_checks(
-        self, hub: Hub, saved: Saved, variant: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+        self, hub: Hub, saved: Saved, variant: Path, network: bool
     ) -> None:
         verify(variant, saved("bert"))
         for name in (BASE, "owner/wrong"):
-            with monkeypatch.context() as now:
-                now.setattr(constants, "HF_HUB_OFFLINE", offline)
-                hub.fail("GET /api/models", *[] if offline else [Fault(status=503)])
+            with nullcontext() if network else offline():
+                hub.fail("GET /api/models", *[Fault(status=503)] if network else [])
                 done = _card(variant, "--base-model", name)
             assert done.exit_code == 0 and hub.faults_left == 0 and _kept(variant) == {"name": name, "revision": None}
             assert f"{name} was not checked" in done.stderr and "push` will check it" in done.stderr
@@ -126,14 +116,12 @@ class TestGiven:
         with pytest.raises(CheckpointError, match="is not the file that was patched"):
             plan_push(variant, NAME)
 
-    def test_what_was_checked_is_not_forgotten_offline(
-        self, hub: Hub, saved: Saved, variant: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_was_checked_is_not_forgotten_offline(self, hub: Hub, saved: Saved, variant: Path) -> None:
         commit = hub.add(BASE, saved("bert"))
         assert _card(variant, "--base-model", BASE).exit_code == 0
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert _card(variant, "--base-model", BASE).exit_code == 0 and _kept(variant)["revision"] == commit
-        assert _card(variant).exit_code == 0, "a card alone needs no network"
+        with offline():
+            assert _card(variant, "--base-model", BASE).exit_code == 0 and _kept(variant)["revision"] == commit
+            assert _card(variant).exit_code == 0, "a card alone needs no network"
 
     def test_pickles_are_compared_with_pickles(self, hub: Hub, local: Path, tmp_path: Path) -> None:
         weights = {name: torch.from_numpy(value) for name, value in load_file(local / "model.safetensors").items()}

@@ -22,12 +22,7 @@ Tree = Callable[[Path], dict[str, str]]
 
 BASE, WHOLE, THIN = "owner/base", "owner/whole", "owner/thin"
 HEAD = {"weight": torch.arange(64.0).reshape(2, 32), "bias": torch.ones(2)}
-
-
-@pytest.fixture(autouse=True)
-def login(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("login")
 
 
 @pytest.fixture

@@ -25,13 +25,7 @@ Tree = Callable[[Path], dict[str, str]]
 
 BASE, THIN = "owner/base", "owner/thin"
 TOKENS = torch.arange(3, 8)[None]
-
-
-@pytest.fixture(autouse=True)
-def login(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logged in, and with a client that does not wait between its tries."""
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("login")
 
 
 @pytest.fixture

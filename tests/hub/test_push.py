@@ -34,13 +34,7 @@ BY_US = {
     "bias_patch/norms.json",
     "bias_patch/norms.png",
 }
-
-
-@pytest.fixture(autouse=True)
-def login(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logged in, and with a client that does not wait between its tries."""
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("login")
 
 
 @pytest.fixture

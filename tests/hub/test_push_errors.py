@@ -18,9 +18,7 @@ LICENCES = ", ".join(f"licence-{number}.0" for number in range(100))
 
 
 @pytest.fixture
-def variant(hub: Hub, saved: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def variant(hub: Hub, login: None, saved: Callable[..., Path], tmp_path: Path) -> Path:
     hub.add(BASE, saved("bert"))
     patch(BASE, tmp_path / "variant", fold="key")
     verify(tmp_path / "variant", BASE)
