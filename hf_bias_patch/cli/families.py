@@ -108,6 +108,6 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterabl
         table.add_row(model_type, "[dim]no attention[/]")
     stdout().print(table)
     stdout().print(
-        "redundant: removing it changes nothing. An arrow says where a bias can be folded exactly (into the output bias "
+        "redundant: removing it changes nothing. An arrow says where a bias can be folded exactly (the output bias "
         "if there is one). In brackets: what closes other destinations; docs/theory.md explains it, --json prints all."
     )

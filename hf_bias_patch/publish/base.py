@@ -227,7 +227,7 @@ def _there(base: BaseRef) -> HubFiles:
         ) from error
     except SourceError as error:
         raise SourceError(
-            f"{base.typed} cannot be the base: the Hub shows you no model of that name",
+            f"{base.typed} cannot be the base: the Hub has no model of that name that you may see",
             error.why,
             "Check the name and the revision; if it is private or gated, log in with `hf auth login`",
         ) from error

@@ -35,10 +35,10 @@ def base_to_push(folder: Path, facts: Facts, typed: str | None, patch_only: bool
     if typed is None and not facts.base.on_hub:
         if not patch_only and facts.adapter is None:
             return facts.base, None
-        what = "A patch alone is applied to it" if facts.adapter is None else "An adapter is loaded on it"
+        what = "a patch alone applies it" if facts.adapter is None else "an adapter adds it"
         raise SourceError(
             f"The Hub id of the base is not known ({facts.base.name})",
-            why=f"{what}, on the machines of those who fetch it",
+            why=f"Whoever fetches {what} to its base",
             remedy="Push the base first, if the Hub does not have it, and name it with --base-model owner/name",
         )
     try:
