@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hf_bias_patch.probing.inspect import Probed, probe
     from hf_bias_patch.publish.card import Card, card
     from hf_bias_patch.publish.push import Pushed, push
+    from hf_bias_patch.publish.push_plan import PushPlan, plan_push
     from hf_bias_patch.surveying.survey import Survey, survey
     from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
     from hf_bias_patch.tuning.run import tune
@@ -44,6 +45,7 @@ __all__ = [
     "Patched",
     "Plan",
     "Probed",
+    "PushPlan",
     "Pushed",
     "Recipe",
     "Reverted",
@@ -56,6 +58,7 @@ __all__ = [
     "patch",
     "patch_in_place",
     "plan",
+    "plan_push",
     "probe",
     "pull",
     "push",
@@ -77,6 +80,7 @@ _HOMES = {
     "Patched": "patching.disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",
+    "PushPlan": "publish.push_plan",
     "Pushed": "publish.push",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
@@ -88,6 +92,7 @@ _HOMES = {
     "patch": "patching.disk",
     "patch_in_place": "patching.inplace",
     "plan": "patching.disk",
+    "plan_push": "publish.push_plan",
     "probe": "probing.inspect",
     "pull": "patching.pulling",
     "push": "publish.push",

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from hf_bias_patch.cli.drafts import print_drafts
-from hf_bias_patch.cli.family_check import print_check
+from hf_bias_patch.cli.family_check import print_check, print_drafts
 from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.errors import RecipeError
 
@@ -22,35 +22,25 @@ __all__ = ["families"]
 
 
 def families(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Model types, such as bert; all of them if none is named.")
-    ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of a table.")] = False,
+    names: Annotated[list[str] | None, Argument(help="Model types, such as bert; all if none is named.")] = None,
+    markdown: Annotated[bool, Option("--markdown", help="Print Markdown instead of a table.")] = False,
     check: Annotated[
-        bool,
-        typer.Option("--check", help="Compare the table with probes of small random models; takes seconds for each."),
+        bool, Option("--check", help="Compare the table with probes of small random models; seconds for each.")
     ] = False,
     vary: Annotated[
-        bool,
-        typer.Option("--vary", help="With --check: also change the config values that attention may read, one by one."),
+        bool, Option("--vary", help="With --check: also change the config values that attention may read, one by one.")
     ] = False,
     pairs: Annotated[
-        bool, typer.Option("--pairs", help="With --vary: also make every two of these changes together.")
+        bool, Option("--pairs", help="With --vary: also make every two of these changes together.")
     ] = False,
     draft: Annotated[
-        bool,
-        typer.Option(
-            "--draft", help="Write family files for these types from what small random models show, and check them."
-        ),
+        bool, Option("--draft", help="Write family files from what small random models show, and check them.")
     ] = False,
     output: Annotated[
-        Path | None,
-        typer.Option(help="With --draft: write the files into this folder instead of printing them.", metavar="DIR"),
+        Path | None, Option(help="With --draft: write the files into this folder, not to the screen.", metavar="DIR")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="With --check or --draft: how many models are run at once.", min=1)] = 1,
-    timeout: Annotated[
-        float, typer.Option(help="With --check or --draft: seconds that one model may take.", min=1)
-    ] = 240.0,
+    jobs: Annotated[int, Option(help="With --check or --draft: how many models are run at once.", min=1)] = 1,
+    timeout: Annotated[float, Option(help="With --check or --draft: seconds for one model, at most.", min=1)] = 240.0,
     as_json: AsJson = False,
 ) -> None:
     """Show which query, key and value biases of each model type are redundant, and where others can be folded.

@@ -1,17 +1,22 @@
-"""`hf-bias-patch families --check`: whether the numbers say what the family table says."""
+"""`hf-bias-patch families --check` and `--draft`: family table and numbers compared, and family files from numbers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from hf_bias_patch.errors import RecipeError
+
 if TYPE_CHECKING:
+    from hf_bias_patch.probing.draft.run import Draft
+    from hf_bias_patch.probing.draft.several import Drafts
     from hf_bias_patch.probing.sweep import Swept
 
-__all__ = ["print_check", "print_swept"]
+__all__ = ["print_check", "print_drafts"]
 
 
 def print_check(names: Sequence[str], changed: int, jobs: int, timeout: float, as_json: bool) -> NoReturn:
@@ -22,14 +27,13 @@ def print_check(names: Sequence[str], changed: int, jobs: int, timeout: float, a
         jobs, timeout: of the sweep.
         as_json: print JSON.
     """
-    from hf_bias_patch.probing.sweep import sweep
-    from hf_bias_patch.probing.sweep_items import sweep_items
+    from hf_bias_patch.probing.sweep import sweep, sweep_items
 
     found = []
     for swept in sweep(sweep_items(names, changed), jobs, timeout):
         found.append(swept)
         if not as_json:
-            print_swept(swept)
+            _print_swept(swept)
     if as_json:
         typer.echo(json.dumps([swept.plain() for swept in found], indent=2, ensure_ascii=False))
     else:
@@ -37,9 +41,8 @@ def print_check(names: Sequence[str], changed: int, jobs: int, timeout: float, a
     raise typer.Exit(1 if any(swept.open for swept in found) else 0)
 
 
-def print_swept(swept: Swept) -> None:
+def _print_swept(swept: Swept) -> None:
     """One result of a check."""
-    from hf_bias_patch.cli.console import stdout
     from hf_bias_patch.probing.untouched import summary
 
     line = f"{swept.item}: {swept.agreed} agreed"
@@ -49,34 +52,36 @@ def print_swept(swept: Swept) -> None:
         line += "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     problem = "not checked" if swept.built else "could not be built"
     line += f", {problem}: {swept.problem}" if swept.problem else ""
-    stdout().print(line + (f" ({swept.reason})" if swept.reason else ""), markup=False, soft_wrap=True)
+    _say(line + (f" ({swept.reason})" if swept.reason else ""))
     for told in summary(swept.untouched):
-        stdout().print(f"  {told}", markup=False, soft_wrap=True)
+        _say(f"  {told}")
     groups: dict[tuple[str, str], list[str]] = {}
     for item in swept.differences:
         groups.setdefault((item.kind, item.table), []).append(f"    numbers on {item.slot}: {item.numbers}")
     for (kind, table), numbers in groups.items():
-        stdout().print("\n".join([f"  {kind}, the table says: {table}", *numbers]), markup=False, soft_wrap=True)
+        _say("\n".join([f"  {kind}, the table says: {table}", *numbers]))
+
+
+def _say(text: str) -> None:
+    from hf_bias_patch.cli.console import stdout
+
+    stdout().print(text, markup=False, soft_wrap=True)
 
 
 def _sum_up(found: Sequence[Swept]) -> None:
-    from hf_bias_patch.cli.console import stdout
-
     defaults = [swept for swept in found if not swept.item.changes]
     published = [swept for swept in found if swept.item.checkpoint]
     varied = [swept for swept in found if swept.item.changes and not swept.item.checkpoint]
     problems = [swept for swept in defaults if swept.problem]
     unknown = [swept.item.model_type for swept in problems if not swept.reason]
-    stdout().print(
+    _say(
         f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked, "
-        f"{len(unknown)} of them for no known reason{': ' if unknown else ''}{', '.join(unknown)}" + _shares(defaults),
-        markup=False,
-        soft_wrap=True,
+        f"{len(unknown)} of them for no known reason{': ' if unknown else ''}{', '.join(unknown)}" + _shares(defaults)
     )
-    stdout().print(_about_classes(defaults), markup=False, soft_wrap=True)
+    _say(_about_classes(defaults))
     for title, changed in (("configs of published checkpoints", published), ("changes of the config", varied)):
         if changed:
-            stdout().print(_about_changes(title, changed), markup=False, soft_wrap=True)
+            _say(_about_changes(title, changed))
 
 
 def _about_classes(found: Sequence[Swept]) -> str:
@@ -124,3 +129,56 @@ def _shares(found: Sequence[Swept]) -> str:
         f"\nof the {closable + missed} biases that the numbers show to be redundant or to fold, the table knows "
         f"{closable / (closable + missed):.1%}; it says nothing of {unknown / slots:.1%} of {slots}"
     )
+
+
+def print_drafts(names: Sequence[str], output: Path | None, jobs: int, timeout: float) -> NoReturn:
+    """Draft model types, write their files into a folder or print them, check them, and exit.
+
+    Args:
+        names: model types.
+        output: where the files go; printed, if None.
+        jobs, timeout: of the check.
+    """
+    from hf_bias_patch.probing.draft.several import Drafts
+    from hf_bias_patch.probing.sweep import known_types
+
+    if not names:
+        raise RecipeError("--draft needs model types", remedy="Name them: `hf-bias-patch families --draft bert`")
+    known_types(names)
+    with Drafts() as drafts:
+        for draft in drafts.draft(names):
+            _tell(draft)
+        for name, why in drafts.failed.items():
+            _say(f"{name}: not drafted, since no small model of it runs: {why}")
+        _give(drafts, output)
+        checked = []
+        for swept in drafts.check(names, jobs=jobs, timeout=timeout):
+            checked.append(swept)
+            if not swept.item.changes or swept.differences or swept.problem:
+                _print_swept(swept)
+    wrong = sum(len(swept.wrong) for swept in checked)
+    missed = sum(len(swept.differences) for swept in checked) - wrong
+    held = {swept.item.model_type for swept in checked if swept.agreed or swept.differences}
+    for name in sorted(set(names) - held - drafts.failed.keys()):
+        said = "its draft could not be compared with any bias: stock transformers reads none at these sites"
+        _say(f"{name}: {said}")
+    _say(f"\n{len(checked)} configs checked: {wrong} wrong, {missed} missed or unseen")
+    raise typer.Exit(1 if wrong or drafts.failed else 0)
+
+
+def _tell(draft: Draft) -> None:
+    if draft.joins:
+        said = f"the same as the family {draft.joins}: add it to the model types of families/{draft.joins}.toml"
+    else:
+        said = f"families/{draft.name}.toml" if draft.text else "nothing drafted"
+    lines = [f"{draft.model_type}: {said}", *(f"  look: {text}" for text in draft.look)]
+    _say("\n".join(lines))
+
+
+def _give(drafts: Drafts, output: Path | None) -> None:
+    if output is None:
+        for name, text in drafts.files.items():
+            typer.echo(f"\n# families/{name}.toml\n{text}")
+        return
+    for path in drafts.write(output):
+        _say(f"wrote {path}")

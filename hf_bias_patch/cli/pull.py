@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from hf_bias_patch.cli.options import Overwrite
 
@@ -13,16 +13,10 @@ __all__ = ["pull"]
 
 
 def pull(
-    variant: Annotated[
-        str, typer.Argument(help="Hub id of the variant: owner/name or owner/name@REVISION.", metavar="NAME")
-    ],
-    out: Annotated[Path, typer.Argument(help="The folder to make.", metavar="OUT")],
+    variant: Annotated[str, Argument(help="Hub id: owner/name or owner/name@REVISION.", metavar="NAME")],
+    out: Annotated[Path, Argument(help="The folder to make.", metavar="OUT")],
     base: Annotated[
-        str | None,
-        typer.Option(
-            help="For a variant published without weights: the base to use, a folder or Hub id.",
-            show_default="the base and commit that it names",
-        ),
+        str | None, Option(help="The base, for a variant without weights.", show_default="what the variant names")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:

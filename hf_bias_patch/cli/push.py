@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from hf_bias_patch.cli.options import AsJson, Variant
 
@@ -20,35 +21,26 @@ _HOW = {"upload": "upload", "copy": "copy on the server", "same": "there already
 
 def push(
     variant: Variant,
-    name: Annotated[str, typer.Argument(help="owner/name on the Hub; made if it is missing.", metavar="NAME")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    name: Annotated[str, Argument(help="owner/name on the Hub; made if it is missing.", metavar="NAME")],
+    private: Annotated[bool, Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[
         str | None,
-        typer.Option(
-            help="Branch, made if it is missing; or refs/pr/NUMBER, a pull request that is open.", show_default="main"
-        ),
+        Option(help="Branch, made if it is missing; or refs/pr/NUMBER, an open pull request.", show_default="main"),
     ] = None,
     create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="Propose it as a pull request, a new one each time.")
+        bool, Option("--create-pr", help="Propose it as a pull request, a new one each time.")
     ] = False,
     patch_only: Annotated[
-        bool,
-        typer.Option(
-            "--patch-only",
-            help="Publish the edits and no weights, about 100 kB; `pull` applies them to the base.",
-        ),
+        bool, Option("--patch-only", help="Publish the edits and no weights, about 100 kB; `pull` applies them.")
     ] = False,
     allow_lossy: Annotated[
-        bool, typer.Option("--allow-lossy", help="Publish a variant that computes something else on purpose.")
+        bool, Option("--allow-lossy", help="Publish a variant that computes something else on purpose.")
     ] = False,
     base_model: Annotated[
-        str | None,
-        typer.Option(help="Hub id of the base, owner/name or owner/name@COMMIT, where the variant does not know it."),
+        str | None, Option(help="Hub id of the base, owner/name or owner/name@COMMIT, where the variant has none.")
     ] = None,
-    commit_message: Annotated[
-        str | None, typer.Option(help="Summary of the commit.", show_default="what was done")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and stop.")] = False,
+    commit_message: Annotated[str | None, Option(help="Summary of the commit.", show_default="what was done")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="List the files and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish a model on the Hub, with its card and the proof that it computes the same: one commit, or nothing."""

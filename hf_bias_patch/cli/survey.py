@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from hf_bias_patch.cli.options import AsJson
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hf_bias_patch.surveying.record import SurveyedModel
+    from hf_bias_patch.surveying.summary import FamilyCount
     from hf_bias_patch.surveying.survey import Survey
-    from hf_bias_patch.surveying.table import FamilyCount
 
 __all__ = ["census", "survey"]
 
@@ -27,15 +28,13 @@ __all__ = ["census", "survey"]
 def survey(
     out: Annotated[
         Path,
-        typer.Argument(help="A folder for what was found; a survey that was stopped there goes on.", metavar="OUT"),
+        Argument(help="A folder for what was found; a survey that was stopped there goes on.", metavar="OUT"),
     ],
-    ids: Annotated[Path | None, typer.Option(help="A text file with one Hub id a line.", metavar="FILE")] = None,
-    author: Annotated[str | None, typer.Option(help="The models of this user or organisation.")] = None,
-    search: Annotated[str | None, typer.Option(help="The models with this text in their name.")] = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="With --author or --search: how many at most, the most downloaded first.")
-    ] = 100,
-    jobs: Annotated[int, typer.Option(min=1, help="How many models are read at once.")] = 8,
+    ids: Annotated[Path | None, Option(help="A text file with one Hub id a line.", metavar="FILE")] = None,
+    author: Annotated[str | None, Option(help="The models of this user or organisation.")] = None,
+    search: Annotated[str | None, Option(help="The models with this text in their name.")] = None,
+    limit: Annotated[int, Option(min=1, help="With --author or --search: only so many, the most downloaded.")] = 100,
+    jobs: Annotated[int, Option(min=1, help="How many models are read at once.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Count the attention biases of many models on the Hub, by family: which key biases are redundant, and how large.
@@ -55,16 +54,8 @@ def survey(
             received[0] += model.received
             bar.update(task, advance=1, read=nbytes(received[0]))
 
-        found = read_all(
-            out,
-            ids=ids,
-            author=author,
-            search=search,
-            limit=limit,
-            jobs=jobs,
-            announce=lambda count: bar.update(task, total=count),
-            progress=step,
-        )
+        asked: dict[str, Any] = {"ids": ids, "author": author, "search": search, "limit": limit, "jobs": jobs}
+        found = read_all(out, **asked, announce=lambda count: bar.update(task, total=count), progress=step)
     if as_json:
         typer.echo(json.dumps([asdict(family) for family in found.families], indent=2))
     else:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from hf_bias_patch.checkpoint.hub_files import HubFiles, open_hub_files
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError, UnreachableError
 from hf_bias_patch.evidence.sources import sources
@@ -18,7 +20,6 @@ from hf_bias_patch.patching.record import BASE, PLAN, UNDO, block_of
 
 __all__ = [
     "BaseRef",
-    "NamedBase",
     "base_of",
     "check_base",
     "dump_base",
@@ -99,14 +100,8 @@ def kept_base(folder: Path) -> BaseRef | None:
     if not (folder / BASE).is_file():
         return None
     try:
-        kept = json.loads((folder / BASE).read_text("utf-8"))
-        more = {name: kept[name] for name in ("patches", "trained", "card") if name in kept}
-        base = BaseRef(str(kept["name"]), kept["revision"], **more)
-        kinds = ((base.patches, int), (base.trained, bool), (base.revision, str | None), (base.card, dict))
-        if not all(isinstance(value, kind) for value, kind in kinds):
-            raise ValueError
-        return base
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return TypeAdapter(BaseRef).validate_json((folder / BASE).read_bytes(), strict=True)
+    except (OSError, ValidationError):
         raise CheckpointError(
             f"{folder / BASE} is damaged",
             remedy="Delete it, and name the base again with `hf-bias-patch card --base-model`",
@@ -121,26 +116,16 @@ def dump_base(base: BaseRef) -> bytes:
     return (json.dumps(kept) + "\n").encode()
 
 
-@dataclass(frozen=True)
-class NamedBase:
-    """A base that a user named.
-
-    Attributes:
-        base: with the commit that it was checked at; as it was typed where the Hub could not be reached.
-        unchecked: why it could not be checked; empty if it was.
-    """
-
-    base: BaseRef
-    unchecked: str = ""
-
-
-def name_base(folder: Path, config: Mapping[str, Any], typed: str) -> NamedBase:
+def name_base(folder: Path, config: Mapping[str, Any], typed: str) -> tuple[BaseRef, str]:
     """Check a base that a user names, where the Hub can be reached.
 
     Args:
         folder: of a variant.
         config: its config.json.
         typed: `owner/name` or `owner/name@REVISION`.
+
+    Returns:
+        The base, with the commit that it was checked at; and why it could not be checked, empty if it was.
 
     Raises:
         ArgumentError: it is no Hub id.
@@ -149,12 +134,12 @@ def name_base(folder: Path, config: Mapping[str, Any], typed: str) -> NamedBase:
     """
     base = parse_base(typed)
     try:
-        return NamedBase(check_base(folder, base))
+        return check_base(folder, base), ""
     except UnreachableError as error:
         kept = kept_base(folder)
         known = kept is not None and kept.name == base.name and base.revision in (None, kept.revision)
         unchecked = replace(base, trained=source_base(folder, config).trained)
-        return NamedBase(kept if kept and known else unchecked, " ".join(error.why.split()).rstrip("."))
+        return kept if kept and known else unchecked, " ".join(error.why.split()).rstrip(".")
 
 
 def check_base(folder: Path, base: BaseRef) -> BaseRef:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import PROJECTIONS, Slot
@@ -96,9 +97,8 @@ def read_norms(path: Path) -> tuple[BiasNorm, ...]:
         CheckpointError: the file is damaged.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
-        return tuple(BiasNorm(str(site), str(name), float(before), float(after)) for site, name, before, after in found)
-    except (OSError, ValueError, TypeError, RecursionError):
+        return TypeAdapter(tuple[BiasNorm, ...]).validate_json(path.read_bytes())
+    except (OSError, ValidationError):
         raise CheckpointError(f"{path} is damaged", remedy="Remove it, and write the card again") from None
 
 

@@ -117,8 +117,8 @@ def _facts(
         raise ArgumentError(f"The base is named ({base_model}) and forgotten at once", remedy="Leave one of them out")
     facts, unchecked = read_facts(folder), ""
     if base_model:
-        named = name_base(folder, facts.config, base_model)
-        facts, unchecked = facts.of(named.base), named.unchecked
+        base, unchecked = name_base(folder, facts.config, base_model)
+        facts = facts.of(base)
     elif forget_base:
         facts = facts.of(source_base(folder, facts.config))
     scores = own_scores(folder, results)

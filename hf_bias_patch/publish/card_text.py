@@ -15,10 +15,9 @@ from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import BEFORE, CERTIFICATE, frozen_slots
 from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places, stays
 from hf_bias_patch.patching.wording import told_apart
-from hf_bias_patch.publish.auto_classes import pipeline_tag
 from hf_bias_patch.publish.bias_norms import FIGURE
 from hf_bias_patch.publish.facts import Facts
-from hf_bias_patch.publish.loading_section import loading
+from hf_bias_patch.publish.loading_section import loading, pipeline_tag
 from hf_bias_patch.publish.markdown import link, table
 from hf_bias_patch.publish.scores import data_of
 from hf_bias_patch.publish.training_sections import removed, tasks, training_sections

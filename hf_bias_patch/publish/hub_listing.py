@@ -54,23 +54,17 @@ def list_target(name: str, branch: str, create_pr: bool) -> tuple[HubListing | N
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return list_hub(name, branch), False
+        try:
+            return list_hub(name, branch), False
+        except RevisionNotFoundError:
+            if create_pr:
+                raise
+            return list_hub(name, "main"), True
     except RepositoryNotFoundError:
         return None, branch != "main"
-    except RevisionNotFoundError as error:
-        if create_pr:
-            raise _unseen(name, error) from error
     except Exception as error:
-        raise _unseen(name, error) from error
-    try:
-        return list_hub(name, "main"), True
-    except Exception as error:
-        raise _unseen(name, error) from error
-
-
-def _unseen(name: str, error: Exception) -> TargetError:
-    return TargetError(
-        f"The files of {name} on the Hub cannot be listed; nothing was sent",
-        why=hub_error(name, None, error).why,
-        remedy="Check the network, the name and the revision, and that you are logged in (`hf auth whoami`)",
-    )
+        raise TargetError(
+            f"The files of {name} on the Hub cannot be listed; nothing was sent",
+            why=hub_error(name, None, error).why,
+            remedy="Check the network, the name and the revision, and that you are logged in (`hf auth whoami`)",
+        ) from error

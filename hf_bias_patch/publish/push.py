@@ -38,14 +38,8 @@ def push(
     variant: str | os.PathLike[str],
     name: str,
     *,
-    private: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    patch_only: bool = False,
-    allow_lossy: bool = False,
-    base_model: str | None = None,
-    commit_message: str | None = None,
     announce: Callable[[PushPlan], None] | None = None,
+    **options: Any,
 ) -> Pushed:
     """Publish a variant or a fine-tuned model that is proven, by one commit.
 
@@ -54,39 +48,16 @@ def push(
     Args:
         variant: a folder.
         name: `owner/name`; the repository is made if it is missing.
-        private: make a new repository private.
-        revision: the branch, made if it is missing; main if None.
-        create_pr: propose the change as a pull request.
-        patch_only: publish the plan, the new bias values and what checks them, and no weights: these are computed from
-            the base's by whoever pulls or loads it.
-        allow_lossy: publish a variant that computes something else on purpose.
-        base_model: Hub id of the base, `owner/name` or `owner/name@REVISION`, where the variant does not know it. It
-            may not be another one than its card names.
-        commit_message: summary of the commit, in place of one that says what was done.
         announce: called with the plan before anything is sent.
+        options: those of `plan_push`, such as `private=True`.
 
     Raises:
-        ArgumentError: `variant` is no path, or a name no Hub id.
-        CheckpointError: the folder holds no variant and no fine-tuned model, or it is not proven, or the base is not
-            what it was made from.
-        SourceError: a base that is needed cannot be read.
-        ExtraError: matplotlib is missing, which draws the card's figure.
-        TargetError: nobody is logged in; the Hub refuses or breaks off; somebody pushed since the plan was made; or the
-            push would replace the base, put a patch alone beside weights, or make public what should be private.
-            Nothing is published then, unless only the Hub's last answer was lost. If a repository or branch was made
-            for the push and stays, empty, the message says so.
+        ArgumentError, CheckpointError, SourceError, ExtraError: as for `plan_push`.
+        TargetError: also where nobody is logged in, the Hub refuses or breaks off, or somebody pushed since the plan
+            was made. Nothing is published then, unless only the Hub's last answer was lost. If a repository or branch
+            was made for the push and stays, empty, the message says so.
     """
-    plan = plan_push(
-        variant,
-        name,
-        private=private,
-        revision=revision,
-        create_pr=create_pr,
-        patch_only=patch_only,
-        allow_lossy=allow_lossy,
-        base_model=base_model,
-        commit_message=commit_message,
-    )
+    plan = plan_push(variant, name, **options)
     if announce is not None:
         announce(plan)
     return _publish(plan)

@@ -14,7 +14,7 @@ from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import ArgumentError, CheckpointError, TargetError
 from hf_bias_patch.patching.record import LOADER
 from hf_bias_patch.publish.base import BaseRef
-from hf_bias_patch.publish.contents import Content, adapter_contents, patch_contents, whole_contents
+from hf_bias_patch.publish.contents import Content, contents_of
 from hf_bias_patch.publish.facts import Facts, read_facts
 from hf_bias_patch.publish.hub_listing import HubListing, list_target
 from hf_bias_patch.publish.push_base import base_to_push
@@ -29,12 +29,9 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.s
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file of a push.
+    """One file of a push: its name in the repository, what it will hold, and how it gets there.
 
-    Attributes:
-        name: in the repository.
-        content: what it will hold.
-        how: `upload`; `copy`, on the server, from the base; or `same`, for it is there.
+    `same` is there already; `copy` is copied from the base, on the Hub's server.
     """
 
     name: str
@@ -47,10 +44,7 @@ class PushPlan:
     """What a push will do.
 
     Attributes:
-        name: `owner/name`.
-        revision: the branch.
-        create_pr: whether it becomes a pull request.
-        private: whether a new repository is made private.
+        name, revision, create_pr, private: as asked for.
         there: what lies there now; None if the repository is to be made.
         new_branch: whether the branch is to be made.
         base: where copies come from.
@@ -93,7 +87,30 @@ def plan_push(
     base_model: str | None = None,
     commit_message: str | None = None,
 ) -> PushPlan:
-    """Compare a model with what the Hub has. Arguments and errors are those of `push`."""
+    """Decide what a push will do, file by file. Nothing is sent, and nothing written.
+
+    Args:
+        variant: a folder.
+        name: `owner/name`.
+        private: make a new repository private.
+        revision: the branch, made if it is missing; main if None.
+        create_pr: propose the change as a pull request.
+        patch_only: publish the plan, the new bias values and what checks them, and no weights: these are computed from
+            the base's by whoever pulls or loads it.
+        allow_lossy: publish a variant that computes something else on purpose.
+        base_model: Hub id of the base, `owner/name` or `owner/name@REVISION`, where the variant does not know it. It
+            may not be another one than its card names.
+        commit_message: summary of the commit, in place of one that says what was done.
+
+    Raises:
+        ArgumentError: `variant` is no path, or a name no Hub id.
+        CheckpointError: the folder holds no variant and no fine-tuned model, or it is not proven, or the base is not
+            what it was made from.
+        SourceError: a base that is needed cannot be read.
+        ExtraError: matplotlib is missing, which draws the card's figure.
+        TargetError: the target cannot be listed; or the push would replace the base, put a patch alone beside weights,
+            or make public what should be private.
+    """
     folder = Path(place_name(variant))
     if not BaseRef(name).on_hub:
         raise ArgumentError(f"{name!r} is no name of a model on the Hub", remedy="Write owner/name")
@@ -109,7 +126,7 @@ def plan_push(
     known = there.files if there else {}
     _refuse_target(name, there, private, patch_only)
     facts = replace(facts.of(base), name=name, patch_only=patch_only)
-    contents = _contents(folder, facts, theirs)
+    contents = contents_of(folder, facts, theirs)
     return PushPlan(
         name=name,
         revision=branch,
@@ -151,22 +168,13 @@ def _refuse_target(name: str, there: HubListing | None, private: bool, patch_onl
         )
 
 
-def _contents(folder: Path, facts: Facts, theirs: HubListing | None) -> dict[str, Content]:
-    if facts.patch_only:
-        assert theirs is not None, "a base that is needed was found"
-        return patch_contents(folder, facts, theirs)
-    return whole_contents(folder, facts) if facts.adapter is None else adapter_contents(folder, facts)
-
-
 def _file(name: str, content: Content, known: Mapping[str, RepoFile], base: HubListing | None) -> PlannedFile:
     there = known.get(name)
     if there is not None and content.is_same(there):
         return PlannedFile(name, content, "same")
     theirs = base.files.get(name) if base else None
-    copyable = theirs is not None and theirs.lfs is not None and theirs.xet_hash is not None  # what the server can copy
-    if theirs is not None and copyable and content.is_same(theirs):
-        return PlannedFile(name, content, "copy")
-    return PlannedFile(name, content, "upload")
+    copied = theirs is not None and theirs.lfs and theirs.xet_hash and content.is_same(theirs)
+    return PlannedFile(name, content, "copy" if copied else "upload")
 
 
 def _is_weights(path: str) -> bool:

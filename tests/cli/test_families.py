@@ -17,8 +17,7 @@ from hf_bias_patch.attention import family as families
 from hf_bias_patch.attention.family import model_types
 from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.cli import app
-from hf_bias_patch.probing.sweep import Item, sweep
-from hf_bias_patch.probing.sweep_items import sweep_items
+from hf_bias_patch.probing.sweep import Item, sweep, sweep_items
 
 ROOT = Path(families.__file__).parents[2]
 

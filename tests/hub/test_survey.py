@@ -13,10 +13,9 @@ from typer.testing import CliRunner
 from hf_bias_patch import inspect, survey
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import RecipeError, SourceError, TargetError
-from hf_bias_patch.surveying.model_ids import find_models, read_ids
-from hf_bias_patch.surveying.plot import draw
 from hf_bias_patch.surveying.record import SurveyedModel, read_models
-from hf_bias_patch.surveying.table import by_family, write_parquet
+from hf_bias_patch.surveying.summary import by_family, draw, write_parquet
+from hf_bias_patch.surveying.survey import find_models, read_ids
 from tests.hub.server import Fault, Hub
 
 Saved = Callable[..., Path]
