@@ -8,21 +8,16 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from hf_bias_patch.cli.options import Variant
+from hf_bias_patch.cli.options import BaseModelId, Variant
 
 __all__ = ["card"]
 
 
 def card(
     variant: Variant,
-    base_model: Annotated[
-        str | None,
-        Option(
-            help="Hub id of the base of a local copy: owner/name or owner/name@COMMIT. Checked on the Hub, and kept."
-        ),
-    ] = None,
+    base_model: BaseModelId = None,
     no_base_model: Annotated[
-        bool, Option("--no-base-model", help="Forget that id: the base is what config.json names.")
+        bool, Option("--no-base-model", help="Forget the id given before: the base is what config.json names.")
     ] = False,
     results: Annotated[
         list[Path] | None, Option(help="Scores to state, as `evaluate --json` prints them; kept.", metavar="FILE")

@@ -10,6 +10,7 @@ import typer
 __all__ = [
     "ANY_SPELLING",
     "AsJson",
+    "BaseModelId",
     "Layerwise",
     "Model",
     "ModelType",
@@ -31,6 +32,12 @@ Model = Annotated[
     ),
 ]
 Variant = Annotated[Path, typer.Argument(help="Folder of a variant or a fine-tuned model.", metavar="VARIANT")]
+BaseModelId = Annotated[
+    str | None,
+    typer.Option(
+        help="Hub id of the base, of a variant of a local copy: owner/name or owner/name@COMMIT.", metavar="HUB_ID"
+    ),
+]
 ModelType = Annotated[
     str | None,
     typer.Option(help="Model type, such as bert, for an old config.json that names none.", metavar="TYPE"),

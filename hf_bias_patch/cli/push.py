@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from hf_bias_patch.cli.options import AsJson, Variant
+from hf_bias_patch.cli.options import AsJson, BaseModelId, Variant
 
 if TYPE_CHECKING:
     from hf_bias_patch.publish.push import Pushed
@@ -36,9 +36,7 @@ def push(
     allow_lossy: Annotated[
         bool, Option("--allow-lossy", help="Publish a variant that computes something else on purpose.")
     ] = False,
-    base_model: Annotated[
-        str | None, Option(help="Hub id of the base, owner/name or owner/name@COMMIT, where the variant has none.")
-    ] = None,
+    base_model: BaseModelId = None,
     commit_message: Annotated[str | None, Option(help="Summary of the commit.", show_default="what was done")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="List the files and stop.")] = False,
     as_json: AsJson = False,
