@@ -159,8 +159,8 @@ def test_a_change_that_the_table_gets_wrong_fails() -> None:
     clipped = next(item for item in sweep_items(["olmo"], 1) if "clip_qkv" in str(item))
     with changed("olmo", 'clip_qkv = ["null"]\n', ""):
         wrong, right = sorted(sweep([Item("olmo"), clipped]), key=lambda swept: not swept.item.changes)
-    assert wrong.plain()["changes"] == [{"key": "clip_qkv", "value": 2.0}] and right.plain()["changes"] == []
-    assert wrong.wrong and wrong.open and not right.wrong
+    assert str(wrong.item) == "olmo with clip_qkv = 2.0" and wrong.wrong and wrong.open
+    assert str(right.item) == "olmo" and not right.wrong
 
 
 def test_pairs_of_changes_are_checked() -> None:
