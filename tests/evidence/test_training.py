@@ -153,7 +153,7 @@ def test_a_patch_must_begin_with_what_was_trained(tuned: Path, tmp_path: Path, i
     good = patched(_copy(tuned, tmp_path / "good"))
     assert "bias_patch/training.json" in contents_of(good, read_facts(good))
     bad = patched(_copy(tuned, tmp_path / "bad", _zero(DENSE)))
-    with pytest.raises(CheckpointError, match="not made from the weights that its training record speaks of"):
+    with pytest.raises(CheckpointError, match="not made from the weights that its training record names"):
         contents_of(bad, read_facts(bad))
 
 
