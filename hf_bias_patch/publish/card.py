@@ -84,16 +84,10 @@ def card(
     return Card(folder / CARD, files[CARD].decode(), facts.base, unchecked)
 
 
-def draft_card(
-    variant: str | os.PathLike[str],
-    *,
-    base_model: str | None = None,
-    forget_base: bool = False,
-    results: Iterable[str | os.PathLike[str]] = (),
-) -> Card:
-    """The card that `card` would write. Nothing is written; arguments and errors are those of `card`."""
+def draft_card(variant: str | os.PathLike[str], **options: Any) -> Card:
+    """The card that `card` would write; nothing is written. Options and errors are those of `card`."""
     folder = Path(place_name(variant))
-    facts, _, unchecked = _facts(folder, base_model, forget_base, results)
+    facts, _, unchecked = _facts(folder, **options)
     return Card(folder / CARD, card_text(facts), facts.base, unchecked)
 
 
@@ -110,7 +104,10 @@ def card_files(folder: Path, facts: Facts) -> dict[str, bytes]:
 
 
 def _facts(
-    folder: Path, base_model: str | None, forget_base: bool, results: Iterable[str | os.PathLike[str]]
+    folder: Path,
+    base_model: str | None = None,
+    forget_base: bool = False,
+    results: Iterable[str | os.PathLike[str]] = (),
 ) -> tuple[Facts, Mapping[str, Mapping[str, Any]], str]:
     """What the card states, the scores of it that are not kept yet, and why its base could not be checked."""
     if base_model and forget_base:

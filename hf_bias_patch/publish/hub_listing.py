@@ -34,8 +34,15 @@ def list_hub(model: str, revision: str | None) -> HubListing:
     """List one commit of a model, by two requests.
 
     Raises:
-        Exception: whatever the Hub's client raises.
+        SourceError: the Hub has no such model or revision, or cannot be reached.
     """
+    try:
+        return _list(model, revision)
+    except Exception as error:
+        raise hub_error(model, revision, error) from error
+
+
+def _list(model: str, revision: str | None) -> HubListing:
     from huggingface_hub import HfApi, RepoFile
 
     api = HfApi()
@@ -55,11 +62,11 @@ def list_target(name: str, branch: str, create_pr: bool) -> tuple[HubListing | N
 
     try:
         try:
-            return list_hub(name, branch), False
+            return _list(name, branch), False
         except RevisionNotFoundError:
             if create_pr:
                 raise
-            return list_hub(name, "main"), True
+            return _list(name, "main"), True
     except RepositoryNotFoundError:
         return None, branch != "main"
     except Exception as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_bias_patch.checkpoint.hub_errors import hub_error
 from hf_bias_patch.errors import CheckpointError, SourceError
 from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.publish.base import BaseRef, check_base, kept_base, parse_base, source_base
@@ -17,14 +16,8 @@ __all__ = ["base_to_push"]
 def base_to_push(folder: Path, facts: Facts, typed: str | None, patch_only: bool) -> tuple[BaseRef, HubListing | None]:
     """The base of a model to be published, checked, and its files on the Hub where it has any.
 
-    A base that somebody named must be on the Hub. One that config.json names was there when it was patched, and may be
-    gone.
-
-    Args:
-        folder: of the model.
-        facts: of it.
-        typed: the base as the user names it, if so.
-        patch_only: whether the model is published without its weights.
+    A base that the user `typed` must be on the Hub. One that config.json names was there when it was patched, and may
+    be gone.
 
     Raises:
         ArgumentError: `typed` is no Hub id.
@@ -43,7 +36,7 @@ def base_to_push(folder: Path, facts: Facts, typed: str | None, patch_only: bool
         )
     try:
         base = _agreed_base(folder, typed) if typed else check_base(folder, facts.base)
-        theirs = _listed(base)
+        theirs = list_hub(base.name, base.revision)
     except SourceError:
         if typed or patch_only or facts.base != source_base(folder, facts.config):
             raise
@@ -77,21 +70,8 @@ def _refuse_far_base(folder: Path, facts: Facts, base: BaseRef, theirs: HubListi
         )
 
 
-def _listed(base: BaseRef) -> HubListing:
-    try:
-        return list_hub(base.name, base.revision)
-    except Exception as error:
-        raise hub_error(base.name, base.revision, error) from error
-
-
 def _agreed_base(folder: Path, typed: str) -> BaseRef:
-    """The base that a user names for a push; base.json must not name another one.
-
-    Raises:
-        ArgumentError: it is no Hub id.
-        CheckpointError: base.json names another base, or the model is not the base.
-        SourceError: the Hub has no such model or revision, or cannot be reached.
-    """
+    """The base that a user names for a push; base.json must not name another one."""
     base, kept = parse_base(typed), kept_base(folder)
     if kept is not None and kept.name == base.name and base.revision is None:
         base = kept

@@ -120,12 +120,7 @@ def read_ids(path: Path) -> list[str]:
 
 
 def find_models(author: str | None, search: str | None, limit: int) -> list[str]:
-    """The most downloaded models on the Hub that have safetensors files.
-
-    Args:
-        author: only models of this user or organisation.
-        search: only models with this text in their name.
-        limit: how many at most.
+    """The most downloaded models on the Hub that have safetensors files, by author or by a text in their name.
 
     Raises:
         SourceError: the Hub cannot be reached, or has no such models.
