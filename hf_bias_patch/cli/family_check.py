@@ -27,10 +27,10 @@ def print_check(names: Sequence[str], changed: int, jobs: int, timeout: float, a
         jobs, timeout: of the sweep.
         as_json: print JSON.
     """
-    from hf_bias_patch.probing.sweep import sweep, sweep_items
+    from hf_bias_patch.probing.sweep import known_types, sweep, sweep_items
 
     found = []
-    for swept in sweep(sweep_items(names, changed), jobs, timeout):
+    for swept in sweep(sweep_items(known_types(names), changed), jobs, timeout):
         found.append(swept)
         if not as_json:
             _print_swept(swept)

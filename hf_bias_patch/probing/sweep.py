@@ -6,7 +6,7 @@ import itertools
 import multiprocessing
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
@@ -128,30 +128,26 @@ def known_types(names: Sequence[str]) -> Collection[str]:
     return names or known
 
 
-def sweep_items(names: Sequence[str], changed: int = 0) -> Iterator[Item]:
-    """The items of a sweep, made one by one.
+def sweep_items(
+    names: Iterable[str], changed: int = 0, changes_of: Callable[[str], tuple[Change, ...]] = changes_of_type
+) -> Iterator[Item]:
+    """The items of a sweep, made one by one: each type at its default, as published, and with values changed.
 
     Args:
-        names: model types; all of the installed transformers if empty.
-        changed: how many config values that attention may read are changed at once: 0, each one (1), or every two as
-            well (2).
-
-    Raises:
-        FamilyError: as for `known_types`.
+        names: model types.
+        changed: how many config values are changed at once: 0, each one (1), or every two as well (2).
+        changes_of: the changes of a type.
     """
-    return (item for name in known_types(names) for item in _items(name, changed))
-
-
-def _items(name: str, changed: int) -> Iterator[Item]:
-    yield Item(name)
-    yield from (Item(name, one.changes, one.name) for one in published(name))
-    changes: tuple[Change, ...] = ()
-    if changed:
-        with suppress(NotBuiltError):  # the check of the default says it
-            changes = changes_of_type(name)
-    yield from (Item(name, (change,)) for change in changes)
-    if changed > 1:
-        yield from (Item(name, pair) for pair in pairs(changes))
+    for name in names:
+        yield Item(name)
+        yield from (Item(name, one.changes, one.name) for one in published(name))
+        changes: tuple[Change, ...] = ()
+        if changed:
+            with suppress(NotBuiltError):  # the check of the default says it
+                changes = changes_of(name)
+        yield from (Item(name, (change,)) for change in changes)
+        if changed > 1:
+            yield from (Item(name, pair) for pair in pairs(changes))
 
 
 def sweep(

@@ -9,10 +9,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+from pydantic import AfterValidator, BaseModel, Field
 
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import resolve
@@ -24,6 +25,9 @@ __all__ = ["RESULTS", "data_of", "dump_scores", "eval_results", "kept_scores", "
 
 RESULTS = f"{SIDE_FOLDER}/results"
 """Scores of the model, as `hf-bias-patch evaluate --json` prints them: a file for each task and data."""
+
+_Name = Annotated[str, AfterValidator(lambda text: " ".join(text.split())), Field(pattern=r"\S")]
+"""In one line."""
 
 
 def kept_scores(folder: Path) -> dict[str, dict[str, Any]]:
@@ -80,33 +84,23 @@ def data_of(result: Mapping[str, Any]) -> DataIdentity | None:
     return None if found is None else DataIdentity.of_plain(found)
 
 
-def _line(text: Any) -> str:
-    """A name in one line.
+class _Scores(BaseModel, strict=True):
+    """What a file of scores must hold, and may."""
 
-    Raises:
-        ValueError: it is not text, or empty.
-    """
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError
-    return " ".join(text.split())
+    task: _Name
+    metrics: Annotated[dict[_Name, float], Field(min_length=1)]
+    main_metric: str = ""
+    rows: int = 0
+    model: dict[str, Any] | None = None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-        metrics = {_line(name): float(value) for name, value in found["metrics"].items()}
-        result = {**found, "task": _line(found["task"]), "metrics": metrics}
-        model = found.get("model") or {}
-        if (
-            not metrics
-            or not isinstance(model, dict)
-            or not isinstance(found.get("main_metric", ""), str)
-            or not isinstance(found.get("rows", 0), int)
-        ):
-            raise ValueError
+        result: dict[str, Any] = {**found, **_Scores.model_validate(found).model_dump(include={"task", "metrics"})}
         data_of(result)
         return result
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(
             f"{path} holds no scores" if path.exists() else f"There is no file {path}",
             remedy="Write it with `hf-bias-patch evaluate VARIANT --task TASK --json`",

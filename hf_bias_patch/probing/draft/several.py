@@ -9,11 +9,9 @@ from pathlib import Path
 
 from hf_bias_patch.attention.family import families, parsed
 from hf_bias_patch.attention.family_files import drafted, text_of
-from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.probing.draft.join import joined
 from hf_bias_patch.probing.draft.run import Draft, changes_to_try, draft
-from hf_bias_patch.probing.published import published
-from hf_bias_patch.probing.sweep import TIMEOUT, Item, Swept, sweep
+from hf_bias_patch.probing.sweep import TIMEOUT, Swept, sweep, sweep_items
 
 __all__ = ["Drafts"]
 
@@ -61,7 +59,7 @@ class Drafts:
     ) -> Iterator[Swept]:
         """Hold the drafts against the numbers: at the default configs, as published, and with each value changed."""
         left = [name for name in model_types if name not in self.failed]
-        yield from sweep((item for name in left for item in _items(name, vary)), jobs, timeout)
+        yield from sweep(sweep_items(left, int(vary), changes_to_try), jobs, timeout)
 
     def write(self, folder: Path) -> Iterator[Path]:
         """Write the files into a folder, which is made if it is missing; each file once it is written."""
@@ -83,13 +81,3 @@ class Drafts:
         text = joined(old, [*parsed(one.name, old).model_types, one.model_type]) if one.joins else one.text
         self.files[one.name] = text
         self._stack.enter_context(drafted(one.name, text))
-
-
-def _items(model_type: str, vary: bool) -> Iterator[Item]:
-    yield Item(model_type)
-    yield from (Item(model_type, one.changes, one.name) for one in published(model_type))
-    if vary:
-        try:
-            yield from (Item(model_type, (change,)) for change in changes_to_try(model_type))
-        except BiasPatchError:  # the check of the default says it
-            return
