@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from hf_bias_patch.probing.draft.run import Draft
-    from hf_bias_patch.probing.draft.several import Drafts
-    from hf_bias_patch.probing.sweep import Swept
+    from hf_bias_patch.family_check.draft.run import Draft
+    from hf_bias_patch.family_check.draft.several import Drafts
+    from hf_bias_patch.family_check.sweep import Swept
 
 __all__ = ["print_drafts"]
 
@@ -28,7 +28,7 @@ def print_drafts(
         show: prints one result of it.
     """
     from hf_bias_patch.cli.console import stdout
-    from hf_bias_patch.probing.draft.several import Drafts
+    from hf_bias_patch.family_check.draft.several import Drafts
 
     with Drafts() as drafts:
         for draft in drafts.draft(names):

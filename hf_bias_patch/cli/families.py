@@ -18,8 +18,8 @@ from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.matrix import Entry, TowerEntry
-    from hf_bias_patch.probing.sweep import Item, Swept
-    from hf_bias_patch.probing.variations import Change
+    from hf_bias_patch.family_check.sweep import Item, Swept
+    from hf_bias_patch.family_check.variations import Change
 
 __all__ = ["families"]
 
@@ -120,7 +120,7 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterabl
 def _known(names: list[str]) -> Collection[str]:
     """The model types that are meant; all, if none is named."""
     from hf_bias_patch.errors import FamilyError
-    from hf_bias_patch.probing.small import model_types
+    from hf_bias_patch.family_check.small_models import model_types
 
     known = model_types()
     if unknown := sorted(set(names) - set(known)):
@@ -135,8 +135,8 @@ def _known(names: list[str]) -> Collection[str]:
 
 def _default(name: str) -> Iterator[Item]:
     """A type at its default, then as published checkpoints have it."""
-    from hf_bias_patch.probing.published import published
-    from hf_bias_patch.probing.sweep import Item
+    from hf_bias_patch.family_check.published import published
+    from hf_bias_patch.family_check.sweep import Item
 
     yield Item(name)
     yield from (Item(name, one.changes, one.name) for one in published(name))
@@ -144,7 +144,7 @@ def _default(name: str) -> Iterator[Item]:
 
 def _varied(name: str) -> Iterator[Item]:
     """A type at its default and as published, then one change away from its default."""
-    from hf_bias_patch.probing.sweep import Item
+    from hf_bias_patch.family_check.sweep import Item
 
     yield from _default(name)
     yield from (Item(name, (change,)) for change in _changes(name))
@@ -152,15 +152,15 @@ def _varied(name: str) -> Iterator[Item]:
 
 def _in_pairs(name: str) -> Iterator[Item]:
     """A type at its default and as published, then one change away from its default, then two."""
-    from hf_bias_patch.probing.sweep import Item
-    from hf_bias_patch.probing.variations import pairs
+    from hf_bias_patch.family_check.sweep import Item
+    from hf_bias_patch.family_check.variations import pairs
 
     yield from _varied(name)
     yield from (Item(name, pair) for pair in pairs(_changes(name)))
 
 
 def _changes(name: str) -> tuple[Change, ...]:
-    from hf_bias_patch.probing.typed import NotBuiltError, changes_of_type
+    from hf_bias_patch.family_check.one_type import NotBuiltError, changes_of_type
 
     try:
         return changes_of_type(name)
@@ -169,7 +169,7 @@ def _changes(name: str) -> tuple[Change, ...]:
 
 
 def _check(items: Iterable[Item], jobs: int, timeout: float, as_json: bool) -> None:
-    from hf_bias_patch.probing.sweep import sweep
+    from hf_bias_patch.family_check.sweep import sweep
 
     found = []
     for swept in sweep(items, jobs, timeout):
@@ -185,7 +185,7 @@ def _check(items: Iterable[Item], jobs: int, timeout: float, as_json: bool) -> N
 
 def _show(swept: Swept) -> None:
     from hf_bias_patch.cli.console import stdout
-    from hf_bias_patch.probing.untouched import summary
+    from hf_bias_patch.family_check.reasons.untouched import summary
 
     line = f"{swept.item}: {swept.agreed} agreed"
     line += f", {len(swept.classes)} classes" if swept.classes else ""

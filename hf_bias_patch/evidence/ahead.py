@@ -13,8 +13,8 @@ from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import FamilyError, VerifyError
 from hf_bias_patch.evidence.capacity import memory_to_verify, require_memory
 from hf_bias_patch.evidence.loaded import refuse_ignored
-from hf_bias_patch.evidence.models import Loaded, load_model
 from hf_bias_patch.evidence.storage import dtype_to_verify
+from hf_bias_patch.models.load_for_verify import Loaded, load_model
 from hf_bias_patch.patching.plan import Plan
 
 __all__ = ["refuse_plan_ahead", "refuse_storage_ahead"]

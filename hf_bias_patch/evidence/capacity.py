@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.models.memory import available_memory
 from hf_bias_patch.patching.plan import Plan
 
 __all__ = ["memory_to_verify", "require_memory"]

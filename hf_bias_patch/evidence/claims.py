@@ -13,7 +13,7 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.evidence.certificate import Claim
 from hf_bias_patch.evidence.compare import AnyProbe, Inner, Meter, Outputs, collect, meter_for
-from hf_bias_patch.evidence.given import Given
+from hf_bias_patch.models.inputs.multimodal import Given
 from hf_bias_patch.patching.effects import Equal
 from hf_bias_patch.patching.memory import ModelTensors, apply
 from hf_bias_patch.patching.recipe import Recipe

@@ -9,9 +9,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.evidence.double import staying_double
-from hf_bias_patch.evidence.given import Given, outputs_of_given
-from hf_bias_patch.evidence.inner import CACHES, INNER_GROUPS, NOTHING, Inner, cached
-from hf_bias_patch.evidence.probes import Probe
+from hf_bias_patch.evidence.outputs import CACHES, INNER_GROUPS, NOTHING, Inner, cached
+from hf_bias_patch.models.inputs.multimodal import Given, outputs_of_given
+from hf_bias_patch.models.inputs.text import Probe
 
 if TYPE_CHECKING:
     import torch

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.evidence.certificate import Decoding, Fork
-from hf_bias_patch.evidence.ids import first_known
-from hf_bias_patch.evidence.models import quiet
-from hf_bias_patch.evidence.probes import NEW_TOKENS, Form, Probe
+from hf_bias_patch.models.inputs.text import NEW_TOKENS, Form, Probe
+from hf_bias_patch.models.inputs.token_ids import first_known
+from hf_bias_patch.models.load_for_verify import quiet
 
 if TYPE_CHECKING:
     import torch

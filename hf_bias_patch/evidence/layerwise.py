@@ -27,11 +27,11 @@ from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, Figure, Run
 from hf_bias_patch.evidence.compare import Meter, RmsMeter
+from hf_bias_patch.evidence.full_model import Whole, algebra_figures, deployed_figures
 from hf_bias_patch.evidence.loaded import listed, missing_inside, refuse_ignored
-from hf_bias_patch.evidence.models import load_model
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
-from hf_bias_patch.evidence.whole import Whole, algebra_figures, deployed_figures
+from hf_bias_patch.models.load_for_verify import load_model
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import Tensors
 from hf_bias_patch.patching.rewrite import Rewrite

@@ -14,7 +14,7 @@ from typing import Any
 
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.compare import AnyProbe, Inner, Outputs, collect
-from hf_bias_patch.evidence.models import Loaded
+from hf_bias_patch.models.load_for_verify import Loaded
 
 __all__ = ["listed", "missing_inside", "refuse_ignored", "refuse_made_up"]
 

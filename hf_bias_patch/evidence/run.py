@@ -11,15 +11,15 @@ from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.beside import differences
 from hf_bias_patch.evidence.capacity import memory_to_verify, require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
+from hf_bias_patch.evidence.full_model import Whole, run_whole
 from hf_bias_patch.evidence.keep import keep
 from hf_bias_patch.evidence.layerwise import ONE_ROUNDING, run_layerwise
-from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.pair import Pair, Step, opened_pair, versions
 from hf_bias_patch.evidence.restore import source_of
 from hf_bias_patch.evidence.retrace import retrace
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
 from hf_bias_patch.evidence.training import Training, patch_of, read_training
-from hf_bias_patch.evidence.whole import Whole, run_whole
+from hf_bias_patch.models.load_for_verify import folder_of
 from hf_bias_patch.patching.plan import Plan
 
 __all__ = ["refuse_texts", "verify"]

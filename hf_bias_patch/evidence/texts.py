@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence.models import load_tokenizer
+from hf_bias_patch.models.load_for_verify import load_tokenizer
 
 __all__ = ["read_texts"]
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from hf_bias_patch.errors import PlanError, VerifyError
 from hf_bias_patch.evidence.certificate import Run
 from hf_bias_patch.evidence.compare import Outputs
-from hf_bias_patch.evidence.memory_names import sites_in_memory
-from hf_bias_patch.evidence.models import load_model
+from hf_bias_patch.evidence.full_model import Deployed, Runner, UnsupportedError
 from hf_bias_patch.evidence.pair import Pair, Step
-from hf_bias_patch.evidence.whole import Deployed, Runner, UnsupportedError
+from hf_bias_patch.models.load_for_verify import load_model
+from hf_bias_patch.models.names import sites_in_memory
 from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.recipe import Recipe
 

@@ -14,9 +14,9 @@ from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import BiasPatchError, VerifyError
-from hf_bias_patch.evidence.models import folder_of, quiet
 from hf_bias_patch.evidence.training import Free, Kept
-from hf_bias_patch.patching.loading import load
+from hf_bias_patch.models.load import load
+from hf_bias_patch.models.load_for_verify import folder_of, quiet
 from hf_bias_patch.patching.record import untouchable
 
 __all__ = ["compare_with_source", "removed_slots"]

@@ -24,12 +24,12 @@ from hf_bias_patch.checkpoint.source import place_name, resolve
 from hf_bias_patch.errors import BiasPatchError, PlanError, RecipeError
 from hf_bias_patch.evidence.capacity import memory_to_verify, require_memory
 from hf_bias_patch.evidence.layerwise import planned_values, run_site
-from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.pair import Pair, Step, before_patch
 from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.run import refuse_texts
 from hf_bias_patch.evidence.trial import Trial, share_of
 from hf_bias_patch.evidence.untyped import typed_as
+from hf_bias_patch.models.load_for_verify import folder_of
 from hf_bias_patch.patching.disk import plan_for, readable
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields

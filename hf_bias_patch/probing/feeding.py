@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.models.inputs.random_inputs import run, sets_of
 from hf_bias_patch.probing.moves import change
-from hf_bias_patch.probing.small.inputs import run, sets_of
 
 __all__ = ["feeds", "require_repeatable"]
 

@@ -15,15 +15,15 @@ from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.checkpoint.pickled import open_any_model
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.models.inputs.random_inputs import run_all
+from hf_bias_patch.models.load_for_probe import load_double
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.combine import combine
 from hf_bias_patch.probing.feeding import feeds, require_repeatable
-from hf_bias_patch.probing.loading import load_double
 from hf_bias_patch.probing.probe import STILL, Finding, Probe
 from hf_bias_patch.probing.probe import probe as probe_once
 from hf_bias_patch.probing.renames import names_on_disk, renamed
 from hf_bias_patch.probing.slots import sites_of
-from hf_bias_patch.probing.small.inputs import run_all
 
 __all__ = ["Probed", "Row", "probe", "probe_model"]
 

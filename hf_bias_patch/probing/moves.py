@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hf_bias_patch.probing.double import in_double
+from hf_bias_patch.models.float64 import in_double
 from hf_bias_patch.probing.origin import Elements
 
 __all__ = ["Runner", "change", "moved", "part"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hf_bias_patch.probing.double import in_double
+from hf_bias_patch.models.float64 import in_double
 from hf_bias_patch.probing.moves import Runner, moved, part
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.sites import ProbedSite, ProbedSlot, assemble

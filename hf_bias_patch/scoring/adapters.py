@@ -11,8 +11,8 @@ from typing import Any
 from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
-from hf_bias_patch.evidence.models import folder_of, quiet
-from hf_bias_patch.patching.loading import load
+from hf_bias_patch.models.load import load
+from hf_bias_patch.models.load_for_verify import folder_of, quiet
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, require_form
 from hf_bias_patch.scoring.measures import Kind

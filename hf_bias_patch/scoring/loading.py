@@ -7,9 +7,9 @@ from typing import Any
 from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TaskError
-from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet
 from hf_bias_patch.evidence.retrace import weight_files
-from hf_bias_patch.patching.loading import load
+from hf_bias_patch.models.load import load
+from hf_bias_patch.models.load_for_verify import folder_of, load_tokenizer, quiet
 from hf_bias_patch.patching.record import public_name
 from hf_bias_patch.scoring.adapters import adapter_base, is_adapter, load_adapter
 from hf_bias_patch.scoring.extra import need

@@ -13,7 +13,7 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import SourceError, TaskError
-from hf_bias_patch.evidence.models import load_tokenizer, quiet
+from hf_bias_patch.models.load_for_verify import load_tokenizer, quiet
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.forms import AUTO_CLASSES, form_of_class

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import BiasPatchError, TuneError
-from hf_bias_patch.evidence.models import folder_of, quiet
-from hf_bias_patch.patching.loading import load
+from hf_bias_patch.models.load import load
+from hf_bias_patch.models.load_for_verify import folder_of, quiet
 from hf_bias_patch.scoring.labels import head_names, match_labels
 from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task

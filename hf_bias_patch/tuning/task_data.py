@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import RecipeError, TaskError
-from hf_bias_patch.evidence.models import load_tokenizer
+from hf_bias_patch.models.load_for_verify import load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import Split, read_split
 from hf_bias_patch.scoring.encode import Encoded, encode

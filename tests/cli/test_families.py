@@ -120,7 +120,7 @@ def test_a_wrong_norm_is_told_where_numbers_cannot_tell(monkeypatch: pytest.Monk
 
 
 def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_bias_patch.probing import sweep
+    from hf_bias_patch.family_check import sweep
 
     def check_type(name: str, seeds: object, changes: object, written: bool) -> object:
         import os
@@ -139,7 +139,7 @@ def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.M
 
 
 def test_bias_flags_are_switched_on() -> None:
-    from hf_bias_patch.probing.typed import switched_on
+    from hf_bias_patch.family_check.one_type import switched_on
 
     config = {"attention_bias": False, "mlp_bias": False, "text": {"qkv_bias": False, "use_bias": True, "bias": False}}
     assert switched_on(config) == {"attention_bias": True, "text.qkv_bias": True, "text.bias": True}
@@ -158,7 +158,7 @@ def test_changes_of_the_config_are_checked_too() -> None:
 def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
-    from hf_bias_patch.probing import typed
+    from hf_bias_patch.family_check import one_type as typed
 
     olmo = dataclasses.replace(families._families()["olmo"], handled={})
     monkeypatch.setattr(families, "_find", (dict(families._families()) | {"olmo": olmo}).get)
@@ -172,8 +172,8 @@ def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatc
 
 
 def test_pairs_of_changes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_bias_patch.probing import typed
-    from hf_bias_patch.probing.variations import Change
+    from hf_bias_patch.family_check import one_type as typed
+    from hf_bias_patch.family_check.variations import Change
 
     changes = Change("relative_attention", True), Change("pos_att_type", ["p2c"])
     monkeypatch.setattr(typed, "changes_of_type", lambda name: changes)

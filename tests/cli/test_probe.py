@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hf_bias_patch.attention import family as families
-from hf_bias_patch.probing import loading
+from hf_bias_patch.models import load_for_probe as loading
 
 Run = Callable[..., tuple[int, str, str]]
 EMBEDDED = Path(families.__file__).parent.parent / "assets" / "bert"
@@ -139,7 +139,7 @@ def test_a_table_that_promises_too_much_is_an_error_that_shows_both(
 
 
 def _small(name: str, saved: Callable[..., Path], label: str) -> Path:
-    from hf_bias_patch.probing.small import small_config, small_model
+    from hf_bias_patch.family_check.small_models import small_config, small_model
 
     folder = saved("bert").parent / f"{label}-{torch.initial_seed()}" / "model"
     if not folder.exists():

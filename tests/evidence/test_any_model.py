@@ -14,13 +14,13 @@ from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence import claims
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.evidence.given import Given, give, outputs_of_given
-from hf_bias_patch.evidence.inner import NOTHING
-from hf_bias_patch.evidence.inputs import other_inputs
-from hf_bias_patch.evidence.models import load_model
+from hf_bias_patch.evidence.outputs import NOTHING
 from hf_bias_patch.evidence.run import verify
+from hf_bias_patch.family_check.small_models import small_config, small_model
+from hf_bias_patch.models.inputs.choose import other_inputs
+from hf_bias_patch.models.inputs.multimodal import Given, give, outputs_of_given
+from hf_bias_patch.models.load_for_verify import load_model
 from hf_bias_patch.probing.inspect import probe
-from hf_bias_patch.probing.small import small_config, small_model
 from tests.evidence.helpers import edited, sites_of, variant_of
 
 FOLDS = {

@@ -7,7 +7,7 @@ import torch
 
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.evidence.claims import measure_claims
-from hf_bias_patch.evidence.probes import Form, make_probes
+from hf_bias_patch.models.inputs.text import Form, make_probes
 from hf_bias_patch.patching.effects import Equal
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.patching.planner import make_plan

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hf_bias_patch.evidence.compare import Inner, Meter, RmsMeter, collect, measure, outputs_of
-from hf_bias_patch.evidence.probes import Form, make_probes
+from hf_bias_patch.models.inputs.text import Form, make_probes
 from tests.models import NAMES, fresh
 
 ALL = Inner(hidden_states=True, attentions=True, cache=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
-from hf_bias_patch.evidence.probes import Form, Probe, make_prompts
+from hf_bias_patch.models.inputs.text import Form, Probe, make_prompts
 from hf_bias_patch.patching.memory import apply
 from tests.models import fresh
 

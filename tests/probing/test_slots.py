@@ -13,13 +13,13 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.layout import View
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import PlanError
+from hf_bias_patch.family_check.small_models import inputs_of, run, small_config, small_model
+from hf_bias_patch.models.file_names import stored_names
 from hf_bias_patch.patching.memory import ModelTensors, apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.probing.inspect import probe_model
 from hf_bias_patch.probing.moves import change
 from hf_bias_patch.probing.slots import sites_of, view_of
-from hf_bias_patch.probing.small import inputs_of, run, small_config, small_model
-from hf_bias_patch.probing.stored import stored_names
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.data())

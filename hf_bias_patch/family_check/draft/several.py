@@ -1,0 +1,87 @@
+"""Drafts several model types, one after the other, so that those that share a family end in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from hf_bias_patch.attention.family import families, parsed
+from hf_bias_patch.attention.family_files import drafted, text_of
+from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.family_check.draft.join import joined
+from hf_bias_patch.family_check.draft.run import Draft, changes_to_try, draft
+from hf_bias_patch.family_check.published import published
+from hf_bias_patch.family_check.sweep import TIMEOUT, Item, Swept, sweep
+
+__all__ = ["Drafts"]
+
+
+@dataclass
+class Drafts:
+    """Drafted families, held against the numbers while a `with` block lasts.
+
+    Attributes:
+        files: name of a family file → its text with the drafted types.
+        failed: model type → why it could not be drafted.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Drafts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def draft(self, model_types: Sequence[str], vary: bool = True) -> Iterator[Draft]:
+        """Draft model types; each is known to the families from then on.
+
+        Args:
+            model_types: of the installed transformers. What a family says of them now is forgotten.
+            vary: see `draft`.
+        """
+        for model_type in model_types:
+            self._forget(model_type)
+        for model_type in model_types:
+            try:
+                found = draft(model_type, vary)
+            except Exception as error:  # transformers says in many ways that it builds no small model
+                self.failed[model_type] = " ".join(str(error).split()) or type(error).__name__
+                continue
+            for one in found:
+                self._keep(one)
+                yield one
+
+    def check(
+        self, model_types: Sequence[str], vary: bool = True, jobs: int = 1, timeout: float = TIMEOUT
+    ) -> Iterator[Swept]:
+        """Hold the drafts against the numbers: at the default configs, as published, and with each value changed."""
+        left = [name for name in model_types if name not in self.failed]
+        yield from sweep((item for name in left for item in _items(name, vary)), jobs, timeout)
+
+    def _forget(self, model_type: str) -> None:
+        for family in families():
+            if model_type in family.model_types:
+                left = [name for name in family.model_types if name != model_type]
+                self._stack.enter_context(drafted(family.name, joined(text_of(family.name), left)))
+
+    def _keep(self, one: Draft) -> None:
+        if not one.text:
+            return
+        old = text_of(one.name)
+        text = joined(old, [*parsed(one.name, old).model_types, one.model_type]) if one.joins else one.text
+        self.files[one.name] = text
+        self._stack.enter_context(drafted(one.name, text))
+
+
+def _items(model_type: str, vary: bool) -> Iterator[Item]:
+    yield Item(model_type)
+    yield from (Item(model_type, one.changes, one.name) for one in published(model_type))
+    if vary:
+        try:
+            yield from (Item(model_type, (change,)) for change in changes_to_try(model_type))
+        except BiasPatchError:  # the check of the default says it
+            return
