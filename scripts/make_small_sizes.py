@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.family_check.small_models import classes, model_types, sizes
+from hf_bias_patch.family_check.small_models import classes, sizes
 from hf_bias_patch.family_check.small_models import config as config_module
+from hf_bias_patch.family_check.small_models.config import model_types
 
 if sys.version_info >= (3, 11):
     import tomllib

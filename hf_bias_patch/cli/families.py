@@ -120,7 +120,7 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterabl
 def _known(names: list[str]) -> Collection[str]:
     """The model types that are meant; all, if none is named."""
     from hf_bias_patch.errors import FamilyError
-    from hf_bias_patch.family_check.small_models import model_types
+    from hf_bias_patch.family_check.small_models.config import model_types
 
     known = model_types()
     if unknown := sorted(set(names) - set(known)):

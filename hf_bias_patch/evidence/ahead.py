@@ -11,10 +11,11 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import FamilyError, VerifyError
-from hf_bias_patch.evidence.capacity import memory_to_verify, require_memory
 from hf_bias_patch.evidence.loaded import refuse_ignored
 from hf_bias_patch.evidence.storage import dtype_to_verify
-from hf_bias_patch.models.load_for_verify import Loaded, load_model
+from hf_bias_patch.models.load import Loaded
+from hf_bias_patch.models.load_for_verify import load_model
+from hf_bias_patch.models.memory import require_to_verify
 from hf_bias_patch.patching.plan import Plan
 
 __all__ = ["refuse_plan_ahead", "refuse_storage_ahead"]
@@ -56,7 +57,7 @@ def refuse_plan_ahead(model: str | os.PathLike[str], plan: Plan, *, texts: int =
     files = look(model).checkpoint
     try:
         if not layerwise:
-            require_memory(memory_to_verify(files, plan, texts), source.name)
+            require_to_verify(files, plan, texts, source.name)
         refuse_countless(files.config, files.tensors)
         if files.config.get("model_type"):  # without one, stock loads it only beside its variant's config.json
             loaded = _without_values(source, dtype_to_verify(source.name, files))

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.models.load_for_verify import quiet
+from hf_bias_patch.models.load import quiet
 
 __all__ = ["differences"]
 

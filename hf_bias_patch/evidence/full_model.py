@@ -12,13 +12,15 @@ from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Claim, Decoding, Figure, Run
 from hf_bias_patch.evidence.claims import measure_claims
-from hf_bias_patch.evidence.compare import Meter, Outputs, collect, measure
+from hf_bias_patch.evidence.compare import Meter, collect, measure
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
 from hf_bias_patch.evidence.loaded import listed, refuse_ignored, refuse_made_up
+from hf_bias_patch.evidence.outputs import Outputs
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
-from hf_bias_patch.models.inputs.choose import Inputs, other_inputs, text_inputs
-from hf_bias_patch.models.load_for_verify import TORCH_NAMES, Loaded, load_model
+from hf_bias_patch.models.inputs.choose import ChosenInputs, multimodal_inputs, text_inputs
+from hf_bias_patch.models.load import Loaded
+from hf_bias_patch.models.load_for_verify import TORCH_NAMES, load_model
 from hf_bias_patch.models.names import sites_in_memory
 from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Plan
@@ -76,7 +78,7 @@ class Runner:
     def __init__(self, pair: Pair, texts: Sequence[str] | None, seed: int, step: Step) -> None:
         self.pair, self.texts, self.seed, self.step = pair, texts, seed, step
         self.found = Whole(no_algebra=pair.no_plan)
-        self.inputs = Inputs(())
+        self.inputs = ChosenInputs(())
         self.source_report: tuple[str, ...] = ()
         self.bound = max(ALGEBRA_BOUND, norm_bound(pair.plan.edits) if pair.plan else 0.0)
 
@@ -105,7 +107,7 @@ class Runner:
         model = loaded.model
         reference = self._reference(model)
         if not self.found.runs:
-            refuse_made_up(loaded, self.pair.source.name, self.inputs.probes)
+            refuse_made_up(loaded, self.pair.source.name, self.inputs.batches)
         if self.pair.plan is None or self.found.no_algebra:
             return reference, ()
         self.step(f"plan applied in float64, {kind}")
@@ -113,7 +115,7 @@ class Runner:
         sites = sites_in_memory(model, self.pair.source_files, self.pair.plan.sites)
         try:
             with apply(model, recipe, sites=sites) as patched:
-                algebra = algebra_figures(measure(patched, self.inputs.probes, reference), self.bound)
+                algebra = algebra_figures(measure(patched, self.inputs.batches, reference), self.bound)
         except BiasPatchError as error:
             self.found.no_algebra = f"The plan cannot be applied in float64: {str(error).rstrip('.')}"
             return reference, ()
@@ -123,19 +125,19 @@ class Runner:
 
     def _reference(self, model: Any) -> list[Outputs]:
         """The source's outputs in float64, on inputs chosen the first time."""
-        if self.inputs.probes:
-            return cast("list[Outputs]", _running(self.pair.source.name, collect, model, self.inputs.probes))
+        if self.inputs.batches:
+            return cast("list[Outputs]", _running(self.pair.source.name, collect, model, self.inputs.batches))
         text = text_inputs(model, self.pair.source, self.texts, self.seed)
         try:
-            self.inputs = text or self._other_inputs(model)
-            reference = _running(self.pair.source.name, collect, model, self.inputs.probes)
+            self.inputs = text or self._multimodal_inputs(model)
+            reference = _running(self.pair.source.name, collect, model, self.inputs.batches)
         except VerifyError as error:
             if text is None:
                 raise
             # It takes token ids, but something beside them as well.
             try:
-                self.inputs = self._other_inputs(model)
-                reference = _running(self.pair.source.name, collect, model, self.inputs.probes)
+                self.inputs = self._multimodal_inputs(model)
+                reference = _running(self.pair.source.name, collect, model, self.inputs.batches)
             except VerifyError:
                 raise error from None
             self.found.notes.append(f"On token ids alone the model does not run: {error.why or error.what}.")
@@ -143,10 +145,10 @@ class Runner:
         self.found.notes += self.inputs.notes
         return cast("list[Outputs]", reference)
 
-    def _other_inputs(self, model: Any) -> Inputs:
+    def _multimodal_inputs(self, model: Any) -> ChosenInputs:
         import torch
 
-        return other_inputs(model, self.texts, self.seed, getattr(torch, TORCH_NAMES[self.pair.dtype]))
+        return multimodal_inputs(model, self.texts, self.seed, getattr(torch, TORCH_NAMES[self.pair.dtype]))
 
     def _measure_once(self, model: Any, recipe: Recipe, reference: list[Outputs], sites: Sites) -> None:
         """What does not depend on the attention implementation: the claims, and what dropping would do."""
@@ -155,7 +157,7 @@ class Runner:
         if recipe.fold:
             dropped = recipe.model_copy(update={"fold": {}, "drop": tuple(recipe.fold), "fill": {}})
             with apply(model, dropped, sites=sites) as worse:
-                self.found.if_dropped = measure(worse, self.inputs.probes, reference).main()
+                self.found.if_dropped = measure(worse, self.inputs.batches, reference).main()
         used = model.config._attn_implementation
         model.set_attn_implementation("eager")
         self.found.equal = self._claims(model, recipe, self.pair.plan, sites)
@@ -163,7 +165,7 @@ class Runner:
 
     def _claims(self, model: Any, recipe: Recipe, plan: Plan, sites: Sites) -> list[Claim]:
         try:
-            return measure_claims(model, recipe, plan.equal, self.inputs.probes, self.bound, sites)
+            return measure_claims(model, recipe, plan.equal, self.inputs.batches, self.bound, sites)
         except Exception as error:
             if self.inputs.form is not None:
                 raise
@@ -187,7 +189,7 @@ class Runner:
 
     def run(self, model: Any, name: str, reference: list[Outputs], *, of_source: bool) -> Deployed:
         """A model in the storage dtype on all inputs."""
-        meter = _running(name, measure, model, self.inputs.probes, reference)
+        meter = _running(name, measure, model, self.inputs.batches, reference)
         return meter, self._decode(model, name, of_source)
 
     def _decode(self, model: Any, name: str, of_source: bool) -> list[Decoded]:
@@ -268,4 +270,4 @@ def _running(name: str, run: Any, *args: Any) -> Any:
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, BiasPatchError):
             raise
-        raise VerifyError(f"{name} cannot be run on the probes", why=f"{type(error).__name__}: {error}") from error
+        raise VerifyError(f"{name} cannot be run on the inputs", why=f"{type(error).__name__}: {error}") from error

@@ -11,7 +11,7 @@ from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.models.load_for_verify import folder_of
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.record import CERTIFICATE, PLAN
 
 __all__ = ["is_writable", "keep"]

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence.compare import AnyProbe, Inner, Outputs, collect
-from hf_bias_patch.models.load_for_verify import Loaded
+from hf_bias_patch.evidence.compare import collect
+from hf_bias_patch.evidence.outputs import AnyBatch, Inner, Outputs
+from hf_bias_patch.models.load import Loaded
 
 __all__ = ["listed", "missing_inside", "refuse_ignored", "refuse_made_up"]
 
@@ -72,7 +73,7 @@ def _names_in_memory(model: Any) -> Callable[[str], tuple[str, ...]]:
     return names
 
 
-def refuse_made_up(loaded: Loaded, name: str, probes: Sequence[AnyProbe]) -> None:
+def refuse_made_up(loaded: Loaded, name: str, batches: Sequence[AnyBatch]) -> None:
     """Refuse a model whose hidden states depend on parameters that its checkpoint lacks.
 
     All of these are moved, and no hidden state of any layer may follow: then they belong to a head, which only reads
@@ -81,16 +82,16 @@ def refuse_made_up(loaded: Loaded, name: str, probes: Sequence[AnyProbe]) -> Non
     Args:
         loaded: the model in float64; its values are changed for the time being.
         name: of the checkpoint.
-        probes: inputs.
+        batches: inputs.
 
     Raises:
         VerifyError: they do; or it gives out no hidden states to tell by, and some are of the base model.
     """
     if not loaded.missing:
         return
-    before = collect(loaded.model, probes, _STATES)
+    before = collect(loaded.model, batches, _STATES)
     with _moved(loaded.model, loaded.missing):
-        after = collect(loaded.model, probes, _STATES)
+        after = collect(loaded.model, batches, _STATES)
     pairs = zip(before, after, strict=True)
     equal = [key in other and other[key].equal(one[key]) for one, other in pairs for key in _states(one)]
     if all(equal) if equal else not missing_inside(loaded):

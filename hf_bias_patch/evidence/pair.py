@@ -25,7 +25,7 @@ from hf_bias_patch.evidence.history import Patch, ancestor, history
 from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.storage import dtype_to_verify
 from hf_bias_patch.evidence.untyped import typed_as
-from hf_bias_patch.models.load_for_verify import folder_of
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.asked import difference_of
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan

@@ -12,7 +12,7 @@ from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, VerifyError
-from hf_bias_patch.models.load_for_verify import folder_of
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.record import UNDO
 from hf_bias_patch.patching.revert import revert
 

@@ -21,7 +21,7 @@ from hf_bias_patch.evidence.keep import is_writable
 from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.training import PatchBefore, Training, patch_before, patch_of
 from hf_bias_patch.evidence.untouched import compare_with_source
-from hf_bias_patch.models.load_for_verify import folder_of
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.disk import patch
 from hf_bias_patch.patching.record import TRAINING
 

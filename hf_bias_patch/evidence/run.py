@@ -9,7 +9,6 @@ from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.beside import differences
-from hf_bias_patch.evidence.capacity import memory_to_verify, require_memory
 from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
 from hf_bias_patch.evidence.full_model import Whole, run_whole
 from hf_bias_patch.evidence.keep import keep
@@ -19,7 +18,8 @@ from hf_bias_patch.evidence.restore import source_of
 from hf_bias_patch.evidence.retrace import retrace
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
 from hf_bias_patch.evidence.training import Training, patch_of, read_training
-from hf_bias_patch.models.load_for_verify import folder_of
+from hf_bias_patch.models.memory import require_to_verify
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.plan import Plan
 
 __all__ = ["refuse_texts", "verify"]
@@ -91,7 +91,7 @@ def _measure(
     if layerwise:
         found = run_layerwise(pair, seed, step)
     else:
-        require_memory(memory_to_verify(pair.source_files, pair.plan, len(texts or ())), pair.source.name)
+        require_to_verify(pair.source_files, pair.plan, len(texts or ()), pair.source.name)
         found = run_whole(pair, attention, texts, seed, step)
     tensors = _compare_files(pair, layerwise, step)
     return Certificate(

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from hf_bias_patch.errors import PlanError, VerifyError
 from hf_bias_patch.evidence.certificate import Run
-from hf_bias_patch.evidence.compare import Outputs
 from hf_bias_patch.evidence.full_model import Deployed, Runner, UnsupportedError
+from hf_bias_patch.evidence.outputs import Outputs
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.models.load_for_verify import load_model
 from hf_bias_patch.models.names import sites_in_memory

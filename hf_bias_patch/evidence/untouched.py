@@ -13,10 +13,10 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.training import Free, Kept
-from hf_bias_patch.models.load import load
-from hf_bias_patch.models.load_for_verify import folder_of, quiet
+from hf_bias_patch.models.load import load_reported, refusing
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.record import untouchable
 
 __all__ = ["compare_with_source", "removed_slots"]
@@ -93,16 +93,10 @@ def _state(folder: Path, config: Any) -> tuple[dict[str, np.ndarray], set[str]]:
     import torch
     import transformers
 
-    wanted = {"config": config, "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    try:
-        with quiet():
-            loaded: Any = load(folder, getattr(transformers, config.architectures[0]), **wanted)
-    except BiasPatchError:
-        raise
-    except Exception as error:  # transformers raises whatever comes up inside it
-        raise VerifyError(f"{folder} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
-    model, report = loaded
-    lacking = {*map(str, report["missing_keys"]), *(str(found[0]) for found in report["mismatched_keys"])}
+    wanted = {"config": config, "dtype": torch.float32, "ignore_mismatched_sizes": True}
+    with refusing(VerifyError, str(folder)):
+        loaded = load_reported(folder, getattr(transformers, config.architectures[0]), **wanted)
+    model, lacking = loaded.model, {*loaded.missing, *loaded.mismatched}
     # Where an adapter lies beside the model, transformers puts it on, and what it wraps gets another name.
     # Tied tensors count once, by their first name.
     names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_bias_patch.models.float64 import in_double
+from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.probing.sites import ProbedSite, assemble
 from hf_bias_patch.probing.trace import Trace
 
@@ -31,7 +31,7 @@ def give_biases(model: nn.Module, run: Callable[[], Any], seed: int = 0) -> tupl
     """
     generator = torch.Generator().manual_seed(seed)
     trace = Trace(dict(model.named_parameters()))
-    with in_double(trace.dropped), trace:
+    with in_single_steps(trace.dropped), trace:
         run()
     given = []
     for weight in dict.fromkeys(_weights(model, assemble(trace))):

@@ -54,8 +54,8 @@ def check_type(
     from hf_bias_patch.family_check.added_biases import give_biases
     from hf_bias_patch.family_check.reasons.unseen import explain
     from hf_bias_patch.family_check.reasons.untouched import unexplained, untouched
-    from hf_bias_patch.family_check.small_models import run_all
-    from hf_bias_patch.models.file_names import stored_names
+    from hf_bias_patch.models.names import names_in_files
+    from hf_bias_patch.models.run import run_all
     from hf_bias_patch.patching.memory import ModelTensors
     from hf_bias_patch.probing.combine import combine
     from hf_bias_patch.probing.probe import probe
@@ -75,7 +75,7 @@ def check_type(
     left_out = (replace(item, slot=f"{item.slot} by config.json") for item in by_file.wrong if item.slot not in known)
     more = (*left_out, *_executed(model, sets), *unexplained(never))
     checked = replace(checked, differences=(*checked.differences, *more), untouched=never)
-    stored = stored_names(model)
+    stored = names_in_files(model)
     same = all(stored.names.get(finding.parameter) == finding.parameter for finding in found.findings)
     if same or not stored.tensors:
         return explain(checked, config.to_dict(), type(model).__name__)
@@ -107,7 +107,8 @@ def changes_of_type(model_type: str) -> tuple[Change, ...]:
     Raises:
         NotBuiltError: there is no such config.
     """
-    from hf_bias_patch.family_check.small_models import changes_of, small_config
+    from hf_bias_patch.family_check.small_models.changes import changes_of
+    from hf_bias_patch.family_check.small_models.config import small_config
 
     try:
         plain = small_config(model_type)
@@ -133,7 +134,7 @@ def switched_on(config: Mapping[str, Any], path: str = "") -> dict[str, bool]:
 def _executed(model: Any, sets: Sequence[Any]) -> Iterator[Difference]:
     """Folds that the table offers and that, executed, do not leave the outputs as they were."""
     from hf_bias_patch.family_check.executed_folds import trials
-    from hf_bias_patch.family_check.small_models import run_all
+    from hf_bias_patch.models.run import run_all
 
     try:
         tried = trials(model, lambda: run_all(model, sets))
@@ -153,7 +154,7 @@ def _as_written(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_of_type(model_type: str, changes: Mapping[str, Any] = _DEFAULT, written: bool = False) -> Any:
     """A small config with its bias flags on; without, where no model can be built or run so."""
-    from hf_bias_patch.family_check.small_models import small_config
+    from hf_bias_patch.family_check.small_models.config import small_config
 
     try:
         plain = small_config(model_type, **changes)
@@ -175,7 +176,8 @@ def config_of_type(model_type: str, changes: Mapping[str, Any] = _DEFAULT, writt
 
 def _built(config: Any, seed: int = 0) -> tuple[Any, list[dict[str, Any]]]:
     """A small model and sets of inputs that it accepts."""
-    from hf_bias_patch.family_check.small_models import sets_of, small_model
+    from hf_bias_patch.family_check.small_models.model import small_model
+    from hf_bias_patch.models.inputs.random_inputs import sets_of
 
     try:
         model = small_model(config, seed)

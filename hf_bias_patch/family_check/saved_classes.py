@@ -22,7 +22,7 @@ from hf_bias_patch.attention.wrapped import wrapper
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import CheckpointError, FamilyError
 from hf_bias_patch.family_check.reasons.uncovered import attention_parameters, reason_for
-from hf_bias_patch.models.file_names import Stored, stored_in
+from hf_bias_patch.models.names import FileNames, names_among
 from hf_bias_patch.probing.check import Difference
 
 __all__ = ["Saved", "check_saved"]
@@ -69,7 +69,8 @@ def check_saved(model_type: str) -> Saved:
     Raises:
         NotBuiltError: there is no small config of this type.
     """
-    from hf_bias_patch.family_check.small_models import small_instance, stock_classes
+    from hf_bias_patch.family_check.small_models.classes import stock_classes
+    from hf_bias_patch.family_check.small_models.model import small_instance
 
     found = Saved()
     for classes in map(stock_classes, _configs(model_type)):
@@ -88,7 +89,7 @@ def check_saved(model_type: str) -> Saved:
 def _configs(model_type: str) -> Iterator[Any]:
     """The small config as it is; and with its bias flags on, where it has some and allows that."""
     from hf_bias_patch.family_check.one_type import NotBuiltError, switched_on
-    from hf_bias_patch.family_check.small_models import small_config
+    from hf_bias_patch.family_check.small_models.config import small_config
 
     try:
         plain = small_config(model_type)
@@ -140,7 +141,7 @@ def _check(model: Any, found: Saved) -> None:
     found.differences += (one for one in differences if one not in found.differences)
 
 
-def _filed(model: Any) -> tuple[Mapping[str, Any], Mapping[str, Tensor], Stored]:
+def _filed(model: Any) -> tuple[Mapping[str, Any], Mapping[str, Tensor], FileNames]:
     """Config and tensors as `save_pretrained` writes them, and where in them each vector of the model is."""
     from safetensors.torch import load_file
 
@@ -149,7 +150,8 @@ def _filed(model: Any) -> tuple[Mapping[str, Any], Mapping[str, Tensor], Stored]
         files = open_checkpoint(folder)
         values = {key: value for path in Path(folder).glob("*.safetensors") for key, value in load_file(path).items()}
         vectors = {name: value.detach() for name, value in model.named_parameters(remove_duplicate=False)}
-        stored = stored_in(*({name: one for name, one in each.items() if one.dim() == 1} for each in (vectors, values)))
+        both = ({name: one for name, one in each.items() if one.dim() == 1} for each in (vectors, values))
+        stored = names_among(*both)
         return files.config, dict(files.tensors), stored
 
 
@@ -175,7 +177,7 @@ def _sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Si
         return ()
 
 
-def _placed(sites: tuple[Site, ...], stored: Stored | None) -> _Slots:
+def _placed(sites: tuple[Site, ...], stored: FileNames | None) -> _Slots:
     """Slots by where their biases are in the files.
 
     Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +17,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-__all__ = ["in_double"]
+__all__ = ["EXPERTS", "attention_of", "in_float64", "in_single_steps"]
+
+EXPERTS = "eager"
+"""The implementation of experts: the fused ones know no float64."""
+
+_NO_EAGER: dict[str, str | dict[str, str]] = {
+    "nemotron_asr_streaming": {"": "eager", "encoder_config": "sdpa"},
+    "nemotron_asr_streaming_encoder": "sdpa",
+    "qwen2_5_omni_dit": "sdpa",
+}
+"""Types without an eager attention, or whose eager attention gives nothing but NaN (transformers 5.23 inverts a mask of
+floats there as if of booleans)."""
 
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -81,20 +92,35 @@ def _attention(
     return torch.softmax(scores, -1) @ value
 
 
-@contextmanager
-def in_double(dropped: Callable[[Tensor], Tensor] | None = None, *, fused: bool = False) -> Iterator[None]:
-    """A block in which everything is computed in float64, in plain steps.
+def attention_of(model_type: object) -> str | dict[str, str]:
+    """The `attn_implementation` of a model that can be followed step by step, such as `eager`.
 
     Args:
-        dropped: called with what comes out of each dropout; its result takes that place.
-        fused: whether fused attention stays so, as it is deployed; `dropped` is not called then.
+        model_type: as config.json has it; whether it is one at all is found out by who loads the model.
     """
+    return _NO_EAGER.get(model_type, "eager") if isinstance(model_type, str) else "eager"
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """A block in which everything is computed in float64, without gradients; fused attention stays so, as deployed."""
     default, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
     torch.set_default_dtype(torch.float64)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), _Double(), nullcontext() if fused else _Plain(dropped):
+        with torch.no_grad(), _Double():
             yield
     finally:
         torch.set_default_dtype(default)
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def in_single_steps(dropped: Callable[[Tensor], Tensor] | None = None) -> Iterator[None]:
+    """As `in_float64`, fused attention in its single steps.
+
+    Args:
+        dropped: called with what comes out of each dropout; its result takes that place.
+    """
+    with in_float64(), _Plain(dropped):
+        yield

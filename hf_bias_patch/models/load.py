@@ -1,10 +1,12 @@
-"""Loads variants of either storage as transformers models."""
+"""Loads checkpoints, and variants of either storage, as transformers models."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,8 @@ from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.checkpoint.source import Source, resolve
-from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.models.classes import class_for
 from hf_bias_patch.patching.patch_only import read_patch
 from hf_bias_patch.patching.rebuild import fetch_base, rebuild
 from hf_bias_patch.patching.record import BLOCK, block_of
@@ -20,7 +23,7 @@ from hf_bias_patch.patching.record import BLOCK, block_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["load"]
+__all__ = ["Loaded", "Shapes", "load", "load_reported", "quiet", "refusing"]
 
 
 def load(path: str | os.PathLike[str], auto_class: Any = None, **kwargs: Any) -> PreTrainedModel:
@@ -64,8 +67,9 @@ def _rebuilt(published: Source) -> Iterator[Path]:
 def _load(folder: Path, auto_class: Any, kwargs: dict[str, Any]) -> PreTrainedModel:
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code", False))
-    stock = _class_of(auto_class, config, folder)
+    trusted = bool(kwargs.get("trust_remote_code"))
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+    stock = class_for(config, auto_class, str(folder), trusted)
     absent = set(block_of({BLOCK: getattr(config, BLOCK, None)}).get("absent", ()))
     # A stock loader adds them again, as zeros that may be trained: once saved, they are parameters like any other.
     if absent and not absent & set(open_checkpoint(folder).tensors):
@@ -76,20 +80,92 @@ def _load(folder: Path, auto_class: Any, kwargs: dict[str, Any]) -> PreTrainedMo
     return loaded
 
 
-def _class_of(auto_class: Any, config: Any, folder: Path) -> Any:
-    import transformers
+Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+"""Parameter → the shape of its stored values, and the one that the model has."""
 
-    if auto_class is None:
-        name = (config.architectures or [""])[0]
-        if not hasattr(transformers, name or "-"):
-            raise CheckpointError(
-                f"{folder}/config.json names no architecture that transformers has ({name or 'none'})",
-                remedy="Pass an Auto class, such as transformers.AutoModel",
-            )
-        return getattr(transformers, name)
-    mapping = getattr(auto_class, "_model_mapping", None)
-    if mapping is None:
-        return auto_class
-    if type(config) not in mapping:
-        raise CheckpointError(f"{auto_class.__name__} has no class for the model type {config.model_type!r}")
-    return mapping[type(config)]
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it was loaded.
+
+    Attributes:
+        model: a transformers model.
+        missing: parameters and buffers that the checkpoint lacks, under the model's names.
+        unexpected: tensors of the checkpoint that the model has no use for.
+        mismatched: parameters whose stored values have another shape.
+        errors: what else went wrong.
+    """
+
+    model: Any
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: Shapes = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> tuple[str, ...]:
+        """What did not fit, as `missing NAME`, `unexpected NAME` and `error TEXT`; best empty."""
+        errors = (*(f"mismatched {name}" for name in self.mismatched), *self.errors)
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "error": errors}
+        return tuple(f"{kind} {name}" for kind, names in kinds.items() for name in names)
+
+
+def load_reported(folder: Path, auto_class: Any = None, **kwargs: Any) -> Loaded:
+    """As `load`, with the report of what did not fit; in a block of `refusing`.
+
+    Args:
+        folder: of the checkpoint.
+        auto_class, kwargs: as for `load`.
+    """
+    loaded: Any = load(folder, auto_class, output_loading_info=True, **kwargs)
+    model, info = loaded
+    missing, unexpected, errors = (
+        tuple(sorted(map(str, info.get(key) or ()))) for key in ("missing_keys", "unexpected_keys", "error_msgs")
+    )
+    shapes = {str(name): (tuple(stored), tuple(own)) for name, stored, own in sorted(info.get("mismatched_keys") or ())}
+    return Loaded(model, missing, unexpected, shapes, errors)
+
+
+@contextmanager
+def refusing(error: type[BiasPatchError], name: str, how: str = "", remedy: Callable[[], str] = str) -> Iterator[None]:
+    """A block that loads a model, quietly; whatever transformers raises in it is told as an error of this package.
+
+    Args:
+        error: which.
+        name: of the checkpoint.
+        how: it is loaded, with a space before it.
+        remedy: asked for one where nothing better is known.
+
+    Raises:
+        BiasPatchError: transformers cannot load it.
+    """
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except BiasPatchError:
+        raise
+    except Exception as problem:  # transformers raises whatever comes up inside it
+        if "ignore_mismatched_sizes" in str(problem):  # it says no more than "look at the above report"
+            raise error(
+                f"The tensors of {name} do not have the shapes that config.json asks for",
+                remedy="Use the config.json that was saved with these weights",
+            ) from problem
+        why = f"{type(problem).__name__}: {str(problem).strip()}"
+        raise error(f"{name} cannot be loaded{how}", why=why, remedy=remedy()) from problem
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from writing load reports and progress bars."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hf_bias_patch.models.float64 import in_double
+from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.probing.origin import Elements
 
 __all__ = ["Runner", "change", "moved", "part"]
@@ -92,7 +92,7 @@ class Runner:
 
     def outputs(self) -> Outputs:
         """The outputs now."""
-        with in_double():
+        with in_single_steps():
             return self._run()
 
     def effect(self) -> float:

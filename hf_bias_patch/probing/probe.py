@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hf_bias_patch.models.float64 import in_double
+from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.probing.moves import Runner, moved, part
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.sites import ProbedSite, ProbedSlot, assemble
@@ -148,7 +148,7 @@ class _Prober:
 
     def _traced(self) -> Trace:
         trace = Trace(dict(self.model.named_parameters()))
-        with in_double(trace.dropped), trace:
+        with in_single_steps(trace.dropped), trace:
             self.run()
         return trace
 

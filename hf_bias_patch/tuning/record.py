@@ -16,7 +16,7 @@ from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.retrace import weight_files
 from hf_bias_patch.evidence.training import Free, Kept, TrainedTensor, Training, read_training
 from hf_bias_patch.evidence.untouched import compare_with_source
-from hf_bias_patch.models.load_for_verify import folder_of
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.base_card import base_card, front_matter
 from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE, PLAN, TRAINING, block_of, public_name
 from hf_bias_patch.version import __version__

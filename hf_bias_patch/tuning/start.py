@@ -16,7 +16,7 @@ from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.evidence.training import PatchBefore, patch_before, patch_of
 from hf_bias_patch.evidence.where_possible import where_possible
-from hf_bias_patch.models.load_for_verify import folder_of
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.disk import patch, plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
 from hf_bias_patch.patching.record import CERTIFICATE

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 import hf_bias_patch
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.family_check.small_models import small_config, small_model
+from hf_bias_patch.family_check.small_models.config import small_config
+from hf_bias_patch.family_check.small_models.model import small_model
 from hf_bias_patch.patching.memory import ModelTensors
 
 Saved = Callable[..., Path]

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from hf_bias_patch.attention import family as families
-from hf_bias_patch.models import load_for_probe as loading
 
 Run = Callable[..., tuple[int, str, str]]
 EMBEDDED = Path(families.__file__).parent.parent / "assets" / "bert"
@@ -139,7 +138,8 @@ def test_a_table_that_promises_too_much_is_an_error_that_shows_both(
 
 
 def _small(name: str, saved: Callable[..., Path], label: str) -> Path:
-    from hf_bias_patch.family_check.small_models import small_config, small_model
+    from hf_bias_patch.family_check.small_models.config import small_config
+    from hf_bias_patch.family_check.small_models.model import small_model
 
     folder = saved("bert").parent / f"{label}-{torch.initial_seed()}" / "model"
     if not folder.exists():
@@ -196,10 +196,17 @@ def test_unknown_slots_are_folded_on_the_evidence_of_a_probe(
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
-def test_what_does_not_fit_into_memory_is_refused_with_the_bytes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "available_memory", lambda: 1234)
-    code, _, err = run("inspect", "embedded:bert", "--probe")
-    assert code == 2 and "1,234 bytes are free" in err and re.search(r"takes about [\d,.]{3,} (bytes|GiB)", err)
+def test_what_does_not_fit_into_memory_is_refused_with_the_bytes(run: Run, tmp_path: Path) -> None:
+    """A file with a hole of 256 GiB in it: its header says how large it is, and nothing of it is read."""
+    large = tmp_path / "large"
+    shutil.copytree(EMBEDDED, large)
+    count = 2**36
+    header = json.dumps({"large.weight": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    with open(large / "model.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 4 * count)
+    code, _, err = run("inspect", large, "--probe")
+    assert code == 2 and re.search(r"takes about 2,048\.0 GiB of memory, and [\d,.]+ GiB are free", err)
 
 
 def test_a_quantised_model_is_refused(run: Run, tmp_path: Path) -> None:

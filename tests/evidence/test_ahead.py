@@ -14,7 +14,6 @@ from safetensors.numpy import load_file, save_file
 from hf_bias_patch import inspect, plan
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence import capacity
 from hf_bias_patch.evidence.ahead import refuse_plan_ahead, refuse_storage_ahead
 from tests.cli.conftest import run
 
@@ -101,10 +100,9 @@ def test_what_stock_cannot_load_is_said_before(saved: Saved, tmp_path: Path) -> 
         refuse_plan_ahead(tmp_path / "source", plan(tmp_path / "source", fold="key"))
 
 
-def test_too_little_memory_is_said_before(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_said_before(saved: Saved) -> None:
     made = plan(saved("bert"), fold="key")
     refuse_plan_ahead(saved("bert"), made)
-    monkeypatch.setattr(capacity, "available_memory", lambda: 1234)
-    with pytest.raises(VerifyError, match=r"1,234 are free.*--layerwise.*--no-verify"):
-        refuse_plan_ahead(saved("bert"), made)
-    refuse_plan_ahead(saved("bert"), made, layerwise=True)
+    with pytest.raises(VerifyError, match=r"takes about [\d,.]+ GiB .* are free.*--layerwise.*--no-verify"):
+        refuse_plan_ahead(saved("bert"), made, texts=10**12)
+    refuse_plan_ahead(saved("bert"), made, texts=10**12, layerwise=True)

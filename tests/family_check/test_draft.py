@@ -23,8 +23,11 @@ from hf_bias_patch.family_check.draft.several import Drafts
 from hf_bias_patch.family_check.draft.text import family_text
 from hf_bias_patch.family_check.one_type import check_type, config_of_type
 from hf_bias_patch.family_check.published import tomllib
-from hf_bias_patch.family_check.small_models import inputs_of, run, small_config, small_model
-from hf_bias_patch.models.float64 import in_double
+from hf_bias_patch.family_check.small_models.config import small_config
+from hf_bias_patch.family_check.small_models.model import small_model
+from hf_bias_patch.models.float64 import in_single_steps
+from hf_bias_patch.models.inputs.random_inputs import inputs_of
+from hf_bias_patch.models.run import run
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.probing.probe import probe
 from hf_bias_patch.probing.trace import Trace
@@ -147,7 +150,7 @@ def test_keys_that_are_copied_together_are_followed() -> None:
     weight = torch.nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
     other = torch.nn.Parameter(torch.randn(2, 3, dtype=torch.float64))
     trace = Trace({"a": weight, "b": other})
-    with in_double(), trace:
+    with in_single_steps(), trace:
         x = torch.randn(5, 3, dtype=torch.float64)
         one, two = x @ weight.T, x @ other.T
         key = one.new_empty(5, 6)

@@ -17,7 +17,10 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.unread_biases import unread_biases
 from hf_bias_patch.family_check.added_biases import give_biases
 from hf_bias_patch.family_check.one_type import check_type, config_of_type
-from hf_bias_patch.family_check.small_models import model_types, run_all, sets_of, small_model
+from hf_bias_patch.family_check.small_models.config import model_types
+from hf_bias_patch.family_check.small_models.model import small_model
+from hf_bias_patch.models.inputs.random_inputs import sets_of
+from hf_bias_patch.models.run import run_all
 from hf_bias_patch.patching.memory import ModelTensors
 from tests.family_check.unbuilt import SLOW, UNBUILT
 

@@ -21,7 +21,9 @@ from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import CheckpointError, FamilyError
 from hf_bias_patch.family_check.executed_folds import all_offered
 from hf_bias_patch.family_check.one_type import config_of_type
-from hf_bias_patch.family_check.small_models import inputs_of, run, small_model
+from hf_bias_patch.family_check.small_models.model import small_model
+from hf_bias_patch.models.inputs.random_inputs import inputs_of
+from hf_bias_patch.models.run import run
 from hf_bias_patch.probing.moves import change
 from tests.family_check.test_families import types_of_families
 

@@ -6,7 +6,7 @@ import pytest
 
 from hf_bias_patch.family_check.one_type import check_type
 from hf_bias_patch.family_check.published import Published, published
-from hf_bias_patch.family_check.small_models import model_types, small_config
+from hf_bias_patch.family_check.small_models.config import model_types, small_config
 from tests.family_check.unbuilt import SLOW
 
 FAST = [one for one in published() if one.model_type not in SLOW | {"upernet"}]

@@ -13,8 +13,11 @@ from torch import nn
 from hf_bias_patch.family_check.one_type import check_type
 from hf_bias_patch.family_check.reasons import reasons
 from hf_bias_patch.family_check.reasons.untouched import Untouched, summary, unexplained, untouched
-from hf_bias_patch.family_check.small_models import model_types, run, sets_of, small_config, small_model
+from hf_bias_patch.family_check.small_models.config import model_types, small_config
+from hf_bias_patch.family_check.small_models.model import small_model
 from hf_bias_patch.family_check.small_models.sizes import forced
+from hf_bias_patch.models.inputs.random_inputs import sets_of
+from hf_bias_patch.models.run import run
 from hf_bias_patch.probing.check import Difference
 
 

@@ -12,7 +12,11 @@ import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_bias_patch.errors import FamilyError
-from hf_bias_patch.family_check.small_models import CANNOT, inputs_of, model_types, run, small_config, small_model
+from hf_bias_patch.family_check.small_models.cannot import CANNOT
+from hf_bias_patch.family_check.small_models.config import model_types, small_config
+from hf_bias_patch.family_check.small_models.model import small_model
+from hf_bias_patch.models.inputs.random_inputs import inputs_of
+from hf_bias_patch.models.run import run
 
 TYPES = (
     "bert",

@@ -10,7 +10,8 @@ import pytest
 
 from hf_bias_patch.attention import family as families
 from hf_bias_patch.family_check.one_type import NotBuiltError, changes_of_type, check_type
-from hf_bias_patch.family_check.small_models import changes_of, small_config
+from hf_bias_patch.family_check.small_models.changes import changes_of
+from hf_bias_patch.family_check.small_models.config import small_config
 from hf_bias_patch.family_check.sweep import Item, sweep
 from hf_bias_patch.family_check.variations import Change, pairs, variations
 

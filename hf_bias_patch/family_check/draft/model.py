@@ -15,8 +15,10 @@ from hf_bias_patch.family_check.added_biases import give_biases
 from hf_bias_patch.family_check.draft.owners import Owner, owners
 from hf_bias_patch.family_check.draft.seen import see
 from hf_bias_patch.family_check.one_type import config_of_type
-from hf_bias_patch.family_check.small_models import inputs_of, run, small_model
-from hf_bias_patch.models.file_names import Stored, stored_names
+from hf_bias_patch.family_check.small_models.model import small_model
+from hf_bias_patch.models.inputs.random_inputs import inputs_of
+from hf_bias_patch.models.names import FileNames, names_in_files
+from hf_bias_patch.models.run import run
 
 __all__ = ["Look", "look_at"]
 
@@ -63,7 +65,7 @@ def look_at(model_type: str, changes: Mapping[str, Any] | None = None) -> Look:
     given = give_biases(model, lambda: run(model, inputs))
     sites, left_out, unread = see(model, lambda: run(model, inputs))
     return Look(
-        owners=tuple(owners(model, sites, stored_names(model), _headed(config, model))),
+        owners=tuple(owners(model, sites, names_in_files(model), _headed(config, model))),
         config=config.to_dict(),
         parameters=plain,
         given=given,
@@ -73,12 +75,12 @@ def look_at(model_type: str, changes: Mapping[str, Any] | None = None) -> Look:
     )
 
 
-def _headed(config: Any, model: Any) -> Stored | None:
+def _headed(config: Any, model: Any) -> FileNames | None:
     """Where the files of the type's first class with a head hold its parameters; None if it has none."""
     from transformers.models.auto import modeling_auto as auto
 
     for mapping in (auto.MODEL_FOR_CAUSAL_LM_MAPPING, auto.MODEL_FOR_MASKED_LM_MAPPING, auto.MODEL_MAPPING):
         if type(config) in mapping and mapping[type(config)] is not type(model):
             with suppress(Exception), torch.device("cpu"):
-                return stored_names(mapping[type(config)](copy.deepcopy(config)).double())
+                return names_in_files(mapping[type(config)](copy.deepcopy(config)).double())
     return None

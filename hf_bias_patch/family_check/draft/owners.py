@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.family_check.draft.files import Files
 from hf_bias_patch.family_check.draft.seen import Part, SeenSite
-from hf_bias_patch.models.file_names import Stored
+from hf_bias_patch.models.names import FileNames
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -37,7 +37,7 @@ class Owner:
     files: Files
 
 
-def owners(model: Any, sites: Sequence[SeenSite], stored: Stored, headed: Stored | None = None) -> list[Owner]:
+def owners(model: Any, sites: Sequence[SeenSite], stored: FileNames, headed: FileNames | None = None) -> list[Owner]:
     """The model, and every tower that some module of it is, the outer ones first.
 
     Args:
@@ -103,7 +103,7 @@ def _elsewhere(part: str, file_root: str) -> list[str]:
     return [] if part in parts else [one for one in parts if one != "model"][:1]
 
 
-def _relative(stored: Stored, before: str) -> tuple[dict[str, str], dict[str, int], str]:
+def _relative(stored: FileNames, before: str) -> tuple[dict[str, str], dict[str, int], str]:
     """Names and starts below a prefix, and the prefix that they have in the files."""
     names = {name: other for name, other in stored.names.items() if name.startswith(before)}
     same = all(other.startswith(before) for other in names.values())
@@ -115,7 +115,7 @@ def _relative(stored: Stored, before: str) -> tuple[dict[str, str], dict[str, in
     )
 
 
-def _found(before: str, headed: Stored) -> str:
+def _found(before: str, headed: FileNames) -> str:
     """What precedes the same names under a head: one more part, where there is one."""
     firsts = dict.fromkeys(f"{name.split('.')[0]}." for name in headed.names)
     ways = [before, *(first + before for first in firsts)]

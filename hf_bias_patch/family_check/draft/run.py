@@ -18,7 +18,7 @@ from hf_bias_patch.family_check.draft.owners import Owner
 from hf_bias_patch.family_check.draft.text import family_text
 from hf_bias_patch.family_check.draft.vary import Variant, entries
 from hf_bias_patch.family_check.one_type import changes_of_type, config_of_type, switched_on
-from hf_bias_patch.family_check.small_models import small_config
+from hf_bias_patch.family_check.small_models.config import small_config
 from hf_bias_patch.family_check.variations import Change
 
 __all__ = ["Draft", "changes_to_try", "draft"]
@@ -96,7 +96,7 @@ def changes_to_try(model_type: str) -> tuple[Change, ...]:
 
 def _is_new(owner: Owner) -> bool:
     """Whether a tower's type has no family and no model of its own to draft it from."""
-    from hf_bias_patch.family_check.small_models import model_types
+    from hf_bias_patch.family_check.small_models.config import model_types
 
     return bool(owner.sites) and not is_known(owner.config.model_type) and owner.config.model_type not in model_types()
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hf_bias_patch.family_check.draft.naming import name_traps
 from hf_bias_patch.family_check.draft.pattern import wild
 from hf_bias_patch.family_check.draft.watch import Watch
-from hf_bias_patch.models.float64 import in_double
+from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, probe
 from hf_bias_patch.probing.sites import ProbedSite, assemble
@@ -81,7 +81,7 @@ def see(
         seed: of the probe's moves.
     """
     watch = Watch(dict(model.named_parameters()))
-    with in_double(watch.dropped), watch:
+    with in_single_steps(watch.dropped), watch:
         run()
     found = probe(model, run, seed)
     unread = {name for number, name in enumerate(watch.codes.names) if number not in watch.used}

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.models.inputs.random_inputs import inputs_of, run
+from hf_bias_patch.models.inputs.random_inputs import inputs_of
+from hf_bias_patch.models.run import run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
-import pkgutil
 import re
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -14,11 +12,12 @@ import torch
 
 from hf_bias_patch.errors import FamilyError
 from hf_bias_patch.family_check.small_models.overrides import CLASSES
+from hf_bias_patch.models.classes import modeling_modules, named_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["class_named", "class_of", "stock_classes"]
+__all__ = ["class_of", "stock_classes"]
 
 _PREFERRED = ("Model", "ForPreTraining", "ForConditionalGeneration", "ForCausalLM", "ForMaskedLM", "")
 _chosen: dict[type, Any] = {}
@@ -50,10 +49,7 @@ def stock_classes(config: PreTrainedConfig) -> dict[Any, PreTrainedConfig]:
     found: dict[Any, PreTrainedConfig] = {}
     text = getattr(config, "text_config", None)
     for name in names:
-        try:
-            cls = getattr(transformers, name, None) or _by_name(config, name)
-        except FamilyError:
-            continue
+        cls = named_class(name, type(config))
         wanted = getattr(cls, "config_class", None)
         if wanted is type(config) or (text is not None and wanted is type(text)):
             found[cls] = config if wanted is type(config) else text
@@ -72,38 +68,18 @@ def _auto_names(model_type: str) -> list[str]:
     return found
 
 
-def class_named(config: PreTrainedConfig) -> Any | None:
-    """The class a checkpoint was saved from: the first of `architectures`, also where transformers does not export it.
-
-    None if the installed transformers has no such class.
-    """
-    name = (config.architectures or [""])[0]
-    found = getattr(importlib.import_module("transformers"), name or "-", None)
-    if found is not None or not name:
-        return found
-    try:
-        return _by_name(config, name)
-    except (FamilyError, ImportError, AttributeError):  # a config from elsewhere has no such modules beside it
-        return None
-
-
 def _choose(config: PreTrainedConfig) -> Any:
     named = CLASSES.get(config.model_type)
     if named:
-        return getattr(importlib.import_module("transformers"), named, None) or _by_name(config, named)
-    found = _candidates(config)
-    if not found:
+        if (found := named_class(named, type(config))) is None:
+            raise FamilyError(f"transformers has no class {named}")
+        return found
+    candidates = _candidates(config)
+    if not candidates:
         raise FamilyError(f"transformers has no model class for {config.model_type!r}")
-    if len(found) == 1:
-        return found[0]
-    return max(found, key=lambda cls: (_attention_modules(cls, config), -found.index(cls)))
-
-
-def _by_name(config: PreTrainedConfig, name: str) -> Any:
-    for module in _modules(config):
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise FamilyError(f"transformers has no class {name}")
+    if len(candidates) == 1:
+        return candidates[0]
+    return max(candidates, key=lambda cls: (_attention_modules(cls, config), -candidates.index(cls)))
 
 
 def _candidates(config: PreTrainedConfig) -> list[Any]:
@@ -117,7 +93,7 @@ def _candidates(config: PreTrainedConfig) -> list[Any]:
         for cls in plain if isinstance(plain, (list, tuple)) else [plain]:
             found[cls.__name__] = cls
     others: list[tuple[str, Any]] = []
-    for module in _modules(config):
+    for module in modeling_modules(type(config)):
         for name, cls in vars(module).items():
             if not (inspect.isclass(cls) and issubclass(cls, PreTrainedModel) and cls.__module__ == module.__name__):
                 continue
@@ -149,14 +125,6 @@ def _abstract(cls: Any) -> bool:
 
 def _rank(name: str) -> int:
     return next(i for i, end in enumerate(_PREFERRED) if name.endswith(end))
-
-
-def _modules(config: PreTrainedConfig) -> list[Any]:
-    """The modeling modules beside the config's."""
-    package = type(config).__module__.rsplit(".", 1)[0]
-    folder = importlib.import_module(package)
-    names = [item.name for item in pkgutil.iter_modules(folder.__path__) if item.name.startswith("modeling_")]
-    return [importlib.import_module(f"{package}.{name}") for name in names]
 
 
 def _attention_modules(cls: Any, config: PreTrainedConfig) -> int:

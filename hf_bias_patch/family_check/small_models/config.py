@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import FamilyError
 from hf_bias_patch.family_check.small_models.cannot import CANNOT
-from hf_bias_patch.family_check.small_models.consistent import cut, read, repaired, tapped
+from hf_bias_patch.family_check.small_models.consistent import cut, repaired, tapped
 from hf_bias_patch.family_check.small_models.overrides import FIELDS
 from hf_bias_patch.family_check.small_models.rules import shrink
 from hf_bias_patch.family_check.small_models.sizes import own_size
+from hf_bias_patch.models.inputs.wanted import read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -7,8 +7,9 @@ import sys
 from typing import Any
 
 from hf_bias_patch.family_check.small_models.rules import VOCAB
+from hf_bias_patch.models.inputs.wanted import read
 
-__all__ = ["cut", "read", "repaired", "tapped"]
+__all__ = ["cut", "repaired", "tapped"]
 
 _COUNTS = ("num_hidden_layers", "num_layers", "n_layer")
 _MANY = 5
@@ -41,14 +42,6 @@ def tapped(given: dict[str, Any], defaults: dict[str, Any]) -> tuple[dict[str, A
     given = {name: value for name, value in given.items() if name not in ("out_indices", "out_features")}
     count = max(2, len(taps))
     return given, {"num_hidden_layers": count, "out_indices": list(range(count + 1 - len(taps), count + 1))}
-
-
-def read(config: Any, name: str, default: Any = None) -> Any:
-    """An attribute of a config, `default` where there is none or where it differs from layer to layer."""
-    try:
-        return getattr(config, name, default)
-    except Exception:  # transformers' error for per-layer attributes is private and no AttributeError
-        return default
 
 
 def repaired(config: Any) -> Any:

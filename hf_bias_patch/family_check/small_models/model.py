@@ -11,7 +11,7 @@ import torch
 from hf_bias_patch.family_check.small_models.calibrate import calibrate
 from hf_bias_patch.family_check.small_models.classes import class_of
 from hf_bias_patch.family_check.small_models.randomise import randomise
-from hf_bias_patch.models.unfused import EXPERTS, attention_of
+from hf_bias_patch.models.float64 import EXPERTS, attention_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from hf_bias_patch.family_check.small_models.consistent import read
 from hf_bias_patch.models.inputs.by_type import INPUTS
 from hf_bias_patch.models.inputs.placeholders import place
-from hf_bias_patch.models.inputs.wanted import BATCH, TEXT_HIGH, TEXT_LOW, Wanted
+from hf_bias_patch.models.inputs.wanted import BATCH, TEXT_HIGH, TEXT_LOW, Wanted, read
 
 __all__ = ["fill", "variants_of"]
 

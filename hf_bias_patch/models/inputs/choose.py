@@ -9,48 +9,46 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence.compare import AnyProbe
-from hf_bias_patch.evidence.texts import read_texts
-from hf_bias_patch.models.inputs.multimodal import give
-from hf_bias_patch.models.inputs.text import Form, Probe, make_probes, make_prompts
+from hf_bias_patch.models.inputs.multimodal import MultimodalBatch, multimodal_batches
+from hf_bias_patch.models.inputs.text import TextBatch, TextFormat, prompt_batches, read_texts, text_batches
 from hf_bias_patch.models.inputs.token_ids import unknown_ids
-from hf_bias_patch.models.load_for_verify import folder_of
+from hf_bias_patch.models.source_files import folder_of
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Inputs", "other_inputs", "text_inputs"]
+__all__ = ["ChosenInputs", "multimodal_inputs", "text_inputs"]
 
 _MEDIA = frozenset({"pixel_values", "pixel_values_videos", "input_features", "input_values", "flattened_patches"})
 """Arguments of models that read more than text: token ids alone would leave their other towers unseen."""
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ChosenInputs:
     """Inputs for source and variant.
 
     Attributes:
-        probes: for their forward.
+        batches: for their forward.
         prompts: for greedy decoding; may be empty.
         form: of a model that reads text alone; None for others.
         notes: for the certificate.
     """
 
-    probes: Sequence[AnyProbe]
-    prompts: Sequence[Probe] = ()
-    form: Form | None = None
+    batches: Sequence[TextBatch | MultimodalBatch]
+    prompts: Sequence[TextBatch] = ()
+    form: TextFormat | None = None
     notes: Sequence[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
         """The inputs in words."""
         return [
-            *(probe.name for probe in self.probes),
+            *(batch.name for batch in self.batches),
             *(f"greedy decoding: {prompt.name}" for prompt in self.prompts),
         ]
 
 
-def text_inputs(model: Any, source: Source, texts: Sequence[str] | None, seed: int) -> Inputs | None:
+def text_inputs(model: Any, source: Source, texts: Sequence[str] | None, seed: int) -> ChosenInputs | None:
     """Token ids; None for a model that reads something else, or whose config does not say what ids it reads.
 
     Args:
@@ -66,37 +64,37 @@ def text_inputs(model: Any, source: Source, texts: Sequence[str] | None, seed: i
     if "input_ids" not in takes or _MEDIA & takes.keys():
         return None
     try:
-        limit = Form.of(model).limit
+        limit = TextFormat.of(model).limit
     except (AttributeError, TypeError, ValueError):  # a field that the config has under another name, or not at all
         return None
     rows, special, note = read_texts(source, texts, limit)
-    form = Form.of(model, special)
+    form = TextFormat.of(model, special)
     known = [row for row in rows if max(row) < form.size]
     notes = [note, unknown_ids(folder_of(source), form.size)]
     if len(known) < len(rows):
         what = "The tokenizer gives them token ids that the model does not have"
         notes.append(f"{len(rows) - len(known)} of {len(rows)} texts were left out. {what}, {form.size:,} or more.")
-    probes, prompts = make_probes(form, known, seed), make_prompts(form, known, seed)
-    probes += _with_options(model, probes, seed)
-    return Inputs(probes, prompts, form, list(filter(None, notes)))
+    batches, prompts = text_batches(form, known, seed), prompt_batches(form, known, seed)
+    batches += _with_options(model, batches, seed)
+    return ChosenInputs(batches, prompts, form, list(filter(None, notes)))
 
 
-def _with_options(model: Any, probes: Sequence[Probe], seed: int) -> Iterator[Probe]:
-    """The short probes once more, with what the model takes beside token ids and what makes more of its attention run.
+def _with_options(model: Any, batches: Sequence[TextBatch], seed: int) -> Iterator[TextBatch]:
+    """The short batches once more, with what the model takes beside token ids and what makes more of its attention run.
 
     Such as LUKE's entities: query maps that plain text never reaches meet the keys there.
     """
     from hf_bias_patch.models.inputs.optional import reach_more
     from hf_bias_patch.models.inputs.random_inputs import more_for
 
-    for probe in probes:
-        more = more_for(model, probe.inputs, seed) if probe.inner else {}
+    for batch in batches:
+        more = more_for(model, batch.inputs, seed) if batch.inner else {}
         if reach_more(more):
             given = {name: value.float() if value.is_floating_point() else value for name, value in more.items()}
-            yield replace(probe, name=f"{probe.name}, with {', '.join(more)}", inputs={**probe.inputs, **given})
+            yield replace(batch, name=f"{batch.name}, with {', '.join(more)}", inputs={**batch.inputs, **given})
 
 
-def other_inputs(model: Any, texts: Sequence[str] | None, seed: int, storage: torch.dtype) -> Inputs:
+def multimodal_inputs(model: Any, texts: Sequence[str] | None, seed: int, storage: torch.dtype) -> ChosenInputs:
     """What the model's type wants.
 
     Args:
@@ -109,7 +107,7 @@ def other_inputs(model: Any, texts: Sequence[str] | None, seed: int, storage: to
         VerifyError: no inputs are known that the model runs on.
     """
     try:
-        probes = give(model, seed, storage)
+        batches = multimodal_batches(model, seed, storage)
     except VerifyError as error:
         raise VerifyError(
             error.what,
@@ -119,4 +117,4 @@ def other_inputs(model: Any, texts: Sequence[str] | None, seed: int, storage: to
     notes = ["Greedy decoding was not compared: the model reads more than text, or something else."]
     if texts:
         notes.append(f"The {len(texts)} texts were left out: they alone are no input of {type(model).__name__}.")
-    return Inputs(probes, notes=notes)
+    return ChosenInputs(batches, notes=notes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hf_bias_patch.models.float64 import in_double
+from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.models.inputs.wanted import BATCH, TEXT_HIGH, TEXT_LOW, Wanted
 
 __all__ = ["place"]
@@ -77,7 +77,7 @@ def _shares(get: Any, made: Mapping[str, Any]) -> list[int]:
     accepted = inspect.signature(get).parameters
     required = {name for name, parameter in accepted.items() if parameter.default is inspect.Parameter.empty}
     usable = required | (set(accepted) - {"input_ids", "attention_mask"})
-    with in_double():
+    with in_single_steps():
         found = get(**{name: value for name, value in made.items() if name in usable})
     pooled = getattr(found, "pooler_output", None)
     found = found if pooled is None else pooled

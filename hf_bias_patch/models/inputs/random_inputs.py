@@ -1,26 +1,84 @@
-"""Random inputs that reach every tower of a small model, and a run of it."""
+"""Random inputs that reach every tower of a model: as its type wants them, else by the names in its forward method."""
 
 from __future__ import annotations
 
-import random
+import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.models.float64 import in_double
 from hf_bias_patch.models.inputs.by_name import fill, variants_of
 from hf_bias_patch.models.inputs.optional import options, reach_more
 from hf_bias_patch.models.inputs.other_by_type import OTHERS
-from hf_bias_patch.models.inputs.wanted import Wanted
+from hf_bias_patch.models.inputs.wanted import BATCH, Wanted
+from hf_bias_patch.models.run import run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["forget", "inputs_of", "more_for", "run", "run_all", "sets_of"]
+__all__ = ["accepted_sets", "inputs_of", "more_for", "sets_of"]
+
+_TOKENS = 11
+_SIDES = (224, 32, 64, 384)
+"""Of square images, tried where the config names no `image_size`."""
+
+
+def accepted_sets(model: Any, seed: int) -> list[dict[str, Any]]:
+    """Random inputs that a model accepts: with all that can reach its attention; where that is more, also without.
+
+    Args:
+        model: in float64.
+        seed: of the values.
+
+    Raises:
+        VerifyError: it accepts none; the message holds what it complained of.
+    """
+    complaints: list[str] = []
+    try:
+        return sets_of(model, seed)
+    except Exception as error:  # a config of unknown code may break any assumption about its fields
+        complaints.append(f"{type(error).__name__}: {str(error)[:400]}")
+    for inputs in _by_argument(model, torch.Generator().manual_seed(seed)):
+        try:
+            run(model, inputs)
+            return [inputs]
+        except Exception as error:
+            complaints.append(f"{', '.join(inputs)}: {type(error).__name__}: {str(error)[:200]}")
+    arguments = ", ".join(inspect.signature(model.forward).parameters)
+    raise VerifyError(
+        f"No inputs found that {type(model).__name__} runs on; forward takes ({arguments})",
+        why="; ".join(dict.fromkeys(complaints)),
+        remedy="Probe from Python: hf_bias_patch.probing.probe.probe(model, run), with a `run` that feeds it",
+    )
+
+
+def _by_argument(model: Any, generator: torch.Generator) -> Iterator[dict[str, Any]]:
+    """Token ids, pixels, or both, if forward has arguments of these names."""
+    names = set(inspect.signature(model.forward).parameters)
+    ids: dict[str, Any] = {
+        name: torch.randint(0, _vocabulary(model), (BATCH, _TOKENS), generator=generator)
+        for name in ("input_ids", "decoder_input_ids")
+        if name in names
+    }
+    if ids:
+        yield ids
+        yield {name: value for name, value in ids.items() if name == "input_ids"}
+    if "pixel_values" in names:
+        side = getattr(model.config, "image_size", None)
+        for size in [side] if isinstance(side, int) else _SIDES:
+            pixels = torch.randn(BATCH, 3, size, size, generator=generator, dtype=torch.float64)
+            yield {"pixel_values": pixels}
+            if ids:
+                yield {**ids, "pixel_values": pixels}
+
+
+def _vocabulary(model: Any) -> int:
+    """Rows of the first embedding: token ids stay below."""
+    tables = [module.num_embeddings for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    return int(getattr(model.config, "vocab_size", None) or (tables[0] if tables else 100))
 
 
 def sets_of(model: PreTrainedModel, seed: int = 0) -> list[dict[str, Any]]:
@@ -102,46 +160,3 @@ def _runs(model: PreTrainedModel, inputs: Mapping[str, Any]) -> bool:
     except Exception:  # of any kind: what a model does not take is told in many ways
         return False
     return True
-
-
-def run_all(model: PreTrainedModel, sets: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """The outputs of a run on each set of inputs, by the number of the set and their name."""
-    found = (run(model, inputs) for inputs in sets)
-    return {f"{number}.{name}": value for number, outputs in enumerate(found) for name, value in outputs.items()}
-
-
-def run(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Floating outputs by name, nested ones as `name.0` or `name.key`; twice the same for the same arguments."""
-    random.seed(0)
-    np.random.seed(0)
-    forget(model)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), in_double():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        output = model(**inputs)
-    return dict(_flat("", output))
-
-
-def forget(model: torch.nn.Module) -> None:
-    """Empty a model's own store of what it computed before (OmDet-Turbo's, for texts that it has seen).
-
-    Else a parameter could move, and what was computed with its old values would hide it.
-    """
-    for module in model.modules():
-        for store in vars(module).values():
-            if type(store).__name__.endswith("LRUCache"):
-                store.cache.clear()
-                store.current_load = 0
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point() and value.numel():
-            yield name or "output", value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if key not in ("past_key_values", "cache"):
-                yield from _flat(f"{name}.{key}" if name else str(key), item)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _flat(f"{name}.{index}" if name else str(index), item)

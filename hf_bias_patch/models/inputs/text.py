@@ -1,4 +1,4 @@
-"""Inputs to compare two models on: random token ids of several lengths, padded batches, and the user's texts."""
+"""Token ids to run text models on: random ones of several lengths, padded batches, and the user's texts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.models.inputs.token_ids import first_known, pad_of, special_ids, vocabulary_size
+from hf_bias_patch.models.source_files import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Form", "Probe", "make_probes", "make_prompts", "padded"]
+__all__ = ["NEW_TOKENS", "TextBatch", "TextFormat", "padded", "prompt_batches", "read_texts", "text_batches"]
 
 LONG = 128  # tokens; beyond that only time is added
 MEDIUM = 16
@@ -24,7 +26,7 @@ NEW_TOKENS = 24
 
 
 @dataclass(frozen=True)
-class Probe:
+class TextBatch:
     """One batch.
 
     Attributes:
@@ -43,7 +45,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Form:
+class TextFormat:
     """What a model class takes as input.
 
     Attributes:
@@ -72,8 +74,8 @@ class Form:
     generates: bool
 
     @classmethod
-    def of(cls, model: Any, special: Sequence[int] = ()) -> Form:
-        """The form of a loaded model's inputs.
+    def of(cls, model: Any, special: Sequence[int] = ()) -> TextFormat:
+        """The format of a loaded model's inputs.
 
         Args:
             model: a transformers model.
@@ -116,34 +118,34 @@ def _positions(config: Any) -> int:
     return max(1, found - 2) if isinstance(found, int) and found > 0 else LONG
 
 
-def make_probes(form: Form, rows_of_texts: Sequence[Sequence[int]], seed: int) -> list[Probe]:
+def text_batches(form: TextFormat, rows_of_texts: Sequence[Sequence[int]], seed: int) -> list[TextBatch]:
     """Random batches of 1, 2, a medium and a long number of tokens, padded ones, and the texts.
 
     Args:
-        form: of the models to compare.
+        form: of the models' inputs.
         rows_of_texts: token ids of the user's texts; may be empty.
         seed: of the random ids.
     """
     import torch
 
     random = torch.Generator().manual_seed(seed)
-    probes = []
+    batches = []
     for length in sorted({min(length, form.limit) for length in (1, 2, MEDIUM, LONG)}):
         ids = [_draw(form.vocabulary, length, random) for _ in range(2 if length > MEDIUM else 4)]
         name = f"random ids, {len(ids)} rows of {length}"
-        probes.append(_probe(form, name, ids, random, inner=length == min(MEDIUM, form.limit)))
+        batches.append(_batch(form, name, ids, random, inner=length == min(MEDIUM, form.limit)))
     lengths = _ragged(min(PADDED, form.limit))
     for side in ("right", "left") if form.generates and not form.encoder_decoder else ("right",):
         ids = [_draw(form.vocabulary, length, random) for length in lengths]
         name = f"random ids, rows of {', '.join(map(str, lengths))}, padded on the {side}"
-        probes.append(_probe(form, name, ids, random, left=side == "left", inner=True))
+        batches.append(_batch(form, name, ids, random, left=side == "left", inner=True))
     for start in range(0, len(rows_of_texts), TEXTS_A_BATCH):
         rows = [torch.tensor(row) for row in rows_of_texts[start : start + TEXTS_A_BATCH]]
-        probes.append(_probe(form, f"texts {start + 1} to {start + len(rows)}", rows, random))
-    return probes
+        batches.append(_batch(form, f"texts {start + 1} to {start + len(rows)}", rows, random))
+    return batches
 
 
-def make_prompts(form: Form, rows_of_texts: Sequence[Sequence[int]], seed: int) -> list[Probe]:
+def prompt_batches(form: TextFormat, rows_of_texts: Sequence[Sequence[int]], seed: int) -> list[TextBatch]:
     """Inputs for greedy decoding: a single one, a padded batch, and the first texts; empty unless the model generates.
 
     Decoders alone are padded on the left, as their users do; encoders on the right.
@@ -162,7 +164,7 @@ def make_prompts(form: Form, rows_of_texts: Sequence[Sequence[int]], seed: int) 
     prompts = []
     for name, rows in drawn:
         ids, mask = padded(rows, form.pad, left=not form.encoder_decoder)
-        prompts.append(Probe(name, {"input_ids": ids, "attention_mask": mask.long()}, mask))
+        prompts.append(TextBatch(name, {"input_ids": ids, "attention_mask": mask.long()}, mask))
     return prompts
 
 
@@ -195,15 +197,15 @@ def _ragged(longest: int) -> list[int]:
     return [longest, -(-longest * 2 // 3), -(-longest // 4), min(2, longest)]
 
 
-def _probe(
-    form: Form,
+def _batch(
+    form: TextFormat,
     name: str,
     rows: Sequence[torch.Tensor],
     random: torch.Generator,
     *,
     left: bool = False,
     inner: bool = False,
-) -> Probe:
+) -> TextBatch:
     import torch
 
     if form.eos is not None:
@@ -220,4 +222,32 @@ def _probe(
         inputs["encoder_hidden_states"] = torch.randn(len(rows), MEMORY, form.memory, generator=random)
     if form.choices:
         inputs = {key: value[None] for key, value in inputs.items()}
-    return Probe(name, inputs, mask, decoder_mask, inner)
+    return TextBatch(name, inputs, mask, decoder_mask, inner)
+
+
+def read_texts(source: Source, texts: Sequence[str] | None, limit: int) -> tuple[list[list[int]], tuple[int, ...], str]:
+    """Tokenise texts with the source's tokenizer.
+
+    Args:
+        source: the checkpoint.
+        texts: any number; None for none.
+        limit: tokens beyond it are cut off.
+
+    Returns:
+        Rows of token ids, the tokenizer's special ids, and a note for the certificate (empty if all is well).
+
+    Raises:
+        VerifyError: a text has no tokens.
+    """
+    tokenizer = load_tokenizer(source)
+    if tokenizer is None:
+        left_out = f" The {len(texts)} texts were left out." if texts else ""
+        return [], (), f"The checkpoint has no tokenizer, so all inputs are random ids.{left_out}"
+    special = tuple(tokenizer.all_special_ids)
+    if not texts:
+        return [], special, "No texts were given, so all inputs are random ids."
+    rows = [list(tokenizer(text, truncation=True, max_length=limit)["input_ids"]) for text in texts]
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise VerifyError(f"The text {text!r} has no tokens", remedy="Remove empty texts")
+    return rows, special, ""

@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_bias_patch.family_check.small_models.consistent import read
-
-__all__ = ["BATCH", "TEXT_HIGH", "TEXT_LOW", "Wanted"]
+__all__ = ["BATCH", "TEXT_HIGH", "TEXT_LOW", "Wanted", "read"]
 
 BATCH = 2
 TEXT_LOW, TEXT_HIGH = 20, 95
@@ -73,6 +71,14 @@ class Wanted:
                 return table.num_embeddings
         size = self.look("vocab_size")
         return size if isinstance(size, int) else TEXT_HIGH
+
+
+def read(config: Any, name: str, default: Any = None) -> Any:
+    """An attribute of a config, `default` where there is none or where it differs from layer to layer."""
+    try:
+        return getattr(config, name, default)
+    except Exception:  # transformers' error for per-layer attributes is private and no AttributeError
+        return default
 
 
 def _parts(config: Any) -> list[Any]:

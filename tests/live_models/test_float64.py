@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import nn
 
-from hf_bias_patch.evidence.double import staying_double
 from hf_bias_patch.evidence.run import verify
+from hf_bias_patch.models.float64 import in_float64
 from tests.evidence.helpers import variant_of
 from tests.models import config_of, randomise
 
@@ -19,7 +19,7 @@ Saved = Callable[..., Path]
 
 def test_casts_come_back_as_float64() -> None:
     x = torch.tensor([1.0, 1.0 + 1e-12], dtype=torch.float64)
-    with staying_double():
+    with in_float64():
         made = [
             x.float(),
             x.half(),
