@@ -18,7 +18,7 @@ from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.matrix import Entry, TowerEntry
-    from hf_bias_patch.family_check.sweep import Item, Swept
+    from hf_bias_patch.family_check.sweep import Case, Swept
     from hf_bias_patch.family_check.variations import Change
 
 __all__ = ["families"]
@@ -133,30 +133,30 @@ def _known(names: list[str]) -> Collection[str]:
     return names or known
 
 
-def _default(name: str) -> Iterator[Item]:
+def _default(name: str) -> Iterator[Case]:
     """A type at its default, then as published checkpoints have it."""
     from hf_bias_patch.family_check.published import published
-    from hf_bias_patch.family_check.sweep import Item
+    from hf_bias_patch.family_check.sweep import Case
 
-    yield Item(name)
-    yield from (Item(name, one.changes, one.name) for one in published(name))
+    yield Case(name)
+    yield from (Case(name, one.changes, one.name) for one in published(name))
 
 
-def _varied(name: str) -> Iterator[Item]:
+def _varied(name: str) -> Iterator[Case]:
     """A type at its default and as published, then one change away from its default."""
-    from hf_bias_patch.family_check.sweep import Item
+    from hf_bias_patch.family_check.sweep import Case
 
     yield from _default(name)
-    yield from (Item(name, (change,)) for change in _changes(name))
+    yield from (Case(name, (change,)) for change in _changes(name))
 
 
-def _in_pairs(name: str) -> Iterator[Item]:
+def _in_pairs(name: str) -> Iterator[Case]:
     """A type at its default and as published, then one change away from its default, then two."""
-    from hf_bias_patch.family_check.sweep import Item
+    from hf_bias_patch.family_check.sweep import Case
     from hf_bias_patch.family_check.variations import pairs
 
     yield from _varied(name)
-    yield from (Item(name, pair) for pair in pairs(_changes(name)))
+    yield from (Case(name, pair) for pair in pairs(_changes(name)))
 
 
 def _changes(name: str) -> tuple[Change, ...]:
@@ -168,7 +168,7 @@ def _changes(name: str) -> tuple[Change, ...]:
         return ()
 
 
-def _check(items: Iterable[Item], jobs: int, timeout: float, as_json: bool) -> None:
+def _check(items: Iterable[Case], jobs: int, timeout: float, as_json: bool) -> None:
     from hf_bias_patch.family_check.sweep import sweep
 
     found = []

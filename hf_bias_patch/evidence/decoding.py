@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.evidence.certificate import Decoding, Fork
+from hf_bias_patch.evidence.certificate import DecodingComparison, Fork
 from hf_bias_patch.models.inputs.text import NEW_TOKENS, TextBatch, TextFormat
 from hf_bias_patch.models.inputs.token_ids import first_known
 from hf_bias_patch.models.load import quiet
@@ -78,7 +78,7 @@ def _start(model: Any, form: TextFormat) -> int:
 
 def compare_decoded(
     prompts: Sequence[TextBatch], source: Sequence[Decoded], variant: Sequence[Decoded], floor: float
-) -> Decoding:
+) -> DecodingComparison:
     """Compare what two models say to the same prompts.
 
     At the first token that differs, the two best logits of the source decide: each of them is uncertain by the noise
@@ -96,4 +96,4 @@ def compare_decoded(
             if step < len(old):
                 gap = float(ours.gaps[row, step])
                 forks.append(Fork(prompt=prompt.name, row=row, step=step, gap=gap, floor=floor, tie=gap <= 2 * floor))
-    return Decoding(sequences=sum(len(batch.tokens) for batch in source), tokens=tokens, forks=tuple(forks))
+    return DecodingComparison(sequences=sum(len(batch.tokens) for batch in source), tokens=tokens, forks=tuple(forks))

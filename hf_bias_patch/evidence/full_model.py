@@ -10,11 +10,11 @@ from typing import Any, cast
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import BiasPatchError, VerifyError
-from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Claim, Decoding, Figure, Run
+from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Claim, DecodingComparison, Figure, Measurement
 from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.evidence.compare import Meter, collect, measure
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
-from hf_bias_patch.evidence.loaded import listed, refuse_ignored, refuse_made_up
+from hf_bias_patch.evidence.fully_loaded import listed, refuse_ignored, refuse_made_up
 from hf_bias_patch.evidence.outputs import Outputs
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
@@ -26,7 +26,15 @@ from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 
-__all__ = ["Deployed", "Runner", "UnsupportedError", "Whole", "algebra_figures", "deployed_figures", "run_whole"]
+__all__ = [
+    "Deployed",
+    "Gathered",
+    "ModelVerifier",
+    "UnsupportedError",
+    "algebra_figures",
+    "deployed_figures",
+    "run_whole",
+]
 
 Sites = tuple[Site, ...] | None
 
@@ -35,10 +43,10 @@ Deployed = tuple[Meter, list[Decoded]]
 
 
 @dataclass
-class Whole:
+class Gathered:
     """What running the models gave; the fields of the certificate of the same names."""
 
-    runs: list[Run] = field(default_factory=list)
+    runs: list[Measurement] = field(default_factory=list)
     equal: list[Claim] = field(default_factory=list)
     if_dropped: float | None = None
     no_algebra: str = ""
@@ -47,13 +55,13 @@ class Whole:
     notes: list[str] = field(default_factory=list)
 
 
-def run_whole(pair: Pair, attention: Sequence[str], texts: Sequence[str] | None, seed: int, step: Step) -> Whole:
+def run_whole(pair: Pair, attention: Sequence[str], texts: Sequence[str] | None, seed: int, step: Step) -> Gathered:
     """Measure everything, with one model in memory at a time.
 
     Raises:
         VerifyError: a model cannot be loaded or run.
     """
-    runner = Runner(pair, texts, seed, step)
+    runner = ModelVerifier(pair, texts, seed, step)
     refused: list[VerifyError] = []
     for kind in attention:
         try:
@@ -72,12 +80,12 @@ class UnsupportedError(VerifyError):
     """The source cannot be loaded with this attention implementation, so nobody can deploy it that way."""
 
 
-class Runner:
+class ModelVerifier:
     """Measures one pair; what is chosen or found on the way (inputs, notes) is kept for the next step."""
 
     def __init__(self, pair: Pair, texts: Sequence[str] | None, seed: int, step: Step) -> None:
         self.pair, self.texts, self.seed, self.step = pair, texts, seed, step
-        self.found = Whole(no_algebra=pair.no_plan)
+        self.found = Gathered(no_algebra=pair.no_plan)
         self.inputs = ChosenInputs(())
         self.source_report: tuple[str, ...] = ()
         self.bound = max(ALGEBRA_BOUND, norm_bound(pair.plan.edits) if pair.plan else 0.0)
@@ -89,12 +97,12 @@ class Runner:
         variant = self.deployed(kind, reference, of_source=False)
         self.found.runs.append(self.compared(kind, algebra, source, variant))
 
-    def compared(self, kind: str, algebra: Sequence[Figure], source: Deployed, variant: Deployed) -> Run:
+    def compared(self, kind: str, algebra: Sequence[Figure], source: Deployed, variant: Deployed) -> Measurement:
         """What source and variant gave in the storage dtype, beside each other."""
         (floor, ours), (error, theirs) = source, variant
         figures = deployed_figures(error, floor, self.pair.dtype, self.bound)
         decoding = self._decoding(floor, ours, theirs) if self.inputs.prompts else None
-        return Run(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding)
+        return Measurement(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding)
 
     def in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[Figure]]:
         """The reference, and the algebra against it."""
@@ -204,7 +212,7 @@ class Runner:
             self.found.notes.append(f"Greedy decoding was left out, since the source itself cannot: {error.why}")
             return []
 
-    def _decoding(self, floor: Meter, ours: list[Decoded], theirs: list[Decoded]) -> Decoding:
+    def _decoding(self, floor: Meter, ours: list[Decoded], theirs: list[Decoded]) -> DecodingComparison:
         least = ALGEBRA_BOUND if self.pair.dtype == "F64" else unit_roundoff(self.pair.dtype)
         noise = max(floor.errors["logits"], least * floor.scales["logits"])
         return compare_decoded(self.inputs.prompts, ours, theirs, noise)

@@ -14,12 +14,12 @@ from hf_bias_patch.attention.verdict import DESTINATIONS
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.patching.memory import ModelTensors, apply
 from hf_bias_patch.patching.recipe import make_recipe
-from hf_bias_patch.probing.moves import Runner
+from hf_bias_patch.probing.moves import ReferenceRunner
 from hf_bias_patch.probing.probe import STILL
 
-__all__ = ["Trial", "all_offered", "offers", "trials"]
+__all__ = ["TriedFold", "all_offered", "offers", "trials"]
 
-Trial = tuple[str, str]
+TriedFold = tuple[str, str]
 """A fold, such as `value:output`, and what went wrong with it; empty if nothing did."""
 
 
@@ -32,7 +32,7 @@ def offers(sites: tuple[Site, ...]) -> Iterator[tuple[str, str, tuple[Site, ...]
                 yield projection, into, chosen
 
 
-def trials(model: PreTrainedModel, run: Callable[[], Mapping[str, Tensor]]) -> list[Trial]:
+def trials(model: PreTrainedModel, run: Callable[[], Mapping[str, Tensor]]) -> list[TriedFold]:
     """Try each fold on all sites that offer it, and then each site's default folds all together.
 
     Args:
@@ -42,7 +42,7 @@ def trials(model: PreTrainedModel, run: Callable[[], Mapping[str, Tensor]]) -> l
     Raises:
         FamilyError, CheckpointError: as for `find_sites`.
     """
-    runner = Runner(model, run)
+    runner = ReferenceRunner(model, run)
     sites = find_sites(model.config.to_dict(), ModelTensors(model).tensors)
     found = [
         (f"{projection}:{into}", _try(runner, model, {projection: into}, chosen))
@@ -74,7 +74,7 @@ def _only_open(site: Site) -> Site:
     return replace(site, slots=slots)
 
 
-def _try(runner: Runner, model: PreTrainedModel, folds: dict[str, str], sites: tuple[Site, ...]) -> str:
+def _try(runner: ReferenceRunner, model: PreTrainedModel, folds: dict[str, str], sites: tuple[Site, ...]) -> str:
     try:
         with apply(model, make_recipe(fold=folds, max_loss=1.0), sites=sites):
             effect = runner.effect()

@@ -19,7 +19,7 @@ from hf_bias_patch.family_check.saved_classes import check_saved
 from hf_bias_patch.family_check.variations import Change
 from hf_bias_patch.probing.check import Difference
 
-__all__ = ["Item", "Swept", "sweep"]
+__all__ = ["Case", "Swept", "sweep"]
 
 TIMEOUT = 240.0
 """Seconds for one item."""
@@ -31,7 +31,7 @@ _FEW = 6
 
 
 @dataclass(frozen=True)
-class Item:
+class Case:
     """What is checked at a time: a model type, at its default config or with some of its values changed.
 
     Attributes:
@@ -68,7 +68,7 @@ class Swept:
         seconds: it took.
     """
 
-    item: Item
+    item: Case
     agreed: int = 0
     differences: tuple[Difference, ...] = ()
     problem: str = ""
@@ -108,7 +108,7 @@ class Swept:
 
 
 def sweep(
-    items: Iterable[Item], jobs: int = 1, timeout: float = TIMEOUT, seeds: Sequence[int] = (0,)
+    items: Iterable[Case], jobs: int = 1, timeout: float = TIMEOUT, seeds: Sequence[int] = (0,)
 ) -> Iterator[Swept]:
     """Check items, each in a process of its own, so that none stops the others; in the order they end.
 
@@ -126,7 +126,7 @@ def sweep(
         _warm(_COMMON if len(first) > _FEW else ())
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
-    running: dict[Any, tuple[Item, Any, float]] = {}
+    running: dict[Any, tuple[Case, Any, float]] = {}
     while True:
         for item in itertools.islice(waiting, max(1, jobs) - len(running)):
             ours, theirs = context.Pipe(duplex=False)
@@ -162,7 +162,7 @@ def _warm(model_types: Sequence[str]) -> None:
     logging.set_verbosity(level)
 
 
-def _work(item: Item, seeds: tuple[int, ...], pipe: Connection) -> None:
+def _work(item: Case, seeds: tuple[int, ...], pipe: Connection) -> None:
     from transformers.utils import logging
 
     warnings.simplefilter("ignore")
@@ -205,7 +205,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
-def _result(pipe: Connection, ready: bool, item: Item, spent: float, process: Any) -> Swept:
+def _result(pipe: Connection, ready: bool, item: Case, spent: float, process: Any) -> Swept:
     """What a process sent; or why it sent nothing. The process has ended when this returns."""
     try:
         swept = Swept(**pipe.recv()) if ready else Swept(item, problem=f"no end in {spent:.0f} s", seconds=spent)

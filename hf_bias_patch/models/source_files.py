@@ -1,16 +1,18 @@
-"""What transformers reads of a checkpoint beside its weights: the folder, the config and the tokenizer."""
+"""What is read of a checkpoint beside the model: its folder, config and tokenizer, and hashes of its weight files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.checkpoint.side import is_adapter_alone, is_patch_only
-from hf_bias_patch.checkpoint.source import Source
+from hf_bias_patch.checkpoint.checkpoint import open_model
+from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
+from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only
+from hf_bias_patch.checkpoint.source import Source, sha256_of
 from hf_bias_patch.errors import CheckpointError, SourceError
 from hf_bias_patch.models.load import quiet
 
-__all__ = ["folder_of", "load_config", "load_tokenizer"]
+__all__ = ["folder_of", "load_config", "load_tokenizer", "weight_files"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.vocab", "*.tiktoken", "tekken.json")
 
@@ -64,3 +66,11 @@ def load_tokenizer(source: Source) -> Any | None:
             return transformers.AutoTokenizer.from_pretrained(folder_of(source), local_files_only=True)
         except Exception:  # a missing file, a missing library, a class of its own: all mean that there is none
             return None
+
+
+def weight_files(source: Source) -> dict[str, str]:
+    """The weight files of a checkpoint, a pickle's or an adapter's too: name to sha256."""
+    folder = folder_of(source)
+    if is_adapter_alone(folder):
+        return sha256_of(source, [ADAPTER_WEIGHTS])
+    return sha256_of(source, pickle_files(folder) if is_pickled(folder) else open_model(source.path).files)

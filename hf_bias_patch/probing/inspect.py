@@ -29,14 +29,14 @@ from hf_bias_patch.probing.probe import probe as probe_once
 from hf_bias_patch.probing.renames import renamed
 from hf_bias_patch.probing.slots import sites_of
 
-__all__ = ["Probed", "Row", "probe", "probe_model"]
+__all__ = ["Probed", "ProbedBias", "probe", "probe_model"]
 
 SEEDS = (0, 1)
 """Of inputs and moves: a verdict must hold on all."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ProbedBias:
     """One bias, as table and numbers see it.
 
     Attributes:
@@ -110,7 +110,7 @@ class Probed:
     model_type: str
     family: str
     no_family: str
-    rows: tuple[Row, ...]
+    rows: tuple[ProbedBias, ...]
     floor: float
     differences: tuple[Difference, ...]
     untouched: tuple[str, ...]
@@ -140,7 +140,7 @@ class Probed:
         }
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: ProbedBias) -> dict[str, Any]:
     table = None if row.slot is None else {"verdict": row.slot.verdict.state, "reason": row.slot.verdict.reason}
     if table is not None and row.slot is not None:
         table["folds"] = row.slot.verdict.folds  # type: ignore[assignment]
@@ -228,7 +228,7 @@ def _table(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Si
         return str(BiasPatchError(error.what, error.why))  # the remedy is this very probe
 
 
-def _rows(table: Sequence[Site], found: Probe) -> tuple[Row, ...]:
+def _rows(table: Sequence[Site], found: Probe) -> tuple[ProbedBias, ...]:
     """The table's slots in its order, each with what was found of it; then what the table has not."""
     left = list(found.findings)
     rows = []
@@ -240,8 +240,8 @@ def _rows(table: Sequence[Site], found: Probe) -> tuple[Row, ...]:
             finding = next((f for f in left if f.parameter == slot.bias and own & set(f.indices)), None)
             if finding is not None and slot.projection == finding.projection:
                 left.remove(finding)
-            rows.append(Row(site.name, slot, finding if finding in found.findings else None))
-    return (*rows, *(Row(finding.site, None, finding) for finding in left))
+            rows.append(ProbedBias(site.name, slot, finding if finding in found.findings else None))
+    return (*rows, *(ProbedBias(finding.site, None, finding) for finding in left))
 
 
 def _require_repeatable(model: Any, inputs: Mapping[str, Any]) -> None:

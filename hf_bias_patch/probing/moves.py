@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.probing.origin import Elements
 
-__all__ = ["Runner", "change", "moved", "part"]
+__all__ = ["ReferenceRunner", "change", "moved", "part"]
 
 Outputs = Mapping[str, Tensor]
 
@@ -74,7 +74,7 @@ def _change(found: Tensor, expected: Tensor) -> float:
     return float((a - b).abs().max()) / size if size else 0.0
 
 
-class Runner:
+class ReferenceRunner:
     """Runs a model, always the same way, in float64.
 
     Attributes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.hub_files import HubFiles, open_hub_files
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.errors import CheckpointError, SourceError, UnreachableError
-from hf_bias_patch.evidence.sources import sources
+from hf_bias_patch.evidence.ancestors import ancestor_files
 from hf_bias_patch.evidence.training import read_training
 from hf_bias_patch.patching.base_card import CARD, front_matter, is_as_made, is_own_card
 from hf_bias_patch.patching.record import PLAN, UNDO
@@ -99,7 +99,7 @@ def _ancestors(folder: Path) -> Iterator[tuple[Mapping[str, str], int, bool]]:
     between."""
     training = read_training(folder)
     if training is None or (folder / PLAN).is_file():
-        yield from ((files, patches, False) for patches, files in enumerate(sources(folder), 1))
+        yield from ((files, patches, False) for patches, files in enumerate(ancestor_files(folder), 1))
     while training is not None:
         yield from ((party.sha256, 1, True) for party in (training.source, training.base))
         training = training.earlier

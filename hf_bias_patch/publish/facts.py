@@ -18,8 +18,8 @@ from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.evidence.retrace import weight_files
 from hf_bias_patch.evidence.training import PatchBefore, Training, patch_before, patch_of, read_training
+from hf_bias_patch.models.source_files import weight_files
 from hf_bias_patch.patching.base_card import base_card, front_matter, mark_of
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import PLAN, TRAINING, UNDO, block_of

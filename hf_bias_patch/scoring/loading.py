@@ -6,9 +6,8 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
-from hf_bias_patch.evidence.retrace import weight_files
 from hf_bias_patch.models.load import load_reported, refusing
-from hf_bias_patch.models.source_files import folder_of, load_config, load_tokenizer
+from hf_bias_patch.models.source_files import folder_of, load_config, load_tokenizer, weight_files
 from hf_bias_patch.patching.record import public_name
 from hf_bias_patch.scoring.adapters import adapter_base, is_adapter, load_adapter
 from hf_bias_patch.scoring.extra import need

@@ -12,7 +12,7 @@ from hf_bias_patch.attention import family as families
 from hf_bias_patch.family_check.one_type import NotBuiltError, changes_of_type, check_type
 from hf_bias_patch.family_check.small_models.changes import changes_of
 from hf_bias_patch.family_check.small_models.config import small_config
-from hf_bias_patch.family_check.sweep import Item, sweep
+from hf_bias_patch.family_check.sweep import Case, sweep
 from hf_bias_patch.family_check.variations import Change, pairs, variations
 
 
@@ -127,8 +127,8 @@ def test_tables_without_a_class_are_entered_and_others_left() -> None:
 def test_a_change_says_what_it_is() -> None:
     assert str(Change("pos_att_type", ["p2c"])) == 'pos_att_type = ["p2c"]'
     assert (
-        str(Item("bert", (Change("x", None), Change("y", 1)))) == "bert with x = null, y = 1"
-        and str(Item("bert")) == "bert"
+        str(Case("bert", (Change("x", None), Change("y", 1)))) == "bert with x = null, y = 1"
+        and str(Case("bert")) == "bert"
     )
 
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_built_is_told_from_what_cannot_be_checked() -> None:
         check_type("bert", changes={"num_attention_heads": 7})
     with pytest.raises(NotBuiltError, match="no_such_type"):
         changes_of_type("no_such_type")
-    items = [Item("bert", (Change("num_attention_heads", 7),)), Item("bert", (Change("is_decoder", True),))]
+    items = [Case("bert", (Change("num_attention_heads", 7),)), Case("bert", (Change("is_decoder", True),))]
     refused, fine = sorted(sweep(items), key=lambda swept: swept.built)
     assert not refused.built and "not a multiple" in refused.problem and not refused.agreed
     assert fine.built and not fine.problem and fine.agreed == 6
@@ -178,7 +178,7 @@ def widened(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_family_that_covers_too_much_is_found(widened: None) -> None:
     changes = [change for change in changes_of_type("olmo") if change.key == "clip_qkv"]
-    default, clipped = sweep([Item("olmo"), *(Item("olmo", (change,)) for change in changes)])
+    default, clipped = sweep([Case("olmo"), *(Case("olmo", (change,)) for change in changes)])
     assert default.agreed and not default.wrong and not default.problem
     assert clipped.wrong and not clipped.problem
 

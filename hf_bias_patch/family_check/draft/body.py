@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_bias_patch.family_check.draft.counts import head_size_key, heads_key, kv_heads_key
-from hf_bias_patch.family_check.draft.group import Group
+from hf_bias_patch.family_check.draft.group import SiteKind
 from hf_bias_patch.family_check.draft.order import GROUPED
 
 __all__ = ["counts_kv_heads", "entry", "layout", "stacks"]
 
 
-def stacks(groups: Sequence[Group], config: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def stacks(groups: Sequence[SiteKind], config: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The stacks' tables, and what could not be told.
 
     Args:
@@ -39,12 +39,12 @@ def stacks(groups: Sequence[Group], config: Mapping[str, Any]) -> tuple[dict[str
     return found, doubts
 
 
-def counts_kv_heads(one: Group, config: Mapping[str, Any]) -> bool:
+def counts_kv_heads(one: SiteKind, config: Mapping[str, Any]) -> bool:
     """Whether a config key counts the key-value heads of a kind of site."""
     return bool(kv_heads_key(config, one.kv_heads, one.stack))
 
 
-def entry(one: Group, config: Mapping[str, Any]) -> dict[str, Any]:
+def entry(one: SiteKind, config: Mapping[str, Any]) -> dict[str, Any]:
     """One `[[attention]]` table: what is not said has its default."""
     facts: dict[str, Any] = {"stack": one.stack, "kind": one.kind}
     chance = next((key for key in (f"{one.stack}_layerdrop", "layerdrop") if key in config), "")
@@ -67,7 +67,7 @@ def entry(one: Group, config: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def layout(one: Group, config: Mapping[str, Any]) -> dict[str, Any]:
+def layout(one: SiteKind, config: Mapping[str, Any]) -> dict[str, Any]:
     """How a fused map is ordered, as a table of `layouts`; empty for blocks."""
     found: dict[str, Any] = {"order": one.order.name} if one.order.name != "blocks" else {}
     if one.order.name in GROUPED and one.kv_heads == 1 and not kv_heads_key(config, 1, one.stack):
@@ -77,7 +77,7 @@ def layout(one: Group, config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _short(reads: Mapping[str, str], one: Group) -> str | dict[str, str]:
+def _short(reads: Mapping[str, str], one: SiteKind) -> str | dict[str, str]:
     """One name where query, key and value of self-attention all read the same."""
     made = {projection for several in one.maps.values() for projection in several} - {"output"}
     same = len(set(reads.values())) == 1 and made <= reads.keys()

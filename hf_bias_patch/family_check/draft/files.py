@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from hf_bias_patch.family_check.draft.pattern import numbers
 
-__all__ = ["Files", "in_file"]
+__all__ = ["ModuleNames", "in_file"]
 
 
 @dataclass(frozen=True)
-class Files:
+class ModuleNames:
     """Names in the files. Both sides leave out what precedes all names of the model or tower.
 
     Attributes:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hf_bias_patch.attention.layout import ORDERS
-from hf_bias_patch.family_check.draft.files import Files
+from hf_bias_patch.family_check.draft.files import ModuleNames
 from hf_bias_patch.family_check.draft.layers import by_layers
 from hf_bias_patch.family_check.draft.order import Order, kv_heads_of, orders_of
 from hf_bias_patch.family_check.draft.pattern import Numbering, reads_pattern, wild
-from hf_bias_patch.family_check.draft.seen import Part, SeenSite
+from hf_bias_patch.family_check.draft.seen import SeenProjection, SeenSite
 
-__all__ = ["Group", "group"]
+__all__ = ["SiteKind", "group"]
 
 
 @dataclass(frozen=True)
-class Group:
+class SiteKind:
     """What a draft says of one kind of site.
 
     Attributes:
@@ -56,13 +56,13 @@ class Group:
         """How its fused map is ordered."""
         return self.orders[0]
 
-    def ordered(self, orders: tuple[Order, ...]) -> Group:
+    def ordered(self, orders: tuple[Order, ...]) -> SiteKind:
         """The same with other orders of its fused map."""
         maps = {name: list(orders[0].projections) if len(made) > 1 else made for name, made in self.maps.items()}
         return replace(self, orders=orders, maps=maps)
 
 
-def group(sites: Sequence[SeenSite], files: Files, config: Mapping[str, Any]) -> tuple[list[Group], list[str]]:
+def group(sites: Sequence[SeenSite], files: ModuleNames, config: Mapping[str, Any]) -> tuple[list[SiteKind], list[str]]:
     """The kinds of sites, in the order they were seen, and what could not be put into words.
 
     Args:
@@ -108,7 +108,7 @@ def _joined(sites: Sequence[SeenSite]) -> list[SeenSite]:
     return list(found.values())
 
 
-def _group(sites: list[SeenSite], files: Files, config: Mapping[str, Any], last: int) -> Group | str:
+def _group(sites: list[SeenSite], files: ModuleNames, config: Mapping[str, Any], last: int) -> SiteKind | str:
     numbering = Numbering([site.own for site in sites])
     first = _headed(sites[0], config)
     if numbering.many:
@@ -136,7 +136,7 @@ def _group(sites: list[SeenSite], files: Files, config: Mapping[str, Any], last:
         maps[shared] = list(orders[0].projections)
     apart = files.fuses(maps)  # then the files have an entry of their own
     names = [numbering.pattern(module) if apart else files.name(module, numbering.pattern) for module in maps]
-    return Group(
+    return SiteKind(
         stack="decoder" if first.decoder else "encoder",
         kind=first.kind,
         maps=dict(zip(names, maps.values(), strict=True)),
@@ -163,7 +163,7 @@ def _headed(site: SeenSite, config: Mapping[str, Any]) -> SeenSite:
     return replace(site, heads=said, doubts=(*site.doubts, f"its heads were not seen; the config says {said}"))
 
 
-def _in_order(parts: Mapping[str, Part]) -> list[tuple[str, Part]]:
+def _in_order(parts: Mapping[str, SeenProjection]) -> list[tuple[str, SeenProjection]]:
     """Projections as a family file lists them; those of one map in their order on its axis."""
     names = list(parts)
     modules = list(dict.fromkeys(part.module for part in parts.values()))
@@ -182,7 +182,7 @@ def _biases(site: SeenSite, numbering: Numbering) -> dict[str, str]:
 
 
 def _reads(
-    at: Mapping[tuple[int, int], SeenSite], files: Files, last: int
+    at: Mapping[tuple[int, int], SeenSite], files: ModuleNames, last: int
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """Projection → the norm it reads, the one it reads in the first layer, and what could not be told."""
     reads, first, doubts = {}, {}, []
@@ -201,7 +201,7 @@ def _reads(
     return reads, first, doubts
 
 
-def _both(pattern: str, norms: Mapping[tuple[int, int], str], files: Files) -> str:
+def _both(pattern: str, norms: Mapping[tuple[int, int], str], files: ModuleNames) -> str:
     """A norm's name in memory, and in the files where that is another, with `|` between them."""
     example = next((name for name in norms.values() if wild(name) == re.sub(r"\{\w+\}", "#", wild(pattern))), "")
     if not example or pattern == "none":

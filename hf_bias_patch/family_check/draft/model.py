@@ -20,13 +20,13 @@ from hf_bias_patch.models.inputs.random_inputs import inputs_of
 from hf_bias_patch.models.names import FileNames, names_in_files
 from hf_bias_patch.models.run import run
 
-__all__ = ["Look", "look_at"]
+__all__ = ["SeenModel", "look_at"]
 
 _NAMED = re.compile("attention|attn|attending")
 
 
 @dataclass(frozen=True)
-class Look:
+class SeenModel:
     """What one small model shows.
 
     Attributes:
@@ -48,7 +48,7 @@ class Look:
     named: tuple[str, ...]
 
 
-def look_at(model_type: str, changes: Mapping[str, Any] | None = None) -> Look:
+def look_at(model_type: str, changes: Mapping[str, Any] | None = None) -> SeenModel:
     """Build a small model and see what it does.
 
     Args:
@@ -64,7 +64,7 @@ def look_at(model_type: str, changes: Mapping[str, Any] | None = None) -> Look:
     plain = frozenset(name for name, _ in model.named_parameters())
     given = give_biases(model, lambda: run(model, inputs))
     sites, left_out, unread = see(model, lambda: run(model, inputs))
-    return Look(
+    return SeenModel(
         owners=tuple(owners(model, sites, names_in_files(model), _headed(config, model))),
         config=config.to_dict(),
         parameters=plain,

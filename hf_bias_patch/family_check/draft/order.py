@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_bias_patch.attention.layout import ORDERS, fused
 from hf_bias_patch.family_check.draft.counts import kv_heads_key
-from hf_bias_patch.family_check.draft.seen import Part, SeenSite
+from hf_bias_patch.family_check.draft.seen import SeenProjection, SeenSite
 
 __all__ = ["GROUPED", "Order", "kv_heads_of", "orders_of"]
 
@@ -69,18 +69,18 @@ def orders_of(site: SeenSite, shared: Sequence[str], config: Mapping[str, Any]) 
     return tuple(alike if kv_heads == heads and alike else found)
 
 
-def _placed(parts: Mapping[str, Part]) -> list[tuple[str, Part]]:
+def _placed(parts: Mapping[str, SeenProjection]) -> list[tuple[str, SeenProjection]]:
     return sorted(parts.items(), key=lambda item: item[1].indices[0])
 
 
-def _by_place(parts: Mapping[str, Part]) -> list[Order]:
+def _by_place(parts: Mapping[str, SeenProjection]) -> list[Order]:
     """Blocks, where that is seen without knowing heads."""
     names = tuple(name for name, _ in _placed(parts))
     axis = next(iter(parts.values())).axis
     return [Order("blocks", names)] if _fits(fused("blocks", names, axis, 1, 1), parts) else []
 
 
-def _fits(views: Any, parts: Mapping[str, Part]) -> bool:
+def _fits(views: Any, parts: Mapping[str, SeenProjection]) -> bool:
     if views is None:
         return False
     return all(
@@ -88,7 +88,7 @@ def _fits(views: Any, parts: Mapping[str, Part]) -> bool:
     )
 
 
-def _per_head(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> bool:
+def _per_head(parts: Mapping[str, SeenProjection], sizes: Mapping[str, int]) -> bool:
     """Whether a map has all of a head together, so many entries of each projection."""
     length, start = sum(sizes.values()), 0
     for name, part in _placed(parts):

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.family_check.draft.files import Files
-from hf_bias_patch.family_check.draft.seen import Part, SeenSite
+from hf_bias_patch.family_check.draft.files import ModuleNames
+from hf_bias_patch.family_check.draft.seen import SeenProjection, SeenSite
 from hf_bias_patch.models.names import FileNames
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Owner:
     root: str
     under: tuple[str, ...]
     sites: tuple[SeenSite, ...]
-    files: Files
+    files: ModuleNames
 
 
 def owners(model: Any, sites: Sequence[SeenSite], stored: FileNames, headed: FileNames | None = None) -> list[Owner]:
@@ -57,7 +57,7 @@ def owners(model: Any, sites: Sequence[SeenSite], stored: FileNames, headed: Fil
         more = _relative(headed, _found(before, headed))[0] if headed else {}
         under = (_last(root), *_elsewhere(_last(root), file_root))
         plain = tuple(_without(site, before) for site in own)
-        found.append(Owner(key, config, root, under if key else (), plain, Files(names, starts, more)))
+        found.append(Owner(key, config, root, under if key else (), plain, ModuleNames(names, starts, more)))
     return found
 
 
@@ -135,12 +135,12 @@ def _common_prefix(names: list[str]) -> str:
 def _without(site: SeenSite, before: str) -> SeenSite:
     """A site whose names leave out what precedes them; a norm outside of that is none."""
 
-    def part(old: Part) -> Part:
+    def part(old: SeenProjection) -> SeenProjection:
         names = (old.module, old.bias, "" if outside(old) else old.reads)
         module, bias, reads = (name.removeprefix(before) for name in names)
         return replace(old, module=module, bias=bias, reads=reads)
 
-    def outside(one: Part) -> bool:
+    def outside(one: SeenProjection) -> bool:
         return bool(one.reads) and one.module.startswith(before) and not one.reads.startswith(before)
 
     doubt = "it reads the last norm of another tower (`memory` of a tower says that)"

@@ -11,12 +11,12 @@ from hf_bias_patch.attention.condition import lookup
 from hf_bias_patch.attention.family import is_known
 from hf_bias_patch.family_check.draft.body import stacks
 from hf_bias_patch.family_check.draft.counts import heads_key
-from hf_bias_patch.family_check.draft.group import Group, group
+from hf_bias_patch.family_check.draft.group import SiteKind, group
 from hf_bias_patch.family_check.draft.join import same_as
-from hf_bias_patch.family_check.draft.model import Look, look_at
+from hf_bias_patch.family_check.draft.model import SeenModel, look_at
 from hf_bias_patch.family_check.draft.owners import Owner
 from hf_bias_patch.family_check.draft.text import family_text
-from hf_bias_patch.family_check.draft.vary import Variant, entries
+from hf_bias_patch.family_check.draft.vary import VariedModel, entries
 from hf_bias_patch.family_check.one_type import changes_of_type, config_of_type, switched_on
 from hf_bias_patch.family_check.small_models.config import small_config
 from hf_bias_patch.family_check.variations import Change
@@ -74,7 +74,7 @@ def draft(model_type: str, vary: bool = True) -> tuple[Draft, ...]:
     return tuple(found)
 
 
-def _varied(model_type: str) -> tuple[list[tuple[Change, Look]], list[str]]:
+def _varied(model_type: str) -> tuple[list[tuple[Change, SeenModel]], list[str]]:
     found, untold = [], []
     for change in changes_to_try(model_type):
         try:
@@ -101,7 +101,7 @@ def _is_new(owner: Owner) -> bool:
     return bool(owner.sites) and not is_known(owner.config.model_type) and owner.config.model_type not in model_types()
 
 
-def _own(owner: Owner, change: Change, look: Look) -> tuple[Change, Owner, Look] | None:
+def _own(owner: Owner, change: Change, look: SeenModel) -> tuple[Change, Owner, SeenModel] | None:
     """The same owner in another look, if the change is one of its own config."""
     inside = [each for each in look.owners if not each.key or change.key.startswith(f"{each.key}.")]
     other = max(inside, key=lambda each: len(each.key))
@@ -111,14 +111,17 @@ def _own(owner: Owner, change: Change, look: Look) -> tuple[Change, Owner, Look]
 
 
 def _draft(
-    owner: Owner, look: Look, varied: Sequence[tuple[Change, tuple[Change, Owner, Look]]], untold: tuple[str, ...]
+    owner: Owner,
+    look: SeenModel,
+    varied: Sequence[tuple[Change, tuple[Change, Owner, SeenModel]]],
+    untold: tuple[str, ...],
 ) -> Draft:
     config, model_type = owner.config.to_dict(), str(owner.config.model_type)
     groups, doubts = group(owner.sites, owner.files, config)
     variants = []
     for _, (change, other, seen) in varied:
         others, lost = group(other.sites, other.files, other.config.to_dict())
-        variants.append(Variant(change, tuple(others), seen.parameters))
+        variants.append(VariedModel(change, tuple(others), seen.parameters))
         doubts += [f"with {change}: {one}" for one in lost if one not in doubts]
     if not owner.key:
         groups, unsure = _told_apart(model_type, groups, config)
@@ -137,7 +140,7 @@ def _draft(
     return Draft(model_type, text, same.name if same else "", tuple(dict.fromkeys(told)))
 
 
-def _told_apart(model_type: str, groups: list[Group], config: dict[str, Any]) -> tuple[list[Group], list[str]]:
+def _told_apart(model_type: str, groups: list[SiteKind], config: dict[str, Any]) -> tuple[list[SiteKind], list[str]]:
     """Groups whose fused map may be ordered in several ways, with those left that fit other head counts as well."""
     found, doubts = [], []
     for one in groups:
@@ -155,7 +158,7 @@ def _told_apart(model_type: str, groups: list[Group], config: dict[str, Any]) ->
     return found, doubts
 
 
-def _towers(look: Look) -> dict[str, dict[str, Any]]:
+def _towers(look: SeenModel) -> dict[str, dict[str, Any]]:
     """The towers of a model, one level deep: those in them belong to their own families."""
     found = {}
     for owner in look.owners:
@@ -165,14 +168,14 @@ def _towers(look: Look) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _vanished(groups: Sequence[Any], variants: Sequence[Variant]) -> Iterator[str]:
+def _vanished(groups: Sequence[Any], variants: Sequence[VariedModel]) -> Iterator[str]:
     for variant in variants:
         gone = [one for one in groups if one.key not in [other.key for other in variant.groups]]
         if gone and not variant.groups:
             yield f"with {variant.change} no attention was seen"
 
 
-def _seen_nothing_of(owner: Owner, look: Look) -> Iterator[str]:
+def _seen_nothing_of(owner: Owner, look: SeenModel) -> Iterator[str]:
     """What the run did not reach, and what it needed biases for that the class has not."""
     before = f"{owner.root}." if owner.root else ""
     unread = [name for name in look.unread if name.startswith(before)]

@@ -18,11 +18,11 @@ from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, probe
 from hf_bias_patch.probing.sites import ProbedSite, assemble
 
-__all__ = ["Part", "SeenSite", "see"]
+__all__ = ["SeenProjection", "SeenSite", "see"]
 
 
 @dataclass(frozen=True)
-class Part:
+class SeenProjection:
     """One projection of a site.
 
     Attributes:
@@ -57,7 +57,7 @@ class SeenSite:
         doubts: what could not be told, a sentence each.
     """
 
-    parts: dict[str, Part]
+    parts: dict[str, SeenProjection]
     kind: str
     decoder: bool
     heads: int
@@ -101,7 +101,7 @@ def see(
 def _seen(model: nn.Module, watch: Watch, site: ProbedSite, findings: Iterable[Finding]) -> SeenSite | None:
     """A site; None where its maps are no modules, or one of query, key and value is missing."""
     own = [finding for finding in findings if finding.site == site.name and _is_of(finding, site)]
-    parts: dict[str, Part] = {}
+    parts: dict[str, SeenProjection] = {}
     doubts = []
     for projection, elements in site.roles:
         part = _part(model, watch, projection, elements, own)
@@ -135,7 +135,7 @@ def _is_of(finding: Finding, site: ProbedSite) -> bool:
     )
 
 
-def _apart(parts: dict[str, Part]) -> tuple[dict[str, Part], str]:
+def _apart(parts: dict[str, SeenProjection]) -> tuple[dict[str, SeenProjection], str]:
     """Without projections that are the very same part of a map as another; and which one that was."""
     query, key, value = (parts.get(name, parts["key"]) for name in ("query", "key", "value"))
     if "query" in parts and (query.module, query.indices) == (key.module, key.indices):
@@ -145,7 +145,9 @@ def _apart(parts: dict[str, Part]) -> tuple[dict[str, Part], str]:
     return parts, ""
 
 
-def _part(model: nn.Module, watch: Watch, projection: str, elements: Elements, own: Iterable[Finding]) -> Part | None:
+def _part(
+    model: nn.Module, watch: Watch, projection: str, elements: Elements, own: Iterable[Finding]
+) -> SeenProjection | None:
     parameter = model.get_parameter(elements.parameter)
     is_bias = parameter.dim() == 1
     weight = _weight_of(watch, elements) if is_bias else elements
@@ -158,7 +160,7 @@ def _part(model: nn.Module, watch: Watch, projection: str, elements: Elements, o
     finding = next((one for one in own if one.projection == projection and one.parameter == elements.parameter), None)
     reads, dropout = _reads(finding)
     bias = elements.parameter if is_bias else ""
-    return Part(stem, bias, weight.indices, axis, reads, dropout, conv1d=weight.axis == 1)
+    return SeenProjection(stem, bias, weight.indices, axis, reads, dropout, conv1d=weight.axis == 1)
 
 
 def _module(model: nn.Module, stem: str) -> nn.Module:

@@ -12,7 +12,7 @@ from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.family_check.draft.join import joined
 from hf_bias_patch.family_check.draft.run import Draft, changes_to_try, draft
 from hf_bias_patch.family_check.published import published
-from hf_bias_patch.family_check.sweep import TIMEOUT, Item, Swept, sweep
+from hf_bias_patch.family_check.sweep import TIMEOUT, Case, Swept, sweep
 
 __all__ = ["Drafts"]
 
@@ -77,11 +77,11 @@ class Drafts:
         self._stack.enter_context(drafted(one.name, text))
 
 
-def _items(model_type: str, vary: bool) -> Iterator[Item]:
-    yield Item(model_type)
-    yield from (Item(model_type, one.changes, one.name) for one in published(model_type))
+def _items(model_type: str, vary: bool) -> Iterator[Case]:
+    yield Case(model_type)
+    yield from (Case(model_type, one.changes, one.name) for one in published(model_type))
     if vary:
         try:
-            yield from (Item(model_type, (change,)) for change in changes_to_try(model_type))
+            yield from (Case(model_type, (change,)) for change in changes_to_try(model_type))
         except BiasPatchError:  # the check of the default says it
             return

@@ -10,14 +10,14 @@ from typing import Any
 from hf_bias_patch.attention.condition import MISSING, lookup
 from hf_bias_patch.family_check.draft.body import counts_kv_heads, entry, layout
 from hf_bias_patch.family_check.draft.conditions import Flips, trap_tables
-from hf_bias_patch.family_check.draft.group import Group
+from hf_bias_patch.family_check.draft.group import SiteKind
 from hf_bias_patch.family_check.variations import Change
 
-__all__ = ["Variant", "entries"]
+__all__ = ["VariedModel", "entries"]
 
 
 @dataclass(frozen=True)
-class Variant:
+class VariedModel:
     """A model with one config value changed.
 
     Attributes:
@@ -27,12 +27,12 @@ class Variant:
     """
 
     change: Change
-    groups: tuple[Group, ...]
+    groups: tuple[SiteKind, ...]
     parameters: frozenset[str]
 
 
 def entries(
-    default: Sequence[Group], parameters: frozenset[str], variants: Sequence[Variant], config: Mapping[str, Any]
+    default: Sequence[SiteKind], parameters: frozenset[str], variants: Sequence[VariedModel], config: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The `[[attention]]` tables, and what could not be told.
 
@@ -56,7 +56,7 @@ class _Kind:
     """One kind of site under several configs."""
 
     def __init__(
-        self, one: Group, parameters: frozenset[str], variants: Sequence[Variant], config: Mapping[str, Any]
+        self, one: SiteKind, parameters: frozenset[str], variants: Sequence[VariedModel], config: Mapping[str, Any]
     ) -> None:
         pairs = [(variant, next((g for g in variant.groups if _alike(one, g)), None)) for variant in variants]
         self.others = [(variant, other) for variant, other in pairs if other is not None]
@@ -76,20 +76,20 @@ class _Kind:
             found = [self._table(self.one, traps, {})]
         return found + [self._in_files(table) for table in found if self.one.in_files]
 
-    def _table(self, facts: Group, traps: Sequence[Mapping[str, Any]], when: Mapping[str, Any]) -> dict[str, Any]:
+    def _table(self, facts: SiteKind, traps: Sequence[Mapping[str, Any]], when: Mapping[str, Any]) -> dict[str, Any]:
         table = {**entry(facts, self.config), **({"when": dict(when)} if when else {})}
         table.pop("traps", None)
         layouts = self._layouts()
         return table | ({"traps": list(traps)} if traps else {}) | ({"layouts": layouts} if layouts else {})
 
-    def _named(self, one: Group) -> Group:
+    def _named(self, one: SiteKind) -> SiteKind:
         """With the names that its maps have under other configs: the tensor names tell which a checkpoint has."""
         for _, other in self.others:
             pairs = zip(one.maps.items(), other.maps, strict=True)
             one = replace(one, maps={_both(name, renamed): made for (name, made), renamed in pairs})
         return one
 
-    def _completed(self, one: Group) -> Group:
+    def _completed(self, one: SiteKind) -> SiteKind:
         """With norms that another config has, where the tensor names tell which of them a checkpoint has."""
         for variant, other in self.others:
             for name, norm in other.reads.items():
@@ -101,7 +101,7 @@ class _Kind:
                     one = replace(one, reads={**one.reads, name: _both(norm, mine)})
         return one
 
-    def _reads_else(self, variant: Variant, other: Group) -> bool:
+    def _reads_else(self, variant: VariedModel, other: SiteKind) -> bool:
         """Whether other norms are read, and the tensor names do not tell."""
         for name in {*self.one.reads, *other.reads}:
             mine, norm = self.one.reads.get(name, ""), other.reads.get(name, "")
@@ -138,11 +138,11 @@ class _Kind:
             self.doubts.append(f"{' and '.join(sorted(keys))} decide how a map is laid out: see what both do together")
         return [*found, own or {"order": "blocks"}] if found else [own] if own else []
 
-    def _by_flag(self, variant: Variant, other: Group) -> list[tuple[Group, dict[str, Any]]]:
+    def _by_flag(self, variant: VariedModel, other: SiteKind) -> list[tuple[SiteKind, dict[str, Any]]]:
         key, value = variant.change.key, variant.change.value
         return [(self.one, {key: [not value, "null"]}), (other, {key: [value]})]
 
-    def _norm_elsewhere(self, key: str, bad: Iterable[Variant]) -> dict[str, Any]:
+    def _norm_elsewhere(self, key: str, bad: Iterable[VariedModel]) -> dict[str, Any]:
         """A trap for all values of a key with which another norm, or none, is read."""
         values = [variant.change.value for variant in bad]
         tried = [v.change.value for v, _ in self.others if v.change.key == key and v.change.value not in values]
@@ -161,7 +161,7 @@ class _Kind:
         }
 
 
-def _alike(one: Group, other: Group) -> bool:
+def _alike(one: SiteKind, other: SiteKind) -> bool:
     """Whether two are the same kind of site, some of its maps perhaps under other names."""
     if one.key == other.key:
         return True
@@ -188,7 +188,7 @@ def _toml(values: Iterable[Any]) -> list[Any]:
 
 
 def _only_there(
-    default: Sequence[Group], variants: Sequence[Variant], config: Mapping[str, Any]
+    default: Sequence[SiteKind], variants: Sequence[VariedModel], config: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Sites that only some other config has: their names tell whether a checkpoint is of that config."""
     found: dict[Any, dict[str, Any]] = {}

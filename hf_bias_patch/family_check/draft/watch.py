@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_bias_patch.probing.tags import Tag
 from hf_bias_patch.probing.trace import Trace
 
-__all__ = ["Step", "Watch"]
+__all__ = ["Operation", "Watch"]
 
 _NORMS = {
     "_fused_rms_norm", "linalg_vector_norm", "mean", "native_batch_norm", "native_group_norm", "native_layer_norm",
@@ -22,7 +22,7 @@ _CURVES = {"elu", "exp", "gelu", "pow", "relu", "sigmoid", "silu", "softplus", "
 
 
 @dataclass(frozen=True)
-class Step:
+class Operation:
     """Something done to outputs of a map.
 
     Attributes:
@@ -45,7 +45,7 @@ class Watch(Trace):
 
     def __init__(self, parameters: dict[str, Tensor]) -> None:
         super().__init__(parameters)
-        self.steps: list[Step] = []
+        self.steps: list[Operation] = []
         self.beside: dict[int, str] = {}
         self.widths: dict[int, int] = {}
 
@@ -59,7 +59,7 @@ class Watch(Trace):
         what = _what(name, len(active))
         if what and (what != "rotary" or self._same_origin(active)):
             codes = frozenset(code for code in active[0].shadow.unique().tolist() if code >= 0)  # type: ignore[union-attr]
-            self.steps.append(Step(what, codes))
+            self.steps.append(Operation(what, codes))
         if name in ("cat", "constant_pad_nd"):
             self._note_beside(tagged)
         super()._follow(func, name, args, kwargs, out, tagged)

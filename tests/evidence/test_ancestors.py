@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import hf_bias_patch
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
+from hf_bias_patch.evidence.ancestors import ancestor, history
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.evidence.history import ancestor, history
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.patching.record import UNDO
 from tests.evidence.helpers import edited, variant_of

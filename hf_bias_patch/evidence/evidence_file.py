@@ -12,17 +12,17 @@ from hf_bias_patch.errors import CheckpointError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Document", "Stored"]
+__all__ = ["EvidenceFile", "EvidencePart"]
 
 
-class Stored(BaseModel):
+class EvidencePart(BaseModel):
     """A part of a document."""
 
     # Bounds and errors may be infinite or NaN, for which JSON has no numbers.
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
-class Document(Stored):
+class EvidenceFile(EvidencePart):
     """What a file holds."""
 
     WHAT: ClassVar[str]

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from hf_bias_patch import inspect, plan
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence.ahead import refuse_plan_ahead, refuse_storage_ahead
+from hf_bias_patch.evidence.early_refusals import refuse_plan_ahead, refuse_storage_ahead
 from tests.cli.conftest import run
 
 __all__ = ["run"]

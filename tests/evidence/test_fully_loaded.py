@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.evidence.loaded import refuse_ignored
+from hf_bias_patch.evidence.fully_loaded import refuse_ignored
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.models.load_for_verify import load_model
 from tests.evidence.helpers import edited, variant_of

@@ -11,7 +11,7 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import FamilyError, VerifyError
-from hf_bias_patch.evidence.loaded import refuse_ignored
+from hf_bias_patch.evidence.fully_loaded import refuse_ignored
 from hf_bias_patch.evidence.storage import dtype_to_verify
 from hf_bias_patch.models.load import Loaded
 from hf_bias_patch.models.load_for_verify import load_model
