@@ -52,8 +52,7 @@ def check_type(
         FamilyError, VerifyError: it cannot be probed.
     """
     from hf_bias_patch.family_check.added_biases import give_biases
-    from hf_bias_patch.family_check.reasons.unseen import explain
-    from hf_bias_patch.family_check.reasons.untouched import unexplained, untouched
+    from hf_bias_patch.family_check.reasons.untouched import explain, unexplained, untouched
     from hf_bias_patch.models.names import names_in_files
     from hf_bias_patch.models.run import run_all
     from hf_bias_patch.patching.memory import ModelTensors

@@ -16,10 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from hf_bias_patch.probing.fresh import FRESH, Fresh
 from hf_bias_patch.probing.origin import Codes
-from hf_bias_patch.probing.replay import MOVES, replay
-from hf_bias_patch.probing.rows import spread, stands, varies
+from hf_bias_patch.probing.shadows import FRESH, MOVES, Fresh, replay, spread, stands, varies
 from hf_bias_patch.probing.tags import PRODUCT, MapCall, Mixing, NormTag, ScoreProduct, Tag, broadcast, union
 
 __all__ = ["Trace"]

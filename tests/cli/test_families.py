@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hf_bias_patch.attention import family as families
 from hf_bias_patch.attention.family import model_types
+from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.cli import app
 
-ROOT = Path(families.__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -88,16 +88,9 @@ def test_a_check_agrees_where_the_table_is_right() -> None:
     assert code == 0 and "bert: 6 agreed" in out and "gpt2: 6 agreed" in out and "0 wrong" in out
 
 
-def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    known = dict(families._families())
-    neox = known["gpt_neox"]
-    known["gpt_neox"] = dataclasses.replace(
-        neox, attention=tuple(dataclasses.replace(attention, traps=()) for attention in neox.attention)
-    )
-    monkeypatch.setattr(families, "_find", known.get)
-    code, out = run("--check", "gpt_neox", "--json")
+def test_a_check_fails_where_the_table_is_wrong() -> None:
+    with drafted("gpt_neox", text_of("gpt_neox").replace('traps = [{trap = "rotary"}]\n', "")):
+        code, out = run("--check", "gpt_neox", "--json")
     found, *published = json.loads(out)
     assert {one["checkpoint"] for one in published} == {"togethercomputer/RedPajama-INCITE-Base-3B-v1"}
     promised = [item["table"] for item in found["differences"]]
@@ -105,16 +98,13 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
     assert any("executed" in item["numbers"] for item in found["differences"][2:])
 
 
-def test_a_wrong_norm_is_told_where_numbers_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_norm_is_told_where_numbers_cannot_tell() -> None:
     """The small PVT's attention has a single key in its first stages: neither query nor key moves anything there."""
-    import dataclasses
-
-    pvt = families._families()["pvt_v2"]
-    norm = "encoder.layers.{stage}.blocks.{layer}.attention.layer_norm"
-    wrong = tuple(dataclasses.replace(attention, reads=norm) for attention in pvt.attention)
-    known = dict(families._families()) | {"pvt_v2": dataclasses.replace(pvt, attention=wrong)}
-    monkeypatch.setattr(families, "_find", known.get)
-    code, out = run("--check", "pvt_v2", "--json")
+    block = 'query = "encoder.layers.{stage}.blocks.{layer}.'
+    right, wrong = f'{block}layer_norm_1"', f'{block}attention.layer_norm"'
+    assert right in text_of("pvt_v2"), "vacuous"
+    with drafted("pvt_v2", text_of("pvt_v2").replace(right, wrong)):
+        code, out = run("--check", "pvt_v2", "--json")
     told = [item for item in json.loads(out)[0]["differences"] if item["kind"] == "wrong"]
     assert code == 1 and any("(query)" in item["slot"] and "it reads" in item["numbers"] for item in told)
 
@@ -156,15 +146,12 @@ def test_changes_of_the_config_are_checked_too() -> None:
 
 
 def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
     from hf_bias_patch.family_check import one_type as typed
 
-    olmo = dataclasses.replace(families._families()["olmo"], handled={})
-    monkeypatch.setattr(families, "_find", (dict(families._families()) | {"olmo": olmo}).get)
     wanted = [change for change in typed.changes_of_type("olmo") if change.key == "clip_qkv"]
     monkeypatch.setattr(typed, "changes_of_type", lambda name: tuple(wanted))
-    code, out = run("--check", "--vary", "olmo", "--json")
+    with drafted("olmo", text_of("olmo").replace('[handled]\nclip_qkv = ["null"]\n', "")):
+        code, out = run("--check", "--vary", "olmo", "--json")
     default, clipped = (one for one in json.loads(out) if not one["checkpoint"])
     assert code == 1 and default["changes"] == [] and clipped["changes"] == [{"key": "clip_qkv", "value": 2.0}]
     kinds = [{item["kind"] for item in found["differences"]} for found in (default, clipped)]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_bias_patch.attention import family as families
+from hf_bias_patch.assets import folder as embedded
+from hf_bias_patch.attention.family_files import drafted, text_of
 
 Run = Callable[..., tuple[int, str, str]]
-EMBEDDED = Path(families.__file__).parent.parent / "assets" / "bert"
+EMBEDDED = embedded("bert")
 CODE = """
 import torch
 from torch import nn
@@ -116,25 +117,17 @@ def test_numbers_stand_beside_the_table(run: Run, saved: Callable[..., Path]) ->
     assert "Noise floor" in out and "family gpt2" in out
 
 
-def test_a_table_that_promises_too_much_is_an_error_that_shows_both(
-    run: Run, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import dataclasses
-
-    known = dict(families._families())
-    llama = known["gpt_neox"]
-    assert llama.attention[0].traps, "vacuous"
-    honest = tuple(dataclasses.replace(attention, traps=()) for attention in llama.attention)
-    known["gpt_neox"] = dataclasses.replace(llama, attention=honest)
-    monkeypatch.setattr(families, "_find", known.get)
-    folder = _small("gpt_neox", saved, "neox")
-    code, out, err = run("inspect", folder, "--probe", "--json")
+def test_a_table_that_promises_too_much_is_an_error_that_shows_both(run: Run, saved: Callable[..., Path]) -> None:
+    folder, traps = _small("gpt_neox", saved, "neox"), 'traps = [{trap = "rotary"}]\n'
+    assert traps in text_of("gpt_neox"), "vacuous"
+    with drafted("gpt_neox", text_of("gpt_neox").replace(traps, "")):
+        code, out, err = run("inspect", folder, "--probe", "--json")
+        refused = run("patch", folder, folder.parent / "out", "--fold", "value", "--trust-probe")
     assert code == 1
     assert "disagree" in err and "table: nothing: exact" in err and "numbers: needed" in err
     found = json.loads(out)
     assert {item["kind"] for item in found["disagreements"]} == {"wrong"} and len(found["disagreements"]) == 2
-    code, _, err = run("patch", folder, folder.parent / "out", "--fold", "value", "--trust-probe")
-    assert code == 2 and "neither is trusted" in err and not (folder.parent / "out").exists()
+    assert refused[0] == 2 and "neither is trusted" in refused[2] and not (folder.parent / "out").exists()
 
 
 def _small(name: str, saved: Callable[..., Path], label: str) -> Path:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence import claims
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.outputs import NOTHING, outputs_of
 from hf_bias_patch.evidence.run import verify
@@ -140,11 +139,13 @@ def test_sites_of_a_probe_under_the_names_in_memory(made: Made, name: str, tmp_p
     assert certificate.equal
 
 
-def test_attention_weights_of_long_inputs_are_left_out(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "_LONGEST", 10)
-    certificate = verify(variant_of(made("vit"), tmp_path / "out", fold="value"), made("vit"), attention=("eager",))
+def test_attention_weights_of_long_inputs_are_left_out(tmp_path: Path) -> None:
+    """Of 576 patches of an image, and one token beside them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small_model(small_config("vit", image_size=192), seed=7).float().save_pretrained(tmp_path / "source")
+    variant = variant_of(tmp_path / "source", tmp_path / "out", fold="value")
+    certificate = verify(variant, tmp_path / "source", attention=("eager",))
     found = {claim.flag: claim for claim in certificate.equal}
-    assert found["attention_weights"].error is None and "more than 10 positions" in found["attention_weights"].how
+    assert found["attention_weights"].error is None and "more than 512 positions" in found["attention_weights"].how
     assert found["hidden_states"].held and certificate.passed

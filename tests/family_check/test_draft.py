@@ -14,13 +14,11 @@ from hf_bias_patch.attention.family import is_known, parsed
 from hf_bias_patch.attention.family_files import drafted
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.family_check.added_biases import give_biases
-from hf_bias_patch.family_check.draft.conditions import trap_tables
-from hf_bias_patch.family_check.draft.join import joined
-from hf_bias_patch.family_check.draft.layers import by_layers
-from hf_bias_patch.family_check.draft.pattern import Numbering, reads_pattern
+from hf_bias_patch.family_check.draft.config_keys import by_layers, trap_tables
+from hf_bias_patch.family_check.draft.family_file import family_text, joined
+from hf_bias_patch.family_check.draft.names import Numbering, reads_pattern
 from hf_bias_patch.family_check.draft.run import Draft, draft
 from hf_bias_patch.family_check.draft.several import Drafts
-from hf_bias_patch.family_check.draft.text import family_text
 from hf_bias_patch.family_check.one_type import check_type, config_of_type
 from hf_bias_patch.family_check.published import tomllib
 from hf_bias_patch.family_check.small_models.config import small_config

@@ -8,7 +8,7 @@ import pytest
 
 from hf_bias_patch.attention.condition import may_hold
 from hf_bias_patch.family_check.one_type import check_type
-from hf_bias_patch.family_check.small_models import classes
+from hf_bias_patch.family_check.small_models.overrides import CLASSES
 
 DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True, "position_buckets": 8}
 
@@ -77,7 +77,6 @@ def test_a_missing_key_may_be_what_it_must_not() -> None:
 def test_the_table_holds_for_another_class(
     model_type: str, head: str, agreed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(classes.CLASSES, model_type, head)
-    monkeypatch.setattr(classes, "_chosen", {})
+    monkeypatch.setitem(CLASSES, model_type, head)
     checked = check_type(model_type)
     assert checked.agreed == agreed and {item.kind for item in checked.differences} <= {"unseen"}, checked.differences

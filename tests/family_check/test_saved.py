@@ -5,7 +5,6 @@ All model types: `make sweep`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,10 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site, Tensor
 from hf_bias_patch.checkpoint.checkpoint import TensorInfo
 from hf_bias_patch.family_check import saved_classes as saved
+from hf_bias_patch.family_check.reasons import reasons
 from hf_bias_patch.family_check.reasons.uncovered import attention_parameters, reason_for
 from hf_bias_patch.family_check.saved_classes import check_saved
 from tests.models import randomise
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 TYPES = [
     # Saved as the base model, whose names lack what the classes with heads put before them.
@@ -122,9 +117,8 @@ def test_a_bias_of_attention_is_known_by_its_class_too() -> None:
 
 
 def test_reasons_are_for_types_that_have_a_family() -> None:
-    with (Path(saved.__file__).parent / "uncovered.toml").open("rb") as file:
-        entries = tomllib.load(file)["explained"]
-    assert all(is_known(name) and entry["reason"] for entry in entries for name in entry["model_types"])
+    entries = reasons("uncovered")
+    assert entries and all(is_known(name) and entry.reason for entry in entries for name in entry.model_types)
     assert reason_for({"model_type": "doge"}, "DogeModel", "layers.0.self_attn.dt_proj.bias")
     assert not reason_for({"model_type": "doge"}, "DogeModel", "layers.0.self_attn.q_proj.bias")
     tower = {"model_type": "llava", "vision_config": {"model_type": "no-such-type"}}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from hf_bias_patch.attention import family as families
+from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.family_check.one_type import NotBuiltError, changes_of_type, check_type
 from hf_bias_patch.family_check.small_models.changes import changes_of
 from hf_bias_patch.family_check.small_models.config import small_config
@@ -168,12 +167,10 @@ def test_a_config_that_overrules_a_change_is_no_check_of_it() -> None:
 
 
 @pytest.fixture
-def widened(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def widened() -> Iterator[None]:
     """OLMo's family, taken to cover clipped projections."""
-    known: Mapping[str, families.Family] = dict(families._families())
-    olmo = replace(known["olmo"], handled={})
-    monkeypatch.setattr(families, "_find", (dict(known) | {"olmo": olmo}).get)
-    yield
+    with drafted("olmo", text_of("olmo").replace('[handled]\nclip_qkv = ["null"]\n', "")):
+        yield
 
 
 def test_a_family_that_covers_too_much_is_found(widened: None) -> None:

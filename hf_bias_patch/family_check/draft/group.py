@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hf_bias_patch.attention.layout import ORDERS
-from hf_bias_patch.family_check.draft.files import ModuleNames
-from hf_bias_patch.family_check.draft.layers import by_layers
+from hf_bias_patch.family_check.draft.config_keys import by_layers
+from hf_bias_patch.family_check.draft.names import ModuleNames, Numbering, reads_pattern, wild
 from hf_bias_patch.family_check.draft.order import Order, kv_heads_of, orders_of
-from hf_bias_patch.family_check.draft.pattern import Numbering, reads_pattern, wild
 from hf_bias_patch.family_check.draft.seen import SeenProjection, SeenSite
 
 __all__ = ["SiteKind", "group"]

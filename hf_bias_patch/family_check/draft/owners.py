@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.family_check.draft.files import ModuleNames
+from hf_bias_patch.family_check.draft.names import ModuleNames
 from hf_bias_patch.family_check.draft.seen import SeenProjection, SeenSite
 from hf_bias_patch.models.names import FileNames
 

@@ -9,13 +9,11 @@ from typing import Any
 
 from hf_bias_patch.attention.condition import lookup
 from hf_bias_patch.attention.family import is_known
-from hf_bias_patch.family_check.draft.body import stacks
-from hf_bias_patch.family_check.draft.counts import heads_key
+from hf_bias_patch.family_check.draft.config_keys import heads_key
+from hf_bias_patch.family_check.draft.family_file import family_text, same_as, stacks
 from hf_bias_patch.family_check.draft.group import SiteKind, group
-from hf_bias_patch.family_check.draft.join import same_as
 from hf_bias_patch.family_check.draft.model import SeenModel, look_at
 from hf_bias_patch.family_check.draft.owners import Owner
-from hf_bias_patch.family_check.draft.text import family_text
 from hf_bias_patch.family_check.draft.vary import VariedModel, entries
 from hf_bias_patch.family_check.one_type import changes_of_type, config_of_type, switched_on
 from hf_bias_patch.family_check.small_models.config import small_config

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_bias_patch.family_check.draft.naming import name_traps
-from hf_bias_patch.family_check.draft.pattern import wild
-from hf_bias_patch.family_check.draft.watch import Watch
+from hf_bias_patch.family_check.draft.names import wild
+from hf_bias_patch.family_check.draft.traps import Watch, name_traps
 from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, probe

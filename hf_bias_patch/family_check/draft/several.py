@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hf_bias_patch.attention.family import families, parsed
 from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.errors import BiasPatchError
-from hf_bias_patch.family_check.draft.join import joined
+from hf_bias_patch.family_check.draft.family_file import joined
 from hf_bias_patch.family_check.draft.run import Draft, changes_to_try, draft
 from hf_bias_patch.family_check.published import published
 from hf_bias_patch.family_check.sweep import TIMEOUT, Case, Swept, sweep

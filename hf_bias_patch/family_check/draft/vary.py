@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_bias_patch.attention.condition import MISSING, lookup
-from hf_bias_patch.family_check.draft.body import counts_kv_heads, entry, layout
-from hf_bias_patch.family_check.draft.conditions import Flips, trap_tables
+from hf_bias_patch.family_check.draft.config_keys import Flips, toml_values, trap_tables
+from hf_bias_patch.family_check.draft.family_file import counts_kv_heads, entry, layout
 from hf_bias_patch.family_check.draft.group import SiteKind
 from hf_bias_patch.family_check.variations import Change
 
@@ -149,7 +149,7 @@ class _Kind:
         mine = lookup(self.config, key)
         good = [None if mine is MISSING else mine, *tried]
         self.doubts.append(f"with {key} = {', '.join(map(json.dumps, values))} another norm is read, or none")
-        return {"trap": "norm_elsewhere", "when": {key: {"not": [*_toml(good), "missing"]}}}
+        return {"trap": "norm_elsewhere", "when": {key: {"not": [*toml_values(good), "missing"]}}}
 
     def _in_files(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """The same sites by the files' names, which fuse maps that are apart in memory."""
@@ -180,11 +180,6 @@ def _there(norm: str, parameters: frozenset[str]) -> bool:
     """Whether some parameter can be the bias of a norm that goes by this pattern."""
     ends = [pattern.rpartition("}")[2] + ".bias" for pattern in norm.split("|")]
     return any(name.endswith(end) for name in parameters for end in ends)
-
-
-def _toml(values: Iterable[Any]) -> list[Any]:
-    """Values as a family's condition has them: TOML has no null."""
-    return ["null" if value is None else value for value in values]
 
 
 def _only_there(

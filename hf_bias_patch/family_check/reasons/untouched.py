@@ -1,16 +1,16 @@
-"""Parameters that no run of a small model read, of which nothing is known; those of attention must be explained."""
+"""What the runs and the table do not both show: parameters that no run read, and biases unseen, with their reasons."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_bias_patch.family_check.reasons import reason_of
-from hf_bias_patch.probing.check import Difference
+from hf_bias_patch.probing.check import UNSEEN, Checked, Difference
 
-__all__ = ["Untouched", "summary", "unexplained", "untouched"]
+__all__ = ["Untouched", "explain", "summary", "unexplained", "untouched"]
 
 _SHOWN = 4
 """Names in a line; JSON has all."""
@@ -75,3 +75,25 @@ def _of_attention(model: Any, name: str) -> bool:
     parts = name.split(".")
     classes = (type(modules[".".join(parts[:count])]).__name__ for count in range(1, len(parts)))
     return any(re.search("attention|attn", kind, re.IGNORECASE) for kind in classes)
+
+
+def explain(checked: Checked, config: Mapping[str, Any], class_name: str) -> Checked:
+    """The same check, its unseen biases that have a reason in one of the tables being explained.
+
+    Args:
+        checked: of one model.
+        config: that model's.
+        class_name: that model's.
+    """
+    told = {item: _reason(item, config, class_name) for item in checked.differences if item.kind == UNSEEN}
+    return replace(
+        checked,
+        differences=tuple(item for item in checked.differences if not told.get(item)),
+        explained={item.slot: reason for item, reason in told.items() if reason},
+    )
+
+
+def _reason(item: Difference, config: Mapping[str, Any], class_name: str) -> str:
+    name = item.slot.partition(" ")[0]
+    tables = ("unseen", "uncovered", "untouched")
+    return next(filter(None, (reason_of(table, config, class_name, name) for table in tables)), "")

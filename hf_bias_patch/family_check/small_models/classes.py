@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["class_of", "stock_classes"]
 
 _PREFERRED = ("Model", "ForPreTraining", "ForConditionalGeneration", "ForCausalLM", "ForMaskedLM", "")
-_chosen: dict[type, Any] = {}
+_chosen: dict[tuple[type, str], Any] = {}
 
 
 def class_of(config: PreTrainedConfig) -> Any:
@@ -29,10 +29,10 @@ def class_of(config: PreTrainedConfig) -> Any:
     Raises:
         FamilyError: there is none.
     """
-    kind = type(config)
-    if kind not in _chosen:
-        _chosen[kind] = _choose(config)
-    return _chosen[kind]
+    key = type(config), CLASSES.get(config.model_type, "")
+    if key not in _chosen:
+        _chosen[key] = _choose(config)
+    return _chosen[key]
 
 
 def stock_classes(config: PreTrainedConfig) -> dict[Any, PreTrainedConfig]:
