@@ -39,11 +39,11 @@ def print_drafts(
         checked = []
         for swept in drafts.check(names, jobs=jobs, timeout=timeout):
             checked.append(swept)
-            if not swept.item.changes or swept.differences or swept.problem:
+            if not swept.case.changes or swept.differences or swept.problem:
                 show(swept)
     wrong = sum(len(swept.wrong) for swept in checked)
     missed = sum(len(swept.differences) for swept in checked) - wrong
-    held = {swept.item.model_type for swept in checked if swept.agreed or swept.differences}
+    held = {swept.case.model_type for swept in checked if swept.agreed or swept.differences}
     for name in sorted(set(names) - held - drafts.failed.keys()):
         said = "its draft was held against no bias: stock transformers reads none at these sites"
         stdout().print(f"{name}: {said}", markup=False, soft_wrap=True)

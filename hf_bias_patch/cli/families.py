@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +16,8 @@ from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.matrix import Entry, TowerEntry
-    from hf_bias_patch.family_check.sweep import Case, Swept
-    from hf_bias_patch.family_check.variations import Change
+    from hf_bias_patch.family_check.cases import Case
+    from hf_bias_patch.family_check.sweep import Swept
 
 __all__ = ["families"]
 
@@ -54,7 +52,9 @@ def families(
     """
     if draft:
         _require_types(names, check or markdown or as_json)
-        print_drafts(list(_known(names or [])), output, jobs, timeout, _show)
+        from hf_bias_patch.family_check.cases import types_to_check
+
+        print_drafts(types_to_check(names or []), output, jobs, timeout, _show)
     if output is not None:
         raise typer.BadParameter("it goes with --draft", param_hint="--output")
     if check and markdown:
@@ -64,8 +64,9 @@ def families(
     if pairs and not vary:
         raise typer.BadParameter("it goes with --vary", param_hint="--pairs")
     if check:
-        made = _in_pairs if pairs else _varied if vary else _default
-        _check(itertools.chain.from_iterable(map(made, _known(names or []))), jobs, timeout, as_json)
+        from hf_bias_patch.family_check.cases import cases, types_to_check
+
+        _check(cases(types_to_check(names or []), vary=vary, pairs=pairs), jobs, timeout, as_json)
         return
     from hf_bias_patch.attention.matrix import matrix, without_attention
 
@@ -117,62 +118,11 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterabl
     )
 
 
-def _known(names: list[str]) -> Collection[str]:
-    """The model types that are meant; all, if none is named."""
-    from hf_bias_patch.errors import FamilyError
-    from hf_bias_patch.family_check.small_models.config import model_types
-
-    known = model_types()
-    if unknown := sorted(set(names) - set(known)):
-        near = [close for name in unknown for close in get_close_matches(name.lower(), known, n=3)]
-        raise FamilyError(
-            f"No small model of type {' or '.join(map(repr, unknown))} can be built",
-            why="The installed transformers has no such type, or it needs a package that is not there",
-            remedy=f"Close to it: {', '.join(near)}" if near else "",
-        )
-    return names or known
-
-
-def _default(name: str) -> Iterator[Case]:
-    """A type at its default, then as published checkpoints have it."""
-    from hf_bias_patch.family_check.published import published
-    from hf_bias_patch.family_check.sweep import Case
-
-    yield Case(name)
-    yield from (Case(name, one.changes, one.name) for one in published(name))
-
-
-def _varied(name: str) -> Iterator[Case]:
-    """A type at its default and as published, then one change away from its default."""
-    from hf_bias_patch.family_check.sweep import Case
-
-    yield from _default(name)
-    yield from (Case(name, (change,)) for change in _changes(name))
-
-
-def _in_pairs(name: str) -> Iterator[Case]:
-    """A type at its default and as published, then one change away from its default, then two."""
-    from hf_bias_patch.family_check.sweep import Case
-    from hf_bias_patch.family_check.variations import pairs
-
-    yield from _varied(name)
-    yield from (Case(name, pair) for pair in pairs(_changes(name)))
-
-
-def _changes(name: str) -> tuple[Change, ...]:
-    from hf_bias_patch.family_check.one_type import NotBuiltError, changes_of_type
-
-    try:
-        return changes_of_type(name)
-    except NotBuiltError:  # the check of the default says it
-        return ()
-
-
-def _check(items: Iterable[Case], jobs: int, timeout: float, as_json: bool) -> None:
+def _check(cases: Iterable[Case], jobs: int, timeout: float, as_json: bool) -> None:
     from hf_bias_patch.family_check.sweep import sweep
 
     found = []
-    for swept in sweep(items, jobs, timeout):
+    for swept in sweep(cases, jobs, timeout):
         found.append(swept)
         if not as_json:
             _show(swept)
@@ -187,7 +137,7 @@ def _show(swept: Swept) -> None:
     from hf_bias_patch.cli.console import stdout
     from hf_bias_patch.family_check.reasons.untouched import summary
 
-    line = f"{swept.item}: {swept.agreed} agreed"
+    line = f"{swept.case}: {swept.agreed} agreed"
     line += f", {len(swept.classes)} classes" if swept.classes else ""
     if swept.differences:
         kinds = [difference.kind for difference in swept.differences]
@@ -207,11 +157,11 @@ def _show(swept: Swept) -> None:
 def _sum_up(found: list[Swept]) -> None:
     from hf_bias_patch.cli.console import stdout
 
-    defaults = [swept for swept in found if not swept.item.changes]
-    published = [swept for swept in found if swept.item.checkpoint]
-    varied = [swept for swept in found if swept.item.changes and not swept.item.checkpoint]
+    defaults = [swept for swept in found if not swept.case.changes]
+    published = [swept for swept in found if swept.case.checkpoint]
+    varied = [swept for swept in found if swept.case.changes and not swept.case.checkpoint]
     problems = [swept for swept in defaults if swept.problem]
-    unknown = [swept.item.model_type for swept in problems if not swept.reason]
+    unknown = [swept.case.model_type for swept in problems if not swept.reason]
     stdout().print(
         f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked, "
         f"{len(unknown)} of them for no known reason{': ' if unknown else ''}{', '.join(unknown)}" + _shares(defaults),
@@ -253,7 +203,7 @@ def _about_changes(what: str, varied: list[Swept]) -> str:
         ("not checked", [swept for swept in varied if swept.problem and swept.built]),
         ("could not be built", [swept for swept in varied if not swept.built]),
     ):
-        lines += [f"{len(chosen)} {title}" + "".join(f"\n  {swept.item}" for swept in chosen)]
+        lines += [f"{len(chosen)} {title}" + "".join(f"\n  {swept.case}" for swept in chosen)]
     return "\n".join(lines)
 
 

@@ -12,50 +12,30 @@ from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from hf_bias_patch.family_check.cases import Case
 from hf_bias_patch.family_check.one_type import NotBuiltError, check_type
 from hf_bias_patch.family_check.reasons import reason_of
 from hf_bias_patch.family_check.reasons.untouched import Untouched
 from hf_bias_patch.family_check.saved_classes import check_saved
-from hf_bias_patch.family_check.variations import Change
 from hf_bias_patch.probing.check import Difference
 
-__all__ = ["Case", "Swept", "sweep"]
+__all__ = ["Swept", "sweep"]
 
 TIMEOUT = 240.0
-"""Seconds for one item."""
+"""Seconds for one case."""
 
 _COMMON = ("bert", "llava", "whisper")
 """Types that import most of what others do."""
 _FEW = 6
-"""So few items are faster without that."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is checked at a time: a model type, at its default config or with some of its values changed.
-
-    Attributes:
-        model_type: its name.
-        changes: config values other than the default ones.
-        checkpoint: the published checkpoint that has them; empty, if they are made up.
-    """
-
-    model_type: str
-    changes: tuple[Change, ...] = ()
-    checkpoint: str = ""
-
-    def __str__(self) -> str:
-        if self.checkpoint:
-            return f"{self.checkpoint} ({self.model_type})"
-        return self.model_type + (" with " if self.changes else "") + ", ".join(map(str, self.changes))
+"""So few cases are faster without that."""
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What the sweep found of one item.
+    """What the sweep found of one case.
 
     Attributes:
-        item: which.
+        case: which.
         agreed: biases of which table and numbers say the same.
         differences: the others.
         closable, slots, unknown, untouched: as in `Checked`.
@@ -68,7 +48,7 @@ class Swept:
         seconds: it took.
     """
 
-    item: Case
+    case: Case
     agreed: int = 0
     differences: tuple[Difference, ...] = ()
     problem: str = ""
@@ -96,29 +76,29 @@ class Swept:
         That is what is wrong; and at a default or published config what was not seen, or not checked, for no known
         reason. A made-up change of the config may well prove nothing.
         """
-        if self.wrong or (self.item.changes and not self.item.checkpoint):
+        if self.wrong or (self.case.changes and not self.case.checkpoint):
             return bool(self.wrong)
         unseen = any(difference.kind == "unseen" for difference in self.differences)
         return unseen or bool(self.problem and not self.reason)
 
     def plain(self) -> dict[str, Any]:
         """As JSON values; `changes` is empty at the default config."""
-        rest = {key: value for key, value in asdict(self).items() if key != "item"}
-        return {**asdict(self.item), **rest}
+        rest = {key: value for key, value in asdict(self).items() if key != "case"}
+        return {**asdict(self.case), **rest}
 
 
 def sweep(
-    items: Iterable[Case], jobs: int = 1, timeout: float = TIMEOUT, seeds: Sequence[int] = (0,)
+    cases: Iterable[Case], jobs: int = 1, timeout: float = TIMEOUT, seeds: Sequence[int] = (0,)
 ) -> Iterator[Swept]:
-    """Check items, each in a process of its own, so that none stops the others; in the order they end.
+    """Check cases, each in a process of its own, so that none stops the others; in the order they end.
 
     Args:
-        items: of model types of the installed transformers; taken one by one, as processes come free.
+        cases: of model types of the installed transformers; taken one by one, as processes come free.
         jobs: processes at a time.
-        timeout: seconds for one item.
+        timeout: seconds for one case.
         seeds: of weights, inputs and moves; a verdict must hold on all.
     """
-    waiting = iter(items)
+    waiting = iter(cases)
     first = list(itertools.islice(waiting, _FEW + 1))
     waiting = itertools.chain(first, waiting)
     with warnings.catch_warnings():
@@ -128,21 +108,21 @@ def sweep(
     context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     running: dict[Any, tuple[Case, Any, float]] = {}
     while True:
-        for item in itertools.islice(waiting, max(1, jobs) - len(running)):
+        for case in itertools.islice(waiting, max(1, jobs) - len(running)):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(item, tuple(seeds), theirs), daemon=True)
+            process = context.Process(target=_work, args=(case, tuple(seeds), theirs), daemon=True)
             process.start()
             theirs.close()
-            running[ours] = (item, process, time.monotonic())
+            running[ours] = (case, process, time.monotonic())
         if not running:
             return
         ready = wait(list(running), timeout=1.0)
         for pipe in list(running):
-            item, process, start = running[pipe]
+            case, process, start = running[pipe]
             spent = time.monotonic() - start
             if pipe not in ready and spent < timeout:
                 continue
-            yield _result(pipe, pipe in ready, item, spent, process)
+            yield _result(pipe, pipe in ready, case, spent, process)
             pipe.close()
             del running[pipe]
 
@@ -162,23 +142,23 @@ def _warm(model_types: Sequence[str]) -> None:
     logging.set_verbosity(level)
 
 
-def _work(item: Case, seeds: tuple[int, ...], pipe: Connection) -> None:
+def _work(case: Case, seeds: tuple[int, ...], pipe: Connection) -> None:
     from transformers.utils import logging
 
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     start = time.monotonic()
-    changes = {change.key: change.value for change in item.changes}
+    changes = {change.key: change.value for change in case.changes}
     try:
-        found = check_type(item.model_type, seeds, changes, bool(item.checkpoint))
-        swept = Swept(item, **vars(found))
+        found = check_type(case.model_type, seeds, changes, bool(case.checkpoint))
+        swept = Swept(case, **vars(found))
     except NotBuiltError as error:
-        swept = Swept(item, problem=_line(error.what), built=False)
+        swept = Swept(case, problem=_line(error.what), built=False)
     except Exception as error:  # whatever goes wrong inside a model is told, and the sweep goes on
-        swept = Swept(item, problem=_line(f"{type(error).__name__}: {error}"))
-    if not item.changes:
+        swept = Swept(case, problem=_line(f"{type(error).__name__}: {error}"))
+    if not case.changes:
         swept = _with_classes(swept)
-    swept = replace(swept, reason=reason_of("unchecked", {"model_type": item.model_type}, "", swept.problem))
+    swept = replace(swept, reason=reason_of("unchecked", {"model_type": case.model_type}, "", swept.problem))
     pipe.send({**vars(swept), "seconds": time.monotonic() - start})
     pipe.close()
 
@@ -186,7 +166,7 @@ def _work(item: Case, seeds: tuple[int, ...], pipe: Connection) -> None:
 def _with_classes(swept: Swept) -> Swept:
     """The same with what becomes of the type's other classes."""
     try:
-        saved = check_saved(swept.item.model_type)
+        saved = check_saved(swept.case.model_type)
     except NotBuiltError:  # the check of the type has said it
         return swept
     except Exception as error:  # as above
@@ -205,13 +185,13 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
-def _result(pipe: Connection, ready: bool, item: Case, spent: float, process: Any) -> Swept:
+def _result(pipe: Connection, ready: bool, case: Case, spent: float, process: Any) -> Swept:
     """What a process sent; or why it sent nothing. The process has ended when this returns."""
     try:
-        swept = Swept(**pipe.recv()) if ready else Swept(item, problem=f"no end in {spent:.0f} s", seconds=spent)
+        swept = Swept(**pipe.recv()) if ready else Swept(case, problem=f"no end in {spent:.0f} s", seconds=spent)
     except EOFError:
         process.join()
-        swept = Swept(item, problem=f"its process died (exit code {process.exitcode})", seconds=spent)
+        swept = Swept(case, problem=f"its process died (exit code {process.exitcode})", seconds=spent)
     if not ready:
         process.kill()
     process.join()

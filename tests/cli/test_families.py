@@ -111,6 +111,7 @@ def test_a_wrong_norm_is_told_where_numbers_cannot_tell() -> None:
 
 def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_bias_patch.family_check import sweep
+    from hf_bias_patch.family_check.cases import Case
 
     def check_type(name: str, seeds: object, changes: object, written: bool) -> object:
         import os
@@ -123,8 +124,8 @@ def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.M
         raise ValueError("bad")
 
     monkeypatch.setattr(sweep, "check_type", check_type)
-    items = (sweep.Case(name) for name in ("slow", "dead", "bad"))
-    found = {one.item.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
+    items = (Case(name) for name in ("slow", "dead", "bad"))
+    found = {one.case.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
     assert "no end" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
 
 
@@ -145,27 +146,28 @@ def test_changes_of_the_config_are_checked_too() -> None:
     assert "1 could not be built\n  vitdet with use_absolute_position_embeddings = false" in summary
 
 
-def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_bias_patch.family_check import one_type as typed
-
-    wanted = [change for change in typed.changes_of_type("olmo") if change.key == "clip_qkv"]
-    monkeypatch.setattr(typed, "changes_of_type", lambda name: tuple(wanted))
+def test_a_change_that_the_table_gets_wrong_fails() -> None:
     with drafted("olmo", text_of("olmo").replace('[handled]\nclip_qkv = ["null"]\n', "")):
         code, out = run("--check", "--vary", "olmo", "--json")
-    default, clipped = (one for one in json.loads(out) if not one["checkpoint"])
-    assert code == 1 and default["changes"] == [] and clipped["changes"] == [{"key": "clip_qkv", "value": 2.0}]
+    default, *varied = (one for one in json.loads(out) if not one["checkpoint"])
+    clipped = next(one for one in varied if one["changes"] == [{"key": "clip_qkv", "value": 2.0}])
+    assert code == 1 and default["changes"] == []
     kinds = [{item["kind"] for item in found["differences"]} for found in (default, clipped)]
     assert "wrong" not in kinds[0] and "wrong" in kinds[1]
 
 
-def test_pairs_of_changes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_bias_patch.family_check import one_type as typed
+def test_pairs_of_changes_are_checked() -> None:
+    from hf_bias_patch.family_check.cases import Case, cases
+    from hf_bias_patch.family_check.sweep import sweep
     from hf_bias_patch.family_check.variations import Change
 
     changes = Change("relative_attention", True), Change("pos_att_type", ["p2c"])
-    monkeypatch.setattr(typed, "changes_of_type", lambda name: changes)
-    code, out = run("--check", "--vary", "--pairs", "deberta-v2")
-    assert code == 0 and 'deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]: 6 agreed' in out
+    asked = [case for case in cases(["deberta-v2"], pairs=True, changes=lambda name: changes) if not case.checkpoint]
+    assert asked == [Case("deberta-v2"), *(Case("deberta-v2", (change,)) for change in changes), asked[-1]]
+    (found,) = sweep(asked[-1:])
+    assert str(found.case) == 'deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]' and found.agreed == 6
+    code, out = run("--check", "--vary", "--pairs", "vitdet")
+    assert code == 0 and "vitdet with qkv_bias = false, use_absolute_position_embeddings = false: " in out
 
 
 @pytest.mark.parametrize(("given", "needed"), [(["--vary"], "--check"), (["--check", "--pairs"], "--vary")])

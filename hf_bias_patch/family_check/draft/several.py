@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from hf_bias_patch.attention.family import families, parsed
 from hf_bias_patch.attention.family_files import drafted, text_of
-from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.family_check.cases import cases
 from hf_bias_patch.family_check.draft.family_file import joined
 from hf_bias_patch.family_check.draft.run import Draft, changes_to_try, draft
-from hf_bias_patch.family_check.published import published
-from hf_bias_patch.family_check.sweep import TIMEOUT, Case, Swept, sweep
+from hf_bias_patch.family_check.sweep import TIMEOUT, Swept, sweep
 
 __all__ = ["Drafts"]
 
@@ -60,7 +59,7 @@ class Drafts:
     ) -> Iterator[Swept]:
         """Hold the drafts against the numbers: at the default configs, as published, and with each value changed."""
         left = [name for name in model_types if name not in self.failed]
-        yield from sweep((item for name in left for item in _items(name, vary)), jobs, timeout)
+        yield from sweep(cases(left, vary=vary, changes=changes_to_try), jobs, timeout)
 
     def _forget(self, model_type: str) -> None:
         for family in families():
@@ -75,13 +74,3 @@ class Drafts:
         text = joined(old, [*parsed(one.name, old).model_types, one.model_type]) if one.joins else one.text
         self.files[one.name] = text
         self._stack.enter_context(drafted(one.name, text))
-
-
-def _items(model_type: str, vary: bool) -> Iterator[Case]:
-    yield Case(model_type)
-    yield from (Case(model_type, one.changes, one.name) for one in published(model_type))
-    if vary:
-        try:
-            yield from (Case(model_type, (change,)) for change in changes_to_try(model_type))
-        except BiasPatchError:  # the check of the default says it
-            return
