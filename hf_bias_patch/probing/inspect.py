@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.checkpoint.pickled import open_any_model
 from hf_bias_patch.checkpoint.source import resolve
-from hf_bias_patch.errors import BiasPatchError, VerifyError
+from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.models.inputs.random_inputs import accepted_sets
 from hf_bias_patch.models.load_for_probe import load_double
 from hf_bias_patch.models.names import names_on_disk
-from hf_bias_patch.models.run import run, run_all
+from hf_bias_patch.models.run import run_all
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.combine import combine
-from hf_bias_patch.probing.moves import change
+from hf_bias_patch.probing.moves import require_repeatable
 from hf_bias_patch.probing.probe import STILL, Finding, Probe
 from hf_bias_patch.probing.probe import probe as probe_once
 from hf_bias_patch.probing.renames import renamed
@@ -215,7 +213,7 @@ def probe_model(model: Any, seeds: Sequence[int] = SEEDS) -> Probe:
     for seed in seeds:
         sets = accepted_sets(model, seed)
         for inputs in sets:
-            _require_repeatable(model, inputs)
+            require_repeatable(model, inputs, STILL)
         probes.append(probe_once(model, lambda sets=sets: run_all(model, sets), seed))  # type: ignore[misc]
     return combine(probes)
 
@@ -242,34 +240,3 @@ def _rows(table: Sequence[Site], found: Probe) -> tuple[ProbedBias, ...]:
                 left.remove(finding)
             rows.append(ProbedBias(site.name, slot, finding if finding in found.findings else None))
     return (*rows, *(ProbedBias(finding.site, None, finding) for finding in left))
-
-
-def _require_repeatable(model: Any, inputs: Mapping[str, Any]) -> None:
-    """Refuse a model that gives something else each time: a probe runs it from one seed, which would hide that.
-
-    Raises:
-        VerifyError: runs on the same inputs differ by more than `STILL`, relatively.
-    """
-    first = run(model, inputs)
-    moved = max(change(run(model, inputs), first), *(change(_run_from(model, inputs, seed), first) for seed in (1, 2)))
-    if moved > STILL:
-        raise VerifyError(
-            f"{type(model).__name__} is not deterministic: two runs on the same inputs differ by {moved:.1e}",
-            why="Nothing can be told from outputs that move by themselves (dropout that stays on, or sampling)",
-            remedy="Switch the randomness off in config.json",
-        )
-
-
-def _run_from(model: Any, inputs: Mapping[str, Any], seed: int) -> Mapping[str, torch.Tensor]:
-    """A run whose random numbers, if it draws any, start from another seed than `run` gives it."""
-
-    def reseed(*_: Any) -> None:
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-
-    handle = model.register_forward_pre_hook(reseed)
-    try:
-        return run(model, inputs)
-    finally:
-        handle.remove()
