@@ -94,7 +94,7 @@ class Finder:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             shown = None if value is MISSING else value
             raise CheckpointError(
-                f"config.json: `{self.part.path}{key}` is {brief(shown)}, not a positive number",
+                f"config.json: `{self.part.path}{key}` is {brief(shown)}, not a positive whole number",
                 why=f"A model of type {self.model_type} cannot be read without it",
                 remedy="Restore the field from the model's original config.json",
             )

@@ -18,7 +18,6 @@ else:
 __all__ = ["entry", "named_in"]
 
 
-@cache
 def entry(table: str, model_type: object) -> dict[str, Any]:
     """What a table says of a model type; empty where it says nothing.
 
@@ -28,8 +27,13 @@ def entry(table: str, model_type: object) -> dict[str, Any]:
         table: a file of this folder, without its ending.
         model_type: of a config.
     """
-    line = _lines(table).get(model_type) if isinstance(model_type, str) else None
-    return tomllib.loads(line)[str(model_type)] if line else {}
+    return _parsed(table, model_type) if isinstance(model_type, str) else {}
+
+
+@cache
+def _parsed(table: str, model_type: str) -> dict[str, Any]:
+    line = _lines(table).get(model_type)
+    return tomllib.loads(line)[model_type] if line else {}
 
 
 def named_in(table: str) -> tuple[str, ...]:

@@ -21,20 +21,15 @@ from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.source import place_name, resolve
-from hf_bias_patch.errors import BiasPatchError, PlanError, RecipeError, VerifyError
-from hf_bias_patch.evidence.certificate import Measurement
-from hf_bias_patch.evidence.full_model import Deployed, ModelVerifier, UnsupportedError
+from hf_bias_patch.errors import BiasPatchError, PlanError, RecipeError
 from hf_bias_patch.evidence.layerwise import planned_values, run_site
-from hf_bias_patch.evidence.outputs import Outputs
 from hf_bias_patch.evidence.pair import Pair, Step, before_patch
 from hf_bias_patch.evidence.run import refuse_texts
+from hf_bias_patch.evidence.trial import Trial, share_of
 from hf_bias_patch.evidence.working_source import place_beside, typed_as
-from hf_bias_patch.models.load_for_verify import load_model
 from hf_bias_patch.models.memory import require_to_verify
-from hf_bias_patch.models.names import sites_in_memory
 from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.disk import plan_for, readable
-from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
 
@@ -99,11 +94,11 @@ def where_possible(
             convicted = _by_site(pair, seed, step)
         else:
             require_to_verify(pair.source_files, pair.plan, len(texts or ()), pair.source.name)
-            convicted = _by_whole(pair, _Trial(pair, attention, texts, seed, step), seed, step)
+            convicted = _by_whole(pair, Trial(pair, attention, texts, seed, step), seed, step)
         return plan_for(checkpoint, wanted.without(convicted), wanted.without(convicted), sites, shared).recipe
 
 
-def _by_whole(pair: Pair, trial: _Trial, seed: int, step: Step) -> dict[str, str]:
+def _by_whole(pair: Pair, trial: Trial, seed: int, step: Step) -> dict[str, str]:
     """What to leave out so that the whole model passes, and why."""
     assert pair.plan is not None
     plain = {"drop": (), "fill": {}, "freeze": (), "train": (), "storage": "zeros"}
@@ -179,7 +174,7 @@ def _share(pair: Pair, site: Site, edits: Sequence[Edit], seed: list[int]) -> fl
     assert pair.plan is not None
     files, plan = pair.source_files, pair.plan.model_copy(update={"edits": tuple(edits)})
     try:
-        return _share_of(run_site(files, site, plan, planned_values(plan, files), pair.dtype, seed))
+        return share_of(run_site(files, site, plan, planned_values(plan, files), pair.dtype, seed))
     except PlanError:
         return math.inf
 
@@ -196,64 +191,3 @@ def _why(edit: Edit, share: float) -> str:
     else:
         what = f"with {edit.label} the model as a whole exceeds the error that a certificate allows, or comes near it"
     return f"{what}{f' (amplification {edit.amplification:.3g})' if edit.amplification else ''}"
-
-
-class _Trial:
-    """Whole models, patched in memory, measured as the certificate will measure the variant once it is written.
-
-    A patched model in memory holds the bytes that a patched file would, so nothing need be written to know what its
-    certificate will say. The source's outputs are computed once for all that is tried.
-
-    Args:
-        pair: the source, beside itself (`before_patch`).
-        attention: attention implementations to run; each must pass.
-        texts: the user's; None for none.
-        seed: of the random inputs.
-        step: told what is being done, as each step begins.
-
-    Raises:
-        VerifyError: the source cannot be loaded or run, or is made up in part, so that nothing could be proven of it.
-    """
-
-    def __init__(
-        self, pair: Pair, attention: Sequence[str], texts: Sequence[str] | None, seed: int, step: Step
-    ) -> None:
-        self._pair, self._runner = pair, ModelVerifier(pair, texts, seed, step)
-        self._source: dict[str, tuple[list[Outputs], Deployed]] = {}
-        refused: list[VerifyError] = []
-        for kind in attention:
-            try:
-                reference, _ = self._runner.in_float64(kind)
-            except UnsupportedError as error:
-                refused.append(error)
-                continue
-            self._source[kind] = reference, self._runner.deployed(kind, reference, of_source=True)
-        if not self._source:
-            raise refused[0] if refused else VerifyError("No attention implementation was given")
-
-    def share(self, recipe: Recipe) -> float:
-        """The largest share of its bound that any figure would take; infinite where the plan cannot be carried out.
-
-        Args:
-            recipe: of folds alone.
-        """
-        try:
-            return max(_share_of(self._run(kind, recipe)) for kind in self._source)
-        except PlanError:  # a value that is beyond the range of the storage dtype
-            return math.inf
-
-    def _run(self, kind: str, recipe: Recipe) -> Measurement:
-        pair, (reference, source) = self._pair, self._source[kind]
-        assert pair.plan is not None
-        model = load_model(pair.source, pair.dtype, kind).model
-        sites = sites_in_memory(model, pair.source_files, pair.plan.sites)
-        with apply(model, recipe, sites=sites) as patched:
-            variant = self._runner.run(patched, pair.source.name, reference, of_source=False)
-        return self._runner.compared(kind, (), source, variant)
-
-
-def _share_of(run: Measurement) -> float:
-    """The largest share of its bound that a figure of a run takes; infinite where decoding parts without a tie."""
-    if run.decoding is not None and not all(fork.tie for fork in run.decoding.forks):
-        return math.inf
-    return max(figure.share for figure in (*run.algebra, *run.deployed))
