@@ -134,11 +134,12 @@ class Finder:
         stack = self.family.stacks[attention.stack]
         key = layers_key(self.config, attention.stack)
         counted = lookup(self.config, key) if key else None
+        told = [(self._places(module.removeprefix("!")), module[:1] != "!") for module in attention.told_by]
         present = {
             module: {
                 place
-                for place in places(module, self.tensors, self._scope).get(self.prefix, set())
-                if within(place, counted)
+                for place in self._places(module)
+                if within(place, counted) and all((place in marked) is has for marked, has in told)
             }
             for module in attention.maps
         }
@@ -158,6 +159,11 @@ class Finder:
                     remedy="Use the config.json that was saved with these weights",
                 )
         return wanted
+
+    def _places(self, module: str) -> set[Place]:
+        """The layers that have a module; of several names with `|` between them, of the first that is there."""
+        pattern = first_there(module, self.tensors, self._scope)
+        return places(pattern, self.tensors, self._scope).get(self.prefix, set())
 
     def _lacks(self, stack: Stack, count: int, module: str, place: Place, everywhere: list[Place]) -> MissingError:
         what = f"{self._says(stack, count)} checkpoint lacks {self._module(module, place)}"

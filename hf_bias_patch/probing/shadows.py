@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from hf_bias_patch.probing.origin import NOTHING
 from hf_bias_patch.probing.tags import PRODUCT, Tag
 
-__all__ = ["FRESH", "MOVES", "Fresh", "replay", "spread", "stands", "varies"]
+__all__ = ["FRESH", "MOVES", "PAIRS", "POOLS", "Fresh", "paired", "pooled", "replay", "spread", "stands", "varies"]
 
 MOVES = {
     "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "as_strided", "cat", "chunk", "clone", "constant_pad_nd",
@@ -113,3 +113,36 @@ def spread(visible: Tensor) -> float:
     high = torch.nan_to_num(visible, nan=-float("inf")).amax(-1)
     low = torch.nan_to_num(visible, nan=float("inf")).amin(-1)
     return float((high - low).nan_to_num(0.0, 0.0, 0.0).max())
+
+
+PAIRS = {"view_as_complex", "view_as_real"}
+"""Ops that make one complex number of two entries, and back."""
+
+
+def paired(name: str, codes: Tensor) -> Tensor:
+    """The codes of a result of one of `PAIRS`: complex128 for `view_as_complex`, int64 for `view_as_real`."""
+    if name == "view_as_complex":
+        return torch.view_as_complex(codes.double().contiguous())
+    return torch.view_as_real(codes.resolve_conj()).long()
+
+
+POOLS = {"amax", "max", "max_pool2d_with_indices"}
+"""Ops that take the largest of several entries."""
+
+
+def pooled(name: str, args: Any, codes: Tensor, values: Tensor) -> Tensor | None:
+    """Codes of the largest entries (int64, in the shape of `values`); None where entries of several origins compete.
+
+    Args:
+        name: one of `POOLS`.
+        args: of the op.
+        codes: of the tensor that is pooled, in its shape.
+        values: the largest entries.
+    """
+    if name == "max_pool2d_with_indices":
+        first = codes[..., :1, :1]
+        return first.expand(values.shape).clone() if bool((codes == first).all()) else None
+    if len(args) < 2 or isinstance(args[1], Tensor):
+        return None
+    largest, smallest = codes.amax(*args[1:]), codes.amin(*args[1:])
+    return largest if torch.equal(largest, smallest) else None
