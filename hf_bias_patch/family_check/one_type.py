@@ -106,8 +106,8 @@ def changes_of_type(model_type: str) -> tuple[Change, ...]:
     Raises:
         NotBuiltError: there is no such config.
     """
-    from hf_bias_patch.family_check.small_models.changes import changes_of
     from hf_bias_patch.family_check.small_models.config import small_config
+    from hf_bias_patch.family_check.variations import changes_of
 
     try:
         plain = small_config(model_type)

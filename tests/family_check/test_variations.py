@@ -10,10 +10,9 @@ import pytest
 from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.family_check.cases import Case
 from hf_bias_patch.family_check.one_type import NotBuiltError, changes_of_type, check_type
-from hf_bias_patch.family_check.small_models.changes import changes_of
 from hf_bias_patch.family_check.small_models.config import small_config
 from hf_bias_patch.family_check.sweep import sweep
-from hf_bias_patch.family_check.variations import Change, pairs, variations
+from hf_bias_patch.family_check.variations import Change, changes_of, pairs, variations
 
 
 def values(key: str, value: Any, source: str) -> list[Any]:

@@ -1,9 +1,10 @@
-"""Why the sweep's numbers say nothing of some biases: four tables that people write, one form.
+"""Why the sweep's numbers say nothing of some biases: tables that people write, all in one form.
 
 `untouched.toml` (parameters that no run reads), `uncovered.toml` (attention biases at no site), `unseen.toml` (biases
-that the table and the runs do not both have) and `unchecked.toml` (types of which no small model runs; its names are
-what transformers says). Each entry lists model types, and may narrow them by a pattern that a name matches as a whole
-(`names`), by the models' classes (`classes`) and by a condition on the config (`when`, as in a family).
+that the table and the runs do not both have), `unchecked.toml` (types of which no small model runs; its names are what
+transformers says) and `not_built.toml` (types of which there is no small model). Each entry lists model types, and may
+narrow them by a pattern that a name matches as a whole (`names`), by the models' classes (`classes`) and by a condition
+on the config (`when`, as in a family).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Reason:
 
 @cache
 def reasons(table: str) -> tuple[Reason, ...]:
-    """The entries of a table, `untouched`, `uncovered`, `unseen` or `unchecked`."""
+    """The entries of a table: `untouched`, `uncovered`, `unseen`, `unchecked` or `not_built`."""
     text = resources.files(__package__).joinpath(f"{table}.toml").read_text("utf-8")
     return tuple(
         Reason(

@@ -5,22 +5,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import inspect
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import FamilyError
-from hf_bias_patch.family_check.small_models.cannot import CANNOT
-from hf_bias_patch.family_check.small_models.consistent import cut, repaired, tapped
+from hf_bias_patch.family_check.reasons import reason_of, reasons
 from hf_bias_patch.family_check.small_models.overrides import FIELDS
-from hf_bias_patch.family_check.small_models.rules import shrink
+from hf_bias_patch.family_check.small_models.rules import VOCAB, shrink
 from hf_bias_patch.family_check.small_models.sizes import own_size
 from hf_bias_patch.models.inputs.wanted import read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["CANNOT", "model_types", "put", "small_config"]
+__all__ = ["model_types", "put", "small_config"]
 
 _MOST_LAYERS = 8
 """Layers tried until every kind of layer occurs."""
@@ -32,7 +33,8 @@ def model_types() -> tuple[str, ...]:
     """Every model type of the installed transformers that can be built, sorted."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return tuple(sorted(set(CONFIG_MAPPING.keys()) - set(CANNOT)))
+    not_built = {model_type for reason in reasons("not_built") for model_type in reason.model_types}
+    return tuple(sorted(set(CONFIG_MAPPING.keys()) - not_built))
 
 
 def small_config(model_type: str, **changes: Any) -> PreTrainedConfig:
@@ -47,8 +49,8 @@ def small_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if model_type in CANNOT:
-        raise FamilyError(f"No small {model_type} can be built", why=CANNOT[model_type])
+    if why := reason_of("not_built", {"model_type": model_type}, "", ""):
+        raise FamilyError(f"No small {model_type} can be built", why=why)
     if model_type not in CONFIG_MAPPING:
         raise FamilyError(f"{model_type!r} is no model type of the installed transformers", remedy="See model_types()")
     with warnings.catch_warnings():
@@ -179,3 +181,74 @@ def _patterns(cls: Any) -> dict[str, list[Any]]:
     """Lists that name the kind of each layer, in the default config."""
     found = {name: read(_default_config(cls), name) for name in _PATTERNS}
     return {name: list(value) for name, value in found.items() if isinstance(value, (list, tuple)) and value}
+
+
+_CUT_BY = ("num_hidden_layers", "num_layers", "n_layer")
+_MANY = 5
+"""Lists as long as this, and as long as the layers of the default config, are taken to be one value per layer."""
+
+
+def cut(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Lists with one value per layer, cut to the layers that are left."""
+    values = dict(values)
+    name = next((n for n in _CUT_BY if isinstance(values.get(n), int) and isinstance(defaults.get(n), int)), None)
+    if name is None or defaults[name] < _MANY:
+        return values
+    for key, default in defaults.items():
+        value = values.get(key, default)
+        if isinstance(value, (list, tuple)) and len(value) == defaults[name]:
+            values[key] = value[: values[name]]
+    return values
+
+
+def tapped(given: dict[str, Any], defaults: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """For a backbone: as many layers as are tapped, and what to set so that each is.
+
+    Args:
+        given: what its parent sets.
+        defaults: of its fields.
+    """
+    taps = given.get("out_indices") or given.get("out_features")
+    if not taps or "num_hidden_layers" not in defaults or "depths" in defaults:
+        return given, {}
+    given = {name: value for name, value in given.items() if name not in ("out_indices", "out_features")}
+    count = max(2, len(taps))
+    return given, {"num_hidden_layers": count, "out_indices": list(range(count + 1 - len(taps), count + 1))}
+
+
+def repaired(config: Any) -> Any:
+    """Fill what the class leaves open though its model needs it."""
+    width, heads = read(config, "hidden_size"), read(config, "num_attention_heads")
+    if isinstance(width, int) and isinstance(heads, int) and heads:
+        _fill(config, "head_dim", width // heads)
+        _fill(config, "num_key_value_heads", heads)
+    _fill(config, "vocab_size", VOCAB)
+    _fill(config, "num_experts_per_tok", 2)
+    rope = read(config, "rope_parameters")
+    if isinstance(rope, dict):
+        for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+            if part.get("rope_theta", 0) is None:
+                part["rope_theta"] = 10000.0
+            if _multimodal_rope(config) and "rope_theta" in part:
+                wanted = _sections(config, part)
+                if sum(part.get("mrope_section", ())) != sum(wanted):
+                    part["mrope_section"] = wanted
+    return config
+
+
+def _fill(config: Any, name: str, value: Any) -> None:
+    if read(config, name, 0) is None:
+        setattr(config, name, value)
+
+
+def _multimodal_rope(config: Any) -> bool:
+    if any(word in config.model_type for word in ("vision", "audio")):
+        return False
+    return "mrope_section" in inspect.getsource(sys.modules[type(config).__module__])
+
+
+def _sections(config: Any, rope: dict[str, Any]) -> list[int]:
+    """Frequencies for time, height and width: half the rotated width in all."""
+    width = read(config, "head_dim") or config.hidden_size // config.num_attention_heads
+    half = int(width * rope.get("partial_rotary_factor", 1.0)) // 2
+    return [half - 2 * (half // 3), half // 3, half // 3]

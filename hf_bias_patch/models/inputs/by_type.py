@@ -1,120 +1,33 @@
-"""Arguments of forward methods that only one type, or a few, ask for."""
+"""The arguments of forward methods that only one type, or a few, ask for, by model type and name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
-__all__ = ["INPUTS"]
+from hf_bias_patch.models.inputs.values import (
+    Maker,
+    clip_of_sound,
+    ended_text,
+    fixed,
+    flattened,
+    ids,
+    listened_text,
+    longer,
+    marked,
+    normal,
+    nothing,
+    one_audio,
+    ones,
+    phrases,
+    pi0_text,
+    pictured_text,
+    positions,
+    text_around,
+    zeros,
+)
+from hf_bias_patch.models.inputs.wanted import BATCH
 
-Maker = Callable[[Any], Any]
-
-
-def normal(*shape: int) -> Maker:
-    """Random normal values of a shape."""
-    return lambda want: want.normal(*shape)
-
-
-def ids(*shape: int, low: int = 20, high: int = 95) -> Maker:
-    """Random whole numbers from low up to, not with, high."""
-    return lambda want: want.integers(low, high, *shape)
-
-
-def ones(*shape: int, dtype: torch.dtype = torch.long) -> Maker:
-    """Ones of a shape."""
-    return lambda want: torch.ones(shape, dtype=dtype)
-
-
-def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Maker:
-    """Zeros of a shape."""
-    return lambda want: torch.zeros(shape, dtype=dtype)
-
-
-def fixed(values: Any) -> Maker:
-    """These values."""
-    return lambda want: torch.tensor(values)
-
-
-def nothing(want: Any) -> None:
-    """The argument is left out."""
-
-
-def _positions(side: int) -> Maker:
-    """Rows and columns of the patches of square images, as (2, patches, 2)."""
-    grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="xy"), -1).reshape(1, -1, 2)
-    return lambda want: grid.repeat(2, 1, 1)
-
-
-def _flattened(want: Any) -> torch.Tensor:
-    """Pix2Struct's patches: row and column, counted from 1, before the pixels."""
-    width = want.look("patch_embed_hidden_size", default=64)
-    place = torch.cartesian_prod(torch.arange(1.0, 4), torch.arange(1.0, 5)).double()
-    return torch.cat((place.repeat(2, 1, 1), want.normal(2, 12, width)), -1)
-
-
-def _marked(start: int, stop: int, length: int) -> Maker:
-    """Marks of the tokens that image features replace."""
-    marks = torch.zeros(2, length, dtype=torch.long)
-    marks[:, start:stop] = 1
-    return lambda want: marks.clone()
-
-
-def _one_audio(want: Any) -> torch.Tensor:
-    """Texts with one placeholder, which the model itself replaces by all features."""
-    text = want.integers(20, 95, 2, 11)
-    text[:, 3] = want.config.audio_token_index
-    want.made["_placed"] = True
-    return text
-
-
-def _listened_text(want: Any) -> torch.Tensor:
-    """Texts with a placeholder for each feature of the audio before them, which the audio tower asks to see."""
-    text = want.integers(20, 95, 2, 27)
-    text[:, :16] = want.config.audio_token_id
-    want.made |= {"attention_mask": torch.ones(2, 27, dtype=torch.long), "_placed": True}
-    return text
-
-
-def _clip_of_sound(want: Any) -> torch.Tensor:
-    """A spectrogram; where CLAP fuses, the whole one shrunk and three parts of it."""
-    return want.normal(2, 4 if want.config.audio_config.enable_fusion else 1, 64, 32)
-
-
-def _longer(want: Any) -> torch.Tensor | None:
-    return torch.tensor([[True], [False]]) if want.config.audio_config.enable_fusion else None
-
-
-def _ended_text(want: Any) -> torch.Tensor:
-    """Texts that end, the second two tokens earlier: their end token stands for them."""
-    text = want.integers(20, 95, 2, 11)
-    text[0, 10] = text[1, 8] = want.config.text_config.eos_token_id
-    return text
-
-
-def _phrases(want: Any) -> torch.Tensor:
-    """Texts of two phrases, cut by BERT's tokens of begin and end: each token sees its own phrase alone."""
-    text = want.integers(20, 95, 2, 11)
-    text[:, 0], text[:, 5], text[:, 8] = 101, 102, 102
-    return text
-
-
-def _pictured_text(want: Any) -> torch.Tensor:
-    """Texts with a placeholder for each of 4 and of 8 merged patches."""
-    text = want.integers(20, 95, 2, 19)
-    text[0, 3:7] = text[1, 3:11] = want.config.vlm_config.image_token_id
-    want.made |= {"attention_mask": torch.ones(2, 19, dtype=torch.long), "_placed": True}
-    return text
-
-
-def _pi0_text(want: Any) -> torch.Tensor:
-    """An image of 16 patches before the text."""
-    text = want.integers(20, 95, 2, 27)
-    text[:, :16] = want.config.vlm_config.image_token_id
-    want.made |= {"attention_mask": torch.ones(2, 27, dtype=torch.long), "_placed": True}
-    return text
-
+__all__ = ["INPUTS", "OTHERS"]
 
 _MEMORY = ("encoder_hidden_size", "cross_attention_hidden_size", "cross_hidden_size", "hidden_size")
 """Which field says how wide the states are that cross-attention reads: the first there is."""
@@ -170,7 +83,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "blip": {"labels": ids(2, 7)},
     "blip-2": {"decoder_input_ids": nothing},
     "blip_2_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
-    "clap": {"input_features": _clip_of_sound, "is_longer": _longer},
+    "clap": {"input_features": clip_of_sound, "is_longer": longer},
     "blt_local_decoder": {
         "input_ids": nothing,
         "attention_mask": nothing,
@@ -182,7 +95,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "num_patches": lambda want: 4,
         "patch_ids": fixed([[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]] * 2),
     },
-    "colqwen2": {"pixel_values": normal(2, 32, 384), "input_ids": _pictured_text},
+    "colqwen2": {"pixel_values": normal(2, 32, 384), "input_ids": pictured_text},
     "csm": {
         "input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks),
         "attention_mask": ones(2, 9),
@@ -205,11 +118,11 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "depth_pro": {"pixel_values": normal(2, 3, 128, 128)},
     "dia": {"decoder_input_ids": ids(2, 7, 9)},
     "dia_decoder": {"input_ids": ids(2, 7, 9), "attention_mask": ones(2, 7)} | _ACROSS,
-    "clipseg": {"input_ids": _ended_text},
-    "diffusion_gemma": _PATCHES | {"image_position_ids": _positions(6), "decoder_attention_mask": ones(2, 22)},
+    "clipseg": {"input_ids": ended_text},
+    "diffusion_gemma": _PATCHES | {"image_position_ids": positions(6), "decoder_attention_mask": ones(2, 22)},
     "dots3_note": {"chunk_sample_lengths": fixed([10240, 8960])},
     "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([10240, 8960])},
-    "embedding_gemma2": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
+    "embedding_gemma2": _PATCHES | _AUDIO | {"image_position_ids": positions(6)},
     "efficientloftr": {"pixel_values": normal(2, 2, 3, 64, 64)},
     "fastspeech2_conformer_hifigan": _SPECTROGRAM,
     "florence_vision": {"hidden_states": normal(2, 3, 64, 64)},
@@ -217,19 +130,19 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "fun_asr_nano_encoder": _STACKED,
     "fuyu": {"pixel_values": normal(2, 4, 192)},
     "gemma3n_audio": {"audio_mel": normal(2, 64, 16), "audio_mel_mask": zeros(2, 64, dtype=torch.bool)},
-    "gemma4": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
+    "gemma4": _PATCHES | _AUDIO | {"image_position_ids": positions(6)},
     "gemma4_audio": _MEL,
     "gemma4_unified": {
         "pixel_values": normal(2, 4, 1728),
-        "image_position_ids": _positions(2),
+        "image_position_ids": positions(2),
         "input_features": lambda want: want.normal(2, 5, want.config.audio_config.audio_embed_dim),
         "input_features_mask": ones(2, 5, dtype=torch.bool),
     },
-    "gemma4_vision": _PATCHES | {"pixel_position_ids": _positions(6)},
+    "gemma4_vision": _PATCHES | {"pixel_position_ids": positions(6)},
     "granite_docling": {"pixel_values": normal(2, 2, 3, 32, 32), "pixel_attention_mask": ones(2, 2, dtype=torch.bool)},
     "granite_speech": {"input_features_mask": nothing},
     "granite_speech_plus": {"input_features_mask": nothing},
-    "grounding-dino": {"input_ids": _phrases, "pixel_values": normal(2, 3, 64, 64)},
+    "grounding-dino": {"input_ids": phrases, "pixel_values": normal(2, 3, 64, 64)},
     "idefics": {"pixel_values": normal(2, 1, 3, 32, 32), "image_attention_mask": ones(2, 11, 1)},
     "idefics2_perceiver": {"context": normal(2, 16, 64), "attention_mask": ones(2, 16, dtype=torch.bool)},
     "informer": _SERIES,
@@ -257,9 +170,9 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "num_options": fixed([[2, 3]]),
         "question_type_ids": fixed([[0, 1]]),
     },
-    "kosmos-2": {"image_embeds_position_mask": _marked(1, 6, 11)},
-    "kosmos-2.5": {"image_embeds_position_mask": _marked(1, 6, 11), "flattened_patches": _flattened},
-    "kosmos_2_5_vision_model": {"flattened_patches": _flattened},
+    "kosmos-2": {"image_embeds_position_mask": marked(1, 6, 11)},
+    "kosmos-2.5": {"image_embeds_position_mask": marked(1, 6, 11), "flattened_patches": flattened},
+    "kosmos_2_5_vision_model": {"flattened_patches": flattened},
     "kyutai_speech_to_text": {
         "input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks + 1),
         "attention_mask": ones(2, 9),
@@ -301,7 +214,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "muse_glimmer_assistant": {"noise_embeds": normal(2, 5, 64), "context_hidden_states": normal(2, 9, 320)},
     "muse_spark": {"input_values": normal(2, 3840)},
     "muse_spark_audio": {"input_values": normal(2, 3840)},
-    "musicflamingo": {"input_ids": _listened_text},
+    "musicflamingo": {"input_ids": listened_text},
     "musicgen": {"decoder_input_ids": ids(6, 7), "input_values": nothing, "padding_mask": nothing},
     "musicgen_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
     "musicgen_melody": {
@@ -330,10 +243,10 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "action_embeds": normal(2, 5, 64),
         "pixel_values": normal(2, 1, 3, 32, 32),
         "pixel_attention_mask": ones(2, 1, dtype=torch.bool),
-        "input_ids": _pi0_text,
+        "input_ids": pi0_text,
     },
-    "pix2struct": {"flattened_patches": _flattened, "attention_mask": ones(2, 12)},
-    "pix2struct_vision_model": {"flattened_patches": _flattened, "attention_mask": ones(2, 12)},
+    "pix2struct": {"flattened_patches": flattened, "attention_mask": ones(2, 12)},
+    "pix2struct_vision_model": {"flattened_patches": flattened, "attention_mask": ones(2, 12)},
     "pocket_tts_audio_tokenizer_decoder": {"latents": normal(2, 64, 5)},
     "pop2piano": {"input_ids": nothing, "attention_mask": ones(2, 12), "input_features": normal(2, 12, 64)},
     "pp_ocrv5_mobile_rec": {"hidden_states": normal(2, 384, 1, 9)},
@@ -346,7 +259,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "quantized_code": ids(2, 4),
         "time_step": fixed(0.3),
     },
-    "qwen2_audio": {"input_ids": _one_audio, "attention_mask": ones(2, 11)},
+    "qwen2_audio": {"input_ids": one_audio, "attention_mask": ones(2, 11)},
     "qwen3_omni_moe_audio_encoder": _LENGTHS,
     "qwen3_omni_moe_talker_code_predictor": {
         "input_ids": nothing,
@@ -407,3 +320,32 @@ INPUTS: dict[str, dict[str, Maker]] = {
     },
 }
 """Makers of arguments, by type and name."""
+
+_SPEECH_ALONE = {"input_features": nothing, "input_ids": ids(BATCH, 11), "attention_mask": ones(BATCH, 11)}
+OTHERS: dict[str, dict[str, Maker]] = {
+    "moshi": {
+        "attention_mask": nothing,
+        "text_labels": ids(BATCH, 11),
+        "audio_labels": lambda want: want.integers(2, 95, BATCH, want.model.num_codebooks, 11),
+    },
+    "phi4_multimodal": {
+        "input_ids": text_around(image_token_id=13, audio_token_id=8),
+        "attention_mask": ones(BATCH, 32),
+        "image_pixel_values": normal(BATCH, 2, 3, 32, 32),
+        "image_sizes": fixed([[32, 32], [32, 32]]),
+        "image_attention_mask": ones(BATCH, 2, 4, 4),
+        "audio_input_features": normal(BATCH, 64, 80),
+        "audio_embed_sizes": fixed([8, 8]),
+        "audio_attention_mask": ones(BATCH, 64),
+    },
+    "seamless_m4t": _SPEECH_ALONE,
+    "seamless_m4t_v2": _SPEECH_ALONE,
+    "video_llava": {
+        "pixel_values": nothing,
+        "pixel_values_videos": normal(BATCH, 2, 3, 32, 32),
+        "input_ids": text_around(video_token_index=34),
+        "attention_mask": ones(BATCH, 45),
+    },
+}
+"""Other arguments of types that have several kinds, which cannot be given together: each makes other parts of them run.
+By type and name, over the arguments that it gets first; what is made of nothing is left out."""

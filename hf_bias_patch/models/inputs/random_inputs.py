@@ -11,8 +11,8 @@ import torch
 
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.models.inputs.by_name import fill, variants_of
+from hf_bias_patch.models.inputs.by_type import OTHERS
 from hf_bias_patch.models.inputs.optional import options, reach_more
-from hf_bias_patch.models.inputs.other_by_type import OTHERS
 from hf_bias_patch.models.inputs.wanted import BATCH, Wanted
 from hf_bias_patch.models.run import run
 
