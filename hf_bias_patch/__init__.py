@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from hf_bias_patch.evidence.certificate import Certificate
     from hf_bias_patch.evidence.run import verify
     from hf_bias_patch.evidence.where_possible import where_possible
+    from hf_bias_patch.models.load import load
     from hf_bias_patch.patching.applying import apply
     from hf_bias_patch.patching.disk import Patched, patch, plan
     from hf_bias_patch.patching.inplace import patch_in_place
-    from hf_bias_patch.patching.loading import load
     from hf_bias_patch.patching.memory import Applied
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.pulling import pull
@@ -88,7 +88,7 @@ _HOMES = {
     "apply": "patching.applying",
     "card": "publish.card",
     "inspect": "attention.inspect",
-    "load": "patching.loading",
+    "load": "models.load",
     "patch": "patching.disk",
     "patch_in_place": "patching.inplace",
     "plan": "patching.disk",

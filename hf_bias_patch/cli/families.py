@@ -63,7 +63,7 @@ def families(
     if pairs and not vary:
         raise typer.BadParameter("it goes with --vary", param_hint="--pairs")
     if check:
-        print_check(names or [], 2 if pairs else 1 if vary else 0, jobs, timeout, as_json)
+        print_check(names or [], vary, pairs, jobs, timeout, as_json)
     _print_table(names or [], markdown, as_json)
 
 

@@ -12,25 +12,26 @@ import typer
 from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
-    from hf_bias_patch.probing.draft.run import Draft
-    from hf_bias_patch.probing.draft.several import Drafts
-    from hf_bias_patch.probing.sweep import Swept
+    from hf_bias_patch.family_check.draft.run import Draft
+    from hf_bias_patch.family_check.draft.several import Drafts
+    from hf_bias_patch.family_check.sweep import Swept
 
 __all__ = ["print_check", "print_drafts"]
 
 
-def print_check(names: Sequence[str], changed: int, jobs: int, timeout: float, as_json: bool) -> NoReturn:
+def print_check(names: Sequence[str], vary: bool, pairs: bool, jobs: int, timeout: float, as_json: bool) -> NoReturn:
     """Check model types (all, if none is named), print what was found, and exit.
 
     Args:
-        names, changed: see `sweep_items`.
+        names, vary, pairs: see `cases`.
         jobs, timeout: of the sweep.
         as_json: print JSON.
     """
-    from hf_bias_patch.probing.sweep import known_types, sweep, sweep_items
+    from hf_bias_patch.family_check.cases import cases, types_to_check
+    from hf_bias_patch.family_check.sweep import sweep
 
     found = []
-    for swept in sweep(sweep_items(known_types(names), changed), jobs, timeout):
+    for swept in sweep(cases(types_to_check(names), vary=vary, pairs=pairs), jobs, timeout):
         found.append(swept)
         if not as_json:
             _print_swept(swept)
@@ -43,9 +44,9 @@ def print_check(names: Sequence[str], changed: int, jobs: int, timeout: float, a
 
 def _print_swept(swept: Swept) -> None:
     """One result of a check."""
-    from hf_bias_patch.probing.untouched import summary
+    from hf_bias_patch.family_check.reasons.untouched import summary
 
-    line = f"{swept.item}: {swept.agreed} agreed"
+    line = f"{swept.case}: {swept.agreed} agreed"
     line += f", {len(swept.classes)} classes" if swept.classes else ""
     if swept.differences:
         kinds = [difference.kind for difference in swept.differences]
@@ -69,11 +70,11 @@ def _say(text: str) -> None:
 
 
 def _sum_up(found: Sequence[Swept]) -> None:
-    defaults = [swept for swept in found if not swept.item.changes]
-    published = [swept for swept in found if swept.item.checkpoint]
-    varied = [swept for swept in found if swept.item.changes and not swept.item.checkpoint]
+    defaults = [swept for swept in found if not swept.case.changes]
+    published = [swept for swept in found if swept.case.checkpoint]
+    varied = [swept for swept in found if swept.case.changes and not swept.case.checkpoint]
     problems = [swept for swept in defaults if swept.problem]
-    unknown = [swept.item.model_type for swept in problems if not swept.reason]
+    unknown = [swept.case.model_type for swept in problems if not swept.reason]
     _say(
         f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked, "
         f"{len(unknown)} of them for no known reason{': ' if unknown else ''}{', '.join(unknown)}" + _shares(defaults)
@@ -113,7 +114,7 @@ def _about_changes(what: str, varied: Sequence[Swept]) -> str:
         ("not checked", [swept for swept in varied if swept.problem and swept.built]),
         ("could not be built", [swept for swept in varied if not swept.built]),
     ):
-        lines += [f"{len(chosen)} {title}" + "".join(f"\n  {swept.item}" for swept in chosen)]
+        lines += [f"{len(chosen)} {title}" + "".join(f"\n  {swept.case}" for swept in chosen)]
     return "\n".join(lines)
 
 
@@ -139,12 +140,12 @@ def print_drafts(names: Sequence[str], output: Path | None, jobs: int, timeout: 
         output: where the files go; printed, if None.
         jobs, timeout: of the check.
     """
-    from hf_bias_patch.probing.draft.several import Drafts
-    from hf_bias_patch.probing.sweep import known_types
+    from hf_bias_patch.family_check.cases import types_to_check
+    from hf_bias_patch.family_check.draft.several import Drafts
 
     if not names:
         raise RecipeError("--draft needs model types", remedy="Name them: `hf-bias-patch families --draft bert`")
-    known_types(names)
+    types_to_check(names)
     with Drafts() as drafts:
         for draft in drafts.draft(names):
             _tell(draft)
@@ -154,11 +155,11 @@ def print_drafts(names: Sequence[str], output: Path | None, jobs: int, timeout: 
         checked = []
         for swept in drafts.check(names, jobs=jobs, timeout=timeout):
             checked.append(swept)
-            if not swept.item.changes or swept.differences or swept.problem:
+            if not swept.case.changes or swept.differences or swept.problem:
                 _print_swept(swept)
     wrong = sum(len(swept.wrong) for swept in checked)
     missed = sum(len(swept.differences) for swept in checked) - wrong
-    held = {swept.item.model_type for swept in checked if swept.agreed or swept.differences}
+    held = {swept.case.model_type for swept in checked if swept.agreed or swept.differences}
     for name in sorted(set(names) - held - drafts.failed.keys()):
         said = "its draft could not be compared with any bias: stock transformers reads none at these sites"
         _say(f"{name}: {said}")

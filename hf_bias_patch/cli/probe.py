@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hf_bias_patch.attention.sites import Site
     from hf_bias_patch.probing.check import Difference
-    from hf_bias_patch.probing.inspect import Probed, Row
+    from hf_bias_patch.probing.inspect import Probed, ProbedBias
 
 __all__ = ["probed", "show_probe", "trusted_sites"]
 
@@ -113,7 +113,7 @@ def _print_rows(console: Console, found: Probed) -> None:
     )
 
 
-def _table(rows: Sequence[Row]) -> tuple[Table, dict[str, str]]:
+def _table(rows: Sequence[ProbedBias]) -> tuple[Table, dict[str, str]]:
     from hf_bias_patch.cli.console import table as empty_table
 
     columns = ("site", "bias", "table says", "numbers say", "effect", "exact folds into", "no fold")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from hf_bias_patch.evidence.certificate import Certificate, Claim, Decoding, Figure
+    from hf_bias_patch.evidence.certificate import Certificate, Claim, DecodingComparison, Figure
     from hf_bias_patch.evidence.training import Training
 
 __all__ = ["certificate_lines", "evidence_lines"]
@@ -95,7 +95,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
     return figure.output, error, floor, bound, mark
 
 
-def _decoding(decoding: Decoding) -> str:
+def _decoding(decoding: DecodingComparison) -> str:
     ties = sum(fork.tie for fork in decoding.forks)
     text = f"{decoding.tokens} tokens of {decoding.sequences} sequences agree"
     if ties:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hf_bias_patch.checkpoint.hub_files import HubFiles, open_hub_files
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError, UnreachableError
-from hf_bias_patch.evidence.sources import sources
+from hf_bias_patch.evidence.ancestors import ancestor_files
 from hf_bias_patch.evidence.training import read_training
 from hf_bias_patch.patching.base_card import CARD, front_matter
 from hf_bias_patch.patching.record import BASE, PLAN, UNDO, block_of
@@ -187,7 +187,7 @@ def _ancestors(folder: Path) -> Iterator[tuple[Mapping[str, str], int, bool]]:
     whether there is a training in between."""
     training = read_training(folder)
     if training is None or (folder / PLAN).is_file():
-        yield from ((files, patches, False) for patches, files in enumerate(sources(folder), 1))
+        yield from ((files, patches, False) for patches, files in enumerate(ancestor_files(folder), 1))
     while training is not None:
         yield from ((party.sha256, 1, True) for party in (training.source, training.base))
         training = training.earlier

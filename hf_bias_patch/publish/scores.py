@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from hf_bias_patch.checkpoint.side import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.evidence.retrace import weight_files
+from hf_bias_patch.models.source_files import weight_files
 from hf_bias_patch.scoring.identity import DataIdentity
 
 __all__ = ["RESULTS", "data_of", "dump_scores", "eval_results", "kept_scores", "own_scores"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from hf_bias_patch.evidence.certificate import Party
-from hf_bias_patch.evidence.training import Kept, PatchBefore, Training
+from hf_bias_patch.evidence.training import PatchBefore, SourceComparison, Training
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.summary import runs
 from hf_bias_patch.publish.base import BaseRef
@@ -103,7 +103,7 @@ def _has_head(training: Training) -> bool:
     return any(tensor.role == "head" for tensor in training.tensors)
 
 
-def _kept(kept: Kept, before: PatchBefore | None) -> Iterable[tuple[str, str]]:
+def _kept(kept: SourceComparison, before: PatchBefore | None) -> Iterable[tuple[str, str]]:
     source = "the patched source" if before else "the source"
     yield (
         "unchanged",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hf_bias_patch.checkpoint.links import hub_repo
 from hf_bias_patch.checkpoint.side import is_patch_only
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.evidence.models import folder_of
+from hf_bias_patch.models.source_files import folder_of
 
 __all__ = ["Base", "base_of"]
 

@@ -6,20 +6,17 @@ import importlib.util
 import json
 import subprocess
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from hf_bias_patch.attention import family as families
 from hf_bias_patch.attention.family import model_types
 from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.cli import app
-from hf_bias_patch.probing.sweep import Item, sweep, sweep_items
 
-ROOT = Path(families.__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -91,15 +88,8 @@ def test_a_check_agrees_where_the_table_is_right() -> None:
     assert code == 0 and "bert: 6 agreed" in out and "gpt2: 6 agreed" in out and "0 wrong" in out
 
 
-def changed(model_type: str, old: str, new: str) -> AbstractContextManager[None]:
-    """A block in which the family file of a type says something else."""
-    name = next(family.name for family in families.families() if model_type in family.model_types)
-    assert old in text_of(name)
-    return drafted(name, text_of(name).replace(old, new))
-
-
 def test_a_check_fails_where_the_table_is_wrong() -> None:
-    with changed("gpt_neox", 'traps = [{trap = "rotary"}]\n', ""):
+    with drafted("gpt_neox", text_of("gpt_neox").replace('traps = [{trap = "rotary"}]\n', "")):
         code, out = run("--check", "gpt_neox", "--json")
     found, *published = json.loads(out)
     assert {one["checkpoint"] for one in published} == {"togethercomputer/RedPajama-INCITE-Base-3B-v1"}
@@ -110,17 +100,18 @@ def test_a_check_fails_where_the_table_is_wrong() -> None:
 
 def test_a_wrong_norm_is_told_where_numbers_cannot_tell() -> None:
     """The small PVT's attention has a single key in its first stages: neither query nor key moves anything there."""
-    own, reduced = (
-        f"encoder.layers.{{stage}}.blocks.{{layer}}.{norm}" for norm in ("layer_norm_1", "attention.layer_norm")
-    )
-    with changed("pvt_v2", f'query = "{own}"', f'query = "{reduced}"'):
+    block = 'query = "encoder.layers.{stage}.blocks.{layer}.'
+    right, wrong = f'{block}layer_norm_1"', f'{block}attention.layer_norm"'
+    assert right in text_of("pvt_v2"), "vacuous"
+    with drafted("pvt_v2", text_of("pvt_v2").replace(right, wrong)):
         code, out = run("--check", "pvt_v2", "--json")
     told = [item for item in json.loads(out)[0]["differences"] if item["kind"] == "wrong"]
     assert code == 1 and any("(query)" in item["slot"] and "it reads" in item["numbers"] for item in told)
 
 
 def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_bias_patch.probing import sweep
+    from hf_bias_patch.family_check import sweep
+    from hf_bias_patch.family_check.cases import Case
 
     def check_type(name: str, seeds: object, changes: object, written: bool) -> object:
         import os
@@ -133,13 +124,13 @@ def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.M
         raise ValueError("bad")
 
     monkeypatch.setattr(sweep, "check_type", check_type)
-    items = (sweep.Item(name) for name in ("slow", "dead", "bad"))
-    found = {one.item.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
+    items = (Case(name) for name in ("slow", "dead", "bad"))
+    found = {one.case.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
     assert "no end" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
 
 
 def test_bias_flags_are_switched_on() -> None:
-    from hf_bias_patch.probing.typed import switched_on
+    from hf_bias_patch.family_check.one_type import switched_on
 
     config = {"attention_bias": False, "mlp_bias": False, "text": {"qkv_bias": False, "use_bias": True, "bias": False}}
     assert switched_on(config) == {"attention_bias": True, "text.qkv_bias": True, "text.bias": True}
@@ -156,19 +147,27 @@ def test_changes_of_the_config_are_checked_too() -> None:
 
 
 def test_a_change_that_the_table_gets_wrong_fails() -> None:
-    clipped = next(item for item in sweep_items(["olmo"], 1) if "clip_qkv" in str(item))
-    with changed("olmo", 'clip_qkv = ["null"]\n', ""):
-        wrong, right = sorted(sweep([Item("olmo"), clipped]), key=lambda swept: not swept.item.changes)
-    assert str(wrong.item) == "olmo with clip_qkv = 2.0" and wrong.wrong and wrong.open
-    assert str(right.item) == "olmo" and not right.wrong
+    with drafted("olmo", text_of("olmo").replace('[handled]\nclip_qkv = ["null"]\n', "")):
+        code, out = run("--check", "--vary", "olmo", "--json")
+    default, *varied = (one for one in json.loads(out) if not one["checkpoint"])
+    clipped = next(one for one in varied if one["changes"] == [{"key": "clip_qkv", "value": 2.0}])
+    assert code == 1 and default["changes"] == []
+    kinds = [{item["kind"] for item in found["differences"]} for found in (default, clipped)]
+    assert "wrong" not in kinds[0] and "wrong" in kinds[1]
 
 
 def test_pairs_of_changes_are_checked() -> None:
-    items = {str(item): item for item in sweep_items(["deberta-v2"], 2)}
-    pair = items['deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]']
-    [found] = sweep([pair])
-    assert found.agreed == 6 and not found.open
-    assert str(pair) not in {str(item) for item in sweep_items(["deberta-v2"], 1)}
+    from hf_bias_patch.family_check.cases import Case, cases
+    from hf_bias_patch.family_check.sweep import sweep
+    from hf_bias_patch.family_check.variations import Change
+
+    changes = Change("relative_attention", True), Change("pos_att_type", ["p2c"])
+    asked = [case for case in cases(["deberta-v2"], pairs=True, changes=lambda name: changes) if not case.checkpoint]
+    assert asked == [Case("deberta-v2"), *(Case("deberta-v2", (change,)) for change in changes), asked[-1]]
+    (found,) = sweep(asked[-1:])
+    assert str(found.case) == 'deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]' and found.agreed == 6
+    code, out = run("--check", "--vary", "--pairs", "vitdet")
+    assert code == 0 and "vitdet with qkv_bias = false, use_absolute_position_embeddings = false: " in out
 
 
 @pytest.mark.parametrize(("given", "needed"), [(["--vary"], "--check"), (["--check", "--pairs"], "--vary")])

@@ -16,7 +16,7 @@ from hf_bias_patch.assets import folder
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError, VerifyError
 from hf_bias_patch.evidence.training import read_training
-from hf_bias_patch.evidence.untouched import compare_with_source
+from hf_bias_patch.evidence.verify_training import compare_with_source
 from hf_bias_patch.publish.contents import contents_of
 from hf_bias_patch.publish.facts import read_facts
 from hf_bias_patch.tuning.kinds import GlueSettings, LanguageSettings

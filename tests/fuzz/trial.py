@@ -15,7 +15,7 @@ from hf_bias_patch import Plan, inspect, patch, patch_in_place, plan, revert
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError
-from hf_bias_patch.evidence.ahead import refuse_storage_ahead
+from hf_bias_patch.evidence.early_refusals import refuse_storage_ahead
 from hf_bias_patch.evidence.pair import open_pair
 from hf_bias_patch.patching.rebuild import rebuild
 from hf_bias_patch.patching.recipe import read_recipe

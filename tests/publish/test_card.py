@@ -16,7 +16,7 @@ from hf_bias_patch import patch, patch_in_place, revert, verify
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import CheckpointError, TargetError
-from hf_bias_patch.evidence.retrace import weight_files
+from hf_bias_patch.models.source_files import weight_files
 from hf_bias_patch.publish.facts import read_facts
 
 Saved = Callable[..., Path]
