@@ -118,28 +118,24 @@ def plan_push(
     _refuse_folder(folder, facts, patch_only, allow_lossy)
     base, theirs = base_to_push(folder, facts, base_model, patch_only)
     branch = revision or "main"
-    if name.lower() == base.name.lower() and branch == "main" and not create_pr:
-        raise TargetError(
-            f"{name} is the base itself", why="Its users would get another model", remedy="Propose it with --create-pr"
-        )
+    _refuse_the_base(name, branch, create_pr, base)
     there, new_branch = list_target(name, branch, create_pr)
     known = there.files if there else {}
     _refuse_target(name, there, private, patch_only)
     facts = replace(facts.of(base), name=name, patch_only=patch_only)
     contents = contents_of(folder, facts, theirs)
-    return PushPlan(
-        name=name,
-        revision=branch,
-        create_pr=create_pr,
-        private=private,
-        there=there,
-        new_branch=new_branch,
-        base=base,
-        files=tuple(_file(path, contents[path], known, theirs) for path in sorted(contents)),
-        deleted=tuple(sorted(path for path in known if path not in contents and _contradicts(path))),
-        summary=commit_message or f"hf_bias_patch: {_done(facts)}",
-        description=facts.certificate.headline if facts.certificate and facts.certificate.passed else "",
-    )
+    files = tuple(_file(path, contents[path], known, theirs) for path in sorted(contents))
+    deleted = tuple(sorted(path for path in known if path not in contents and _contradicts(path)))
+    summary = commit_message or f"hf_bias_patch: {_done(facts)}"
+    description = facts.certificate.headline if facts.certificate and facts.certificate.passed else ""
+    return PushPlan(name, branch, create_pr, private, there, new_branch, base, files, deleted, summary, description)
+
+
+def _refuse_the_base(name: str, branch: str, create_pr: bool, base: BaseRef) -> None:
+    if name.lower() == base.name.lower() and branch == "main" and not create_pr:
+        raise TargetError(
+            f"{name} is the base itself", why="Its users would get another model", remedy="Propose it with --create-pr"
+        )
 
 
 def _refuse_folder(folder: Path, facts: Facts, patch_only: bool, allow_lossy: bool) -> None:
