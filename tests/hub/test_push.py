@@ -124,6 +124,11 @@ class TestWhole:
         assert planned.there is None and planned.changes and not _writes(hub) and NAME not in hub.repos
         assert planned.nbytes("upload") and planned.nbytes("copy") and tree(variant) == before
 
+    def test_the_plan_is_announced_before_anything_is_sent(self, hub: Hub, variant: Path) -> None:
+        seen: list[tuple[object, list[str]]] = []
+        done = push(variant, NAME, announce=lambda plan: seen.append((plan, _writes(hub))))
+        assert seen == [(done.plan, [])] and done.plan.nbytes("upload") and _writes(hub)
+
     def test_again_is_nothing_to_do(self, hub: Hub, variant: Path) -> None:
         first = _push(variant)
         before = len(_writes(hub))
