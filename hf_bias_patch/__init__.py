@@ -17,26 +17,31 @@ if TYPE_CHECKING:
     from hf_bias_patch.evidence.certificate import Certificate
     from hf_bias_patch.evidence.run import verify
     from hf_bias_patch.evidence.where_possible import where_possible
+    from hf_bias_patch.models.load import load
     from hf_bias_patch.patching.applying import apply
     from hf_bias_patch.patching.disk import Patched, patch, plan
     from hf_bias_patch.patching.inplace import patch_in_place
-    from hf_bias_patch.patching.loading import load
     from hf_bias_patch.patching.memory import Applied
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.pulling import pull
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
+    from hf_bias_patch.publish.card import Card, card
+    from hf_bias_patch.publish.push import Pushed, push
+    from hf_bias_patch.publish.push_plan import PushPlan, plan_push
     from hf_bias_patch.scoring.evaluate import EvaluateSettings, Evaluation, evaluate
     from hf_bias_patch.studies.comparison import StudyComparison, compare_studies
     from hf_bias_patch.studies.run import StudyResult, study
     from hf_bias_patch.studies.settings import StudySettings
+    from hf_bias_patch.surveying.survey import Survey, survey
     from hf_bias_patch.tuning.compare import CompareSettings, compare
     from hf_bias_patch.tuning.run import tune
     from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings, LanguageSettings
 
 __all__ = [
     "Applied",
+    "Card",
     "Certificate",
     "CompareSettings",
     "EvaluateSettings",
@@ -48,13 +53,17 @@ __all__ = [
     "Patched",
     "Plan",
     "Probed",
+    "PushPlan",
+    "Pushed",
     "Recipe",
     "Reverted",
     "StudyComparison",
     "StudyResult",
     "StudySettings",
+    "Survey",
     "__version__",
     "apply",
+    "card",
     "compare",
     "compare_studies",
     "evaluate",
@@ -63,10 +72,13 @@ __all__ = [
     "patch",
     "patch_in_place",
     "plan",
+    "plan_push",
     "probe",
     "pull",
+    "push",
     "revert",
     "study",
+    "survey",
     "tune",
     "verify",
     "where_possible",
@@ -74,6 +86,7 @@ __all__ = [
 
 _HOMES = {
     "Applied": "patching.memory",
+    "Card": "publish.card",
     "Certificate": "evidence.certificate",
     "CompareSettings": "tuning.compare",
     "EvaluateSettings": "scoring.evaluate",
@@ -85,24 +98,31 @@ _HOMES = {
     "Patched": "patching.disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",
+    "PushPlan": "publish.push_plan",
+    "Pushed": "publish.push",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
     "StudyComparison": "studies.comparison",
     "StudyResult": "studies.run",
     "StudySettings": "studies.settings",
+    "Survey": "surveying.survey",
     "apply": "patching.applying",
+    "card": "publish.card",
     "compare": "tuning.compare",
     "compare_studies": "studies.comparison",
     "evaluate": "scoring.evaluate",
     "inspect": "attention.inspect",
-    "load": "patching.loading",
+    "load": "models.load",
     "patch": "patching.disk",
     "patch_in_place": "patching.inplace",
     "plan": "patching.disk",
+    "plan_push": "publish.push_plan",
     "probe": "probing.inspect",
     "pull": "patching.pulling",
+    "push": "publish.push",
     "revert": "patching.revert",
     "study": "studies.run",
+    "survey": "surveying.survey",
     "tune": "tuning.run",
     "verify": "evidence.run",
     "where_possible": "evidence.where_possible",

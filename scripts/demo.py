@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,14 @@ def norms(folder: str | Path) -> dict[str, float]:
     return totals
 
 
-def summary() -> Table:
+def summary(names: Sequence[str] = NAMES, out: Path = OUT) -> Table:
     """What changed, a row a checkpoint."""
     columns = ("checkpoint", "loads as", "parameters", "|q|, |k|, |v| before", "after", "error", "floor")
     rows = table(*columns, title="What changed")
-    for name in NAMES:
-        stock = load_stock(OUT / name)
-        certificate = json.loads((OUT / name / "bias_patch" / "certificate.json").read_text())
-        before, after = norms(f"embedded:{name}"), norms(OUT / name)
+    for name in names:
+        stock = load_stock(out / name)
+        certificate = json.loads((out / name / "bias_patch" / "certificate.json").read_text())
+        before, after = norms(f"embedded:{name}"), norms(out / name)
         rows.add_row(
             name,
             stock["class"],

@@ -93,7 +93,7 @@ def patch(
     _check_target(out, in_place, overwrite, dry_run)
 
     if verify:
-        from hf_bias_patch.evidence.ahead import refuse_storage_ahead
+        from hf_bias_patch.evidence.early_refusals import refuse_storage_ahead
 
         refuse_storage_ahead(model)
     sites = None
@@ -120,7 +120,7 @@ def patch(
         if not as_json:
             _show_plan(model, plan, as_json=False)
         if verify:
-            from hf_bias_patch.evidence.ahead import refuse_plan_ahead
+            from hf_bias_patch.evidence.early_refusals import refuse_plan_ahead
 
             refuse_plan_ahead(model, plan, texts=len(lines or ()), layerwise=layerwise)
 

@@ -11,8 +11,8 @@ from typing import Any
 from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
-from hf_bias_patch.evidence.models import folder_of, quiet
-from hf_bias_patch.patching.loading import load
+from hf_bias_patch.models.load import load_reported, quiet, refusing
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind, head_kind_of_class, require_head
 from hf_bias_patch.scoring.metric_info import TaskKind
@@ -73,13 +73,14 @@ def load_adapter(source: Source, kind: TaskKind, dtype: Any) -> Any:
     head = require_head(kind, _head_kind(source, base), source.name)
     auto_class = getattr(transformers, AUTO_CLASSES[head])
     config = _model_config(source, base, auto_class, tensors)
+    with refusing(CheckpointError, f"{base.name}, the base of the adapter {source.name},"):
+        # A head of another size is replaced by the adapter's, or named as lost.
+        found = load_reported(folder_of(base), auto_class, config=config, dtype=dtype, ignore_mismatched_sizes=True)
     with quiet():
-        model, report = _load_base(source, base, auto_class, config, dtype)
-        _make_room(model, tensors)
-        whole = _put_on(source, base, model, tensors)
+        _make_room(found.model, tensors)
+        whole = _put_on(source, base, found.model, tensors)
     known = {name.removeprefix(PEFT_PREFIX) for name in tensors}
-    mismatched = {str(name) for name, *_ in report["mismatched_keys"]}
-    if lost := {*map(str, report["missing_keys"]), *mismatched} - known:
+    if lost := {*found.missing, *found.mismatched} - known:
         raise TaskError(
             f"{source.name} and its base {base.name} lack {len(lost)} parameters, such as {min(lost)}",
             why="They would be random, and so would the scores",
@@ -158,20 +159,6 @@ def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mappin
             config.num_labels = len(tensor)
             break
     return config
-
-
-def _load_base(source: Source, base: Source, auto_class: Any, config: Any, dtype: Any) -> tuple[Any, dict[str, Any]]:
-    # A head of another size is replaced by the adapter's, or named as lost.
-    how = {"ignore_mismatched_sizes": True, "output_loading_info": True}
-    try:
-        loaded: Any = load(folder_of(base), auto_class, config=config, dtype=dtype, **how)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{base.name}, the base of the adapter {source.name}, cannot be loaded",
-            why=f"{type(error).__name__}: {error}",
-        ) from error
-    model, report = loaded
-    return model, report
 
 
 def _make_room(model: Any, tensors: Mapping[str, Any]) -> None:

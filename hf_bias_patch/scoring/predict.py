@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE
 from hf_bias_patch.scoring.generation import ResolvedGeneration, generation_config
 from hf_bias_patch.scoring.heads import readable, unwrapped

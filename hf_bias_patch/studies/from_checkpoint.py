@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import SourceError
-from hf_bias_patch.evidence.models import load_model, load_tokenizer
+from hf_bias_patch.models.load_for_verify import load_model
+from hf_bias_patch.models.source_files import load_tokenizer
 from hf_bias_patch.scoring.heads import HeadKind, head_kind_of_class
 from hf_bias_patch.studies.downstream.checks import biased_projections
 from hf_bias_patch.studies.downstream.training_runs import training_experiments

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.checkpoint.links import hub_repo
 from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS, is_patch_only
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.evidence.models import folder_of
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.scoring.adapters import PEFT_PREFIX
 from hf_bias_patch.scoring.heads import HeadKind, head_kind_of
 from hf_bias_patch.tuning.adapters import shortened

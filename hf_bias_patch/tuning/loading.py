@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.errors import BiasPatchError, TuneError
-from hf_bias_patch.evidence.models import folder_of, quiet
-from hf_bias_patch.patching.loading import load
+from hf_bias_patch.errors import TuneError
+from hf_bias_patch.models.load import Loaded, Shapes, load_reported, refusing
+from hf_bias_patch.models.source_files import folder_of, load_config
 from hf_bias_patch.scoring.labels import head_names, match_labels
-from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning.head import head_of, renew_head
 
@@ -50,8 +49,8 @@ def load_model(source: Source, auto_class: Any) -> LoadedModel:
         TuneError: transformers cannot load it.
         SourceError, CheckpointError: as for `load`.
     """
-    model, info = _loaded(source, auto_class)
-    return LoadedModel(model, tuple(sorted(info["missing_keys"])))
+    loaded = _loaded(source, auto_class)
+    return LoadedModel(loaded.model, loaded.missing)
 
 
 def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bool = False) -> LoadedModel:
@@ -75,11 +74,11 @@ def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bo
     if config.num_labels != task.outputs:
         config.num_labels = task.outputs
     config.problem_type = _TYPES[task.kind]
-    model, info = _loaded(source, auto_class, config=config, ignore_mismatched_sizes=True)
-    strange = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    head = head_of(model) or frozenset(strange)
-    replaced = _replaced(source.name, task, info["mismatched_keys"], head, before, new_head)
-    new = {*info["missing_keys"], *replaced}
+    loaded = _loaded(source, auto_class, config=config, ignore_mismatched_sizes=True)
+    model = loaded.model
+    head = head_of(model) or frozenset({*loaded.missing, *loaded.mismatched})
+    replaced = _replaced(source.name, task, loaded.mismatched, head, before, new_head)
+    new = {*loaded.missing, *replaced}
     if new_head:
         renew_head(model, head)
         new |= head
@@ -90,25 +89,17 @@ def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bo
     return LoadedModel(model, tuple(sorted(new)), _keep_head(source.name, model.config, task, own_type))
 
 
-def _loaded(source: Source, auto_class: Any, **more: Any) -> tuple[Any, dict[str, Any]]:
+def _loaded(source: Source, auto_class: Any, **more: Any) -> Loaded:
     import torch
 
-    try:
-        with quiet():
-            loaded: Any = load(folder_of(source), auto_class, output_loading_info=True, dtype=torch.float32, **more)
-    except BiasPatchError:
-        raise
-    except Exception as error:  # transformers raises whatever comes up inside it
-        raise TuneError(f"{source.name} cannot be loaded", why=f"{type(error).__name__}: {error}") from error
-    model, info = loaded
-    return model, info
+    with refusing(TuneError, source.name):
+        return load_reported(folder_of(source), auto_class, dtype=torch.float32, **more)
 
 
 def _replaced(
-    place: str, task: Task, mismatched: Any, head: frozenset[str], names: dict[int, str], new_head: bool
+    place: str, task: Task, shapes: Shapes, head: frozenset[str], names: dict[int, str], new_head: bool
 ) -> set[str]:
     """Names of the parameters whose stored values have another shape: only of a head that shall be new anyway."""
-    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in mismatched}
     if wrong := sorted(shapes.keys() - head):
         stored, wanted = shapes[wrong[0]]
         raise TuneError(

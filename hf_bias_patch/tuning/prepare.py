@@ -8,7 +8,7 @@ from typing import Any
 from hf_bias_patch.checkpoint.side import ADAPTER
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import TuneError
-from hf_bias_patch.evidence.models import folder_of
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.record import BLOCK, untouchable
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning import adapters

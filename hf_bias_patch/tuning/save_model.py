@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, SIDE_FOLDER
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.models.load import quiet
 from hf_bias_patch.tuning.merging import merged_by_option, merged_state, stock_state
 from hf_bias_patch.tuning.slices import join_slices
 from hf_bias_patch.tuning.state import save_tensors, trained_tensors

@@ -13,10 +13,10 @@ from hf_bias_patch.checkpoint.leftovers import clear_leftovers, working_folder
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, TuneError
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.evidence.training import PatchBefore, patch_before, patch_of
 from hf_bias_patch.evidence.where_possible import where_possible
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.disk import patch, plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
 from hf_bias_patch.patching.record import CERTIFICATE

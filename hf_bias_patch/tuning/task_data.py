@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import DataError, RecipeError, TaskError
-from hf_bias_patch.evidence.models import load_tokenizer
+from hf_bias_patch.models.source_files import load_config, load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import Split, read_split
 from hf_bias_patch.scoring.encode import Encoded, encode
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind, head_kind_of_class, input_limit, require_head
 from hf_bias_patch.scoring.identity import DataIdentity
-from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import Task, load_task
 from hf_bias_patch.tuning.task_settings import GlueSettings, TaskSettings
 

@@ -13,10 +13,9 @@ from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.evidence.certificate import Party
-from hf_bias_patch.evidence.models import folder_of
-from hf_bias_patch.evidence.retrace import weight_files
-from hf_bias_patch.evidence.training import Free, Kept, TrainedTensor, Training, read_training
-from hf_bias_patch.evidence.untouched import compare_with_source
+from hf_bias_patch.evidence.training import Free, SourceComparison, TrainedTensor, Training, read_training
+from hf_bias_patch.evidence.verify_training import compare_with_source
+from hf_bias_patch.models.source_files import folder_of, weight_files
 from hf_bias_patch.patching.base_card import base_card, front_matter
 from hf_bias_patch.patching.record import BASE, BEFORE, CERTIFICATE, PLAN, TRAINING, block_of, public_name
 from hf_bias_patch.version import __version__
@@ -104,7 +103,7 @@ def write_adapter_record(adapter: Path, training: Training) -> None:
     replace_file(adapter / TRAINING, training.model_copy(update=own).dumps().encode())
 
 
-def _kept(model: Path, source: Source, free: Free) -> Kept | None:
+def _kept(model: Path, source: Source, free: Free) -> SourceComparison | None:
     """The comparison; None where it cannot be made: the training is kept, and `verify` tries again."""
     try:
         return compare_with_source(model, source, free)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.assets import folder
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.models.load import quiet
 
 Run = Callable[..., tuple[int, str, str]]
 SST2 = "sentence\tlabel\nfine\t1\nAnna has red boots .\t0\n" + f"{'boots ' * 200}\t1\n"

@@ -20,7 +20,7 @@ def _loaded(head: HeadKind, name: str, outputs: int) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    from hf_bias_patch.evidence.models import quiet
+    from hf_bias_patch.models.load import quiet
 
     torch.manual_seed(0)
     more = {"num_labels": outputs} if head == "classifier" else {}

@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.generation import DEFAULTS, resolve_generation
 from hf_bias_patch.scoring.score import ScoringOptions, evaluate_model
 from hf_bias_patch.scoring.tasks import GenerationOptions, Task

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.padding import choose_padding, settle_padding
 from hf_bias_patch.scoring.score import ScoringOptions, answers
 from hf_bias_patch.scoring.tasks import Task

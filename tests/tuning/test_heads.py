@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from hf_bias_patch.assets import folder
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import TaskError, TuneError
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.labels import label_order
 from hf_bias_patch.scoring.loading import load_scorable

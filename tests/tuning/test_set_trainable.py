@@ -101,7 +101,8 @@ def test_of_a_fused_bias_only_the_redundant_part_is_left_out() -> None:
 
 def test_the_part_of_a_packed_bias_is_left_out() -> None:
     """torch's MultiheadAttention reads its `in_proj_bias` without calling a map."""
-    from hf_bias_patch.probing.small import small_config, small_model
+    from hf_bias_patch.family_check.small_models.config import small_config
+    from hf_bias_patch.family_check.small_models.model import small_model
 
     model = small_model(small_config("siglip_vision_model")).float()
     name = "head.attention.in_proj_bias"
@@ -219,7 +220,8 @@ def test_redundant_key_is_refused(bert: Any) -> None:
 
 
 def test_needed_key_trains() -> None:
-    from hf_bias_patch.probing.small import small_config, small_model
+    from hf_bias_patch.family_check.small_models.config import small_config
+    from hf_bias_patch.family_check.small_models.model import small_model
 
     model = small_model(small_config("qwen2"))
     selection = set_trainable(model, "key", head=False)
@@ -257,7 +259,8 @@ def test_plus_is_a_comma() -> None:
 
 
 def test_no_such_bias() -> None:
-    from hf_bias_patch.probing.small import small_config, small_model
+    from hf_bias_patch.family_check.small_models.config import small_config
+    from hf_bias_patch.family_check.small_models.model import small_model
 
     with pytest.raises(RecipeError, match="no output bias"):
         set_trainable(small_model(small_config("qwen2")), "output", head=False)

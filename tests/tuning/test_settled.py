@@ -12,7 +12,7 @@ import transformers
 
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import DataError
-from hf_bias_patch.evidence.models import quiet
+from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.score import ScoringOptions, evaluate_model

@@ -8,9 +8,9 @@ from pathlib import Path
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import ArgumentError, PlanError, RecipeError
+from hf_bias_patch.models.source_files import load_config
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.heads import head_kind_of_class, require_head
-from hf_bias_patch.scoring.loading import load_config
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.studies.biases.arms import STUDIED
 from hf_bias_patch.studies.downstream.training_runs import TrainingRun

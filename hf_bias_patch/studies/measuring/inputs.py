@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.assets.stories import stories
 from hf_bias_patch.assets.world import make_world
 from hf_bias_patch.errors import DataError
-from hf_bias_patch.evidence.ids import first_known
+from hf_bias_patch.models.inputs.token_ids import first_known
 from hf_bias_patch.scoring.collate import IGNORED
 from hf_bias_patch.scoring.heads import HeadKind, longest_input
 from hf_bias_patch.scoring.padding import choose_padding
