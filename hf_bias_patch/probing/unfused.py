@@ -8,6 +8,7 @@ EXPERTS = "eager"
 """The fused ones know no float64."""
 
 _NO_EAGER: dict[str, str | dict[str, str]] = {
+    "nemotron3_5_asr": {"": "eager", "encoder_config": "sdpa"},
     "nemotron_asr_streaming": {"": "eager", "encoder_config": "sdpa"},
     "nemotron_asr_streaming_encoder": "sdpa",
     "qwen2_5_omni_dit": "sdpa",
