@@ -145,7 +145,7 @@ def test_biases_are_given_where_there_are_none() -> None:
 
 
 def test_no_bias_is_given_to_a_map_that_has_one_apart() -> None:
-    """As in DeBERTa, whose bias of queries is a parameter of its own, added to what one map makes of them and of keys."""
+    """As in DeBERTa: a bias of queries is a parameter of its own, added to what one map makes of them and of keys."""
 
     class Apart(Attention):
         def __init__(self) -> None:
