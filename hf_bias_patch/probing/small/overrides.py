@@ -81,7 +81,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
     "bamba": {"attn_layer_indices": [1]},
     "bit": {"num_groups": 8},
-    "blt": {"decoder_config": {"hidden_size_global": 56}, "encoder_config": {"hidden_size": 64}, "patching_threshold": 4.1},
+    "blt": {
+        "decoder_config": {"hidden_size_global": 56},
+        "encoder_config": {"hidden_size": 64},
+        "patching_threshold": 4.1,
+    },
     "blt_local_decoder": {"hidden_size_global": 64},
     "blip-2": _IMAGES,
     "chameleon": {
@@ -166,6 +170,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "apply_layernorm_after_vision_backbone": False,
     },
     "granite4_vision": {
+        "vision_config": {"hidden_size": 64, "num_attention_heads": 4},
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[-2, 0], [-1, 1]],
         "spatial_target_layers": [0, 1],
