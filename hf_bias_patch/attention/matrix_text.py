@@ -37,7 +37,10 @@ def markdown(entries: Sequence[Entry], towers: Sequence[TowerEntry], none: Seque
 
 
 def overview(entries: Iterable[Entry], model_types: Sequence[str]) -> str:
-    """A short table: some model types in the order given, those with the same cells in one row."""
+    """A short table: some model types in the order given, those with the same cells in one row.
+
+    A type with several rows is told in all but the first by the kind of site, or else by what the layers lack.
+    """
     sites: dict[str, dict[tuple[str, ...], list[str]]] = {name: {} for name in model_types}
     for entry in entries:
         cells = tuple(_short(entry.cells.get(name), name) for name in PROJECTIONS)
@@ -47,10 +50,19 @@ def overview(entries: Iterable[Entry], model_types: Sequence[str]) -> str:
                 sites[name].setdefault(cells, []).append(what)
     rows: dict[tuple[str, ...], list[str]] = {}
     for name, found in sites.items():
+        said: set[str] = set()
         for number, (cells, kinds) in enumerate(found.items()):
-            rows.setdefault(cells, []).append(f"{name} ({', '.join(dict.fromkeys(kinds))})" if number else name)
+            what = ", ".join(dict.fromkeys(kinds)) if set(kinds) - said else _other_layers(cells)
+            rows.setdefault(cells, []).append(f"{name} ({what})" if number else name)
+            said |= set(kinds)
     body = [_row(", ".join(names), *cells) for cells, names in rows.items()]
     return "\n".join(["| model types | query | key | value |", "|---|---|---|---|", *body, ""])
+
+
+def _other_layers(cells: tuple[str, ...]) -> str:
+    """What tells layers from others of their kind: the maps that they lack, if they lack any."""
+    lacking = [name for name, cell in zip(PROJECTIONS, cells, strict=True) if cell == cell_text(None)]
+    return f"layers without a {' and '.join(lacking)} map" if lacking else "other layers"
 
 
 def _short(cell: Cell | None, projection: str) -> str:

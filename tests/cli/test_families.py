@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from hf_bias_patch.attention.family import model_types
 from hf_bias_patch.attention.family_files import drafted, text_of
+from hf_bias_patch.attention.matrix import matrix as families_matrix
+from hf_bias_patch.attention.matrix_text import overview
 from hf_bias_patch.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,16 @@ def test_the_page_and_the_readme_are_up_to_date() -> None:
     assert "| → own weight | redundant | → output bias" in page.partition(module.BEGIN)[2].partition(module.END)[0]
     assert set(module.WELL_KNOWN) <= set(model_types())
     assert "| bert" in run("bert", "--markdown")[1]
+
+
+def test_rows_of_one_type_are_told_apart() -> None:
+    entries, _ = families_matrix()
+    rows = {name: [row.split("|")[1] for row in overview(entries, [name]).splitlines()[2:]] for name in model_types()}
+    assert all(len(set(found)) == len(found) for found in rows.values())
+    assert rows["gemma4_text"][1:] == [
+        " gemma4_text (layers without a value map) ",
+        " gemma4_text (layers without a key and value map) ",
+    ]
 
 
 def test_an_unknown_type_is_named_with_its_neighbours() -> None:

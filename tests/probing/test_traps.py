@@ -154,6 +154,17 @@ def test_queries_are_followed_through_pooling() -> None:
     assert slots["key"].state == "redundant"
 
 
+def test_torchs_own_attention_is_followed_where_it_hands_out_no_weights() -> None:
+    slots = found(probed(Model(traps.OwnOfTorch)))
+    states = {name: (slot.parameter, slot.indices[0], slot.state) for name, slot in slots.items()}
+    assert states == {
+        "query": ("layer.inner.in_proj_bias", 0, "needed"),
+        "key": ("layer.inner.in_proj_bias", traps.WIDTH, "redundant"),
+        "value": ("layer.inner.in_proj_bias", 2 * traps.WIDTH, "needed"),
+    }
+    assert slots["value"].folds == {"weight": "", "output": ""}
+
+
 @pytest.mark.parametrize("trap", ["Attention", "Rotary", "Gate", "Sink"])
 def test_zero_biases_get_the_verdict_of_others(trap: str) -> None:
     random, zero = Model(getattr(traps, trap)), Model(getattr(traps, trap))
@@ -215,6 +226,22 @@ def test_a_model_that_is_not_deterministic_is_refused(kind: str) -> None:
     with pytest.raises(VerifyError, match=r"not deterministic.*differ by"):
         require_repeatable(Model(Random), {"x": tokens()}, 1e-9)
     require_repeatable(Model(Attention), {"x": tokens()}, 1e-9)
+
+
+@pytest.mark.parametrize("where", ["parameter", "step"])
+def test_a_model_that_gives_nan_is_refused_and_not_called_out_of_reach(where: str) -> None:
+    class Hidden(Attention):
+        """All keys of the first query are hidden, as behind a mask that is taken for its opposite."""
+
+        def weights(self, scores: Tensor) -> Tensor:
+            return super().weights(scores.index_fill(-2, torch.tensor([0]), -torch.inf))
+
+    model = Model(Attention if where == "parameter" else Hidden)
+    if where == "parameter":
+        model.layer.output.bias.data[3] = torch.nan
+    said = {"parameter": "layer.output.bias holds NaN", "step": "parameters are finite"}[where]
+    with pytest.raises(VerifyError, match=rf"(?s)Model gives NaN: \d+ of the \d+ numbers in its output out.*{said}"):
+        probed(model)
 
 
 def test_one_run_in_which_a_bias_moves_the_output_decides() -> None:
