@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_bias_patch.attention.matrix import matrix, without_attention
 from hf_bias_patch.attention.matrix_text import markdown, overview
+from hf_bias_patch.attention.support_table import matrix, without_attention
 
 ROOT = Path(__file__).parent.parent
 TARGET, README = ROOT / "docs" / "families.md", ROOT / "README.md"

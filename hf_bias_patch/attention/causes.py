@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hf_bias_patch.attention.family import family_of, is_known
-from hf_bias_patch.attention.likeness import alike
 from hf_bias_patch.attention.model_type import type_of_class
 from hf_bias_patch.attention.sites import Tensor
+from hf_bias_patch.attention.suggest import alike
 from hf_bias_patch.checkpoint.quantised import quantised
-from hf_bias_patch.checkpoint.showing import brief, listed
-from hf_bias_patch.checkpoint.side import LOADER
+from hf_bias_patch.checkpoint.shorten import brief, listed
+from hf_bias_patch.checkpoint.sidecar import LOADER
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = [

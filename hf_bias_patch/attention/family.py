@@ -11,7 +11,7 @@ from hf_bias_patch.attention.base_names import with_base
 from hf_bias_patch.attention.condition import MISSING, Condition, lookup, matches
 from hf_bias_patch.attention.family_files import from_files, texts
 from hf_bias_patch.attention.sites import Projection
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import FamilyError
 
 if sys.version_info >= (3, 11):

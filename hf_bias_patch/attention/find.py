@@ -15,14 +15,14 @@ from hf_bias_patch.attention.causes import (
     own_code,
 )
 from hf_bias_patch.attention.family import Family, Tower, family_of, is_known
-from hf_bias_patch.attention.likeness import hint
 from hf_bias_patch.attention.model_type import no_model_type
+from hf_bias_patch.attention.name_patterns import KINDS, Part, Scope, parameter
 from hf_bias_patch.attention.placeholders import refuse_placeholders
-from hf_bias_patch.attention.places import KINDS, Part, Scope, parameter
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import Memory
 from hf_bias_patch.attention.sites import Site, Tensor
-from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.attention.suggest import hint
+from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.errors import FamilyError
 
 __all__ = ["find_sites", "finders", "uncovered"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from hf_bias_patch.attention.matrix import Cell, Entry, TowerEntry
+from hf_bias_patch.attention.support_table import Cell, Entry, TowerEntry
 from hf_bias_patch.attention.verdict import TRAPS
 
 __all__ = ["cell_text", "columns", "markdown", "overview"]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_bias_patch.attention.family import model_types
-from hf_bias_patch.attention.likeness import alike, hint
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.attention.suggest import alike, hint
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import FamilyError
 
 __all__ = ["no_model_type", "saved_class", "type_of_class", "with_model_type"]

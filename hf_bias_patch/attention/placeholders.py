@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hf_bias_patch.attention.sites import Tensor
 from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
-from hf_bias_patch.checkpoint.showing import listed
+from hf_bias_patch.checkpoint.shorten import listed
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["refuse_placeholders"]

@@ -10,12 +10,12 @@ from typing import Any
 from hf_bias_patch.attention.causes import MisfitError, MissingError
 from hf_bias_patch.attention.condition import MISSING, lookup, meant
 from hf_bias_patch.attention.family import Attention, Family, Stack
-from hf_bias_patch.attention.places import Part, Place, first_there, places
+from hf_bias_patch.attention.name_patterns import Part, Place, first_there, places
 from hf_bias_patch.attention.site_maker import Memory, SiteMaker, chance_to_skip
 from hf_bias_patch.attention.sites import Site, Tensor
 from hf_bias_patch.attention.unread import SITE, layers_key, unread, within
 from hf_bias_patch.attention.wrapped import stock_prefixes
-from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Finder"]

@@ -11,12 +11,12 @@ from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, m
 from hf_bias_patch.attention.family import Attention, Layout, Trap
 from hf_bias_patch.attention.fit import check_fit
 from hf_bias_patch.attention.layout import View, fused, sized
-from hf_bias_patch.attention.places import KINDS, Place, parameter
+from hf_bias_patch.attention.name_patterns import KINDS, Place, parameter
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot
 from hf_bias_patch.attention.verdict import TRAPS, Evidence, decide
 from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.resolve import Finder

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_bias_patch.attention.condition import MISSING, lookup
-from hf_bias_patch.attention.places import Place
+from hf_bias_patch.attention.name_patterns import Place
 from hf_bias_patch.attention.stock import entry
 
 __all__ = ["NEVER", "SITE", "TABLE", "keys_read", "layers_key", "unread", "within"]

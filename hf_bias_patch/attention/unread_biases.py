@@ -8,7 +8,7 @@ from typing import Any
 from hf_bias_patch.attention.condition import lookup, meant
 from hf_bias_patch.attention.family import Attention
 from hf_bias_patch.attention.find import finders
-from hf_bias_patch.attention.places import Place, first_there, parameter, places
+from hf_bias_patch.attention.name_patterns import Place, first_there, parameter, places
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.sites import Tensor
 from hf_bias_patch.attention.unread import SITE, layers_key, within

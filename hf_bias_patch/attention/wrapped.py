@@ -20,8 +20,8 @@ else:
 
 from hf_bias_patch.attention.as_read import as_read
 from hf_bias_patch.attention.family import Family, family_of
-from hf_bias_patch.attention.places import Scope, places
-from hf_bias_patch.checkpoint.showing import listed
+from hf_bias_patch.attention.name_patterns import Scope, places
+from hf_bias_patch.checkpoint.shorten import listed
 from hf_bias_patch.errors import CheckpointError, FamilyError
 
 __all__ = ["refuse_wrapped", "stock_prefixes", "wrapper"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.hashing import sha256_file
-from hf_bias_patch.checkpoint.links import forget
+from hf_bias_patch.checkpoint.paths import forget
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["arrived_sha256"]

@@ -18,7 +18,7 @@ from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, LARGEST_JSON, parse_object, read_shards
 from hf_bias_patch.checkpoint.no_weights import no_config
 from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.checkpoint.side import ADAPTER, is_patch_only
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, is_patch_only
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Checkpoint", "entry_file", "open_checkpoint", "open_model", "read_config"]

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
 from hf_bias_patch.checkpoint.no_weights import no_weights
-from hf_bias_patch.checkpoint.showing import listed
-from hf_bias_patch.checkpoint.side import is_adapter_weights
+from hf_bias_patch.checkpoint.shorten import listed
+from hf_bias_patch.checkpoint.sidecar import is_adapter_weights
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["MAIN_FILE", "MAIN_INDEX", "PICKLE", "PICKLE_INDEX", "entry_name", "refuse_other_name", "stock_choice"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatch
 
-from hf_bias_patch.checkpoint.side import is_adapter_weights
+from hf_bias_patch.checkpoint.sidecar import is_adapter_weights
 
 __all__ = [
     "OPTIMISER", "OTHER_FORMAT", "TRAINING", "UNPATCHED", "left_by_folder", "left_by_name", "may_be_variant",

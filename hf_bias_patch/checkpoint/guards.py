@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hf_bias_patch.checkpoint.journal import JOURNAL
-from hf_bias_patch.checkpoint.links import hub_repo
+from hf_bias_patch.checkpoint.paths import hub_repo
 from hf_bias_patch.errors import CheckpointError, TargetError
 
 __all__ = ["ASSETS", "refuse_interrupted", "refuse_place", "refuse_unsafe"]

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Header", "TensorInfo", "build_header", "header_size", "parse_header", "read_header"]

@@ -38,7 +38,7 @@ from hf_bias_patch.checkpoint.journal import (
     unfinished_journal,
     write_journal,
 )
-from hf_bias_patch.checkpoint.links import check_link
+from hf_bias_patch.checkpoint.paths import check_link
 from hf_bias_patch.errors import CheckpointError, TargetError
 
 __all__ = ["MARK", "ByteEdit", "edit_in_place", "recover", "refuse_unsafe"]

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_bias_patch.checkpoint.durable import read_range, sync_folder, write_synced
-from hf_bias_patch.checkpoint.links import check_link
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.paths import check_link
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["JOURNAL", "Journal", "OldFile", "OldRange", "OldSmall", "read_journal", "write_journal"]

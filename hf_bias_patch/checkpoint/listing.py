@@ -25,8 +25,8 @@ from hf_bias_patch.checkpoint.file_names import (
     says_weights,
 )
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, shard_names
-from hf_bias_patch.checkpoint.links import check_link
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.paths import check_link
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["companion_files", "files_beside", "left_behind", "weight_names"]

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS, OF_TORCH
 from hf_bias_patch.checkpoint.index import is_text
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.checkpoint.unpickle import Call, Named, Stored
 from hf_bias_patch.errors import CheckpointError
 

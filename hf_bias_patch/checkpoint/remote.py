@@ -16,8 +16,8 @@ from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, header_size, parse_header
 from hf_bias_patch.checkpoint.hub_files import HubFiles, Part, open_hub_files
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, check_agreement, listed_names, parse_index, parse_object
-from hf_bias_patch.checkpoint.showing import listed
-from hf_bias_patch.checkpoint.side import ADAPTER, PATCH
+from hf_bias_patch.checkpoint.shorten import listed
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, PATCH
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["RemoteCheckpoint", "open_remote"]

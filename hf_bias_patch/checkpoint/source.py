@@ -19,9 +19,9 @@ from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_errors import GIVE_A_FOLDER, hub_error
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
-from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import weight_names
-from hf_bias_patch.checkpoint.side import is_patch_only
+from hf_bias_patch.checkpoint.paths import hub_repo, hub_sha256
+from hf_bias_patch.checkpoint.sidecar import is_patch_only
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
 __all__ = ["HubModel", "Source", "absolute_name", "locate", "place_name", "resolve", "sha256_of"]

@@ -17,7 +17,7 @@ from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
-    from hf_bias_patch.attention.matrix import Entry, TowerEntry
+    from hf_bias_patch.attention.support_table import Entry, TowerEntry
     from hf_bias_patch.probing.sweep import Item, Swept
     from hf_bias_patch.probing.variations import Change
 
@@ -67,7 +67,7 @@ def families(
         made = _in_pairs if pairs else _varied if vary else _default
         _check(itertools.chain.from_iterable(map(made, _known(names or []))), jobs, timeout, as_json)
         return
-    from hf_bias_patch.attention.matrix import matrix, without_attention
+    from hf_bias_patch.attention.support_table import matrix, without_attention
 
     entries, towers = matrix(names or [])
     none = without_attention(names or [])

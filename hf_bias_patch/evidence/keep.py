@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.guards import refuse_place
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import TargetError
 from hf_bias_patch.evidence.certificate import Certificate

@@ -26,11 +26,11 @@ from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.storage import dtype_to_verify
 from hf_bias_patch.evidence.untyped import typed_as
-from hf_bias_patch.patching.asked import difference_of
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.record import PLAN, block_of, source_sha256
+from hf_bias_patch.patching.request import difference_of
 from hf_bias_patch.version import __version__
 
 __all__ = ["Pair", "Step", "before_patch", "open_pair", "opened_pair", "versions"]

@@ -13,7 +13,7 @@ from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
-from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.evidence.certificate import Party

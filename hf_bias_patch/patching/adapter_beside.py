@@ -10,7 +10,7 @@ from hf_bias_patch.checkpoint.copies import parts_of
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.remote import RemoteCheckpoint
-from hf_bias_patch.checkpoint.side import ADAPTER, is_adapter_weights
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, is_adapter_weights
 from hf_bias_patch.patching.plan import Edit, Plan
 
 __all__ = ["adapter_note"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import ArgumentError, PlanError
-from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.memory import Applied, ModelTensors
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
+from hf_bias_patch.patching.request import plan_asked, recipe_asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.patching.record import PLAN, TRAINING
 
 __all__ = [

@@ -23,10 +23,10 @@ from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.pickled import is_pickled, open_any_model, pickle_files
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve, sha256_of
 from hf_bias_patch.errors import PlanError
-from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import is_same
+from hf_bias_patch.patching.request import plan_asked, recipe_asked
 from hf_bias_patch.patching.variant import fill_variant
 
 __all__ = ["Patched", "changes_nothing", "patch", "plan", "plan_for", "readable"]

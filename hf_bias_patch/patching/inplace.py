@@ -17,15 +17,15 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.choice import refuse_other_name
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
 from hf_bias_patch.checkpoint.listing import left_behind
-from hf_bias_patch.checkpoint.side import side_files
+from hf_bias_patch.checkpoint.sidecar import side_files
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve
 from hf_bias_patch.errors import PlanError
-from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.base_card import readme_of_source
 from hf_bias_patch.patching.disk import Patched, changes_nothing
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import PLAN, UNDO, patched_config, training_files
+from hf_bias_patch.patching.request import plan_asked, recipe_asked
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo import UndoWriter
 from hf_bias_patch.patching.variant import keep_old_files

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.header import build_header
-from hf_bias_patch.checkpoint.side import PATCH, SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import PATCH, SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import PLAN, UNDO, source_sha256

@@ -14,7 +14,7 @@ from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.listing import companion_files, files_beside
-from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only, side_files
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only, side_files
 from hf_bias_patch.checkpoint.source import Source, locate, place_name, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.patch_only import read_patch

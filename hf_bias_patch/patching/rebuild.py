@@ -14,14 +14,14 @@ from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.listing import files_beside
-from hf_bias_patch.checkpoint.showing import brief
-from hf_bias_patch.checkpoint.side import PATCH, side_files
+from hf_bias_patch.checkpoint.shorten import brief
+from hf_bias_patch.checkpoint.sidecar import PATCH, side_files
 from hf_bias_patch.checkpoint.source import HubModel, Source, locate, resolve
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patching.asked import plan_asked
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.patch_only import VALUES, PatchOnly, read_patch
 from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.request import plan_asked
 from hf_bias_patch.patching.variant import fill_variant
 
 __all__ = ["fetch_base", "rebuild"]

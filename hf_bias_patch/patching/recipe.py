@@ -21,7 +21,7 @@ from pydantic import (
 
 from hf_bias_patch.attention.sites import Projection, Site
 from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import ArgumentError, RecipeError
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import not_offered, problems

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.attention.model_type import with_model_type
-from hf_bias_patch.checkpoint.showing import brief
-from hf_bias_patch.checkpoint.side import LOADER, SIDE_FOLDER, side_files
+from hf_bias_patch.checkpoint.shorten import brief
+from hf_bias_patch.checkpoint.sidecar import LOADER, SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan

@@ -19,7 +19,7 @@ from hf_bias_patch.checkpoint.guards import refuse_place
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
 from hf_bias_patch.checkpoint.listing import companion_files
-from hf_bias_patch.checkpoint.side import side_files
+from hf_bias_patch.checkpoint.sidecar import side_files
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import readme_of_source

@@ -15,7 +15,7 @@ from hf_bias_patch.checkpoint.copying import Keep, Put, copy_whole, write_file
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import companion_files
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER, side_files
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, loader_text, patched_config, training_files

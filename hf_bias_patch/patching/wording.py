@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from hf_bias_patch.attention.sites import PROJECTIONS
 from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 
 __all__ = ["either", "not_offered", "problems", "told_apart"]
 

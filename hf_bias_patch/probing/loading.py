@@ -13,7 +13,7 @@ from hf_bias_patch.attention.model_type import saved_class
 from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.quantised import quantised
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.probing.unfused import EXPERTS, attention_of
 

@@ -14,7 +14,7 @@ from hf_bias_patch.attention.sites import Slot
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import TensorInfo
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import UNDO

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.attention.sites import PROJECTIONS
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.errors import ExtraError
 from hf_bias_patch.publish.norms import Norm
 

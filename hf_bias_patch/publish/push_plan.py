@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from hf_bias_patch.checkpoint.hub_errors import hub_error
-from hf_bias_patch.checkpoint.side import EVAL_RESULTS, SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import EVAL_RESULTS, SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError, TargetError
 from hf_bias_patch.patching.record import LOADER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_bias_patch.checkpoint.side import is_patch_only
+from hf_bias_patch.checkpoint.sidecar import is_patch_only
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TaskError
 from hf_bias_patch.evidence.models import folder_of, load_tokenizer, quiet

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
+from hf_bias_patch.checkpoint.sidecar import ADAPTER_WEIGHTS
 from hf_bias_patch.scoring.forms import Form, form_of
 from hf_bias_patch.tuning.adapters import shortened
 from hf_bias_patch.tuning.head import head_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hf_bias_patch.checkpoint.links import hub_repo
-from hf_bias_patch.checkpoint.side import is_patch_only
+from hf_bias_patch.checkpoint.paths import hub_repo
+from hf_bias_patch.checkpoint.sidecar import is_patch_only
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.evidence.models import folder_of
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, ADAPTER_WEIGHTS, SIDE_FOLDER
 from hf_bias_patch.evidence.models import quiet
 from hf_bias_patch.tuning.bias_option import merged_by_option
 from hf_bias_patch.tuning.merging import merged_state, stock_state

@@ -14,7 +14,7 @@ from transformers import AutoModel
 
 from hf_bias_patch import inspect, load, patch, patch_in_place, pull, verify
 from hf_bias_patch.checkpoint.checkpoint import open_model
-from hf_bias_patch.checkpoint.side import PATCH
+from hf_bias_patch.checkpoint.sidecar import PATCH
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TargetError
 from hf_bias_patch.patching.patch_only import VALUES, extract
 from hf_bias_patch.publish.push import Pushed, push

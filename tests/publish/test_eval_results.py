@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import parse_eval_result_entries
 
 from hf_bias_patch import patch
-from hf_bias_patch.checkpoint.side import EVAL_RESULTS
+from hf_bias_patch.checkpoint.sidecar import EVAL_RESULTS
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.publish.card import write_card
 from hf_bias_patch.publish.facts import RESULTS, add_results

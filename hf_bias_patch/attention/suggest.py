@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from hf_bias_patch.attention.family import Attention, Family, families
-from hf_bias_patch.attention.places import KINDS, Place, Scope, first_there, parameter, places
+from hf_bias_patch.attention.name_patterns import KINDS, Place, Scope, first_there, parameter, places
 
 __all__ = ["alike", "hint"]
 
