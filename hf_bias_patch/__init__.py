@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from hf_bias_patch.evidence.certificate import Certificate
     from hf_bias_patch.evidence.run import verify
     from hf_bias_patch.evidence.where_possible import where_possible
-    from hf_bias_patch.patching.applying import apply
     from hf_bias_patch.patching.disk import Patched, patch, plan
     from hf_bias_patch.patching.inplace import patch_in_place
     from hf_bias_patch.patching.loading import load
-    from hf_bias_patch.patching.memory import Applied
+    from hf_bias_patch.patching.memory import Applied, apply
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.pulling import pull
     from hf_bias_patch.patching.recipe import Recipe
@@ -69,7 +68,7 @@ _HOMES = {
     "Probed": "probing.inspect",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
-    "apply": "patching.applying",
+    "apply": "patching.memory",
     "inspect": "attention.inspect",
     "load": "patching.loading",
     "patch": "patching.disk",

@@ -20,8 +20,18 @@ else:
     import tomli as tomllib
 
 __all__ = [
-    "Attention", "Family", "FinalNorm", "Layout", "Stack", "Tower", "Trap", "families", "family_of", "is_known",
-    "model_types", "parsed",
+    "Attention",
+    "Blocker",
+    "Family",
+    "FinalNorm",
+    "Layout",
+    "Stack",
+    "Tower",
+    "families",
+    "family_of",
+    "is_known",
+    "model_types",
+    "parsed",
 ]  # fmt: skip
 
 
@@ -59,8 +69,8 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Trap:
-    """Something in the attention that closes identities (its name is one of `verdict.TRAPS`).
+class Blocker:
+    """Something in the attention that closes identities (its name is one of `verdict.BLOCKERS`).
 
     Attributes:
         trap: its name.
@@ -145,7 +155,7 @@ class Attention:
     conv1d: bool = False
     sparse: bool = False
     apart: tuple[Projection, ...] = ()
-    traps: tuple[Trap, ...] = ()
+    traps: tuple[Blocker, ...] = ()
     when: Condition = field(default_factory=dict)
 
 
@@ -256,7 +266,7 @@ def _stack(entry: dict[str, Any]) -> Stack:
 
 
 def _attention(entry: dict[str, Any]) -> Attention:
-    traps = tuple(Trap(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
+    traps = tuple(Blocker(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
     apart = tuple(entry.pop("apart", ()))
     return Attention(**entry, traps=traps, layouts=layouts, apart=apart)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from hf_bias_patch.attention.support_table import Cell, Entry, TowerEntry
-from hf_bias_patch.attention.verdict import TRAPS
+from hf_bias_patch.attention.verdict import BLOCKERS
 
 __all__ = ["cell_text", "columns", "markdown", "overview"]
 
@@ -58,8 +58,8 @@ def _short(cell: Cell | None, projection: str) -> str:
     if cell is None:
         return "–"
     road = {"query": "weight", "key": "key", "value": "value"}[projection]
-    closed = tuple(trap for trap in cell.closed if road in TRAPS[trap][1])
-    unless = {trap: where for trap, where in cell.unless.items() if road in TRAPS[trap][1] and not closed}
+    closed = tuple(trap for trap in cell.closed if road in BLOCKERS[trap][1])
+    unless = {trap: where for trap, where in cell.unless.items() if road in BLOCKERS[trap][1] and not closed}
     return cell_text(replace(cell, closed=closed, unless=unless))
 
 
@@ -91,7 +91,7 @@ def _traps(entries: Sequence[Entry]) -> Iterator[str]:
         return
     yield "| trap | what it is |"
     yield "|---|---|"
-    for name, (reason, _) in TRAPS.items():
+    for name, (reason, _) in BLOCKERS.items():
         if name in used:
             yield _row(name, reason)
     yield ""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.attention.causes import MisfitError
 from hf_bias_patch.attention.condition import MISSING, holds, lookup, matches, may_hold
-from hf_bias_patch.attention.family import Attention, Layout, Trap
+from hf_bias_patch.attention.family import Attention, Blocker, Layout
 from hf_bias_patch.attention.fit import check_fit
 from hf_bias_patch.attention.layout import View, fused, sized
 from hf_bias_patch.attention.name_patterns import KINDS, Place, parameter
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot
-from hf_bias_patch.attention.verdict import TRAPS, Evidence, decide
+from hf_bias_patch.attention.verdict import BLOCKERS, SlotFacts, decide
 from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
 from hf_bias_patch.checkpoint.shorten import brief
@@ -102,7 +102,7 @@ class SiteMaker:
         for trap in self.attention.traps:
             here = self._here(trap.layers, trap.values) and self._numbered(trap)
             if may_hold(trap.when, self.config) and here:
-                reason, roads = TRAPS[trap.trap]
+                reason, roads = BLOCKERS[trap.trap]
                 for road in roads:
                     closed.setdefault(road, reason)
         return closed
@@ -116,7 +116,7 @@ class SiteMaker:
             return True
         return matches(entries[self.place.layer], values)
 
-    def _numbered(self, trap: Trap) -> bool:
+    def _numbered(self, trap: Blocker) -> bool:
         """Whether the config's lists of layer numbers have a trap at this layer, or might."""
         but, only = (lookup(self.config, key) if key else MISSING for key in (trap.but, trap.only))
         spared = isinstance(but, (list, tuple)) and self.place.layer in but
@@ -264,14 +264,14 @@ class SiteMaker:
 
     def _evidence(
         self, projection: Projection, bias: str | None, no_weight: str, no_matrix: str, problem: str
-    ) -> Evidence:
+    ) -> SlotFacts:
         no_output = self._no_output()
         no_shift = "only a query bias goes there" if projection != "query" else self._no_plain(("value", "output"))
         if not self.attention.shift or self.traps:
             no_shift = no_shift or "whether others could make up for it is not known"
         if self.attention.kind == "cross" and self.attention.post_norm and self._may_not_run():
             no_shift = no_shift or "without hidden states from the caller it does not run, and cannot make up for it"
-        return Evidence(
+        return SlotFacts(
             bias=bias is not None,
             unhandled=self.finder.unhandled or problem,
             no_cancel=self.traps.get("key", ""),
@@ -353,7 +353,7 @@ def chance_to_skip(attention: Attention, config: Mapping[str, Any]) -> bool:
 def _no_map(projection: Projection) -> Slot:
     """The slot of a projection that no map makes."""
     whole = View.whole(1)
-    return Slot(projection, None, None, whole, False, None, decide(projection, Evidence(bias=False)), whole)
+    return Slot(projection, None, None, whole, False, None, decide(projection, SlotFacts(bias=False)), whole)
 
 
 def _of(reads: str | Mapping[Projection, str], projection: Projection) -> str:

@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from hf_bias_patch.attention.condition import Condition
-from hf_bias_patch.attention.family import Attention, Family, Trap, families, model_types
-from hf_bias_patch.attention.verdict import TRAPS
+from hf_bias_patch.attention.family import Attention, Blocker, Family, families, model_types
+from hf_bias_patch.attention.verdict import BLOCKERS
 from hf_bias_patch.errors import FamilyError
 
 __all__ = ["Cell", "Entry", "TowerEntry", "matrix", "without_attention"]
@@ -128,7 +128,7 @@ def _cell(family: Family, attention: Attention, projection: str) -> Cell:
     unless: dict[str, str] = {}
     roads = {"query": {"weight"}, "key": {"key", "weight"}, "value": {"value", "weight"}}[projection]
     for trap in attention.traps:
-        reason, closes = TRAPS[trap.trap]
+        reason, closes = BLOCKERS[trap.trap]
         if not closes & roads:
             continue
         if trap.when or trap.layers or trap.but or trap.only:
@@ -161,7 +161,7 @@ def _no_norm(family: Family, attention: Attention, projection: str) -> str:
     return "" if reads not in ("", "none") else "it reads no layer norm directly and alone"
 
 
-def _where(trap: Trap) -> str:
+def _where(trap: Blocker) -> str:
     """The config values for which a trap is there, as text."""
     parts = list(_conditions(trap.when))
     if trap.layers:

@@ -14,8 +14,8 @@ from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.evidence.certificate import Claim
 from hf_bias_patch.evidence.compare import AnyProbe, Inner, Meter, Outputs, collect, meter_for
 from hf_bias_patch.evidence.given import Given
-from hf_bias_patch.patching.effects import Equal
 from hf_bias_patch.patching.memory import ModelTensors, apply
+from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Compare = Callable[[Sequence[Outputs], Sequence[Outputs]], Meter]
 def measure_claims(
     model: Any,
     recipe: Recipe,
-    claimed: Equal,
+    claimed: Preserved,
     probes: Sequence[AnyProbe],
     bound: float,
     sites: Sequence[Site] | None = None,
@@ -66,7 +66,7 @@ def measure_claims(
     }
     return [
         Claim(flag=flag, claimed=getattr(claimed, flag), error=measured[flag][0], bound=bound, how=measured[flag][1])
-        for flag in Equal.model_fields
+        for flag in Preserved.model_fields
     ]
 
 

@@ -16,7 +16,7 @@ from hf_bias_patch.checkpoint.durable import read_range
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import PLAN, UNDO
-from hf_bias_patch.patching.undo import Undo
+from hf_bias_patch.patching.undo.reader import Undo
 
 __all__ = ["Patch", "ancestor", "history"]
 

@@ -16,7 +16,7 @@ from hf_bias_patch.checkpoint.header import Header, TensorInfo, parse_header
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.record import PLAN, UNDO, source_sha256
-from hf_bias_patch.patching.undo import Undo
+from hf_bias_patch.patching.undo.reader import Undo
 
 __all__ = ["sources"]
 

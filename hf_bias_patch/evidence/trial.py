@@ -68,7 +68,7 @@ class Trial:
         assert pair.plan is not None
         model = load_model(pair.source, pair.dtype, kind).model
         sites = sites_in_memory(model, pair.source_files, pair.plan.sites)
-        with apply(model, recipe, sites=sites) as patched:
+        with apply(model, recipe.storing_zeros(), sites=sites) as patched:
             variant = self._runner.run(patched, pair.source.name, reference, of_source=False)
         return self._runner.compared(kind, (), source, variant)
 

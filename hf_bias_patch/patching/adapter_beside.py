@@ -11,6 +11,7 @@ from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.remote import RemoteCheckpoint
 from hf_bias_patch.checkpoint.sidecar import ADAPTER, is_adapter_weights
+from hf_bias_patch.patching.folds import FOLDS, touched
 from hf_bias_patch.patching.plan import Edit, Plan
 
 __all__ = ["adapter_note"]
@@ -84,27 +85,11 @@ def _in_the_way(edit: Edit, on: set[str], own: set[str], adds: bool) -> set[str]
         on, own: as `_held` gives them.
         adds: whether the adapter adds to what a map gives out.
     """
-    found = own & set(edit.touches)
-    if found == set(edit.touches):
+    changes = set(touched(edit))
+    found = own & changes
+    if found == changes:
         return set()  # with the adapter on, none of the edit is there
     if edit.norm is not None:
         norm = {edit.norm.weight, edit.norm.bias}
         found |= norm & own | {name.rpartition(".")[0] for name in norm} & on
-    maps = {slot.projection: (slot.weight or "").rpartition(".")[0] for slot in (edit.slot, edit.output) if slot}
-    if edit.into == "output":
-        found |= {maps["output"]} & on
-        found |= set() if adds else {maps[edit.projection]} & on
-    elif edit.into == "weight":
-        found |= set() if adds else {maps[edit.projection]} & on
-    elif edit.into == "norm":
-        # Whatever reads the norm, reads another input now: it is in the same layer.
-        layer = _layer(maps[edit.projection])
-        found |= {module for module in on if _layer(module) == layer}
-    return found
-
-
-def _layer(module: str) -> str:
-    """A module's path up to the last number in it."""
-    parts = module.split(".")
-    last = max((place for place, part in enumerate(parts) if part.isdecimal()), default=-1)
-    return ".".join(parts[: last + 1])
+    return found | (FOLDS[edit.destination].spoiled_by(edit, on, adds) if edit.destination else set())

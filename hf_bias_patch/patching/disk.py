@@ -23,6 +23,7 @@ from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.pickled import is_pickled, open_any_model, pickle_files
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve, sha256_of
 from hf_bias_patch.errors import PlanError
+from hf_bias_patch.patching.folds import touched
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import is_same
@@ -194,7 +195,7 @@ def plan_for(
     left_out = {
         edit.name: f"tensor {name} shares its memory with {tied[name]}"
         for edit in made.edits
-        for name in edit.touches
+        for name in touched(edit)
         if name in tied and edit.action == "fold"
     }
     plain = recipe.model_copy(update={"where_possible": bool(left_out)}).without(left_out)

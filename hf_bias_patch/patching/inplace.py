@@ -27,7 +27,7 @@ from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import PLAN, UNDO, patched_config, training_files
 from hf_bias_patch.patching.request import plan_asked, recipe_asked
 from hf_bias_patch.patching.rewrite import Rewrite
-from hf_bias_patch.patching.undo import UndoWriter
+from hf_bias_patch.patching.undo.writer import UndoWriter
 from hf_bias_patch.patching.variant import keep_old_files
 
 __all__ = ["editable", "patch_in_place"]

@@ -13,10 +13,10 @@ import numpy as np
 
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import OF_TORCH, numpy_dtype
-from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
+from hf_bias_patch.errors import ArgumentError, CheckpointError, PlanError
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
+from hf_bias_patch.patching.recipe import Recipe
+from hf_bias_patch.patching.request import plan_asked, recipe_asked
 from hf_bias_patch.patching.rewrite import Rewrite
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class _Info:
 
 
 class ModelTensors:
-    """A model's parameters as named tensors (a `planner.Tensors`), read and written in place."""
+    """A model's parameters as named tensors (a `TensorReader`), read and written in place."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
@@ -189,19 +189,38 @@ def apply(
     sites: Sequence[Site] | None = None,
     **fields: Any,
 ) -> Applied:
-    """Patch a model's values, whatever the storage asked for. Users call `applying.apply`, which checks more.
+    """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
 
     Args:
-        model: a transformers model, on any device.
-        recipe: a Recipe, or a Plan that is executed as it is; or give a recipe's fields as keywords.
+        model: any supported transformers model, on any device. `freeze` and `train` set `requires_grad` of the
+            biases they name, and of nothing else.
+        recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
         sites: the attention sites and their verdicts, from a probe; by default the family's.
 
+    Returns:
+        The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block. Where
+        something else changed the same parameters in between (a later `apply`, training), that is refused.
+
     Raises:
-        RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then.
+        RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then. PlanError
+            also for storage `absent`, and for a plan of another model or checkpoint.
+        ArgumentError: `model` is no model, or `recipe` no recipe.
+
+    Example:
+        >>> with apply(model, fold="key,value"):  # doctest: +SKIP
+        ...     evaluate(model)
     """
-    if isinstance(recipe, Plan):
-        if fields:
-            raise RecipeError(f"A plan was given, and {', '.join(fields)} beside it", remedy="A plan says it all")
-        return Applied(model, recipe)
-    wanted = recipe_or_fields(recipe, fields)
-    return Applied(model, make_plan(model.config.to_dict(), ModelTensors(model), wanted, sites))
+    if not (hasattr(model, "named_parameters") and hasattr(getattr(model, "config", None), "to_dict")):
+        raise ArgumentError(
+            f"`apply` takes a transformers model, and was given a {type(model).__name__}",
+            remedy="Load the checkpoint first, or write a patched copy of it with `patch`",
+        )
+    wanted = recipe_asked(recipe, fields)
+    if wanted.storage == "absent":
+        raise PlanError(
+            "Storage `absent` is not offered for a model in memory",
+            why="The parameters could not be put back as they were",
+            remedy="Write a variant with `patch` and load it with `load`, or keep storage `zeros`",
+        )
+    tensors = ModelTensors(model)
+    return Applied(model, plan_asked(model.config.to_dict(), tensors, recipe or wanted, wanted, sites))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    FiniteFloat,
     StrictBool,
     StrictInt,
     ValidationError,
@@ -20,55 +18,17 @@ from pydantic import (
 )
 
 from hf_bias_patch.attention.sites import Projection, Site
-from hf_bias_patch.attention.verdict import DESTINATIONS
+from hf_bias_patch.attention.verdict import DESTINATIONS, Destination
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import ArgumentError, RecipeError
+from hf_bias_patch.patching.fills import Fill, fields_of
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import not_offered, problems
 
-__all__ = ["Destination", "Fill", "Recipe", "as_folds", "as_names", "make_recipe", "read_recipe", "recipe_or_fields"]
-
-Destination = Literal["default", "nothing", "output", "weight", "norm"]
+__all__ = ["DestinationOrDefault", "Recipe", "as_folds", "as_names", "make_recipe", "read_recipe", "recipe_or_fields"]
 
 
-class Fill(BaseModel):
-    """Values to put in place of a bias: a constant, or random ones drawn from the recipe's seed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["constant", "uniform", "normal"]
-    first: FiniteFloat
-    second: FiniteFloat = 0.0
-
-    @model_validator(mode="after")
-    def _drawable(self) -> Fill:
-        if self.kind == "uniform" and self.first >= self.second:
-            raise ValueError(f"uniform:{self.first:g}:{self.second:g}: LOW must lie below HIGH")
-        if self.kind == "uniform" and math.isinf(self.second - self.first):
-            raise ValueError(
-                f"uniform:{self.first:g}:{self.second:g}: HIGH lies too far above LOW to draw between them"
-            )
-        if self.kind == "normal" and self.second <= 0:
-            raise ValueError(f"normal:{self.first:g}:{self.second:g}: STD must be positive")
-        return self
-
-    @classmethod
-    def parse(cls, text: str) -> Fill:
-        """Read `3.5`, `uniform:LOW:HIGH` or `normal:MEAN:STD`."""
-        return cls(**_fill(text))
-
-
-def _fill(text: Any) -> dict[str, Any]:
-    kind, *numbers = str(text).split(":")
-    try:
-        if not numbers:
-            return {"kind": "constant", "first": float(kind)}
-        first, second = map(float, numbers)
-    except ValueError:
-        kind = ""
-    if kind not in ("uniform", "normal"):
-        raise ValueError(f"{brief(text)} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD")
-    return {"kind": kind, "first": first, "second": second}
+DestinationOrDefault = Literal["default", Destination]
 
 
 def as_folds(value: Any) -> Any:
@@ -86,7 +46,7 @@ def _fills(value: Any) -> Any:
         if missing := [name for name, equals, _ in pairs if not equals]:
             raise ValueError(f"{brief(missing[0])} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
         value = _once((name, text) for name, _, text in pairs)
-    return {name: fill if isinstance(fill, (Fill, Mapping)) else _fill(fill) for name, fill in value.items()}
+    return {name: fill if isinstance(fill, (Fill, Mapping)) else fields_of(fill) for name, fill in value.items()}
 
 
 def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -160,7 +120,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fold: Annotated[dict[Projection, Destination], BeforeValidator(as_folds)] = Field(default_factory=dict)
+    fold: Annotated[dict[Projection, DestinationOrDefault], BeforeValidator(as_folds)] = Field(default_factory=dict)
     drop: _Projections = ()
     fill: Annotated[dict[Projection, Fill], BeforeValidator(_fills)] = Field(default_factory=dict)
     freeze: _Projections = ()
@@ -200,6 +160,10 @@ class Recipe(BaseModel):
     def without(self, left_out: Mapping[str, str]) -> Recipe:
         """The same, but for some slots, which are not folded: `SITE.PROJECTION` → why."""
         return self.model_copy(update={"left_out": {**self.left_out, **left_out}})
+
+    def storing_zeros(self) -> Recipe:
+        """The same for a model in memory, where a removed bias stays as zeros whatever the storage of a variant."""
+        return self.model_copy(update={"storage": "zeros"})
 
     def selects(self, site: Site) -> bool:
         """Whether a site is among those the recipe is for."""

@@ -12,8 +12,9 @@ from typing import Any
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import FamilyError, PlanError, RecipeError
 from hf_bias_patch.patching.plan import Edit, Plan
-from hf_bias_patch.patching.planner import Tensors, make_plan
+from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
+from hf_bias_patch.patching.tensors import TensorReader
 
 __all__ = ["plan_asked", "recipe_asked"]
 
@@ -34,7 +35,7 @@ def recipe_asked(asked: Recipe | Plan | None, fields: Mapping[str, Any]) -> Reci
 
 def plan_asked(
     config: Mapping[str, Any],
-    tensors: Tensors,
+    tensors: TensorReader,
     asked: Recipe | Plan,
     recipe: Recipe,
     sites: Sequence[Site] | None = None,
@@ -70,7 +71,7 @@ def _another(why: str) -> PlanError:
     )
 
 
-def difference_of(given: Plan, made: Plan, tensors: Tensors) -> str:
+def difference_of(given: Plan, made: Plan, tensors: TensorReader) -> str:
     """The first thing that the two plans do not say the same of, measured figures aside; empty if there is none.
 
     Args:

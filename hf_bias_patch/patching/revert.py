@@ -24,7 +24,7 @@ from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import readme_of_source
 from hf_bias_patch.patching.record import UNDO, source_sha256
-from hf_bias_patch.patching.undo import Undo
+from hf_bias_patch.patching.undo.reader import Undo
 
 __all__ = ["Reverted", "restored_sha256", "revert"]
 

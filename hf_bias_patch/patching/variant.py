@@ -20,7 +20,7 @@ from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, loader_text, patched_config, training_files
 from hf_bias_patch.patching.rewrite import Rewrite
-from hf_bias_patch.patching.undo import UndoWriter
+from hf_bias_patch.patching.undo.writer import UndoWriter
 
 __all__ = ["fill_variant", "keep_old_files"]
 

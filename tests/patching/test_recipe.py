@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import hf_bias_patch
 from hf_bias_patch.errors import BiasPatchError, RecipeError
-from hf_bias_patch.patching.recipe import Fill, Recipe, make_recipe, read_recipe
+from hf_bias_patch.patching.fills import Fill, fields_of
+from hf_bias_patch.patching.recipe import Recipe, make_recipe, read_recipe
 from tests.models import fresh
 
 
@@ -40,7 +41,7 @@ def test_forms_of_fold(form: Any) -> None:
         "key=uniform:-5:5,value=0.5",
         ["key=uniform:-5:5", "value=0.5"],
         {"key": "uniform:-5:5", "value": 0.5},
-        {"key": {"kind": "uniform", "first": -5, "second": 5}, "value": Fill.parse("0.5")},
+        {"key": {"kind": "uniform", "first": -5, "second": 5}, "value": Fill(kind="constant", first=0.5)},
     ],
     ids=str,
 )
@@ -48,7 +49,7 @@ def test_forms_of_fill(form: Any) -> None:
     fill = make_recipe(fill=form).fill
     assert fill["key"] == Fill(kind="uniform", first=-5, second=5)
     assert fill["value"] == Fill(kind="constant", first=0.5)
-    assert Fill.parse("normal:1:2") == Fill(kind="normal", first=1, second=2)
+    assert Fill(**fields_of("normal:1:2")) == Fill(kind="normal", first=1, second=2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch.autograd.functional import jvp
 from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hf_bias_patch.patching.applying import apply
+from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.study.biases.groups import groups_of
 from hf_bias_patch.study.biases.swap import Biases
 from hf_bias_patch.study.learning.drift import DECAY, PRECISIONS, RATE, drift

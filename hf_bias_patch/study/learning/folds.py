@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.errors import CheckpointError, PlanError
-from hf_bias_patch.patching.applying import apply
+from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.study.biases.groups import Group
 from hf_bias_patch.study.found import Fold
 from hf_bias_patch.study.measuring.effects import Effect, run
