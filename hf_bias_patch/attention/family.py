@@ -158,6 +158,11 @@ class Attention:
     traps: tuple[Blocker, ...] = ()
     when: Condition = field(default_factory=dict)
 
+    def may_skip(self, config: Mapping[str, Any]) -> bool:
+        """Whether training skips layers, so that it is sometimes another norm that is read."""
+        chance = lookup(config, self.layerdrop) if self.layerdrop else 0
+        return chance not in (0, None, MISSING)
+
 
 @dataclass(frozen=True)
 class Tower:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_bias_patch.attention.condition import MISSING, lookup
-from hf_bias_patch.attention.name_patterns import Place
+from hf_bias_patch.attention.name_patterns import LayerIndex
 from hf_bias_patch.attention.stock import entry
 
 __all__ = ["NEVER", "SITE", "TABLE", "keys_read", "layers_key", "unread", "within"]
@@ -59,7 +59,7 @@ def layers_key(config: Mapping[str, Any], stack: str) -> str:
     return str(entry(TABLE, config.get("model_type")).get("layers", {}).get(stack, ""))
 
 
-def within(place: Place, count: Any) -> bool:
+def within(place: LayerIndex, count: Any) -> bool:
     """Whether a layer is among those that a config counts, by a number or, of a staged model, by a list of them."""
     if isinstance(count, (list, tuple)):
         if place.stage >= len(count):
