@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_bias_patch.attention.matrix_text import markdown, overview
-from hf_bias_patch.attention.support_table import matrix, without_attention
+from hf_bias_patch.attention.support_table import markdown, overview, support_table, without_attention
 
 ROOT = Path(__file__).parent.parent
 TARGET, README = ROOT / "docs" / "families.md", ROOT / "README.md"
@@ -23,15 +22,15 @@ What becomes of the query, key and value bias in each model type, from the facts
 `hf_bias_patch/attention/families/`. Made by `python scripts/make_families_doc.py`; do not edit.
 
 `redundant`: removing it changes nothing. An arrow says where it can go exactly: into the output projection's bias
-(where there is one), or into its own weight (where the layer norm before it has a bias). In brackets are the traps that
-close other roads. A config value that a family does not cover makes every verdict `unknown`; `inspect` tells.
+(where there is one), or into its own weight (where the layer norm before it has a bias). In brackets is what closes
+other destinations. A config value that a family does not cover makes every verdict `unknown`; `inspect` tells.
 
 """
 
 
 def text() -> str:
     """The whole page."""
-    return HEAD + markdown(*matrix(), without_attention())
+    return HEAD + markdown(*support_table(), without_attention())
 
 
 def readme(page: str) -> str:
@@ -40,7 +39,7 @@ def readme(page: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"README.md lacks {BEGIN!r} or {END!r}")
-    table = overview(matrix(WELL_KNOWN)[0], WELL_KNOWN)
+    table = overview(support_table(WELL_KNOWN)[0], WELL_KNOWN)
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_bias_patch.attention.base_names import with_base
 from hf_bias_patch.attention.condition import MISSING, Condition, lookup, matches
-from hf_bias_patch.attention.family_files import from_files, texts
+from hf_bias_patch.attention.family_files import from_files, texts, with_base
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import FamilyError
@@ -70,10 +69,10 @@ class Stack:
 
 @dataclass(frozen=True)
 class Blocker:
-    """Something in the attention that closes identities (its name is one of `verdict.BLOCKERS`).
+    """Something in the attention that closes identities.
 
     Attributes:
-        trap: its name.
+        name: one of `verdict.BLOCKERS` (`trap` in a family file).
         when: what the config must say for it to be there; always, if empty.
         layers: a config key with a list, an entry a layer.
         values: the entries of that list for which it is there.
@@ -81,7 +80,7 @@ class Blocker:
         only: a config key with the numbers of the layers where alone it is there.
     """
 
-    trap: str
+    name: str
     when: Condition = field(default_factory=dict)
     layers: str = ""
     values: tuple[Any, ...] = ()
@@ -134,7 +133,7 @@ class Attention:
         conv1d: whether weights are stored (in, out) instead of (out, in).
         sparse: whether only some layers have such a site.
         apart: projections of self-attention that may read something else than the others, of another width.
-        traps: what closes identities.
+        blockers: what closes identities (`traps` in a family file).
         when: what the config must say for these facts to hold; a key that is not there counts as "null".
     """
 
@@ -155,7 +154,7 @@ class Attention:
     conv1d: bool = False
     sparse: bool = False
     apart: tuple[Projection, ...] = ()
-    traps: tuple[Blocker, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
     when: Condition = field(default_factory=dict)
 
     def may_skip(self, config: Mapping[str, Any]) -> bool:
@@ -270,11 +269,15 @@ def _stack(entry: dict[str, Any]) -> Stack:
     return Stack(**entry, final_norm=tuple(FinalNorm(**norm) for norm in norms))
 
 
+def _blocker(entry: dict[str, Any]) -> Blocker:
+    return Blocker(entry.pop("trap"), **{**entry, "values": tuple(entry.get("values", ()))})
+
+
 def _attention(entry: dict[str, Any]) -> Attention:
-    traps = tuple(Blocker(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
+    blockers = tuple(map(_blocker, entry.pop("traps", ())))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
     apart = tuple(entry.pop("apart", ()))
-    return Attention(**entry, traps=traps, layouts=layouts, apart=apart)
+    return Attention(**entry, blockers=blockers, layouts=layouts, apart=apart)
 
 
 def families() -> tuple[Family, ...]:

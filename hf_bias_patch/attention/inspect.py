@@ -20,8 +20,8 @@ from hf_bias_patch.attention.unread_biases import unread_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
-from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.quantised import quantised
+from hf_bias_patch.checkpoint.remote import open_anywhere
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["BiasValues", "Inspection", "inspect"]
@@ -166,7 +166,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
     Raises:
         SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.
     """
-    name, commit, checkpoint = look(model, revision=revision)
+    name, commit, checkpoint = open_anywhere(model, revision=revision)
     config = with_model_type(checkpoint.config, model_type)
     refuse_wrapped(config, checkpoint.tensors)
     sites = find_sites(config, checkpoint.tensors)

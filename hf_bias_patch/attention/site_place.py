@@ -72,10 +72,10 @@ class SitePlace:
     def closed(self) -> dict[str, str]:
         """Identity that a blocker closes (`key`, `value`, `weight`) → why."""
         closed: dict[str, str] = {}
-        for blocker in self.attention.traps:
+        for blocker in self.attention.blockers:
             here = self._listed(blocker.layers, blocker.values) and self._numbered(blocker)
             if may_hold(blocker.when, self.config) and here:
-                reason, identities = BLOCKERS[blocker.trap]
+                reason, identities = BLOCKERS[blocker.name]
                 closed |= {identity: reason for identity in identities if identity not in closed}
         return closed
 

@@ -5,8 +5,8 @@ What depends on a checkpoint (whether it has a bias at all, whether a norm has o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,19 +15,22 @@ from hf_bias_patch.attention.family import Attention, Blocker, Family, families,
 from hf_bias_patch.attention.verdict import BLOCKERS
 from hf_bias_patch.errors import FamilyError
 
-__all__ = ["Cell", "Entry", "TowerEntry", "matrix", "without_attention"]
+__all__ = [
+    "SupportCell", "SupportRow", "SupportTower", "columns", "markdown", "overview", "support_table",
+    "without_attention",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Cell:
+class SupportCell:
     """What becomes of one projection's bias.
 
     Attributes:
         verdict: `redundant`, `foldable` or `needed`.
         reason: why not better than that; empty for `redundant`.
         folds: destination → empty if the fold is exact, else why it is refused.
-        closed: names of the traps that always close a road.
-        unless: trap → the config values for which it closes one.
+        closed: names of the blockers that always close an identity.
+        unless: blocker → the config values for which it closes one.
     """
 
     verdict: str
@@ -38,7 +41,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SupportRow:
     """One kind of attention site of the model types that share a family.
 
     Attributes:
@@ -53,12 +56,12 @@ class Entry:
     model_types: tuple[str, ...]
     stack: str
     kind: str
-    cells: dict[str, Cell]
+    cells: dict[str, SupportCell]
     handled: dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
-class TowerEntry:
+class SupportTower:
     """A model inside the models of some types.
 
     Attributes:
@@ -76,7 +79,7 @@ class TowerEntry:
     model_type: str
 
 
-def matrix(names: Collection[str] = ()) -> tuple[tuple[Entry, ...], tuple[TowerEntry, ...]]:
+def support_table(names: Collection[str] = ()) -> tuple[tuple[SupportRow, ...], tuple[SupportTower, ...]]:
     """All sites and towers of some model types (of all, if none is named), by family.
 
     Raises:
@@ -92,7 +95,7 @@ def matrix(names: Collection[str] = ()) -> tuple[tuple[Entry, ...], tuple[TowerE
     chosen = [(family, _of(family, names)) for family in families()]
     entries = [entry for family, types in chosen if types for entry in _entries(family, types)]
     towers = [
-        TowerEntry(family.name, types, name, tower.config, tower.model_type)
+        SupportTower(family.name, types, name, tower.config, tower.model_type)
         for family, types in chosen
         if types
         for name, tower in family.towers.items()
@@ -109,34 +112,34 @@ def _of(family: Family, names: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in family.model_types if not names or name in names))
 
 
-def _entries(family: Family, types: tuple[str, ...]) -> Iterable[Entry]:
-    seen: list[Entry] = []
+def _entries(family: Family, types: tuple[str, ...]) -> Iterable[SupportRow]:
+    seen: list[SupportRow] = []
     for attention in family.attention:
         maps = dict.fromkeys(projection for projections in attention.maps.values() for projection in projections)
-        cells: dict[str, Cell] = {
+        cells: dict[str, SupportCell] = {
             name: _cell(family, attention, name) for name in ("query", "key", "value") if name in maps
         }
-        entry = Entry(family.name, types, attention.stack, attention.kind, cells, family.handled)
+        entry = SupportRow(family.name, types, attention.stack, attention.kind, cells, family.handled)
         if entry not in seen:  # the same site under other names, or with another norm
             seen.append(entry)
             yield entry
 
 
-def _cell(family: Family, attention: Attention, projection: str) -> Cell:
+def _cell(family: Family, attention: Attention, projection: str) -> SupportCell:
     always: dict[str, str] = {}
     closed: list[str] = []
     unless: dict[str, str] = {}
-    roads = {"query": {"weight"}, "key": {"key", "weight"}, "value": {"value", "weight"}}[projection]
-    for trap in attention.traps:
-        reason, closes = BLOCKERS[trap.trap]
-        if not closes & roads:
+    identities = {"query": {"weight"}, "key": {"key", "weight"}, "value": {"value", "weight"}}[projection]
+    for blocker in attention.blockers:
+        reason, closes = BLOCKERS[blocker.name]
+        if not closes & identities:
             continue
-        if trap.when or trap.layers or trap.but or trap.only:
-            unless[trap.trap] = _where(trap)
+        if blocker.when or blocker.layers or blocker.but or blocker.only:
+            unless[blocker.name] = _where(blocker)
             continue
-        closed.append(trap.trap)
-        for road in closes:
-            always.setdefault(road, reason)
+        closed.append(blocker.name)
+        for identity in closes:
+            always.setdefault(identity, reason)
     has_output = any("output" in projections for projections in attention.maps.values())
     no_output = always.get("value", "") or ("" if has_output else "there is no output projection")
     no_norm = always.get("weight", "") or _no_norm(family, attention, projection)
@@ -148,7 +151,7 @@ def _cell(family: Family, attention: Attention, projection: str) -> Cell:
     exact = [into for into, refusal in folds.items() if not refusal]
     refusals = "; ".join(dict.fromkeys(refusal for refusal in folds.values() if refusal))
     verdict = "needed" if not exact else "redundant" if exact[0] == "nothing" else "foldable"
-    return Cell(verdict, "" if verdict == "redundant" else refusals, folds, tuple(closed), unless)
+    return SupportCell(verdict, "" if verdict == "redundant" else refusals, folds, tuple(closed), unless)
 
 
 def _no_norm(family: Family, attention: Attention, projection: str) -> str:
@@ -161,15 +164,15 @@ def _no_norm(family: Family, attention: Attention, projection: str) -> str:
     return "" if reads not in ("", "none") else "it reads no layer norm directly and alone"
 
 
-def _where(trap: Blocker) -> str:
-    """The config values for which a trap is there, as text."""
-    parts = list(_conditions(trap.when))
-    if trap.layers:
-        parts.append(f"{trap.layers} of the layer is {_values(trap.values)}")
-    if trap.but:
-        parts.append(f"the layer is not in {trap.but}")
-    if trap.only:
-        parts.append(f"the layer is in {trap.only}")
+def _where(blocker: Blocker) -> str:
+    """The config values for which a blocker is there, as text."""
+    parts = list(_conditions(blocker.when))
+    if blocker.layers:
+        parts.append(f"{blocker.layers} of the layer is {_values(blocker.values)}")
+    if blocker.but:
+        parts.append(f"the layer is not in {blocker.but}")
+    if blocker.only:
+        parts.append(f"the layer is in {blocker.only}")
     return " and ".join(parts)
 
 
@@ -191,3 +194,106 @@ def _all_but(values: Sequence[Any]) -> str:
 
 def _values(values: Iterable[Any]) -> str:
     return " or ".join(value if isinstance(value, str) else repr(value).lower() for value in values)
+
+
+# ------------------------------------------------------------------------------------------------- as Markdown
+
+_SHORT = {"output": "output bias", "weight": "own weight"}
+_PROJECTIONS = ("query", "key", "value")
+
+
+def _text(cell: SupportCell | None) -> str:
+    """A cell in a few words, such as `redundant`, `own weight (rotary)` or `needed (gate)`."""
+    if cell is None:
+        return "–"
+    exact = [_SHORT[into] for into, refusal in cell.folds.items() if not refusal and into != "nothing"]
+    if cell.verdict == "redundant":
+        text = "redundant"
+    elif exact:
+        text = "→ " + " or ".join(exact)
+    else:
+        text = "needed"
+    closed = f" ({', '.join(cell.closed)})" if cell.closed else ""
+    unless = "; ".join(f"{blocker} if {where}" for blocker, where in cell.unless.items())
+    return text + closed + (f"; {unless}" if unless else "")
+
+
+def markdown(entries: Sequence[SupportRow], towers: Sequence[SupportTower], none: Sequence[str] = ()) -> str:
+    """Tables of sites and towers, what the names of the blockers mean, and the model types without attention."""
+    without = ["", f"Without attention, so that there is no bias of one: {', '.join(none)}.", ""] if none else []
+    return "\n".join([*_sites(entries), *_towers(towers), *_blockers(entries), *without])
+
+
+def overview(entries: Iterable[SupportRow], model_types: Sequence[str]) -> str:
+    """A short table: some model types in the order given, those with the same cells in one row."""
+    sites: dict[str, dict[tuple[str, ...], list[str]]] = {name: {} for name in model_types}
+    for entry in entries:
+        cells = tuple(_short(entry.cells.get(name), name) for name in _PROJECTIONS)
+        for name in entry.model_types:
+            if name in sites:
+                what = entry.stack if entry.kind == "self" else entry.kind
+                sites[name].setdefault(cells, []).append(what)
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name, found in sites.items():
+        for number, (cells, kinds) in enumerate(found.items()):
+            rows.setdefault(cells, []).append(f"{name} ({', '.join(dict.fromkeys(kinds))})" if number else name)
+    body = [_row(", ".join(names), *cells) for cells, names in rows.items()]
+    return "\n".join(["| model types | query | key | value |", "|---|---|---|---|", *body, ""])
+
+
+def _short(cell: SupportCell | None, projection: str) -> str:
+    """A cell's text, without the blockers that leave the first destination of this projection open."""
+    if cell is None:
+        return "–"
+    identity = {"query": "weight", "key": "key", "value": "value"}[projection]
+    closed = tuple(blocker for blocker in cell.closed if identity in BLOCKERS[blocker][1])
+    unless = {
+        blocker: where for blocker, where in cell.unless.items() if identity in BLOCKERS[blocker][1] and not closed
+    }
+    return _text(replace(cell, closed=closed, unless=unless))
+
+
+def _sites(entries: Sequence[SupportRow]) -> Iterator[str]:
+    yield "| family | model types | site | query | key | value |"
+    yield "|---|---|---|---|---|---|"
+    for entry in entries:
+        cells = (_text(entry.cells.get(name)) for name in _PROJECTIONS)
+        yield _row(entry.family, ", ".join(entry.model_types), f"{entry.stack} {entry.kind}", *cells)
+    yield ""
+
+
+def _towers(towers: Sequence[SupportTower]) -> Iterator[str]:
+    if not towers:
+        return
+    yield "Models inside models: each tower's own model type decides."
+    yield ""
+    yield "| family | model types | tower | config | if that names no type |"
+    yield "|---|---|---|---|---|"
+    for tower in towers:
+        yield _row(tower.family, ", ".join(tower.model_types), tower.name, tower.config, tower.model_type or "–")
+    yield ""
+
+
+def _blockers(entries: Sequence[SupportRow]) -> Iterator[str]:
+    cells = [cell for entry in entries for cell in entry.cells.values()]
+    used = {blocker for cell in cells for blocker in (*cell.closed, *cell.unless)}
+    if not used:
+        return
+    yield "| blocker | what it is |"
+    yield "|---|---|"
+    for name, (reason, _) in BLOCKERS.items():
+        if name in used:
+            yield _row(name, reason)
+    yield ""
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def columns(entries: Iterable[SupportRow]) -> Iterator[tuple[str, ...]]:
+    """Rows of a table with one model type each: type, site, query, key, value."""
+    for entry in entries:
+        for model_type in entry.model_types:
+            cells = (_text(entry.cells.get(name)) for name in _PROJECTIONS)
+            yield (model_type, f"{entry.stack} {entry.kind}", *cells)

@@ -53,8 +53,8 @@ BLOCKERS: dict[str, tuple[str, frozenset[str]]] = {
         ("not_known", "this attention is not understood", _KEY, _VALUE, _WEIGHT),
     )
 }
-"""What a family may say of an attention: name → reason, and the roads it closes (docs/theory.md, "Where they fail"):
-identity 1 (`key`), identity 2 (`value`), identity 3 (`weight`)."""
+"""What a family may say of an attention: name → reason, and the identities it closes (docs/theory.md, "Where they
+fail"): identity 1 (`key`), identity 2 (`value`), identity 3 (`weight`)."""
 
 
 NO_BIAS = "the checkpoint has no such bias"
@@ -63,7 +63,7 @@ NO_BIAS = "the checkpoint has no such bias"
 
 @dataclass(frozen=True)
 class SlotFacts:
-    """What a verdict rests on. Each `no_…` is empty, or the reason why that road is closed.
+    """What a verdict rests on. Each `no_…` is empty, or the reason why that is closed.
 
     Attributes:
         bias: whether the model has the bias at all.
@@ -130,8 +130,8 @@ def decide(projection: str, facts: SlotFacts) -> Verdict:
         "norm": facts.no_weight or facts.no_norm or facts.no_shift,
     }
     folds: dict[str, str] = {destination: refusals[destination] for destination in DESTINATIONS[projection]}
-    open_roads = [destination for destination, refusal in folds.items() if not refusal]
-    if not open_roads:
+    exact = [destination for destination, refusal in folds.items() if not refusal]
+    if not exact:
         return Verdict("needed", "; ".join(dict.fromkeys(folds.values())), folds)
-    state = "redundant" if open_roads[0] == "nothing" else "foldable"
-    return Verdict(state, _EXACT[open_roads[0]], folds)
+    state = "redundant" if exact[0] == "nothing" else "foldable"
+    return Verdict(state, _EXACT[exact[0]], folds)

@@ -17,7 +17,7 @@ from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, LARGEST_JSON, parse_object, read_shards
 from hf_bias_patch.checkpoint.no_weights import no_config
-from hf_bias_patch.checkpoint.regular import open_regular
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.sidecar import ADAPTER, is_patch_only
 from hf_bias_patch.errors import CheckpointError
 

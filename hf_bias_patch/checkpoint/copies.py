@@ -18,13 +18,13 @@ import numpy as np
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, dtype_name
 from hf_bias_patch.checkpoint.header import TensorInfo, read_header
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.pickled import PickledCheckpoint
 from hf_bias_patch.checkpoint.pickled_file import read_pickled
 from hf_bias_patch.checkpoint.pickled_parts import pickled_parts
-from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["Model", "Part", "parts_of"]
+__all__ = ["FileTensor", "OwnWeights", "parts_of"]
 
 _FEWEST_BITS = 1.5
 """Bits that a weight takes at least, however it is quantised."""
@@ -51,7 +51,7 @@ _RENAMED = 0.9
 
 
 @dataclass(frozen=True)
-class Part:
+class FileTensor:
     """One tensor of a file: its name, dtype and shape."""
 
     name: str
@@ -68,7 +68,7 @@ class Part:
         return self.size * BITS[self.dtype]
 
 
-def parts_of(path: Path) -> list[Part]:
+def parts_of(path: Path) -> list[FileTensor]:
     """The tensors in a safetensors file, a pickle or an archive of numpy; none where it has none, or cannot be read."""
     try:
         with open_regular(path) as file:
@@ -76,12 +76,12 @@ def parts_of(path: Path) -> list[Part]:
     except (OSError, CheckpointError):
         return []
     if start[8:] == b"{":
-        return [Part(info.name, info.dtype, info.shape) for info in _infos(path)]
+        return [FileTensor(info.name, info.dtype, info.shape) for info in _infos(path)]
     if start[:2] == b"PK" and (arrays := list(_arrays(path))):
         return arrays
     if start[:2] != b"PK" and start[:1] != _PICKLE:
         return []
-    return [Part(name, view.dtype, view.shape) for name, view in pickled_parts(path).items()]
+    return [FileTensor(name, view.dtype, view.shape) for name, view in pickled_parts(path).items()]
 
 
 def _infos(path: Path) -> list[TensorInfo]:
@@ -91,7 +91,7 @@ def _infos(path: Path) -> list[TensorInfo]:
         return []
 
 
-def _arrays(path: Path) -> Iterator[Part]:
+def _arrays(path: Path) -> Iterator[FileTensor]:
     """The arrays in an archive of numpy: each a file that begins with its own header."""
     with suppress(*_DAMAGED), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
@@ -101,11 +101,11 @@ def _arrays(path: Path) -> Iterator[Part]:
                 old = np.lib.format.read_magic(header) == (1, 0)
                 read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(header)
-                yield Part(name.removesuffix(".npy"), dtype_name(dtype), shape)
+                yield FileTensor(name.removesuffix(".npy"), dtype_name(dtype), shape)
 
 
 @dataclass(frozen=True)
-class Model:
+class OwnWeights:
     """What files are compared with.
 
     Attributes:
@@ -142,7 +142,7 @@ class Model:
         """Whether so many bytes can hold all its values, however they are quantised."""
         return nbytes * 8 >= _FEWEST_BITS * self.size
 
-    def named_alike(self, parts: Iterable[Part]) -> dict[str, str]:
+    def named_alike(self, parts: Iterable[FileTensor]) -> dict[str, str]:
         """The parts that are of this model's layers by their names and shapes: name of the part → of the tensor.
 
         A quantised one may have any shape, and a name that stands for no tensor of the model (then ""). Names may have
@@ -162,16 +162,16 @@ class Model:
             values += sum(part.size for part in same)
         return found if 2 * alike > bits or 2 * values > self.size else {}
 
-    def _by_module(self, parts: Iterable[Part]) -> Iterator[tuple[dict[str, Part], dict[str, TensorInfo]]]:
+    def _by_module(self, parts: Iterable[FileTensor]) -> Iterator[tuple[dict[str, FileTensor], dict[str, TensorInfo]]]:
         """Each module of a file, and the model's module of that name, if there is one: leaf name → tensor."""
-        modules: dict[str, dict[str, Part]] = defaultdict(dict)
+        modules: dict[str, dict[str, FileTensor]] = defaultdict(dict)
         for part in parts:
             path, _, leaf = part.name.rpartition(".")
             modules[path][leaf] = part
         for path, leaves in modules.items():
             yield leaves, next((self._modules[end] for end in _ends(path) if end in self._modules), {})
 
-    def shaped_alike(self, parts: Iterable[Part]) -> bool:
+    def shaped_alike(self, parts: Iterable[FileTensor]) -> bool:
         """Whether the file holds the same matrices as the model under other names, some of them fused or not.
 
         Or whether its values are there in a row, as DeepSpeed and FSDP keep them.
@@ -251,7 +251,7 @@ def _values(blocks: Counter[tuple[int, ...]]) -> int:
     return sum(math.prod(shape) * count for shape, count in blocks.items())
 
 
-def _is_same_module(leaves: Mapping[str, Part], own: Mapping[str, TensorInfo]) -> bool:
+def _is_same_module(leaves: Mapping[str, FileTensor], own: Mapping[str, TensorInfo]) -> bool:
     plain = [leaf for leaf, part in leaves.items() if leaf in own and part.dtype in FLOATS]
     if plain:
         return all(leaves[leaf].shape == own[leaf].shape for leaf in plain)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS
-from hf_bias_patch.checkpoint.regular import open_regular
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import CheckpointError
 

@@ -8,8 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.header import Header, read_header
-from hf_bias_patch.checkpoint.paths import check_link
-from hf_bias_patch.checkpoint.regular import open_regular
+from hf_bias_patch.checkpoint.paths import check_link, open_regular
 from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.errors import CheckpointError
 

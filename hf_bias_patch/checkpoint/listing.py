@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, entry_file, read_config
-from hf_bias_patch.checkpoint.copies import Model, parts_of
+from hf_bias_patch.checkpoint.copies import OwnWeights, parts_of
 from hf_bias_patch.checkpoint.file_names import (
     OTHER_FORMAT,
     TRAINING,
@@ -100,7 +100,7 @@ def _checked(folder: Path, weights: Collection[str], left: dict[Path, str]) -> l
 
 def _left(checkpoint: Checkpoint) -> dict[Path, str]:
     """Every file beside the checkpoint's own, and what it holds that a variant must not; empty if nothing."""
-    model = Model(checkpoint)
+    model = OwnWeights(checkpoint)
     found = {}
     for path, what in _walk(checkpoint.folder):
         if path.as_posix() not in checkpoint.weight_names:
@@ -111,7 +111,7 @@ def _left(checkpoint: Checkpoint) -> dict[Path, str]:
     return found
 
 
-def _held(model: Model, path: Path) -> str:
+def _held(model: OwnWeights, path: Path) -> str:
     """What the content of a file tells."""
     place = model.checkpoint.folder / path
     if not may_hold_weights(path.name) or not place.is_file():

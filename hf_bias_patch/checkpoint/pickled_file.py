@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.header import MAX_HEADER, Header, TensorInfo
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.pickled_views import Storage, StoredView, is_known, views_of
-from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.checkpoint.unpickle import ForbiddenError, unpickle
 from hf_bias_patch.errors import CheckpointError

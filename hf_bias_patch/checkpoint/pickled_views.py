@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hf_bias_patch.checkpoint.dtypes import BITS, OF_TORCH
 from hf_bias_patch.checkpoint.index import is_text
 from hf_bias_patch.checkpoint.shorten import brief
-from hf_bias_patch.checkpoint.unpickle import Call, Named, Stored
+from hf_bias_patch.checkpoint.unpickle import PickledCall, PickledName, PickledStorage
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["SAVE_AGAIN", "Storage", "StoredView", "is_known", "views_of"]
@@ -105,7 +105,7 @@ def views_of(path: Path, content: Any) -> dict[str, StoredView]:
 
 def _view(path: Path, name: Any, value: Any) -> StoredView:
     call = _unwrapped(value)
-    if type(name) is not str or not (isinstance(call, Call) and "._rebuild_" in call.what):
+    if type(name) is not str or not (isinstance(call, PickledCall) and "._rebuild_" in call.what):
         _refuse(f"Entry {brief(name)} of {path} is a {_kind(value)}, no tensor")
     if name == "__metadata__" or not is_text(name):
         _refuse(f"Tensor {brief(name)} of {path} has a name that safetensors cannot hold")
@@ -130,12 +130,12 @@ def _view(path: Path, name: Any, value: Any) -> StoredView:
 def _unwrapped(value: Any) -> Any:
     """The tensor in a parameter, or in one with attributes of its own."""
     for _ in range(_WRAPPINGS):
-        if not (isinstance(value, Call) and value.args):
+        if not (isinstance(value, PickledCall) and value.args):
             break
         if value.what in _WRAPPED:
             value = value.args[0]
         elif value.what == "torch._tensor._rebuild_from_type_v2" and len(value.args) == 4:
-            value = Call(value.args[0].name, value.args[2]) if isinstance(value.args[0], Named) else None
+            value = PickledCall(value.args[0].name, value.args[2]) if isinstance(value.args[0], PickledName) else None
         else:
             break
     return value
@@ -145,7 +145,7 @@ def _checked(
     path: Path, name: str, stored: Any, named: Any, offset: Any, shape: Any, strides: Any, metadata: list[Any]
 ) -> StoredView:
     storage, own = _storage(stored)
-    torch_name = named.name.removeprefix("torch.") if isinstance(named, Named) else own
+    torch_name = named.name.removeprefix("torch.") if isinstance(named, PickledName) else own
     if torch_name not in OF_TORCH:
         _refuse(f"Tensor {brief(name)} of {path} has torch.{torch_name}, which safetensors cannot hold")
     dtype = OF_TORCH[torch_name]
@@ -167,10 +167,10 @@ def _checked(
 
 def _storage(stored: Any) -> tuple[Storage, str]:
     """The storage that a persistent id names, and the torch dtype of its values; empty if it has none."""
-    if not isinstance(stored, Stored):
+    if not isinstance(stored, PickledStorage):
         raise TypeError
     tag, kind, key, _, count, *view = stored.said
-    if tag != "storage" or type(key) is not str or not isinstance(kind, Named):
+    if tag != "storage" or type(key) is not str or not isinstance(kind, PickledName):
         raise TypeError
     dtype = _OF_STORAGE.get(kind.name.removeprefix("torch.").removesuffix("Storage"), "")
     if not dtype and kind.name != _UNTYPED:
@@ -183,7 +183,7 @@ def _storage(stored: Any) -> tuple[Storage, str]:
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
-    if isinstance(value, Call) and value.what == "torch.Size":
+    if isinstance(value, PickledCall) and value.what == "torch.Size":
         (value,) = value.args
     if type(value) not in (tuple, list) or len(value) > _MOST_AXES:
         raise TypeError
@@ -197,8 +197,6 @@ def _count(value: Any) -> int:
 
 
 def _kind(value: Any) -> str:
-    return value.what if isinstance(value, Call) else value.name if isinstance(value, Named) else type(value).__name__
-
-
-def _refuse(what: str) -> NoReturn:
-    raise CheckpointError(what, remedy=SAVE_AGAIN)
+    if isinstance(value, PickledCall):
+        return value.what
+    return value.name if isinstance(value, PickledName) else type(value).__name__

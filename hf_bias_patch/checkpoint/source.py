@@ -11,7 +11,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.checkpoint import read_config
 from hf_bias_patch.checkpoint.choice import PICKLE, PICKLE_INDEX, stock_choice
 from hf_bias_patch.checkpoint.file_names import left_by_name, may_be_variant
@@ -20,11 +19,11 @@ from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_errors import GIVE_A_FOLDER, hub_error
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
 from hf_bias_patch.checkpoint.listing import weight_names
-from hf_bias_patch.checkpoint.paths import hub_repo, hub_sha256
+from hf_bias_patch.checkpoint.paths import forget, hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.sidecar import is_patch_only
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
-__all__ = ["HubModel", "Source", "absolute_name", "locate", "place_name", "resolve", "sha256_of"]
+__all__ = ["HubModel", "Source", "absolute_name", "arrived_sha256", "locate", "place_name", "resolve", "sha256_of"]
 
 EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -143,6 +142,30 @@ def sha256_of(source: Source, names: Iterable[str]) -> dict[str, str]:
     """
     folder = source.path if source.path.is_dir() else source.path.parent
     return {name: source.known_sha256.get(name) or sha256_file(folder / name) for name in names}
+
+
+def arrived_sha256(folder: Path, name: str, said: str | None, model: str) -> str:
+    """The sha256 of a file, read and not believed.
+
+    Args:
+        folder: where it lies.
+        name: relative to the folder.
+        said: what the Hub says it is; None if it does not.
+        model: for messages.
+
+    Raises:
+        CheckpointError: it cannot be read; or it lies in the Hub's cache and is not what the Hub said it was. It is
+            removed from there then.
+    """
+    found = sha256_file(folder / name)
+    if said not in (None, found):
+        forget(folder, folder / name)
+        raise CheckpointError(
+            f"{name} of {model} is damaged: its sha256 is {found}, and the Hub's is {said}",
+            why="It did not arrive whole, or the disk is at fault; it was removed from the cache",
+            remedy="Try again, and it is downloaded anew",
+        )
+    return found
 
 
 def _local(path: Path, name: str) -> Source:

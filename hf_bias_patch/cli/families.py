@@ -17,7 +17,7 @@ from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
-    from hf_bias_patch.attention.support_table import Entry, TowerEntry
+    from hf_bias_patch.attention.support_table import SupportRow, SupportTower
     from hf_bias_patch.probing.sweep import Item, Swept
     from hf_bias_patch.probing.variations import Change
 
@@ -67,9 +67,9 @@ def families(
         made = _in_pairs if pairs else _varied if vary else _default
         _check(itertools.chain.from_iterable(map(made, _known(names or []))), jobs, timeout, as_json)
         return
-    from hf_bias_patch.attention.support_table import matrix, without_attention
+    from hf_bias_patch.attention.support_table import support_table, without_attention
 
-    entries, towers = matrix(names or [])
+    entries, towers = support_table(names or [])
     none = without_attention(names or [])
     if as_json:
         found: dict[str, list[Any]] = {
@@ -79,7 +79,7 @@ def families(
         found |= {"without_attention": list(none)}
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif markdown:
-        from hf_bias_patch.attention.matrix_text import markdown as text
+        from hf_bias_patch.attention.support_table import markdown as text
 
         typer.echo(text(entries, towers, none))
     else:
@@ -93,11 +93,11 @@ def _require_types(names: list[str] | None, more: bool) -> None:
         raise RecipeError("--draft needs model types", remedy="Name them: `hf-bias-patch families --draft bert`")
 
 
-def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterable[str]) -> None:
+def _print(entries: Iterable[SupportRow], towers: Iterable[SupportTower], none: Iterable[str]) -> None:
     from rich import box
     from rich.table import Table
 
-    from hf_bias_patch.attention.matrix_text import columns
+    from hf_bias_patch.attention.support_table import columns
     from hf_bias_patch.cli.console import stdout
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -113,7 +113,7 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterabl
     stdout().print(table)
     stdout().print(
         "redundant: removing it changes nothing. An arrow says where a bias can go exactly (into the output bias where "
-        "there is one). In brackets: the traps that close other roads; docs/theory.md explains them, --json says all."
+        "there is one). In brackets: what closes other destinations; docs/theory.md explains them, --json says all."
     )
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.copies import parts_of
 from hf_bias_patch.checkpoint.index import parse_object
-from hf_bias_patch.checkpoint.look import look
-from hf_bias_patch.checkpoint.remote import RemoteCheckpoint
+from hf_bias_patch.checkpoint.remote import RemoteCheckpoint, open_anywhere
 from hf_bias_patch.checkpoint.sidecar import ADAPTER, is_adapter_weights
 from hf_bias_patch.patching.folds import FOLDS, touched
 from hf_bias_patch.patching.plan import Edit, Plan
@@ -34,9 +33,9 @@ def adapter_note(model: str | os.PathLike[str], plan: Plan) -> str:
         plan: made for it.
 
     Raises:
-        SourceError, CheckpointError: as for `look`; or adapter_config.json is damaged.
+        SourceError, CheckpointError: as for `open_anywhere`; or adapter_config.json is damaged.
     """
-    checkpoint = look(model).checkpoint
+    checkpoint = open_anywhere(model).checkpoint
     if isinstance(checkpoint, RemoteCheckpoint):
         if ADAPTER not in checkpoint.hub.sizes:
             return ""

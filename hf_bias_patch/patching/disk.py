@@ -19,8 +19,8 @@ from hf_bias_patch.checkpoint.convert import convert
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.listing import left_behind
-from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.pickled import is_pickled, open_any_model, pickle_files
+from hf_bias_patch.checkpoint.remote import open_anywhere
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve, sha256_of
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.folds import touched
@@ -74,7 +74,7 @@ def plan(
     """
     place_name(model)
     wanted = recipe_asked(recipe, fields)
-    checkpoint = look(model).checkpoint
+    checkpoint = open_anywhere(model).checkpoint
     config = with_model_type(checkpoint.config, wanted.model_type)
     refuse_other_name(checkpoint.folder, checkpoint.entry, config)
     refuse_wrapped(config, checkpoint.tensors)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.copying import copy_whole
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
@@ -16,7 +15,7 @@ from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.listing import files_beside
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.checkpoint.sidecar import PATCH, side_files
-from hf_bias_patch.checkpoint.source import HubModel, Source, locate, resolve
+from hf_bias_patch.checkpoint.source import HubModel, Source, arrived_sha256, locate, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.patch_only import VALUES, PatchOnly, read_patch

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from hf_bias_patch.checkpoint.copying import Keep, Put, copy_whole, write_file
+from hf_bias_patch.checkpoint.copying import CopyRange, NewBytes, copy_whole, write_file
 from hf_bias_patch.checkpoint.durable import read_range
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.guards import refuse_place
@@ -154,7 +154,7 @@ def restored_sha256(checkpoint: Checkpoint, undo: Undo, file: str) -> str:
     """
     digest = hashlib.sha256()
     for segment in _segments(checkpoint, undo, file):
-        if isinstance(segment, Keep):
+        if isinstance(segment, CopyRange):
             pieces: Iterable[Any] = read_range(checkpoint.folder / file, segment.start, segment.stop - segment.start)
         else:
             pieces = [segment.data] if isinstance(segment.data, (bytes, bytearray, memoryview)) else segment.data
@@ -200,21 +200,21 @@ def _copy(
             _check_sha256(file, sha256_file(folder / file) if (folder / file).is_file() else "", expected)
 
 
-def _segments(checkpoint: Checkpoint, undo: Undo, file: str) -> Iterator[Keep | Put]:
+def _segments(checkpoint: Checkpoint, undo: Undo, file: str) -> Iterator[CopyRange | NewBytes]:
     if file in undo.manifest.headers:
         raw = undo.content(undo.manifest.headers[file])
         names = _names(file, raw)
     else:
         header = checkpoint.files[file]
         raw, names = header.raw, [info.name for info in sorted(header.tensors.values(), key=lambda info: info.start)]
-    yield Put(raw, len(raw))
+    yield NewBytes(raw, len(raw))
     for name in names:
         if name in undo.manifest.tensors:
             old = undo.manifest.tensors[name]
-            yield Put(undo.restored(name, checkpoint), old.nbytes)
+            yield NewBytes(undo.restored(name, checkpoint), old.nbytes)
         else:
             info = checkpoint.info(name)
-            yield Keep(info.start, info.stop)
+            yield CopyRange(info.start, info.stop)
 
 
 def _names(file: str, header: bytes) -> list[str]:

@@ -140,8 +140,7 @@ def _wrong_slot(slot: Slot, tensors: Mapping[str, Tensor]) -> Iterator[str]:
         yield f"{slot.weight} has shape {list(weight)}, and they speak of {slot.rows.axis} outputs"
     if slot.bias is not None and slot.weight is not None and slot.view.size != slot.rows.size:
         yield f"{slot.bias} and {slot.weight} have parts of different sizes"
-    roads = slot.verdict.destinations
-    if "norm" in roads or "weight" in roads:
+    if {"norm", "weight"} & set(slot.verdict.destinations):
         inputs = weight[0 if slot.conv1d else 1] if len(weight) == 2 else -1
         if not norm or any(tensors[name].shape != (inputs,) for name in norm):
             yield f"no norm makes what {slot.weight} reads"

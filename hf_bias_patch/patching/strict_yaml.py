@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hf_bias_patch.checkpoint.regular import open_regular
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.errors import BiasPatchError
 
 __all__ = ["load", "read_fields"]

@@ -35,7 +35,7 @@ def test_facts_are_complete(model_type: str) -> None:
         assert mapped
         assert attention.stack in family.stacks and attention.kind in ("self", "cross")
         assert not attention.reads_first or attention.reads
-        assert all(trap.trap in BLOCKERS for trap in attention.traps)
+        assert all(blocker.name in BLOCKERS for blocker in attention.blockers)
         assert all(layout.order in ORDERS for layout in attention.layouts)
 
 

@@ -94,7 +94,7 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
     known = dict(families._families())
     neox = known["gpt_neox"]
     known["gpt_neox"] = dataclasses.replace(
-        neox, attention=tuple(dataclasses.replace(attention, traps=()) for attention in neox.attention)
+        neox, attention=tuple(dataclasses.replace(attention, blockers=()) for attention in neox.attention)
     )
     monkeypatch.setattr(families, "_find", known.get)
     code, out = run("--check", "gpt_neox", "--json")

@@ -124,8 +124,8 @@ def test_a_table_that_promises_too_much_is_an_error_that_shows_both(
 
     known = dict(families._families())
     llama = known["gpt_neox"]
-    assert llama.attention[0].traps, "vacuous"
-    honest = tuple(dataclasses.replace(attention, traps=()) for attention in llama.attention)
+    assert llama.attention[0].blockers, "vacuous"
+    honest = tuple(dataclasses.replace(attention, blockers=()) for attention in llama.attention)
     known["gpt_neox"] = dataclasses.replace(llama, attention=honest)
     monkeypatch.setattr(families, "_find", known.get)
     folder = _small("gpt_neox", saved, "neox")

@@ -39,5 +39,5 @@ def _of_attention(attention: Attention) -> Iterator[str]:
     yield from (attention.layerdrop, *attention.when)
     for layout in attention.layouts:
         yield from layout.when
-    for trap in attention.traps:
-        yield from (trap.layers, trap.but, trap.only, *trap.when)
+    for blocker in attention.blockers:
+        yield from (blocker.layers, blocker.but, blocker.only, *blocker.when)
