@@ -200,3 +200,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, PickledCall):
         return value.what
     return value.name if isinstance(value, PickledName) else type(value).__name__
+
+
+def _refuse(what: str) -> NoReturn:
+    raise CheckpointError(what, remedy=SAVE_AGAIN)

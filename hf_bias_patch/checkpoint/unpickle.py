@@ -59,7 +59,8 @@ class PickledStorage:
 def unpickle(file: Readable, known: Callable[[str], bool]) -> Any:
     """What a pickle holds: plain Python values, `PickledName`, `PickledCall` and `PickledStorage`.
 
-    Plain are None, bool, int, float, str, tuple, list and dict. Ordered dicts come as dicts. What is set on an object after it was made is left out.
+    Plain are None, bool, int, float, str, tuple, list and dict. Ordered dicts come as dicts. What is set on an object
+    after it was made is left out.
 
     Args:
         file: at the start of the pickle; afterwards at its end.
