@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS, OF_TORCH
 from hf_bias_patch.checkpoint.index import is_text

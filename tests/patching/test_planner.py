@@ -255,7 +255,7 @@ class TestJson:
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"recipe": {"fold": "nowhere"}}', "\ud800"])
     def test_what_is_no_plan_is_refused(self, text: str) -> None:
-        with pytest.raises(CheckpointError, match=r"here\.json is no plan this version can read"):
+        with pytest.raises(CheckpointError, match=r"here\.json is not a plan that this version can read"):
             Plan.loads(text, "here.json")
 
     def test_a_plan_of_another_version_is_refused(self, saved: Saved) -> None:

@@ -179,8 +179,8 @@ def test_a_shift_is_made_up_for_as_it_was_stored() -> None:
 
 
 def wide(name: str, dtype: str, folder: Path) -> Path:
-    """A checkpoint of one layer whose matrices take several blocks."""
-    sizes = {"gpt2": {"n_embd": 640, "n_layer": 1, "n_inner": 8}, "bert": {"hidden_size": 640, "num_hidden_layers": 1}}
+    """A checkpoint whose matrices take several blocks."""
+    sizes = {"gpt2": {"n_embd": 640, "n_layer": 2, "n_inner": 8}, "bert": {"hidden_size": 640, "num_hidden_layers": 2}}
     config = config_of(name, **sizes[name])
     model = transformers.AutoModel.from_config(config)
     randomise(model).to(DTYPES[dtype]).save_pretrained(folder)

@@ -80,7 +80,7 @@ class TestInterrupted:
     ) -> None:
         """What went wrong is what is told, though an archive is left open."""
 
-        def broken(*_: Any) -> None:
+        def broken(*_: Any, **__: Any) -> None:
             raise InterruptionError
 
         monkeypatch.setattr(zlib, "compressobj", broken)
