@@ -208,6 +208,11 @@ class Family:
     handled: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
+    def file(self) -> str:
+        """Where these facts are written."""
+        return f"families/{self.name}.toml"
+
+    @property
     def is_empty(self) -> bool:
         """Whether its models have no attention at all."""
         return not self.attention and not self.towers

@@ -50,13 +50,13 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
         if not found:
             if family_of(config).is_empty:
                 raise FamilyError(
-                    f"A model of type {config['model_type']} has no attention by a softmax",
+                    f"A model of type {config['model_type']} has no softmax attention",
                     why="Its layers mix positions by other means, so there is no query, key or value bias",
                 )
             if towers := uncovered(config):
                 _refuse_towers(config["model_type"], towers)
             raise NoAttentionError(
-                f"The checkpoint has no attention tensors of a model of type {config['model_type']}",
+                f"The checkpoint has none of the attention tensors of a model of type {config['model_type']}",
                 why=f"Its tensors are called {listed(list(tensors))}",
                 remedy="Use the config.json that was saved with these weights",
             )
@@ -74,15 +74,15 @@ def _refuse_unknown(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         else hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
         remedy=BY_PROBE
         if place
-        else "`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
+        else "`hf-bias-patch inspect MODEL --probe` decides by measuring; `hf-bias-patch families` lists what is known",
     )
 
 
 def _refuse_towers(model_type: object, towers: tuple[str, ...]) -> None:
     raise FamilyError(
-        f"No family covers what is inside this {model_type} model: {', '.join(towers)}",
+        f"No family covers all parts of this {model_type} model: {', '.join(towers)}",
         why="Whether its biases are redundant is not known, and is never guessed",
-        remedy="`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
+        remedy="`hf-bias-patch inspect MODEL --probe` decides by measuring; `hf-bias-patch families` lists what is known",
     )
 
 

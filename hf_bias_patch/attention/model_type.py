@@ -29,7 +29,7 @@ def with_model_type(config: Mapping[str, Any], model_type: str | None) -> Mappin
     if named:
         raise FamilyError(
             f"config.json names the model type {brief(named)}, and {model_type!r} was given",
-            why="Stock transformers goes by config.json",
+            why="Stock transformers uses the type in config.json",
             remedy="Leave the model type out: --model-type, or in Python model_type",
         )
     return {**config, "model_type": model_type}

@@ -38,7 +38,8 @@ class Finder:
         self._found: dict[int, list[LayerIndex]] = {}
         there = (facts for facts in family.attention if meant(facts.when, config) and SITE not in self.unread(facts))
         self.attention = tuple(self._settled(facts) for facts in there)
-        self.unhandled = family.unhandled(config)
+        unhandled = family.unhandled(config)
+        self.unhandled = unhandled and f"{unhandled} (see `handled` in {family.file})"
 
     def unread(self, attention: Attention, stage: int = 0) -> dict[str, str]:
         """What stock transformers does not read of one kind of attention, in a stage → why; see `unread`."""
@@ -161,7 +162,7 @@ class Finder:
             )
         return MissingError(
             what,
-            why="ModelPart of the checkpoint is missing, or was tied to other tensors when it was saved",
+            why="Part of the checkpoint is missing, or was tied to other tensors when it was saved",
             remedy="Download it again, or load and save the model untied with transformers",
         )
 

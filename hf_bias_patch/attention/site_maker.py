@@ -114,7 +114,7 @@ class _SiteMaker:
         shape = self._tensors[bias].shape
         if len(shape) != 1 or not shape[0]:
             raise MisfitError(
-                f"Tensor {bias} has shape {list(shape)}, and is no bias",
+                f"Tensor {bias} has shape {list(shape)}, and is not a bias",
                 why=f"A {self._place.finder.family.name} model has one bias entry per output of the map",
                 remedy="Download the checkpoint again, or save the model again with transformers",
             )
@@ -132,7 +132,10 @@ class _SiteMaker:
             found = fused(layout.order, projections, axis, heads, layout.kv_heads or self._kv_heads(heads))
         if found is None:
             whole: dict[str, View] = {name: View.whole(axis) for name in projections}
-            return whole, "how its map of several projections is laid out"
+            return (
+                whole,
+                f"how {self._attention.stack} {self._attention.kind} lays out its fused map (see `layouts` in {self._place.finder.family.file})",
+            )
         return found, ""
 
     def _layout(self) -> Layout | None:

@@ -68,7 +68,7 @@ class SlotFacts:
     Attributes:
         bias: whether the model has the bias at all.
         unread: why it has none although the checkpoint does; empty if that has none either.
-        unhandled: a config entry the family does not cover, as `key = value`.
+        unhandled: a config entry the family does not cover, and where to look for what it does.
         no_cancel: why the key bias does not cancel (identity 1).
         no_norm: why identity 3 (into the own weight) has no layer norm to use.
         no_shift: why identity 4 (into that norm's bias) is closed.

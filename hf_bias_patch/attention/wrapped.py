@@ -49,14 +49,14 @@ def refuse_wrapped(config: Mapping[str, Any], names: Iterable[str]) -> None:
     prefix = listed([prefix])
     if other in _stock_parts():
         raise CheckpointError(
-            f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
-            why=f"So a {other} model calls its tensors, and config.json says {config.get('model_type')}",
+            f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not remove",
+            why=f"A {other} model names its tensors so, and config.json says {config.get('model_type')}",
             remedy="Use the config.json that was saved with these weights",
         )
     raise CheckpointError(
-        f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
+        f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not remove",
         why="They were saved from a wrapper (torch.compile, DDP or other code around the model), and from_pretrained "
-        "loads none of them: it makes up their values",
+        "loads none of them: it initialises them at random",
         remedy=f"Save the model inside the wrapper with save_pretrained, or rename its tensors without `{prefix}`",
     )
 

@@ -176,7 +176,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         refuse_interrupted(folder)
         config, config_bytes = read_config(folder, required=False)
     elif path.exists():
-        _refuse(f"{path} is no checkpoint", "A folder or a .safetensors file was expected")
+        _refuse(f"{path} is not a checkpoint", "A folder or a .safetensors file was expected")
     else:
         _refuse(f"{path} does not exist")
     if name.endswith(INDEX_SUFFIX):
@@ -215,7 +215,7 @@ def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]
         if not required:
             return {}, b""
         if (folder / ADAPTER).is_file():
-            _refuse(f"{folder} holds a PEFT adapter, no model", "", "Merge the adapter and save the whole model")
+            _refuse(f"{folder} holds a PEFT adapter and no model", "", "Merge the adapter and save the whole model")
         raise no_config(folder, [entry.name for entry in folder.iterdir()], _below(folder)) from None
     except OSError as error:
         _refuse(f"{path} cannot be read", error.strerror or str(error))
@@ -245,9 +245,9 @@ def _below(folder: Path) -> Iterator[str]:
 def refuse_patch_only(folder: Path) -> NoReturn:
     """Of a variant that was published without its weights."""
     _refuse(
-        f"{folder} holds a patch alone, and no weights",
-        "They are made of its base's",
-        f"Make the variant with `hf-bias-patch pull {folder} OUT`, or look at its base",
+        f"{folder} holds only a patch, without weights",
+        "They are computed from the weights of its base",
+        f"Make the variant with `hf-bias-patch pull {folder} OUT`, or use its base",
     )
 
 

@@ -96,7 +96,7 @@ def entry_name(folder: Path, names: Iterable[str], config: Mapping[str, Any], be
             _refuse(
                 f"{folder} holds several weight files and neither {MAIN_FILE} nor {MAIN_INDEX}",
                 f"Found {listed(found, 10)}",
-                "Give the path of the one that is meant",
+                "Give the path of one of them",
             )
     raise no_weights(folder, names, below)
 

@@ -148,7 +148,7 @@ def _put(target: int, segment: NewBytes, progress: Progress) -> None:
         written += len(view)
         _write_all(target, view, progress)
     if written != segment.nbytes:
-        raise ValueError(f"a NewBytes of {segment.nbytes} bytes came with {written}")
+        raise ValueError(f"NewBytes of {segment.nbytes} bytes came with {written}")
 
 
 def _write_all(target: int, view: memoryview, progress: Progress) -> None:

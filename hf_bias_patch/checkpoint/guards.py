@@ -25,8 +25,8 @@ def refuse_interrupted(folder: Path) -> None:
     """
     if (folder / JOURNAL).exists():
         raise CheckpointError(
-            f"{folder} is neither old nor new",
-            why="An in-place edit of it was interrupted, or is going on",
+            f"{folder} is in the middle of an edit",
+            why="An edit in place was interrupted, or is still running",
             remedy=f"`hf-bias-patch revert {folder}` puts back what was there before",
         )
 
@@ -64,7 +64,7 @@ def refuse_unsafe(path: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         _refuse(path, f"It is a symbolic link to {os.readlink(path)}", copy)
     if not stat.S_ISREG(status.st_mode):
-        _refuse(path, "It is no regular file", copy)
+        _refuse(path, "It is not a regular file", copy)
     if status.st_nlink > 1:
         _refuse(path, f"It has {status.st_nlink - 1} other hard links, which would change too", copy)
     # The bits count even for root, whom os.access always lets pass.

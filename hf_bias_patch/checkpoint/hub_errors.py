@@ -38,7 +38,7 @@ def hub_error(name: str, revision: str | None, error: Exception) -> SourceError:
     if isinstance(error, errors.RevisionNotFoundError):
         return SourceError(f"{name} has no revision {revision!r}", why, "Check its branches, tags and commits")
     if isinstance(error, errors.HFValidationError):
-        return SourceError(f"{name!r} does not exist, and is no Hub id either", why, GIVE_A_FOLDER)
+        return SourceError(f"{name!r} does not exist, and is not a Hub id either", why, GIVE_A_FOLDER)
     if status in (401, 403):
         return SourceError(
             f"The Hub refuses {name}{at}", why, "Log in with `hf auth login`, as somebody who may read it"

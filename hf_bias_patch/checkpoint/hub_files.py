@@ -72,7 +72,7 @@ class HubFiles:
         if name not in self.sizes:
             raise CheckpointError(f"{self.model} has no {name}")
         if self.sizes[name] > _LARGEST_SMALL:
-            raise CheckpointError(f"{name} of {self.model} has {self.sizes[name]:,} bytes, which is no sound {name}")
+            raise CheckpointError(f"{name} of {self.model} has {self.sizes[name]:,} bytes, more than any valid {name}")
         return self.part(ByteRange(name, 0, self.sizes[name]))
 
     def sha256_of(self, name: str) -> str | None:

@@ -80,7 +80,7 @@ def parse_object(path: Path, content: bytes) -> dict[str, Any]:
         CheckpointError: it does not; `path` is named.
     """
     if len(content) > LARGEST_JSON:
-        _refuse(f"{path} has more than {LARGEST_JSON:,} bytes", "No sound one is that large", _RESTORE)
+        _refuse(f"{path} has more than {LARGEST_JSON:,} bytes", "No valid one is that large", _RESTORE)
     try:
         table = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -88,7 +88,7 @@ def parse_object(path: Path, content: bytes) -> dict[str, Any]:
     if type(table) is not dict:
         _refuse(f"{path} is not a JSON object", "", _RESTORE)
     if _is_deep(table):
-        _refuse(f"{path} has more than {_DEEPEST} brackets within one another", "No sound one has", _RESTORE)
+        _refuse(f"{path} has more than {_DEEPEST} brackets within one another", "No valid one has", _RESTORE)
     return table
 
 
@@ -182,7 +182,7 @@ def check_agreement(index_path: Path, index: dict[str, Any], files: dict[str, He
             if first != file:
                 _refuse(
                     f"Tensor {brief(tensor)} is both in {first} and in {file} of {index_path.parent}",
-                    "Which of the two a loader takes is left to chance",
+                    "Loaders may take either of them",
                     "Export the checkpoint again",
                 )
 

@@ -44,7 +44,7 @@ from hf_bias_patch.errors import CheckpointError, TargetError
 __all__ = ["MARK", "ByteEdit", "edit_in_place", "recover", "refuse_unsafe"]
 
 MARK = b"MID-EDIT"
-"""Stands where a safetensors file has its header length while it is neither old nor new."""
+"""Stands where a safetensors file has its header length while it is in the middle of an edit."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def _take_back(folder: Path, error: BaseException) -> None:
         raise TargetError(
             f"{folder} could be neither edited nor put back",
             why=f"{error}; then {second}",
-            remedy=f"Solve this, then `hf-bias-patch revert {folder}` puts back what was there before",
+            remedy=f"Solve this; then `hf-bias-patch revert {folder}` puts back what was there before",
         ) from error
 
 
@@ -231,7 +231,7 @@ def _drop_damaged(folder: Path, error: CheckpointError) -> None:
     marked = [path for path in sorted(folder.rglob("*.safetensors")) if _head(path) == MARK]
     if marked:
         raise CheckpointError(
-            f"{', '.join(map(str, marked))}: neither old nor new, and cannot be put back",
+            f"{', '.join(map(str, marked))}: the files are in the middle of an edit, and cannot be put back",
             why=str(error),
             remedy="Restore the files from their origin",
         ) from error
@@ -244,9 +244,9 @@ def _check_same_files(folder: Path, journal: Journal) -> None:
         path = folder / file.name
         if not path.is_file() or path.is_symlink() or path.stat().st_size != file.size:
             raise CheckpointError(
-                f"{path} is not the file that an interrupted edit was made in",
+                f"{path} is not the file in which an edit was interrupted",
                 why=f"It is missing or its size changed from {file.size:,} bytes",
-                remedy=f"Put the file back, or remove {journal.path} to give up the old bytes",
+                remedy=f"Put the file back, or remove {journal.path} to lose the old bytes",
             )
 
 

@@ -153,7 +153,7 @@ def read_journal(folder: Path) -> Journal | None:
         found = _journal(path, json.loads(b"".join(read_range(path, 16, length))), length)
         _check(folder, found, size)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged", why=f"Its table makes no sense: {brief(str(error))}") from error
+        raise CheckpointError(f"{path} is damaged", why=f"Its table is invalid: {brief(str(error))}") from error
     return found
 
 

@@ -94,7 +94,7 @@ def _checked(folder: Path, weights: Collection[str], left: dict[Path, str]) -> l
     for path in found:
         check_link(folder, folder / path)
         if not (folder / path).is_file():
-            raise CheckpointError(f"{folder / path} is no readable file", remedy="Remove it, or put the file there")
+            raise CheckpointError(f"{folder / path} is not a readable file", remedy="Remove it, or put the file there")
     return found
 
 

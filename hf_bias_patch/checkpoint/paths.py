@@ -87,7 +87,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     with open(path, "rb", opener=_open_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise CheckpointError(
-                f"{path} is no regular file",
+                f"{path} is not a regular file",
                 why="It is a pipe or a device, and reading it might never end",
                 remedy="Put the file itself in its place",
             )

@@ -83,11 +83,13 @@ def read_pickled(path: Path) -> Header:
         raise CheckpointError(
             f"{path} is a pickle that asks for more than tensors, and is not executed",
             why=f"It asks for {listed([str(error)])}",
-            remedy="If you trust its origin, save it as safetensors there",
+            remedy="If you trust its origin, load it there and save it as safetensors",
         ) from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)[:_WHY]
-        raise CheckpointError(f"{path} is no readable PyTorch pickle", why=why, remedy="Download it again") from error
+        raise CheckpointError(
+            f"{path} is not a readable PyTorch pickle", why=why, remedy="Download it again"
+        ) from error
 
 
 def _parse(path: Path, file: BinaryIO, size: int) -> Header:
@@ -124,7 +126,7 @@ def _zipped(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, StoredView
         _damaged("it lists a file twice")
     top = entries[0].filename.split("/")[0] if entries else ""
     if f"{top}/constants.pkl" in members:
-        raise CheckpointError(f"{path} is a TorchScript program, no table of tensors", remedy="Save its state dict")
+        raise CheckpointError(f"{path} is a TorchScript program, not a table of tensors", remedy="Save its state dict")
 
     def content(name: str) -> bytes:
         start, stop = _place(file, members, f"{top}/{name}", size)

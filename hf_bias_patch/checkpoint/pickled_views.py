@@ -99,14 +99,14 @@ def views_of(path: Path, content: Any) -> dict[str, StoredView]:
         CheckpointError: it is no table of tensors, or one of them has no plain values; the entry is named.
     """
     if type(content) is not dict:
-        _refuse(f"{path} holds a {_kind(content)}, no table of tensors")
+        _refuse(f"{path} holds a {_kind(content)}, not a table of tensors")
     return {name: _view(path, name, value) for name, value in content.items()}
 
 
 def _view(path: Path, name: Any, value: Any) -> StoredView:
     call = _unwrapped(value)
     if type(name) is not str or not (isinstance(call, PickledCall) and "._rebuild_" in call.what):
-        _refuse(f"Entry {brief(name)} of {path} is a {_kind(value)}, no tensor")
+        _refuse(f"Entry {brief(name)} of {path} is a {_kind(value)}, not a tensor")
     if name == "__metadata__" or not is_text(name):
         _refuse(f"Tensor {brief(name)} of {path} has a name that safetensors cannot hold")
     kind = call.what.removeprefix("torch._utils._rebuild_")
@@ -123,7 +123,7 @@ def _view(path: Path, name: Any, value: Any) -> StoredView:
         raise
     except (ValueError, TypeError):
         raise CheckpointError(
-            f"Tensor {brief(name)} of {path} is no sound part of its storage", remedy="Download the file again"
+            f"Tensor {brief(name)} of {path} is not a valid part of its storage", remedy="Download the file again"
         ) from None
 
 

@@ -90,7 +90,7 @@ def open_remote(model: str, revision: str | None = None) -> RemoteCheckpoint:
         raise CheckpointError(
             f"{model} has no config.json",
             why="It holds a PEFT adapter" if ADAPTER in hub.sizes else "It says which architecture this is",
-            remedy="Give the model it belongs to",
+            remedy="Give the Hub id of the model itself",
         )
     if PATCH in hub.sizes:
         refuse_patch_only(folder)
@@ -115,7 +115,7 @@ def _refuse_pickles(model: str, chosen: str | None) -> None:
     if chosen in (PICKLE, PICKLE_INDEX):
         raise CheckpointError(
             f"What transformers loads from {model} is a PyTorch pickle",
-            why="On the Hub, only safetensors files are read by parts",
+            why="On the Hub, only safetensors files can be read in parts",
             remedy=f"Download the model (`hf download {model}`) and give its folder",
         )
 

@@ -101,9 +101,11 @@ def locate(model: str | os.PathLike[str], *, revision: str | None = None) -> Sou
     hub_id, at, inside = name.partition("@")
     sound = _HUB_ID.fullmatch(hub_id) and (not at or _REVISION.fullmatch(inside))
     if not isinstance(model, str) or not sound or name.endswith(".safetensors"):
-        _refuse(f"{name!r} does not exist, and is no Hub id either", GIVE_A_FOLDER)
+        _refuse(f"{name!r} does not exist, and is not a Hub id either", GIVE_A_FOLDER)
     if at and revision is not None:
-        _refuse(f"{name} names the revision {inside}, and {revision} was asked for beside it", "Leave one of them out")
+        _refuse(
+            f"{name} names the revision {inside}, and the revision {revision} was given too", "Leave one of them out"
+        )
     revision = inside if at else revision
     cached = _cached(hub_id, revision)
     if cached is not None and _is_complete(cached):
@@ -162,8 +164,8 @@ def arrived_sha256(folder: Path, name: str, said: str | None, model: str) -> str
         forget(folder, folder / name)
         raise CheckpointError(
             f"{name} of {model} is damaged: its sha256 is {found}, and the Hub's is {said}",
-            why="It did not arrive whole, or the disk is at fault; it was removed from the cache",
-            remedy="Try again, and it is downloaded anew",
+            why="The download or the disk is at fault; the file was removed from the cache",
+            remedy="Try again: it will be downloaded again",
         )
     return found
 
@@ -186,7 +188,7 @@ def _embedded(name: str) -> Path:
     wanted = name.removeprefix(EMBEDDED)
     if wanted not in known:
         choice = ", ".join(EMBEDDED + other for other in known) or "none"
-        _refuse(f"There is no embedded checkpoint {wanted!r}", f"Embedded are: {choice}")
+        _refuse(f"No embedded checkpoint is called {wanted!r}", f"Embedded are: {choice}")
     return ASSETS / wanted
 
 
@@ -219,7 +221,7 @@ def _download(name: str, revision: str | None) -> Path:
         import huggingface_hub as hub
     except ImportError as error:
         raise SourceError(
-            f"{name} is no local path, and the Hub cannot be asked",
+            f"{name} is not a local path, and the Hub cannot be asked",
             why="huggingface_hub is not installed",
             remedy="pip install huggingface_hub",
         ) from error

@@ -185,7 +185,7 @@ def _of(kind: type, value: Any) -> Any:
 
 def _pair(value: Any) -> Any:
     if type(value) not in (list, tuple) or len(value) != 2:
-        raise TypeError("an ordered table whose entries are no pairs")
+        raise TypeError("an ordered table whose entries are not pairs")
     return value
 
 

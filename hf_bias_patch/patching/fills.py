@@ -26,11 +26,9 @@ class Fill(BaseModel):
     @model_validator(mode="after")
     def _drawable(self) -> Fill:
         if self.kind == "uniform" and self.first >= self.second:
-            raise ValueError(f"uniform:{self.first:g}:{self.second:g}: LOW must lie below HIGH")
+            raise ValueError(f"uniform:{self.first:g}:{self.second:g}: LOW must be below HIGH")
         if self.kind == "uniform" and math.isinf(self.second - self.first):
-            raise ValueError(
-                f"uniform:{self.first:g}:{self.second:g}: HIGH lies too far above LOW to draw between them"
-            )
+            raise ValueError(f"uniform:{self.first:g}:{self.second:g}: HIGH is too far above LOW to draw between them")
         if self.kind == "normal" and self.second <= 0:
             raise ValueError(f"normal:{self.first:g}:{self.second:g}: STD must be positive")
         return self
@@ -53,5 +51,5 @@ def fields_of(text: Any) -> dict[str, Any]:
     except ValueError:
         kind = ""
     if kind not in ("uniform", "normal"):
-        raise ValueError(f"{brief(text)} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD")
+        raise ValueError(f"{brief(text)} is not NUMBER, uniform:LOW:HIGH or normal:MEAN:STD")
     return {"kind": kind, "first": first, "second": second}

@@ -61,7 +61,7 @@ def patch_in_place(
     if wanted.storage == "absent":
         raise PlanError(
             "Storage `absent` cannot be made in place",
-            why="A tensor that leaves moves every byte behind it",
+            why="Removing a tensor moves every byte after it",
             remedy="Write a copy, or keep --storage zeros",
         )
     source = resolve(model)

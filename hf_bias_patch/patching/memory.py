@@ -218,7 +218,7 @@ def apply(
     wanted = recipe_asked(recipe, fields)
     if wanted.storage == "absent":
         raise PlanError(
-            "Storage `absent` is not offered for a model in memory",
+            "Storage `absent` is unsupported for a model in memory",
             why="The parameters could not be put back as they were",
             remedy="Write a variant with `patch` and load it with `load`, or keep storage `zeros`",
         )

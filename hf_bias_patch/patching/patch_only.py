@@ -75,7 +75,7 @@ def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, 
     folder = variant.folder
     if not source_sha256(variant.config):
         raise CheckpointError(
-            f"{folder} cannot be published as a patch alone",
+            f"{folder} cannot be published without its weights",
             why="It was edited in place, and the sha256 of what it was made from is not known",
             remedy="Patch the base into a folder of its own, or publish the whole variant",
         )
@@ -83,7 +83,7 @@ def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, 
         for file, expected in undo.manifest.sha256.items():
             if restored_sha256(variant, undo, file) != expected:
                 raise CheckpointError(
-                    f"{folder} cannot be published as a patch alone: {file} holds more than the plan's edits",
+                    f"{folder} cannot be published without its weights: {file} holds more than the plan's edits",
                     why="Tensors that the patch did not touch changed since",
                     remedy="Publish the whole variant, or go back to it as it was written",
                 )

@@ -105,8 +105,8 @@ def _check_values(patch: PatchOnly, checkpoint: Checkpoint, plan: Plan) -> None:
         info = checkpoint.tensors.get(name) if name in plan.touched else None
         if info is None or (numpy_dtype(info.dtype), info.shape) != (values.dtype, values.shape):
             raise CheckpointError(
-                f"The patch holds values of {brief(name)}, which its plan leaves alone or the base has otherwise",
-                why="It is damaged, or its files are of two patches",
+                f"The patch holds values of {brief(name)}, which its plan does not touch, or which differ in dtype or shape from the base",
+                why="It is damaged, or its files belong to two patches",
                 remedy="Fetch it again",
             )
 
@@ -117,7 +117,7 @@ def _compare(base: str, found: Mapping[str, str], patch: PatchOnly) -> None:
             raise CheckpointError(
                 f"{name} of {base} is not what was patched: its sha256 is {sha256}, and the patch is for "
                 f"{patch.base_sha256[name]}",
-                why="Another base would become another model, which nobody measured",
+                why="Another base would become another model, which was not verified",
                 remedy=f"Get {patch.base} at commit {patch.revision}",
             )
 
@@ -127,7 +127,7 @@ def _check_result(patch: PatchOnly, made: Path) -> None:
         found = sha256_file(made / name) if (made / name).is_file() else "missing"
         if found != expected:
             raise CheckpointError(
-                f"{name} does not come out as it was published: its sha256 is {found} instead of {expected}",
-                why="The patch is damaged, or this version of the package computes it otherwise",
+                f"{name} differs from what was published: its sha256 is {found} instead of {expected}",
+                why="The patch is damaged, or this version of the package computes it differently",
                 remedy="Fetch it again, or use the version that made it (`version` in its config.json)",
             )

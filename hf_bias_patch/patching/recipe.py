@@ -44,7 +44,7 @@ def _fills(value: Any) -> Any:
     if not isinstance(value, Mapping):
         pairs = [item.partition("=") for item in as_names(value)]
         if missing := [name for name, equals, _ in pairs if not equals]:
-            raise ValueError(f"{brief(missing[0])} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
+            raise ValueError(f"{brief(missing[0])} has no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
         value = _once((name, text) for name, _, text in pairs)
     return {name: fill if isinstance(fill, (Fill, Mapping)) else fields_of(fill) for name, fill in value.items()}
 
@@ -54,14 +54,14 @@ def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in pairs:
         if found.setdefault(name, value) != value:
-            raise ValueError(f"{name} is asked for twice, as {found[name]} and as {value}")
+            raise ValueError(f"{name} is given twice, as {found[name]} and as {value}")
     return found
 
 
 def as_names(value: Any) -> Any:
     """`"key,value"` or an iterable of such, as a list."""
     if value is not None and not isinstance(value, Iterable):
-        raise ValueError(f"{brief(value)} is no list of names")
+        raise ValueError(f"{brief(value)} is not a list of names")
     items = [value] if isinstance(value, str) else list(value or ())
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
 
@@ -76,16 +76,16 @@ def _layers(value: Any) -> Any:
         try:
             return tuple(sorted(set(value)))
         except TypeError:
-            raise ValueError(f"{brief(value)} is no list of layers; write 0-5,7 or [0, 1]") from None
+            raise ValueError(f"{brief(value)} is not a list of layers; write 0-5,7 or [0, 1]") from None
     chosen: set[int] = set()
     for part in as_names(value):
         low, dash, high = part.partition("-")
         try:
             first, last = int(low), int(high) if dash else int(low)
         except ValueError:
-            raise ValueError(f"{brief(part)} is no layer or range of layers; write 0-5,7") from None
+            raise ValueError(f"{brief(part)} is not a layer or range of layers; write 0-5,7") from None
         if first > last:
-            raise ValueError(f"{part!r}: the first layer lies behind the last")
+            raise ValueError(f"{part!r}: the first layer is behind the last")
         if last > _LAST_LAYER:
             raise ValueError(f"{part!r}: no model has a layer {last}")
         chosen.update(range(first, last + 1))
@@ -146,15 +146,15 @@ class Recipe(BaseModel):
         for projection, destination in self.fold.items():
             offered = DESTINATIONS[projection]
             if not offered:
-                raise ValueError(f"the {projection} bias has nowhere to go; drop or fill it instead")
+                raise ValueError(f"the {projection} bias cannot be folded; drop or fill it instead")
             if destination not in ("default", *offered):
                 raise ValueError(not_offered(projection, destination))
         if self.storage == "absent" and not (self.fold or self.drop):
-            raise ValueError("storage absent takes away what is folded or dropped, and nothing is")
+            raise ValueError("storage absent is about folded or dropped biases, and there is no fold or drop")
         if self.where_possible and not self.fold:
-            raise ValueError("where_possible is about folds, and nothing is folded")
+            raise ValueError("where_possible is about folds, and there is no fold")
         if self.left_out and not (self.fold or self.drop):
-            raise ValueError("left_out names what is not folded or dropped, and nothing is")
+            raise ValueError("left_out is about folds and drops, and there is neither")
         return self
 
     def without(self, left_out: Mapping[str, str]) -> Recipe:
@@ -208,7 +208,7 @@ def recipe_or_fields(recipe: Recipe | None, fields: Mapping[str, Any]) -> Recipe
         )
     if fields:
         raise RecipeError(
-            f"A recipe was given, and {', '.join(fields)} beside it",
+            f"A recipe was given, and {', '.join(fields)} too",
             remedy="Say everything in the recipe, or everything by keywords",
         )
     return recipe

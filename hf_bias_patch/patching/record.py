@@ -80,8 +80,8 @@ def block_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if not sound or not _is_source(block.get("source", {})):
         raise CheckpointError(
             f"config.json: `{BLOCK}` is {textwrap.shorten(brief(block), 60)}",
-            why="There stands what a patch says of itself, and this is damaged or somebody else's",
-            remedy="Restore the field from the variant as it was written, or remove it if this is no variant",
+            why="A patch describes itself in this field, and its content is damaged or not ours",
+            remedy="Restore the field from the variant as it was written, or remove it if this is not a variant",
         )
     return block
 

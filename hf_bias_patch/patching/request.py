@@ -29,7 +29,7 @@ def recipe_asked(asked: Recipe | Plan | None, fields: Mapping[str, Any]) -> Reci
     if not isinstance(asked, Plan):
         return recipe_or_fields(asked, fields)
     if fields:
-        raise RecipeError(f"A plan was given, and {', '.join(fields)} beside it", remedy="A plan says it all")
+        raise RecipeError(f"A plan was given, and {', '.join(fields)} too", remedy="Give the plan alone, or a recipe")
     return asked.recipe
 
 

@@ -82,7 +82,7 @@ def revert(
     if not (folder / UNDO).exists():
         raise CheckpointError(
             f"{folder} cannot be reverted",
-            why=f"It has no {UNDO}, so it is no variant, or was saved anew since it was patched",
+            why=f"It has no {UNDO}, so it is not a variant, or was saved again since it was patched",
             remedy="Go back to the model it was made from",
         )
     with Undo(folder / UNDO) as undo:

@@ -66,7 +66,7 @@ def _refuse_unknown(sites: Iterable[Site], recipe: Recipe) -> None:
     known = {f"{site.name}.{projection}" for site in sites for projection in PROJECTIONS}
     if unknown := [slot for slot in recipe.left_out if slot not in known]:
         raise RecipeError(
-            f"left_out names {unknown[0]}, and there is no such slot",
+            f"left_out names {unknown[0]!s}, and no slot is called so",
             remedy=f"Write SITE.PROJECTION, such as {min(known, default='encoder.0.self.query')}",
         )
 
@@ -112,8 +112,8 @@ def refuse_strange(sites: Iterable[Site], tensors: Mapping[str, Tensor]) -> None
         if wrong := next(_wrong(site, tensors), ""):
             raise PlanError(
                 f"The attention sites that were given do not fit: {wrong}",
-                why="They are of another checkpoint, or of the same under the names that it has elsewhere",
-                remedy="Probe this one",
+                why="They belong to another checkpoint, or to this one with other tensor names",
+                remedy="Probe this checkpoint",
             )
 
 

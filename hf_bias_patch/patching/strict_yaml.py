@@ -42,9 +42,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"{key.value} stands there twice", key.start_mark
-                    )
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} occurs twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -52,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 def _size(node: yaml.Node, known: dict[int, int], within: set[int]) -> int:
     """How many values a node stands for."""
     if id(node) in within:
-        raise yaml.composer.ComposerError(None, None, "a value repeats itself within itself", node.start_mark)
+        raise yaml.composer.ComposerError(None, None, "a value contains itself", node.start_mark)
     if id(node) not in known:
         pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
         parts = (part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,)))
@@ -80,7 +78,7 @@ def load(text: str) -> Any:
     """What a YAML document holds, as plain Python values.
 
     Raises:
-        yaml.YAMLError: it is no YAML, names a Python type, a key of a mapping stands there twice, or repetitions make
+        yaml.YAMLError: it is no YAML, names a Python type, a key of a mapping occurs twice, or repetitions make
             too much of it.
         ValueError, RecursionError: a value is no date although it looks like one, or the nesting is too deep.
     """
@@ -105,5 +103,5 @@ def read_fields(path: str | Path, what: str, error: type[BiasPatchError], remedy
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
         raise error(f"{what} {path} cannot be read: {problem}") from None
     if not isinstance(content, dict):
-        raise error(f"{what} {path} is no mapping of fields", remedy=remedy)
+        raise error(f"{what} {path} is not a mapping of fields", remedy=remedy)
     return {str(key): value for key, value in content.items()}

@@ -76,7 +76,7 @@ def fill_variant(
 
 
 def keep_old_files(folder: Path, names: Iterable[str], undo: UndoWriter) -> tuple[str, ...]:
-    """CopyRange small files that will change, and the side folder of an earlier patch, so that reverts can be chained.
+    """Keep small files that will change, and the side folder of an earlier patch, so that reverts can be chained.
 
     Returns:
         Those of `names` that the folder does not have.

@@ -75,7 +75,7 @@ def test_a_revision_inside_the_name_is_split_off(monkeypatch: pytest.MonkeyPatch
         ("owner/name", COMMIT),
         ("owner/name", None),
     ]
-    with pytest.raises(SourceError, match=r"owner/name@main names the revision main, and v2 was asked for beside it"):
+    with pytest.raises(SourceError, match=r"owner/name@main names the revision main, and v2 was given too"):
         resolve("owner/name@main", revision="v2")
     for wrong in ("owner/name@", "owner/name@a@b", "owner/name@a b", "owner/name@/x", "@main", "a/b/c@main"):
         with pytest.raises(SourceError, match="no Hub id either"):

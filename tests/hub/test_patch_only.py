@@ -191,7 +191,7 @@ def test_values_that_somebody_changed_are_refused(hub: Hub, variant: Path, tmp_p
     name = next(iter(values))
     save_file(values | {name: values[name] + 1}, tmp_path / "forged" / VALUES)
     hub.add("owner/forged", tmp_path / "forged")
-    with pytest.raises(CheckpointError, match="does not come out as it was published"):
+    with pytest.raises(CheckpointError, match="differs from what was published"):
         pull("owner/forged", tmp_path / "made")
     assert not (tmp_path / "made").exists()
     (tmp_path / "forged" / PATCH).write_text("{}")

@@ -47,7 +47,7 @@ class Undo:
         if not path.exists():
             raise CheckpointError(f"{path} is missing", why="It holds the values to restore")
         if depth > _DEEPEST:
-            raise CheckpointError(f"{path} holds more than {_DEEPEST} patches within one another")
+            raise CheckpointError(f"{path} holds more than {_DEEPEST} nested patches")
         self._path, self._depth = path, depth
         with self._readable("its list of contents"):
             self._zip = zipfile.ZipFile(path if within is None else within)
@@ -64,7 +64,8 @@ class Undo:
             parts = PurePosixPath(name).parts
             if not parts or parts[0] == "/" or ".." in parts:
                 raise CheckpointError(
-                    f"{self._path} names {name!r}, which lies outside the variant", why="It is damaged, or hostile"
+                    f"{self._path} names {name!r}, which lies outside the variant",
+                    why="The file is damaged, or made to do harm",
                 )
 
     @contextmanager
