@@ -132,10 +132,8 @@ class _SiteMaker:
             found = fused(layout.order, projections, axis, heads, layout.kv_heads or self._kv_heads(heads))
         if found is None:
             whole: dict[str, View] = {name: View.whole(axis) for name in projections}
-            return (
-                whole,
-                f"how {self._attention.stack} {self._attention.kind} lays out its fused map (see `layouts` in {self._place.finder.family.file})",
-            )
+            fused_map = f"the fused map of its {self._attention.kind}-attention"
+            return whole, f"the order in {fused_map} (see `layouts` in {self._place.finder.family.file})"
         return found, ""
 
     def _layout(self) -> Layout | None:

@@ -105,9 +105,9 @@ def _check_values(patch: PatchOnly, checkpoint: Checkpoint, plan: Plan) -> None:
         info = checkpoint.tensors.get(name) if name in plan.touched else None
         if info is None or (numpy_dtype(info.dtype), info.shape) != (values.dtype, values.shape):
             raise CheckpointError(
-                f"The patch holds values of {brief(name)}, which its plan does not touch, or which differ in dtype or shape from the base",
-                why="It is damaged, or its files belong to two patches",
-                remedy="Fetch it again",
+                f"The patch holds values of {brief(name)} that do not fit",
+                why="Its plan does not touch that tensor, or the base has it in another dtype or shape",
+                remedy="The patch is damaged, or its files belong to two patches: fetch it again",
             )
 
 
