@@ -23,7 +23,7 @@ __all__ = [
     "own_code",
 ]
 
-BY_PROBE = "Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` decides by measuring"
+BY_PROBE = "Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` measures it"
 _ADAPTERS = (".lora_A.", ".lora_B.", ".lora_magnitude_vector", ".beft_", "lora_embedding_A")
 
 

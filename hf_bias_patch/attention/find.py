@@ -74,7 +74,7 @@ def _refuse_unknown(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         else hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
         remedy=BY_PROBE
         if place
-        else "`hf-bias-patch inspect MODEL --probe` decides by measuring; `hf-bias-patch families` lists what is known",
+        else "`hf-bias-patch inspect MODEL --probe` measures it; `hf-bias-patch families` lists what is known",
     )
 
 
@@ -82,7 +82,7 @@ def _refuse_towers(model_type: object, towers: tuple[str, ...]) -> None:
     raise FamilyError(
         f"No family covers all parts of this {model_type} model: {', '.join(towers)}",
         why="Whether its biases are redundant is not known, and is never guessed",
-        remedy="`hf-bias-patch inspect MODEL --probe` decides by measuring; `hf-bias-patch families` lists what is known",
+        remedy="`hf-bias-patch inspect MODEL --probe` measures it; `hf-bias-patch families` lists what is known",
     )
 
 
