@@ -18,7 +18,7 @@ from hf_bias_patch.attention.family import Family, Tower, family_of, is_known
 from hf_bias_patch.attention.model_type import no_model_type
 from hf_bias_patch.attention.name_patterns import KINDS, ModelPart, Scope, parameter
 from hf_bias_patch.attention.norms_read import OuterNorm
-from hf_bias_patch.attention.placeholders import refuse_placeholders
+from hf_bias_patch.attention.refusals import refuse_placeholders
 from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import sites_of
 from hf_bias_patch.attention.sites import Site, Tensor

@@ -11,8 +11,8 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from hf_bias_patch.attention.countable import refuse_countless
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.refusals import refuse_countless
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped

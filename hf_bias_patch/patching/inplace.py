@@ -25,7 +25,7 @@ from hf_bias_patch.patching.disk import Patched, changes_nothing
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import PLAN, UNDO, patched_config, training_files
-from hf_bias_patch.patching.request import plan_asked, recipe_asked
+from hf_bias_patch.patching.request import Request
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.undo.writer import UndoWriter
 from hf_bias_patch.patching.variant import keep_old_files
@@ -57,8 +57,8 @@ def patch_in_place(
             is changed.
     """
     place_name(model)
-    wanted = recipe_asked(recipe, fields)
-    if wanted.storage == "absent":
+    request = Request.of(recipe, fields, sites)
+    if request.recipe.storage == "absent":
         raise PlanError(
             "Storage `absent` cannot be made in place",
             why="Removing a tensor moves every byte after it",
@@ -66,7 +66,7 @@ def patch_in_place(
         )
     source = resolve(model)
     checkpoint = editable(source)
-    plan = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
+    plan = request.resolve(checkpoint.config, checkpoint)
     if changes_nothing(checkpoint, plan):
         return Patched(checkpoint.folder, plan, unchanged=True)
     if announce is not None:

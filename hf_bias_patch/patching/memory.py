@@ -16,7 +16,7 @@ from hf_bias_patch.checkpoint.dtypes import OF_TORCH, numpy_dtype
 from hf_bias_patch.errors import ArgumentError, CheckpointError, PlanError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
-from hf_bias_patch.patching.request import plan_asked, recipe_asked
+from hf_bias_patch.patching.request import Request
 from hf_bias_patch.patching.rewrite import Rewrite
 
 if TYPE_CHECKING:
@@ -215,12 +215,11 @@ def apply(
             f"`apply` takes a transformers model, and was given a {type(model).__name__}",
             remedy="Load the checkpoint first, or write a patched copy of it with `patch`",
         )
-    wanted = recipe_asked(recipe, fields)
-    if wanted.storage == "absent":
+    request = Request.of(recipe, fields, sites)
+    if request.recipe.storage == "absent":
         raise PlanError(
             "Storage `absent` is unsupported for a model in memory",
             why="The parameters could not be put back as they were",
             remedy="Write a variant with `patch` and load it with `load`, or keep storage `zeros`",
         )
-    tensors = ModelTensors(model)
-    return Applied(model, plan_asked(model.config.to_dict(), tensors, recipe or wanted, wanted, sites))
+    return Applied(model, request.resolve(model.config.to_dict(), ModelTensors(model)))

@@ -20,7 +20,7 @@ from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.patch_only import VALUES, PatchOnly, read_patch
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.request import plan_asked
+from hf_bias_patch.patching.request import Request
 from hf_bias_patch.patching.variant import fill_variant
 
 __all__ = ["fetch_base", "rebuild"]
@@ -73,7 +73,7 @@ def rebuild(
     _check_base(patch, base)
     with readable(base, out) as (source, _):
         checkpoint = open_model(source.path)
-        plan = plan_asked(checkpoint.config, checkpoint, patch.plan, patch.plan.recipe)
+        plan = Request.of(patch.plan, {}, None).resolve(checkpoint.config, checkpoint)
         _check_values(patch, checkpoint, plan)
         origin = {} if source is base else patch.base_sha256
         if announce is not None:

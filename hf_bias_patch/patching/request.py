@@ -1,66 +1,100 @@
-"""What a caller asks for: a recipe, its fields, or a plan made before.
+"""What a caller asks for: a recipe, its fields, or a plan made before; and the plan that comes of it.
 
-A plan is never executed on trust. It is made again from its recipe for the checkpoint at hand, and must come out the
-same; so one that was made for other tensors, or edited since, is refused.
+A plan is made once, here. Only one that was handed in is made again: from its recipe, for the checkpoint at hand, and
+it must come out the same. So a plan made for other tensors, or edited since, is refused and never executed on trust.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import FamilyError, PlanError, RecipeError
+from hf_bias_patch.patching.folds import touched
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
 from hf_bias_patch.patching.tensors import TensorReader
 
-__all__ = ["plan_asked", "recipe_asked"]
+__all__ = ["Request", "difference_of"]
 
 
-def recipe_asked(asked: Recipe | Plan | None, fields: Mapping[str, Any]) -> Recipe:
-    """The recipe that a caller gave, as such, as keywords, or inside a plan.
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for.
 
-    Raises:
-        RecipeError: several are given, or the fields make no recipe.
-        ArgumentError: `asked` is something else.
+    Attributes:
+        recipe: as such, made of keywords, or the plan's.
+        sites: the attention sites and their verdicts, from a probe; by default those of the plan, or the family's.
+        plan: made before; None where a recipe is given.
     """
-    if not isinstance(asked, Plan):
-        return recipe_or_fields(asked, fields)
-    if fields:
-        raise RecipeError(f"A plan was given, and {', '.join(fields)} too", remedy="Give the plan alone, or a recipe")
-    return asked.recipe
 
+    recipe: Recipe
+    sites: Sequence[Site] | None = None
+    plan: Plan | None = None
 
-def plan_asked(
-    config: Mapping[str, Any],
-    tensors: TensorReader,
-    asked: Recipe | Plan,
-    recipe: Recipe,
-    sites: Sequence[Site] | None = None,
-) -> Plan:
-    """The plan for one checkpoint, and the same as `asked` if that is a plan.
+    @classmethod
+    def of(cls, asked: Recipe | Plan | None, fields: Mapping[str, Any], sites: Sequence[Site] | None) -> Request:
+        """The request of a call with these arguments.
 
-    Args:
-        config, tensors: the checkpoint, or the model.
-        asked: what the caller gave.
-        recipe: of it (see `recipe_asked`).
-        sites: the attention sites and their verdicts, from a probe; by default those of a plan, or the family's.
+        Raises:
+            RecipeError: several are given, or the fields make no recipe.
+            ArgumentError: `asked` is something else.
+        """
+        if not isinstance(asked, Plan):
+            return cls(recipe_or_fields(asked, fields), sites)
+        if fields:
+            raise RecipeError(
+                f"A plan was given, and {', '.join(fields)} too", remedy="Give the plan alone, or a recipe"
+            )
+        return cls(asked.recipe, sites or asked.sites or None, asked)
 
-    Raises:
-        PlanError: also if the plan given was made for another checkpoint.
-        RecipeError, FamilyError, CheckpointError: as for `make_plan`.
-    """
-    if not isinstance(asked, Plan):
-        return make_plan(config, tensors, recipe, sites)
-    try:
-        made = make_plan(config, tensors, recipe, sites or asked.sites or None)
-    except (RecipeError, PlanError, FamilyError) as error:
-        raise _another(str(error)) from None
-    if difference := difference_of(asked, made, tensors):
-        raise _another(difference)
-    return made
+    def resolve(self, config: Mapping[str, Any], tensors: TensorReader, shared: Sequence[tuple[str, ...]] = ()) -> Plan:
+        """The plan for one checkpoint, or for a model.
+
+        Args:
+            config, tensors: of it.
+            shared: groups of tensor names that share their memory: none of these is edited.
+
+        Raises:
+            PlanError: also if the plan given was made for another checkpoint; or if a tensor to edit shares its memory,
+                and the recipe is not one for what is possible.
+            RecipeError, FamilyError, CheckpointError: as for `make_plan`.
+        """
+        try:
+            made = make_plan(config, tensors, self.recipe, self.sites)
+        except (RecipeError, PlanError, FamilyError) as error:
+            raise error if self.plan is None else _another(str(error)) from None
+        if self.plan is not None and (difference := difference_of(self.plan, made, tensors)):
+            raise _another(difference)
+        tied = {
+            name: next(other for other in names if other != name)
+            for names in shared
+            for name in names
+            if name in made.touched
+        }
+        return self._without(tied, made).resolve(config, tensors, shared) if tied else made
+
+    def _without(self, tied: Mapping[str, str], made: Plan) -> Request:
+        """The request without the folds that change a tied tensor: name → another that it shares its memory with."""
+        if not self.recipe.where_possible:
+            name = min(tied)
+            raise PlanError(
+                f"Tensor {name} shares its memory with {tied[name]}",
+                why="Loaders tie them to one another, so editing one would edit the other",
+                remedy="Untie them first, leave these sites out with --layers, --stack or --attention, or fold the "
+                "others with --where-possible",
+            )
+        left_out = {
+            edit.name: f"tensor {name} shares its memory with {tied[name]}"
+            for edit in made.edits
+            for name in touched(edit)
+            if name in tied and edit.action == "fold"
+        }
+        plain = self.recipe.model_copy(update={"where_possible": bool(left_out)})
+        return replace(self, recipe=plain.without(left_out))
 
 
 def _another(why: str) -> PlanError:

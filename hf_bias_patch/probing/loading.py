@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from hf_bias_patch.attention.countable import refuse_countless
 from hf_bias_patch.attention.model_type import saved_class
+from hf_bias_patch.attention.refusals import refuse_countless
 from hf_bias_patch.checkpoint.capacity import available_memory
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.quantised import quantised
