@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_bias_patch.attention.condition import Condition
 from hf_bias_patch.attention.family import Attention, Blocker, Family, families, model_types
-from hf_bias_patch.attention.verdict import BLOCKERS
+from hf_bias_patch.attention.verdict import BLOCKERS, SlotFacts, decide
 from hf_bias_patch.errors import FamilyError
 
 __all__ = [
@@ -143,15 +143,11 @@ def _cell(family: Family, attention: Attention, projection: str) -> SupportCell:
     has_output = any("output" in projections for projections in attention.maps.values())
     no_output = always.get("value", "") or ("" if has_output else "there is no output projection")
     no_norm = always.get("weight", "") or _no_norm(family, attention, projection)
-    folds = {
-        "query": {"weight": no_norm},
-        "key": {"nothing": always.get("key", ""), "weight": no_norm},
-        "value": {"output": no_output, "weight": no_norm},
-    }[projection]
-    exact = [into for into, refusal in folds.items() if not refusal]
-    refusals = "; ".join(dict.fromkeys(refusal for refusal in folds.values() if refusal))
-    verdict = "needed" if not exact else "redundant" if exact[0] == "nothing" else "foldable"
-    return SupportCell(verdict, "" if verdict == "redundant" else refusals, folds, tuple(closed), unless)
+    facts = SlotFacts(True, no_cancel=always.get("key", ""), no_norm=no_norm, no_output=no_output, no_shift="open here")
+    verdict = decide(projection, facts)
+    folds = {destination: refusal for destination, refusal in verdict.folds.items() if destination != "norm"}
+    refusals = "; ".join(dict.fromkeys(filter(None, folds.values())))
+    return SupportCell(verdict.state, "" if verdict.state == "redundant" else refusals, folds, tuple(closed), unless)
 
 
 def _no_norm(family: Family, attention: Attention, projection: str) -> str:
