@@ -253,7 +253,7 @@ def parsed(name: str, text: str) -> Family:
     """A family from the text of its file.
 
     Raises:
-        tomllib.TOMLDecodeError, TypeError: it is no family file.
+        tomllib.TOMLDecodeError, TypeError: it is not a family file.
     """
     facts = with_base(tomllib.loads(text))
     return Family(

@@ -175,7 +175,7 @@ class _SiteMaker:
         return "" if there else "the output projection has no bias"
 
     def _no_output_matrix(self) -> str:
-        """Why the output weight is no matrix; empty if it is one, as a convolution of width 1 without groups is."""
+        """Why the output weight is not a matrix; empty if it is one, as a convolution of width 1 without groups is."""
         weights = {projection: self._weight_of(projection) for projection in ("value", "output")}
         value, output = (self._tensors[name].shape if name else () for name in weights.values())
         plain = len(output) < 3 or (set(output[2:]) == {1} and output[1:2] == value[:1])
@@ -193,7 +193,7 @@ class _SiteMaker:
         )
 
     def _quantised(self, module: str, projections: list[Projection]) -> str:
-        """Why a map's weight is no plain tensor; empty if it is one."""
+        """Why a map's weight is not a plain tensor; empty if it is one."""
         weight = parameter(module, ("weight",), self._tensors)
         if weight is not None and self._tensors[weight].dtype in FLOATS:
             return ""

@@ -83,7 +83,7 @@ def gathered(names: Iterable[str]) -> list[str]:
 
 
 def _module(name: str, info: Tensor, tensors: Mapping[str, Tensor]) -> str:
-    """The map whose bias a tensor is, `in_proj_` if that is `in_proj_bias`; empty if it is no map's."""
+    """The map whose bias a tensor is, `in_proj_` if that is `in_proj_bias`; empty if it is not a map's."""
     if not name.endswith("bias") or len(info.shape) != 1 or info.dtype not in FLOATS:
         return ""
     stem = name.removesuffix("bias")

@@ -147,7 +147,7 @@ class Checkpoint:
                 while view:
                     count = file.readinto(view)
                     if not count:
-                        _refuse(
+                        raise CheckpointError(
                             f"Tensor {info.name!r} of {path} ends early",
                             "The file shrank since it was opened",
                         )
@@ -176,9 +176,9 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         refuse_interrupted(folder)
         config, config_bytes = read_config(folder, required=False)
     elif path.exists():
-        _refuse(f"{path} is not a checkpoint", "A folder or a .safetensors file was expected")
+        raise CheckpointError(f"{path} is not a checkpoint", "A folder or a .safetensors file was expected")
     else:
-        _refuse(f"{path} does not exist")
+        raise CheckpointError(f"{path} does not exist")
     if name.endswith(INDEX_SUFFIX):
         files, index = read_shards(folder, name)
         return Checkpoint(folder, config, config_bytes, files, name, index)
@@ -193,7 +193,7 @@ def open_model(path: str | os.PathLike[str]) -> Checkpoint:
     """
     checkpoint = open_checkpoint(path)
     if not checkpoint.config_bytes:
-        _refuse(
+        raise CheckpointError(
             f"There is no config.json beside {path}",
             "It says which architecture this is",
             "Put the model's config.json into the same folder",
@@ -205,7 +205,7 @@ def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]
     """A folder's config.json, parsed and as it is; empty where there is none and none is required.
 
     Raises:
-        CheckpointError: it is missing, cannot be read, or is no JSON object.
+        CheckpointError: it is missing, cannot be read, or is not a JSON object.
     """
     path = folder / "config.json"
     try:
@@ -215,10 +215,12 @@ def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]
         if not required:
             return {}, b""
         if (folder / ADAPTER).is_file():
-            _refuse(f"{folder} holds a PEFT adapter and no model", "", "Merge the adapter and save the whole model")
+            raise CheckpointError(
+                f"{folder} holds a PEFT adapter and no model", "", "Merge the adapter and save the whole model"
+            ) from None
         raise no_config(folder, [entry.name for entry in folder.iterdir()], _below(folder)) from None
     except OSError as error:
-        _refuse(f"{path} cannot be read", error.strerror or str(error))
+        raise CheckpointError(f"{path} cannot be read", error.strerror or str(error)) from error
     return parse_object(path, content), content
 
 
@@ -244,12 +246,8 @@ def _below(folder: Path) -> Iterator[str]:
 
 def refuse_patch_only(folder: Path) -> NoReturn:
     """Of a variant that was published without its weights."""
-    _refuse(
+    raise CheckpointError(
         f"{folder} holds only a patch, without weights",
         "They are computed from the weights of its base",
         f"Make the variant with `hf-bias-patch pull {folder} OUT`, or use its base",
     )
-
-
-def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:
-    raise CheckpointError(what, why=why, remedy=remedy)

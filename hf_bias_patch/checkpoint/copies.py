@@ -41,7 +41,7 @@ _DAMAGED = (
 """What an archive may raise; a RuntimeError where it is encrypted, or compressed in some way that is not offered."""
 
 _PICKLE = b"\x80"
-"""How a pickle begins that is no text."""
+"""How a pickle begins that is not text."""
 
 _COMPARED, _ROWS = 7, 8
 """Matrices whose values are compared, and rows of each."""

@@ -81,7 +81,7 @@ def may_be_variant(name: str) -> bool:
 
 
 def may_hold_weights(name: str) -> bool:
-    """Whether it is worth looking into a file: adapters, and what a trainer keeps beside them, are no weights."""
+    """Whether it is worth looking into a file: adapters, and what a trainer keeps beside them, are not weights."""
     return not (is_adapter_weights(name) or any(fnmatch(name, pattern) for pattern in _TRAINER))
 
 

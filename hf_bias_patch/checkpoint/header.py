@@ -175,7 +175,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
             parse_int=_integer if b"-0" in raw else None,  # seldom, and a tenth of the time
             parse_float=_finite,
         )
-        "".join(entries).encode()  # an escaped lone surrogate is no text
+        "".join(entries).encode()  # an escaped lone surrogate is not text
     except (CheckpointError, MemoryError):
         raise
     except (ValueError, TypeError, RecursionError) as error:

@@ -63,7 +63,7 @@ class HubFiles:
         return build_hf_headers()
 
     def small(self, name: str) -> bytes:
-        """A whole file that is no weight file.
+        """A whole file that is not a weight file.
 
         Raises:
             CheckpointError: it is not there, or is larger than any config.

@@ -38,7 +38,7 @@ from hf_bias_patch.checkpoint.journal import (
     unfinished_journal,
     write_journal,
 )
-from hf_bias_patch.checkpoint.paths import check_link
+from hf_bias_patch.checkpoint.paths import check_link, is_inside
 from hf_bias_patch.errors import CheckpointError, TargetError
 
 __all__ = ["MARK", "ByteEdit", "edit_in_place", "recover", "refuse_unsafe"]
@@ -101,7 +101,8 @@ def edit_in_place(folder: Path, edits: Sequence[ByteEdit], replace: Mapping[str,
     ranges = _checked_ranges(folder, edits)
     edited = {item.file for item in ranges}
     for name in sorted({*replace, *edited}):
-        _check_name(name)
+        if not is_inside(name):
+            raise ValueError(f"{name!r} is not inside the checkpoint folder")
         if name in edited or os.path.lexists(folder / name):
             refuse_unsafe(folder / name)
         check_link(folder, folder / name)
@@ -143,12 +144,6 @@ def recover(folder: Path) -> bool:
             if isinstance(error, TargetError):
                 raise
             raise target_error(folder, error, journal.stat().st_size if journal.exists() else 0) from error
-
-
-def _check_name(name: str) -> None:
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
-        raise ValueError(f"{name!r} is not inside the checkpoint folder")
 
 
 def _checked_ranges(folder: Path, edits: Sequence[ByteEdit]) -> list[OldRange]:

@@ -12,12 +12,12 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["check_link", "forget", "hub_repo", "hub_sha256", "open_regular"]
+__all__ = ["check_link", "forget", "hub_repo", "hub_sha256", "is_inside", "open_regular"]
 
 
 def hub_repo(folder: Path) -> tuple[Path, str] | None:
@@ -32,7 +32,7 @@ def hub_sha256(folder: Path) -> dict[str, str]:
 
     Returns:
         File name relative to the folder, with "/" between parts, to 64 hexadecimal digits; empty for a folder
-        that is no snapshot.
+        that is not a snapshot.
     """
     found = hub_repo(folder)
     if found is None:
@@ -53,6 +53,15 @@ def forget(folder: Path, path: Path) -> None:
     if path.is_symlink() and hub_repo(folder) is not None:
         path.resolve().unlink(missing_ok=True)
         path.unlink()
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name stays in the folder that it is relative to, links aside; a Windows path that does not, neither.
+
+    A file that names others travels, and "\\" or "C:" must not begin to matter elsewhere.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return bool(parts) and ".." not in parts and parts[0] != "/" and ":" not in parts[0] and "\0" not in name
 
 
 def check_link(folder: Path, path: Path) -> None:

@@ -96,7 +96,7 @@ def views_of(path: Path, content: Any) -> dict[str, StoredView]:
         content: what `unpickle` gave.
 
     Raises:
-        CheckpointError: it is no table of tensors, or one of them has no plain values; the entry is named.
+        CheckpointError: it is not a table of tensors, or one of them has no plain values; the entry is named.
     """
     if type(content) is not dict:
         _refuse(f"{path} holds a {_kind(content)}, not a table of tensors")

@@ -87,7 +87,7 @@ def locate(model: str | os.PathLike[str], *, revision: str | None = None) -> Sou
         revision: branch, tag or commit of a Hub id, where `model` names none; its main branch if neither does.
 
     Raises:
-        ArgumentError: it is no path or Hub id, but say a model in memory.
+        ArgumentError: it is not a path or Hub id, but say a model in memory.
         SourceError: it leads nowhere. Of `resolve` also: the Hub cannot be reached, within seconds.
     """
     name = place_name(model)

@@ -68,7 +68,7 @@ def plan(
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: see `planner.make_plan`.
-        ArgumentError: `model` is no path or Hub id, or `recipe` no recipe.
+        ArgumentError: `model` is not a path or Hub id, or `recipe` no recipe.
     """
     place_name(model)
     request = Request.of(recipe, fields, sites)
@@ -111,7 +111,7 @@ def patch(
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: nothing is written. PlanError also for a
             plan of another checkpoint.
-        ArgumentError: `model` or `out` is no path, or `recipe` no recipe.
+        ArgumentError: `model` or `out` is not a path, or `recipe` no recipe.
         TargetError: `out` exists, lies in the source, or cannot be written.
     """
     place_name(model)

@@ -52,7 +52,7 @@ def patch_in_place(
     Raises:
         PlanError: also for storage `absent`, which would move every byte of the file, and for a plan of another
             checkpoint.
-        ArgumentError: `model` is no path, or `recipe` no recipe.
+        ArgumentError: `model` is not a path, or `recipe` no recipe.
         TargetError: a file is read-only, a link, in the Hub's cache, in this package or has other hard links; nothing
             is changed.
     """

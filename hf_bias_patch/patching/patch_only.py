@@ -70,7 +70,7 @@ def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, 
         Name in the folder → content.
 
     Raises:
-        CheckpointError: it is no variant, changed since it was patched, or was edited in place.
+        CheckpointError: it is not a variant, changed since it was patched, or was edited in place.
     """
     folder = variant.folder
     if not source_sha256(variant.config):

@@ -47,7 +47,7 @@ def pull(
 
     Raises:
         SourceError: variant or base lead nowhere, or the Hub cannot be reached.
-        CheckpointError: it is no variant; a file is damaged; the base is not what was patched; or the outcome is not
+        CheckpointError: it is not a variant; a file is damaged; the base is not what was patched; or the outcome is not
             what was published.
         TargetError: `out` cannot be written.
     """

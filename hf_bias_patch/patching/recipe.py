@@ -129,7 +129,7 @@ class Recipe(BaseModel):
     stack: Literal["encoder", "decoder"] | None = None
     attention: Literal["self", "cross"] | None = None
     storage: Literal["zeros", "absent"] = "zeros"
-    # Strict: YAML reads `yes` as true, which is no number, and Python would take it for 1.
+    # Strict: YAML reads `yes` as true, which is not a number, and Python would take it for 1.
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     max_loss: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
     model_type: Annotated[str, Field(min_length=1)] | None = None

@@ -68,7 +68,7 @@ def revert(
         progress: called with the number of bytes written since the last call.
 
     Raises:
-        CheckpointError: it is no variant, its tensors changed since, or the undo file is damaged.
+        CheckpointError: it is not a variant, its tensors changed since, or the undo file is damaged.
         TargetError: the place to write to cannot be used, as the Hub's cache and this package's own checkpoints cannot.
             In either case nothing is changed.
     """

@@ -80,7 +80,7 @@ def load(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is no YAML, names a Python type, a key of a mapping occurs twice, or repetitions make
             too much of it.
-        ValueError, RecursionError: a value is no date although it looks like one, or the nesting is too deep.
+        ValueError, RecursionError: a value is not a date although it looks like one, or the nesting is too deep.
     """
     return yaml.load(text, _Loader)
 
@@ -91,8 +91,8 @@ def read_fields(path: str | Path, what: str, error: type[BiasPatchError], remedy
     Args:
         path: the file.
         what: what it should be, for errors: `The recipe`.
-        error: what to raise if it cannot be read, is no mapping, or has a key twice.
-        remedy: what to write instead of something that is no mapping.
+        error: what to raise if it cannot be read, is not a mapping, or has a key twice.
+        remedy: what to write instead of something that is not a mapping.
     """
     try:
         with open_regular(Path(path)) as file:

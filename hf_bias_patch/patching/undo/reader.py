@@ -8,11 +8,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from hf_bias_patch.checkpoint.paths import is_inside
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.folds import RankOneUpdate
 from hf_bias_patch.patching.tensors import TensorReader, blocks_of_rows
@@ -61,8 +62,7 @@ class Undo:
         manifest = self.manifest
         tensors = [old.file for old in manifest.tensors.values()]
         for name in (*manifest.sha256, *manifest.headers, *manifest.files, *manifest.created, *tensors):
-            parts = PurePosixPath(name).parts
-            if not parts or parts[0] == "/" or ".." in parts:
+            if not is_inside(name):
                 raise CheckpointError(
                     f"{self._path} names {name!r}, which lies outside the variant",
                     why="The file is damaged, or made to do harm",

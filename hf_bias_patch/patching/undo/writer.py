@@ -92,7 +92,7 @@ class UndoWriter:
         self._later(self._write, self._headers[file], raw)
 
     def file(self, name: str, content: bytes) -> None:
-        """Keep a file that is no weight file."""
+        """Keep a file that is not a weight file."""
         self._files[name] = f"files/{len(self._files)}"
         self._later(self._write, self._files[name], content)
 
