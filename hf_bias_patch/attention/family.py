@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +9,9 @@ from typing import Any
 from hf_bias_patch.attention.condition import MISSING, Condition, lookup, matches
 from hf_bias_patch.attention.family_files import from_files, texts, with_base
 from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.attention.stock import parse_toml
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import FamilyError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "Attention",
@@ -253,9 +248,9 @@ def parsed(name: str, text: str) -> Family:
     """A family from the text of its file.
 
     Raises:
-        tomllib.TOMLDecodeError, TypeError: it is not a family file.
+        ValueError, TypeError: it is not a family file.
     """
-    facts = with_base(tomllib.loads(text))
+    facts = with_base(parse_toml(text))
     return Family(
         name=name,
         model_types=tuple(facts.pop("model_types")),

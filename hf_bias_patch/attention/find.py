@@ -7,13 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_bias_patch.attention.as_read import as_read
-from hf_bias_patch.attention.causes import (
-    BY_PROBE,
-    MisfitError,
-    NoAttentionError,
-    explained,
-    own_code,
-)
+from hf_bias_patch.attention.causes import BY_PROBE, MisfitError, NoAttentionError, explained, own_code
 from hf_bias_patch.attention.family import Family, Tower, family_of, is_known
 from hf_bias_patch.attention.model_type import no_model_type
 from hf_bias_patch.attention.name_patterns import KINDS, ModelPart, Scope, parameter
@@ -27,6 +21,9 @@ from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.errors import FamilyError
 
 __all__ = ["find_sites", "finders", "uncovered"]
+
+_NOT_KNOWN = "Whether its biases are redundant is not known, and is never guessed"
+_LOOK_UP = "`hf-bias-patch inspect MODEL --probe` measures it; `hf-bias-patch families` lists what is known"
 
 
 def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Site, ...]:
@@ -54,7 +51,11 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
                     why="Its layers mix positions by other means, so there is no query, key or value bias",
                 )
             if towers := uncovered(config):
-                _refuse_towers(config["model_type"], towers)
+                raise FamilyError(
+                    f"No family covers all parts of this {config['model_type']} model: {', '.join(towers)}",
+                    why=_NOT_KNOWN,
+                    remedy=_LOOK_UP,
+                )
             raise NoAttentionError(
                 f"The checkpoint has none of the attention tensors of a model of type {config['model_type']}",
                 why=f"Its tensors are called {listed(list(tensors))}",
@@ -67,22 +68,10 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
 
 def _refuse_unknown(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     place = own_code(config)
+    code = f"The model is made by code of its own (config.json: `auto_map` names {place})" if place else ""
+    why = code or hint(tensors) or _NOT_KNOWN
     raise FamilyError(
-        f"No family covers the model type {brief(config['model_type'])}",
-        why=f"The model is made by code of its own (config.json: `auto_map` names {place})"
-        if place
-        else hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
-        remedy=BY_PROBE
-        if place
-        else "`hf-bias-patch inspect MODEL --probe` measures it; `hf-bias-patch families` lists what is known",
-    )
-
-
-def _refuse_towers(model_type: object, towers: tuple[str, ...]) -> None:
-    raise FamilyError(
-        f"No family covers all parts of this {model_type} model: {', '.join(towers)}",
-        why="Whether its biases are redundant is not known, and is never guessed",
-        remedy="`hf-bias-patch inspect MODEL --probe` measures it; `hf-bias-patch families` lists what is known",
+        f"No family covers the model type {brief(config['model_type'])}", why, BY_PROBE if place else _LOOK_UP
     )
 
 

@@ -15,12 +15,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["entry", "named_in"]
+__all__ = ["entry", "named_in", "parse_toml"]
+
+parse_toml = tomllib.loads
 
 
 @cache
-def entry(table: str, model_type: object) -> dict[str, Any]:
-    """What a table says of a model type; empty where it says nothing.
+def entry(table: str, model_type: object) -> Any:
+    """What a table says of a model type; an empty mapping where it says nothing.
 
     Only the type's own line is parsed: a whole table takes longer than all else that `inspect` does.
 
@@ -29,7 +31,7 @@ def entry(table: str, model_type: object) -> dict[str, Any]:
         model_type: of a config.
     """
     line = _lines(table).get(model_type) if isinstance(model_type, str) else None
-    return tomllib.loads(line)[str(model_type)] if line else {}
+    return parse_toml(line)[str(model_type)] if line else {}
 
 
 def named_in(table: str) -> tuple[str, ...]:

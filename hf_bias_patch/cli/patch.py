@@ -161,8 +161,7 @@ class _Job:
     def run(self, sites: Sequence[Site] | None) -> bool:
         """Write, verify and print; whether the certificate holds, where it must."""
         if self.out is not None:
-            from hf_bias_patch.cli.console import stderr, stdout
-            from hf_bias_patch.cli.leftovers import clear_beside
+            from hf_bias_patch.cli.console import clear_beside, stderr, stdout
 
             clear_beside(self.out, stderr() if self.as_json else stdout())
         measured = self._measured(sites) if self.recipe.where_possible and self.verify else self.recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -154,12 +154,3 @@ class Plan(BaseModel):
                 f"{where} is not a plan that this version can read ({error.error_count()} problems)",
                 remedy="Use the version of hf_bias_patch that made it, or patch the source again",
             ) from None
-
-    def summary(self) -> dict[str, Any]:
-        """Counts and bytes, for tables and logs."""
-        return {
-            "edits": len(self.edits),
-            "tensors": len(self.touched) + len(set(self.absent) - set(self.touched)),
-            "bytes": sum(self.touched.values()),
-            "lossy": self.lossy,
-        }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import reduce
-from operator import and_
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,9 +40,6 @@ class Preserved(BaseModel):
     lora: bool = True
     kv_cache: bool = True
 
-    def __and__(self, other: Preserved) -> Preserved:
-        return Preserved(**{name: getattr(self, name) and getattr(other, name) for name in FLAGS})
-
     @classmethod
     def nothing(cls) -> Preserved:
         """That nothing stays equal."""
@@ -53,4 +48,5 @@ class Preserved(BaseModel):
     @classmethod
     def by_all(cls, flags: Iterable[Preserved]) -> Preserved:
         """What all of several edits leave equal."""
-        return reduce(and_, flags, cls())
+        kept = list(flags)
+        return cls(**{name: all(getattr(each, name) for each in kept) for name in FLAGS})

@@ -137,7 +137,7 @@ PLANS: dict[str, tuple[tuple[str, dict[str, Any]], Callable[[Plan], Plan]]] = {
     ),
     "norm: the key's block in place of the value's": (
         ("gpt2", {"fold": "query:norm"}),
-        edited(lambda edit, plan: {"value": replace(edit.value, view=View.block(96, 1, 3), rows=View.block(96, 1, 3))}),
+        edited(lambda edit, plan: {"value": replace(edit.value, view=View(1, 96, 32, 64), rows=View(1, 96, 32, 64))}),
     ),
     "norm: the value is not made up for": (
         ("gpt2", {"fold": "query:norm"}),

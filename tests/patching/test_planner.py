@@ -243,8 +243,7 @@ class TestJson:
         made = plan(saved(name), **fields, **stack)
         again = Plan.loads(made.dumps())
         assert again == made
-        assert again.summary() == made.summary() and again.changes
-        assert made.summary()["bytes"] == sum(made.touched.values()) > 0
+        assert again.changes and sum(made.touched.values()) > 0
 
     def test_a_plan_read_back_does_the_same(self) -> None:
         first, second = fresh("bart"), fresh("bart")

@@ -100,7 +100,7 @@ LAYOUTS = {
         [View(2, 16, 0, 8), View(2, 16, 8, 12), View(2, 16, 12, 16)],
         4,
     ),
-    "blocks": ([View.block(48, part, 3) for part in range(3)], 4),
+    "blocks": ([View(1, 48, 16 * part, 16 * part + 16) for part in range(3)], 4),
 }
 
 
