@@ -14,14 +14,7 @@ from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.checkpoint.sidecar import LOADER
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = [
-    "BY_PROBE",
-    "MisfitError",
-    "MissingError",
-    "NoAttentionError",
-    "explained",
-    "own_code",
-]
+__all__ = ["BY_PROBE", "MisfitError", "MissingError", "NoAttentionError", "explained", "own_code"]
 
 BY_PROBE = "Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` measures it"
 _ADAPTERS = (".lora_A.", ".lora_B.", ".lora_magnitude_vector", ".beft_", "lora_embedding_A")

@@ -122,13 +122,7 @@ class Inspection:
 
     def _plain_site(self, site: Site) -> dict[str, Any]:
         biases = {name: self._plain_slot(site, slot) for name, slot in site.slots.items()}
-        place = {
-            "site": site.name,
-            "stack": site.stack,
-            "layer": site.layer,
-            "kind": site.kind,
-            "heads": site.heads,
-        }
+        place = {"site": site.name, "stack": site.stack, "layer": site.layer, "kind": site.kind, "heads": site.heads}
         return place | {"biases": biases}
 
     def _plain_slot(self, site: Site, slot: Slot) -> dict[str, Any]:

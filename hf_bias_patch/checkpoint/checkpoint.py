@@ -148,8 +148,7 @@ class Checkpoint:
                     count = file.readinto(view)
                     if not count:
                         raise CheckpointError(
-                            f"Tensor {info.name!r} of {path} ends early",
-                            "The file shrank since it was opened",
+                            f"Tensor {info.name!r} of {path} ends early", "The file shrank since it was opened"
                         )
                     view = view[count:]
         except OSError as error:

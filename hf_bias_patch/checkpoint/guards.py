@@ -69,11 +69,7 @@ def refuse_unsafe(path: Path) -> None:
         _refuse(path, f"It has {status.st_nlink - 1} other hard links, which would change too", copy)
     # The bits count even for root, whom os.access always lets pass.
     if not status.st_mode & 0o222 or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        _refuse(
-            path,
-            "It is read-only",
-            f"Make it writable, or patch a copy: `hf-bias-patch patch {path.parent} OUT`",
-        )
+        _refuse(path, "It is read-only", f"Make it writable, or patch a copy: `hf-bias-patch patch {path.parent} OUT`")
 
 
 def _copy(folder: Path) -> str:

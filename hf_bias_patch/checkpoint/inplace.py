@@ -22,22 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hf_bias_patch.checkpoint.copying import target_error
-from hf_bias_patch.checkpoint.durable import (
-    lock_folder,
-    replace_file,
-    sync_folder,
-    temporary_name,
-    write_range,
-)
+from hf_bias_patch.checkpoint.durable import lock_folder, replace_file, sync_folder, temporary_name, write_range
 from hf_bias_patch.checkpoint.guards import refuse_interrupted, refuse_unsafe
-from hf_bias_patch.checkpoint.journal import (
-    JOURNAL,
-    Journal,
-    OldRange,
-    read_journal,
-    unfinished_journal,
-    write_journal,
-)
+from hf_bias_patch.checkpoint.journal import JOURNAL, Journal, OldRange, read_journal, unfinished_journal, write_journal
 from hf_bias_patch.checkpoint.paths import check_link, is_inside
 from hf_bias_patch.errors import CheckpointError, TargetError
 
@@ -275,9 +262,5 @@ def _sync_folders(folder: Path, journal: Journal) -> None:
 
 def _touched_folders(folder: Path, journal: Journal) -> Iterator[Path]:
     names = {small.name for small in journal.smalls}
-    found = {
-        folder,
-        *((folder / name).parent for name in names),
-        *((folder / n).parent for n in journal.folders),
-    }
+    found = {folder, *((folder / name).parent for name in names), *((folder / n).parent for n in journal.folders)}
     return (path for path in sorted(found) if path.is_dir())

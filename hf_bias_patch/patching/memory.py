@@ -183,11 +183,7 @@ def _marks(plan: Plan) -> dict[str, bool]:
 
 
 def apply(
-    model: PreTrainedModel,
-    recipe: Recipe | Plan | None = None,
-    *,
-    sites: Sequence[Site] | None = None,
-    **fields: Any,
+    model: PreTrainedModel, recipe: Recipe | Plan | None = None, *, sites: Sequence[Site] | None = None, **fields: Any
 ) -> Applied:
     """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
 

@@ -91,15 +91,9 @@ def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, 
             name for name, old in undo.manifest.tensors.items() if old.patched_sha256 is not None and not old.updates
         ]
     manifest = _Manifest(
-        base=base,
-        revision=revision,
-        base_sha256=source_sha256(variant.config),
-        variant_sha256=dict(sha256),
+        base=base, revision=revision, base_sha256=source_sha256(variant.config), variant_sha256=dict(sha256)
     )
-    return {
-        PATCH: (json.dumps(manifest.model_dump(), indent=1) + "\n").encode(),
-        VALUES: _written(variant, vectors),
-    }
+    return {PATCH: (json.dumps(manifest.model_dump(), indent=1) + "\n").encode(), VALUES: _written(variant, vectors)}
 
 
 def _written(checkpoint: Checkpoint, vectors: list[str]) -> bytes:
