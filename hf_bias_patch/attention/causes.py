@@ -1,4 +1,4 @@
-"""Why tensors are not those that a config.json describes: the cause, as far as the files tell it, and what to do."""
+"""Why the tensors are not those that config.json describes: the cause, where the files show it, and the remedy."""
 
 from __future__ import annotations
 

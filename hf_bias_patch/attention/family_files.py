@@ -1,4 +1,4 @@
-"""The texts of the family files, drafts beside them, and names that a file writes once for two."""
+"""The texts of the family files, drafts of new ones, and names that a file writes once for two layouts."""
 
 from __future__ import annotations
 

@@ -29,15 +29,15 @@ __all__ = ["BiasValues", "Inspection", "inspect"]
 
 @dataclass(frozen=True)
 class BiasValues:
-    """The numbers of one bias.
+    """What one bias holds.
 
     Attributes:
         dtype: its storage dtype, such as `F32`.
-        parameters: how many numbers it has.
+        parameters: how many it has.
         nbytes: bytes they take.
         norm: Euclidean norm.
         head_norms: Euclidean norm per head (per key-value head for key and value); empty for the output bias.
-        not_finite: how many of the numbers are NaN or infinite; norms over such are NaN or infinite too.
+        not_finite: how many of them are NaN or infinite; norms over such are NaN or infinite too.
     """
 
     dtype: str
@@ -57,13 +57,13 @@ class Inspection:
         model_type: from its config.json, or as it was given.
         family: whose facts the verdicts rest on.
         sites: its attention sites.
-        values: (site name, projection) → the bias's numbers; absent biases are not in it.
+        values: (site name, projection) → what the bias holds; absent biases are not in it.
         parameters, nbytes: of the whole checkpoint.
         commit: of a model on the Hub, or in its cache; None for any other place.
         received: bytes that came over the network; 0 for what is on this machine.
         quantised: what says that weights are quantised, as a sentence; empty if nothing does. Such a checkpoint cannot
             be verified.
-        uncovered: names of the tensors that look like attention biases and are at none of the sites; they are not
+        uncovered: names of the tensors that look like attention biases and belong to none of the sites; they are not
             among `values`.
         unread: attention bias of the files that stock transformers does not read → why. It is no part of the model.
     """
@@ -83,7 +83,7 @@ class Inspection:
 
     @property
     def bias_parameters(self) -> int:
-        """How many numbers all attention biases have together."""
+        """Parameters of all attention biases together."""
         return sum(values.parameters for values in self.values.values())
 
     @property

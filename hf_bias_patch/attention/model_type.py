@@ -1,4 +1,4 @@
-"""The model type of a config.json that names none, as those of 2019: said by the user, never guessed."""
+"""The model type of a config.json that names none, as in 2019: given by the user, never guessed."""
 
 from __future__ import annotations
 

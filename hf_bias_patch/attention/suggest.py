@@ -1,4 +1,4 @@
-"""Recognises structures: which families' names a model of an unknown type has. A hint for people, never a verdict."""
+"""Which families an unknown model resembles by its tensor names: a hint for people, never a verdict."""
 
 from __future__ import annotations
 

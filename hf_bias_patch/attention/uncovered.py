@@ -1,4 +1,4 @@
-"""Attention biases of a checkpoint that are at none of its sites: told by names and shapes alone, whatever the family.
+"""Attention biases of a checkpoint that belong to none of its known sites: found by names and shapes alone.
 
 A family knows the sites that it names. What else looks like an attention bias is counted nowhere, no action changes it,
 and no verdict is about it. So it is named.

@@ -1,4 +1,4 @@
-"""Sees tensor names that a wrapper prefixed: torch.compile, DDP, Lightning, PEFT, a module of somebody's own.
+"""Detects tensor names with the prefix of a wrapper: torch.compile, DDP, Lightning, PEFT, or other code.
 
 A family finds its modules under any prefix; stock transformers does not. It loads none of a wrapped model's tensors,
 and fills the model with random values instead.

@@ -1,4 +1,4 @@
-"""Which file a folder is opened by: the one that `from_pretrained(folder)` loads, told nothing of a `variant=`.
+"""Which weight file a folder is opened by: the one that `from_pretrained(folder)` loads without `variant=`.
 
 The order is that of `_get_resolved_checkpoint_files` in transformers/modeling_utils.py.
 """

@@ -1,4 +1,4 @@
-"""Whether a file holds a model's weights once more: told by the tensors in it, whatever the file is called."""
+"""Whether a file holds another copy of the model's weights: its tensors decide, whatever the file is called."""
 
 from __future__ import annotations
 

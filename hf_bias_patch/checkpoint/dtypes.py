@@ -1,4 +1,4 @@
-"""The number formats a safetensors file may hold, and how numpy spells them."""
+"""The dtypes that a safetensors file may hold, and their numpy names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the name of a file says about the weights in it, where its content is not read or cannot be."""
+"""What a file's name says about the weights in it, for files whose content is not or cannot be read."""
 
 from __future__ import annotations
 

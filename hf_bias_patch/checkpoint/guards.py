@@ -1,4 +1,4 @@
-"""What must not be edited where it lies, and what must not be read while it is edited."""
+"""What must not be edited in place, and what must not be read during an edit."""
 
 from __future__ import annotations
 

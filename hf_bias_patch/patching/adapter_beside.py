@@ -1,4 +1,4 @@
-"""A peft adapter in a model's own folder: transformers puts it on when it loads the model. What a plan means for it."""
+"""A peft adapter in the model's own folder, which transformers applies on loading: what a plan means for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hf_bias_patch.patching.plan import Edit, Plan
 
 __all__ = ["adapter_note"]
 
-_TRAVELS = f"The folder holds a peft adapter ({ADAPTER}), which transformers puts on when it loads the model"
+_TRAVELS = f"The folder holds a peft adapter ({ADAPTER}), which transformers applies when it loads the model"
 _IN_FILE = "base_model.model."  # before each name in a peft file
 
 _ADD = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA", "VBLORA", "RANDLORA", "FOURIERFT", "WAVEFT", "BEFT"}
@@ -39,7 +39,7 @@ def adapter_note(model: str | os.PathLike[str], plan: Plan) -> str:
     if isinstance(checkpoint, RemoteCheckpoint):
         if ADAPTER not in checkpoint.hub.sizes:
             return ""
-        return f"{_TRAVELS}. What these edits mean for it is told once the model is on this machine."
+        return f"{_TRAVELS}. Download the model to see what these edits mean for it."
     if not (checkpoint.folder / ADAPTER).is_file():
         return ""
     config = parse_object(checkpoint.folder / ADAPTER, (checkpoint.folder / ADAPTER).read_bytes())
@@ -47,17 +47,17 @@ def adapter_note(model: str | os.PathLike[str], plan: Plan) -> str:
     on, own = _held(checkpoint)
     changed = sorted({name for edit in plan.edits if edit.changes for name in _in_the_way(edit, on, own, adds)})
     if not changed:
-        return f"{_TRAVELS}. It comes along as it is, and with it on these edits keep what they keep without it."
+        return f"{_TRAVELS}. It is copied unchanged, and what these edits keep equal stays equal with it."
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return (
-        f"{_TRAVELS}. It comes along as it is, but with it on these edits change what the model computes, because it "
-        f"changes what they go by: {', '.join(changed[:3])}{more}. Merge it first (merge_and_unload of peft), or leave "
-        "these edits out."
+        f"{_TRAVELS}. It is copied unchanged, but with it these edits change what the model computes, because it changes "
+        f"what they rely on: {', '.join(changed[:3])}{more}. Merge it first (merge_and_unload of peft), or leave these "
+        "edits out."
     )
 
 
 def _held(checkpoint: Checkpoint) -> tuple[set[str], set[str]]:
-    """What an adapter is for: the model's modules that it is put on, and the model's tensors that it replaces."""
+    """What an adapter is for: the model's modules that it is applied to, and the model's tensors that it replaces."""
     ends: dict[str, str] = {}
     for tensor in checkpoint.tensors:
         for name in (tensor, tensor.rpartition(".")[0]):

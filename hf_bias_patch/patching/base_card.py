@@ -1,4 +1,4 @@
-"""A model's README.md: ours once a card was written, and then that of its source is kept aside."""
+"""The README.md of a model: the card that this package writes, and that of the source, which is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`plan` and `patch` as users call them: a recipe for a checkpoint on disk, and the variant it makes."""
+"""`plan` and `patch` as users call them: for a checkpoint on disk, the plan, and the variant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of folds that cannot be made: all are refused at once, or, where possible is enough, left out by name.
+"""Folds that cannot be made: refused all at once, or, with `where_possible`, left out and listed.
 
 A recipe that says `where_possible` is planned once. The plan's own recipe is a plain one that names what was left out:
 planned again elsewhere (in float64, for other bytes of the same checkpoint), it must come to the same edits, and what

@@ -1,4 +1,4 @@
-"""A variant without its weights: what somebody who has the base needs to make it again, bit for bit, in kilobytes."""
+"""A variant published without its weights: the few kilobytes from which its base becomes it again, bit for bit."""
 
 from __future__ import annotations
 

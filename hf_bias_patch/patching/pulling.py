@@ -1,4 +1,4 @@
-"""Fetches a variant or fine-tuned model from the Hub as a folder, or makes it of its base, and checks what came."""
+"""Fetches a variant or fine-tuned model from the Hub into a folder, or rebuilds it from its base, and checks it."""
 
 from __future__ import annotations
 

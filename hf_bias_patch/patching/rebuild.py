@@ -1,4 +1,4 @@
-"""Makes a variant of its base and a patch alone, and proves by sha256 that it is the one that was published."""
+"""Rebuilds a variant from its base and a patch without weights, and proves by sha256 that it is the published one."""
 
 from __future__ import annotations
 

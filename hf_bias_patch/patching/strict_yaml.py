@@ -1,4 +1,4 @@
-"""YAML (and so JSON) in which no key stands twice: the last one would win, and the first be forgotten silently.
+"""YAML (and so JSON) that refuses a key given twice: the last would win silently, and the first be lost.
 
 Nor do some lines stand for more than they have room for: `*name` repeats what `&name` marks, and a few lines of
 repeated repetitions would fill any memory.

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words: pydantic's findings as a person would say them."""
+"""What is wrong with a recipe, in sentences: pydantic's findings as a person would say them."""
 
 from __future__ import annotations
 

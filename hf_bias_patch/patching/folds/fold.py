@@ -1,4 +1,4 @@
-"""What every destination of a fold has to say, when it is planned and when it is carried out."""
+"""What every destination of a fold defines, for planning and for carrying out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the undo file of a variant, beside the writing of the variant itself."""
+"""Writes the undo file of a variant while the variant itself is written."""
 
 from __future__ import annotations
 
