@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hf_bias_patch.attention.support_table import markdown, overview, support_table, without_attention
+from hf_bias_patch.attention.support_table import (
+    PROJECTIONS,
+    SupportCell,
+    SupportRow,
+    cell_text,
+    markdown,
+    row,
+    support_table,
+    without_attention,
+)
+from hf_bias_patch.attention.verdict import BLOCKERS
 
 ROOT = Path(__file__).parent.parent
 TARGET, README = ROOT / "docs" / "families.md", ROOT / "README.md"
@@ -26,6 +38,35 @@ What becomes of the query, key and value bias in each model type, from the facts
 other destinations. A config value that a family does not cover makes every verdict `unknown`; `inspect` tells.
 
 """
+
+
+def overview(entries: Iterable[SupportRow], model_types: Sequence[str]) -> str:
+    """A short table: some model types in the order given, those with the same cells in one row."""
+    sites: dict[str, dict[tuple[str, ...], list[str]]] = {name: {} for name in model_types}
+    for entry in entries:
+        cells = tuple(_short(entry.cells.get(name), name) for name in PROJECTIONS)
+        for name in entry.model_types:
+            if name in sites:
+                what = entry.stack if entry.kind == "self" else entry.kind
+                sites[name].setdefault(cells, []).append(what)
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name, found in sites.items():
+        for number, (cells, kinds) in enumerate(found.items()):
+            rows.setdefault(cells, []).append(f"{name} ({', '.join(dict.fromkeys(kinds))})" if number else name)
+    body = [row(", ".join(names), *cells) for cells, names in rows.items()]
+    return "\n".join(["| model types | query | key | value |", "|---|---|---|---|", *body, ""])
+
+
+def _short(cell: SupportCell | None, projection: str) -> str:
+    """A cell's text, without the blockers that leave the first destination of this projection open."""
+    if cell is None:
+        return "–"
+    identity = {"query": "weight", "key": "key", "value": "value"}[projection]
+    closed = tuple(blocker for blocker in cell.closed if identity in BLOCKERS[blocker][1])
+    unless = {
+        blocker: where for blocker, where in cell.unless.items() if identity in BLOCKERS[blocker][1] and not closed
+    }
+    return cell_text(replace(cell, closed=closed, unless=unless))
 
 
 def text() -> str:

@@ -6,7 +6,7 @@ What depends on a checkpoint (whether it has a bias at all, whether a norm has o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,8 +16,8 @@ from hf_bias_patch.attention.verdict import BLOCKERS, SlotFacts, decide
 from hf_bias_patch.errors import FamilyError
 
 __all__ = [
-    "SupportCell", "SupportRow", "SupportTower", "columns", "markdown", "overview", "support_table",
-    "without_attention",
+    "PROJECTIONS", "SupportCell", "SupportRow", "SupportTower", "cell_text", "columns", "markdown", "row",
+    "support_table", "without_attention",
 ]  # fmt: skip
 
 
@@ -195,10 +195,10 @@ def _values(values: Iterable[Any]) -> str:
 # ------------------------------------------------------------------------------------------------- as Markdown
 
 _SHORT = {"output": "output bias", "weight": "own weight"}
-_PROJECTIONS = ("query", "key", "value")
+PROJECTIONS = ("query", "key", "value")
 
 
-def _text(cell: SupportCell | None) -> str:
+def cell_text(cell: SupportCell | None) -> str:
     """A cell in a few words, such as `redundant`, `own weight (rotary)` or `needed (gate)`."""
     if cell is None:
         return "–"
@@ -220,41 +220,12 @@ def markdown(entries: Sequence[SupportRow], towers: Sequence[SupportTower], none
     return "\n".join([*_sites(entries), *_towers(towers), *_blockers(entries), *without])
 
 
-def overview(entries: Iterable[SupportRow], model_types: Sequence[str]) -> str:
-    """A short table: some model types in the order given, those with the same cells in one row."""
-    sites: dict[str, dict[tuple[str, ...], list[str]]] = {name: {} for name in model_types}
-    for entry in entries:
-        cells = tuple(_short(entry.cells.get(name), name) for name in _PROJECTIONS)
-        for name in entry.model_types:
-            if name in sites:
-                what = entry.stack if entry.kind == "self" else entry.kind
-                sites[name].setdefault(cells, []).append(what)
-    rows: dict[tuple[str, ...], list[str]] = {}
-    for name, found in sites.items():
-        for number, (cells, kinds) in enumerate(found.items()):
-            rows.setdefault(cells, []).append(f"{name} ({', '.join(dict.fromkeys(kinds))})" if number else name)
-    body = [_row(", ".join(names), *cells) for cells, names in rows.items()]
-    return "\n".join(["| model types | query | key | value |", "|---|---|---|---|", *body, ""])
-
-
-def _short(cell: SupportCell | None, projection: str) -> str:
-    """A cell's text, without the blockers that leave the first destination of this projection open."""
-    if cell is None:
-        return "–"
-    identity = {"query": "weight", "key": "key", "value": "value"}[projection]
-    closed = tuple(blocker for blocker in cell.closed if identity in BLOCKERS[blocker][1])
-    unless = {
-        blocker: where for blocker, where in cell.unless.items() if identity in BLOCKERS[blocker][1] and not closed
-    }
-    return _text(replace(cell, closed=closed, unless=unless))
-
-
 def _sites(entries: Sequence[SupportRow]) -> Iterator[str]:
     yield "| family | model types | site | query | key | value |"
     yield "|---|---|---|---|---|---|"
     for entry in entries:
-        cells = (_text(entry.cells.get(name)) for name in _PROJECTIONS)
-        yield _row(entry.family, ", ".join(entry.model_types), f"{entry.stack} {entry.kind}", *cells)
+        cells = (cell_text(entry.cells.get(name)) for name in PROJECTIONS)
+        yield row(entry.family, ", ".join(entry.model_types), f"{entry.stack} {entry.kind}", *cells)
     yield ""
 
 
@@ -266,7 +237,7 @@ def _towers(towers: Sequence[SupportTower]) -> Iterator[str]:
     yield "| family | model types | tower | config | if that names no type |"
     yield "|---|---|---|---|---|"
     for tower in towers:
-        yield _row(tower.family, ", ".join(tower.model_types), tower.name, tower.config, tower.model_type or "–")
+        yield row(tower.family, ", ".join(tower.model_types), tower.name, tower.config, tower.model_type or "–")
     yield ""
 
 
@@ -279,11 +250,12 @@ def _blockers(entries: Sequence[SupportRow]) -> Iterator[str]:
     yield "|---|---|"
     for name, (reason, _) in BLOCKERS.items():
         if name in used:
-            yield _row(name, reason)
+            yield row(name, reason)
     yield ""
 
 
-def _row(*cells: str) -> str:
+def row(*cells: str) -> str:
+    """A row of a table."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -291,5 +263,5 @@ def columns(entries: Iterable[SupportRow]) -> Iterator[tuple[str, ...]]:
     """Rows of a table with one model type each: type, site, query, key, value."""
     for entry in entries:
         for model_type in entry.model_types:
-            cells = (_text(entry.cells.get(name)) for name in _PROJECTIONS)
+            cells = (cell_text(entry.cells.get(name)) for name in PROJECTIONS)
             yield (model_type, f"{entry.stack} {entry.kind}", *cells)

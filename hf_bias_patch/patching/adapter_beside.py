@@ -50,7 +50,7 @@ def adapter_note(model: str | os.PathLike[str], plan: Plan) -> str:
         return f"{_TRAVELS}. It is copied unchanged, and what these edits keep equal stays equal with it."
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return (
-        f"{_TRAVELS}. It is copied unchanged, but with it these edits change what the model computes, because it changes "
+        f"{_TRAVELS}. It is copied unchanged, but with it these edits change what the model computes: it changes "
         f"what they rely on: {', '.join(changed[:3])}{more}. Merge it first (merge_and_unload of peft), or leave these "
         "edits out."
     )

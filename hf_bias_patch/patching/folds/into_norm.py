@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_bias_patch.attention.sites import Site, Slot
 from hf_bias_patch.patching import algebra
-from hf_bias_patch.patching.folds.fold import Fold, Measure, Vectors, module_of
+from hf_bias_patch.patching.folds.fold import Fold, Measure, module_of
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.tensors import TensorReader, multiply, read_finite, store, weight_matrix
@@ -27,9 +27,7 @@ class IntoNorm(Fold):
     destination = "norm"
     words = "norm bias"
 
-    def __init__(self, edit: Edit, vectors: Vectors) -> None:
-        super().__init__(edit, vectors)
-        self._delta = np.zeros(0)
+    _delta = np.zeros(0)
 
     @classmethod
     def involves(cls, site: Site, slot: Slot) -> Mapping[str, Any]:

@@ -7,21 +7,17 @@ The update u = b dᵀ is computed elementwise in float64 from stored b and d, so
 
 from __future__ import annotations
 
-import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
 
-from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.patching.algebra import round_once
 from hf_bias_patch.patching.folds import RankOneUpdate
 from hf_bias_patch.patching.rewrite import Block
-from hf_bias_patch.patching.tensors import TensorReader
-from hf_bias_patch.patching.undo.manifest import OldTensor, OldUpdate
 
-__all__ = ["MatrixResiduals", "decode", "encode", "restored_rows"]
+__all__ = ["decode", "encode", "residuals", "restore"]
 
 _WORDS: dict[int, np.dtype] = {size: np.dtype(f"<u{size}") for size in (2, 4, 8)}
 
@@ -71,53 +67,19 @@ def _bits(values: np.ndarray, word: np.dtype) -> np.ndarray:
     return np.ascontiguousarray(values).view(word).reshape(-1)
 
 
-class MatrixResiduals:
-    """What is kept of one matrix, block by block.
-
-    Args:
-        updates: those that the matrix was changed by.
-    """
-
-    def __init__(self, updates: Sequence[RankOneUpdate]) -> None:
-        self._updates = updates
-        self._before, self._after = hashlib.sha256(), hashlib.sha256()
-        self._step = 1
-
-    def residuals(self, block: Block, new: bytes) -> bytes:
-        """What restores a block, and its length before each piece of it."""
-        self._step = max(self._step, block.stop - block.start)
-        self._before.update(np.ascontiguousarray(block.old).view(np.uint8).data)
-        self._after.update(new)
-        pieces = []
-        for update in self._updates:
-            index, change = update.part(block.start, block.stop)
-            piece = encode(block.old[index], block.new[index], change)
-            pieces += [len(piece).to_bytes(8, "little"), piece]
-        return b"".join(pieces)
-
-    def record(self, **place: Any) -> OldTensor:
-        """The entry of the manifest, once all blocks went by."""
-        updates = tuple(OldUpdate(view=update.view, conv1d=update.conv1d) for update in self._updates)
-        checksums = {"sha256": self._before.hexdigest(), "patched_sha256": self._after.hexdigest()}
-        return OldTensor(**place, **checksums, updates=updates, step=self._step)
+def residuals(updates: Sequence[RankOneUpdate], block: Block) -> bytes:
+    """What restores a block of a matrix, for each update: 8 bytes of length, and the residual."""
+    pieces = []
+    for update in updates:
+        index, change = update.part(block.start, block.stop)
+        piece = encode(block.old[index], block.new[index], change)
+        pieces += [len(piece).to_bytes(8, "little"), piece]
+    return b"".join(pieces)
 
 
-def restored_rows(
-    name: str, old: OldTensor, updates: Sequence[RankOneUpdate], tensors: TensorReader, kept: IO[bytes]
-) -> Iterator[bytes]:
-    """The old bytes of a matrix, in blocks.
-
-    Args:
-        name, old: the tensor, and what the manifest says of it.
-        updates: those that changed it.
-        tensors: the patched checkpoint.
-        kept: what `MatrixResiduals` gave, at its start.
-    """
-    for start in range(0, old.shape[0], old.step):
-        stop = min(start + old.step, old.shape[0])
-        block = tensors.rows(name, start, stop).astype(numpy_dtype(old.dtype), copy=False)
-        for update in updates:
-            index, change = update.part(start, stop)
-            piece = kept.read(int.from_bytes(kept.read(8), "little"))
-            block[index] = decode(block[index], change, piece)
-        yield block.tobytes()
+def restore(updates: Sequence[RankOneUpdate], start: int, new: np.ndarray, kept: IO[bytes]) -> None:
+    """Put the old rows in the place of new ones: those from `start` on, by what `residuals` gave for them."""
+    for update in updates:
+        index, change = update.part(start, start + len(new))
+        piece = kept.read(int.from_bytes(kept.read(8), "little"))
+        new[index] = decode(new[index], change, piece)

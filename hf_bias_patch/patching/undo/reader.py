@@ -13,12 +13,13 @@ from typing import IO
 
 import numpy as np
 
+from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.paths import is_inside
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.folds import RankOneUpdate
 from hf_bias_patch.patching.tensors import TensorReader, blocks_of_rows
-from hf_bias_patch.patching.undo.manifest import MANIFEST, Manifest, OldTensor
-from hf_bias_patch.patching.undo.matrix import restored_rows
+from hf_bias_patch.patching.undo.matrix import restore
+from hf_bias_patch.patching.undo.writer import MANIFEST, Manifest, OldTensor
 
 __all__ = ["Undo"]
 
@@ -167,4 +168,8 @@ class Undo:
             for number, update in enumerate(old.updates)
         ]
         with self._zip.open(f"{old.member}/rows") as kept:
-            yield from restored_rows(name, old, updates, tensors, kept)
+            for start in range(0, old.shape[0], old.step):
+                block = tensors.rows(name, start, min(start + old.step, old.shape[0]))
+                block = block.astype(numpy_dtype(old.dtype), copy=False)
+                restore(updates, start, block, kept)
+                yield block.tobytes()

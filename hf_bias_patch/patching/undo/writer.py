@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -14,15 +15,67 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
+from hf_bias_patch.attention.layout import View
+from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.patching.folds import RankOneUpdate
 from hf_bias_patch.patching.rewrite import Block
-from hf_bias_patch.patching.undo.manifest import MANIFEST, Manifest, OldTensor
-from hf_bias_patch.patching.undo.matrix import MatrixResiduals
+from hf_bias_patch.patching.undo.matrix import residuals
 
-__all__ = ["UndoWriter"]
+__all__ = ["MANIFEST", "Manifest", "OldTensor", "UndoWriter"]
+
+MANIFEST = "manifest.json"
+"""The list of contents, a member of the archive."""
 
 _AHEAD = 12  # jobs that may wait for the thread: blocks of about 3 MB
+
+
+class OldUpdate(BaseModel):
+    """The part of a matrix that a bias was folded into; b and d of the update are members of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    view: View
+    conv1d: bool
+
+
+class OldTensor(BaseModel):
+    """What a tensor was: its member in the archive, and checksums of its bytes before and after.
+
+    A matrix was kept in blocks of `step` rows, which is a matter of memory and may differ between versions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    member: str
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    patched_sha256: str | None
+    updates: tuple[OldUpdate, ...] = ()
+    step: int = 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's values."""
+        return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
+
+
+class Manifest(BaseModel):
+    """Contents of the archive.
+
+    `sha256` is of the source's weight files; empty after an edit in place, which never reads them whole.
+    `headers` maps weight files whose header changed to the member with the old one.
+    `files` maps other files that changed or went to members; `created` are files the source did not have.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: int = 1
+    sha256: dict[str, str] = {}
+    tensors: dict[str, OldTensor] = {}
+    headers: dict[str, str] = {}
+    files: dict[str, str] = {}
+    created: tuple[str, ...] = ()
 
 
 class UndoWriter:
@@ -74,7 +127,7 @@ class UndoWriter:
     ) -> Iterator[bytes]:
         """Keep what restores a matrix from its new values, while passing on the new rows as bytes."""
         member = f"tensors/{len(self._tensors)}"
-        kept = MatrixResiduals(updates)
+        kept = _Matrix(updates)
         self._tensors[name] = partial(kept.record, member=member, file=file, dtype=dtype, shape=shape)
         self._later(self._open_rows, member)
         for block in blocks:
@@ -129,3 +182,25 @@ class UndoWriter:
 
     def _write(self, member: str, content: bytes) -> None:
         self._zip.writestr(self._info(member), content)
+
+
+class _Matrix:
+    """What the manifest says of a matrix, gathered block by block."""
+
+    def __init__(self, updates: Sequence[RankOneUpdate]) -> None:
+        self._updates = updates
+        self._before, self._after = hashlib.sha256(), hashlib.sha256()
+        self._step = 1
+
+    def residuals(self, block: Block, new: bytes) -> bytes:
+        """What restores a block, and its length before each piece of it."""
+        self._step = max(self._step, block.stop - block.start)
+        self._before.update(np.ascontiguousarray(block.old).view(np.uint8).data)
+        self._after.update(new)
+        return residuals(self._updates, block)
+
+    def record(self, **place: Any) -> OldTensor:
+        """The entry of the manifest, once all blocks went by."""
+        updates = tuple(OldUpdate(view=update.view, conv1d=update.conv1d) for update in self._updates)
+        checksums = {"sha256": self._before.hexdigest(), "patched_sha256": self._after.hexdigest()}
+        return OldTensor(**place, **checksums, updates=updates, step=self._step)
