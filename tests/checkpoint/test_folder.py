@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -77,11 +78,16 @@ def test_an_exception_leaves_nothing(
     assert snapshot(tmp_path) == before
 
 
+def no_library(*_: Any, **__: Any) -> Any:
+    """A system whose C library cannot exchange two names."""
+    raise OSError("no such library")
+
+
 @pytest.mark.parametrize("exchange", [True, False])
 def test_overwriting_replaces_the_whole(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on filesystems that cannot exchange two names."""
     if not exchange:
-        monkeypatch.setattr(folder_module, "_rename2", lambda *arguments: False)
+        monkeypatch.setattr(ctypes, "CDLL", no_library)
     old(tmp_path / "out")
     make(tmp_path / "out", overwrite=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "sub"]
@@ -91,7 +97,7 @@ def test_overwriting_replaces_the_whole(exchange: bool, tmp_path: Path, monkeypa
 def test_a_second_rename_that_fails_is_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
 ) -> None:
-    monkeypatch.setattr(folder_module, "_rename2", lambda *arguments: False)
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
     before, calls, real = snapshot(old(tmp_path / "out")), 0, os.rename
 
     def second_fails(*arguments: Any) -> None:

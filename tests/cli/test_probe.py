@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_bias_patch.attention import family as families
+from hf_bias_patch.attention.family import family_of
+from hf_bias_patch.attention.family_files import drafted, text_of
+from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.probing import loading
 
 Run = Callable[..., tuple[int, str, str]]
-EMBEDDED = Path(families.__file__).parent.parent / "assets" / "bert"
+EMBEDDED = ASSETS / "bert"
 CODE = """
 import torch
 from torch import nn
@@ -117,25 +119,19 @@ def test_numbers_stand_beside_the_table(run: Run, saved: Callable[..., Path]) ->
     assert "Noise floor" in out and "family gpt2" in out
 
 
-def test_a_table_that_promises_too_much_is_an_error_that_shows_both(
-    run: Run, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import dataclasses
-
-    known = dict(families._families())
-    llama = known["gpt_neox"]
-    assert llama.attention[0].blockers, "vacuous"
-    honest = tuple(dataclasses.replace(attention, blockers=()) for attention in llama.attention)
-    known["gpt_neox"] = dataclasses.replace(llama, attention=honest)
-    monkeypatch.setattr(families, "_find", known.get)
+def test_a_table_that_promises_too_much_is_an_error_that_shows_both(run: Run, saved: Callable[..., Path]) -> None:
     folder = _small("gpt_neox", saved, "neox")
-    code, out, err = run("inspect", folder, "--probe", "--json")
-    assert code == 1
-    assert "disagree" in err and "table: nothing: exact" in err and "numbers: needed" in err
-    found = json.loads(out)
-    assert {item["kind"] for item in found["disagreements"]} == {"wrong"} and len(found["disagreements"]) == 2
-    code, _, err = run("patch", folder, folder.parent / "out", "--fold", "value", "--trust-probe")
-    assert code == 2 and "neither is trusted" in err and not (folder.parent / "out").exists()
+    family = family_of({"model_type": "gpt_neox"}).name
+    told = "\n".join(line for line in text_of(family).splitlines() if not line.startswith("traps"))
+    assert told != text_of(family).rstrip(), "vacuous"
+    with drafted(family, told):
+        code, out, err = run("inspect", folder, "--probe", "--json")
+        assert code == 1
+        assert "disagree" in err and "table: nothing: exact" in err and "numbers: needed" in err
+        found = json.loads(out)
+        assert {item["kind"] for item in found["disagreements"]} == {"wrong"} and len(found["disagreements"]) == 2
+        code, _, err = run("patch", folder, folder.parent / "out", "--fold", "value", "--trust-probe")
+        assert code == 2 and "neither is trusted" in err and not (folder.parent / "out").exists()
 
 
 def _small(name: str, saved: Callable[..., Path], label: str) -> Path:
