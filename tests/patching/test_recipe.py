@@ -90,9 +90,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fold": {"key": 3}}, "fold: key:3 is unsupported; write key:nothing or key:weight"),
     ({"fold": "key:norm"}, "key:norm is unsupported; write key:nothing or key:weight"),
     ({"fold": "key:output"}, "key:output is unsupported; write key:nothing or key:weight"),
-    ({"fold": "value:nothing"}, "value:nothing is not offered"),
-    ({"fold": "value:norm"}, "value:norm is not offered"),
-    ({"fold": "query:output"}, "query:output is not offered"),
+    ({"fold": "value:nothing"}, "value:nothing is unsupported"),
+    ({"fold": "value:norm"}, "value:norm is unsupported"),
+    ({"fold": "query:output"}, "query:output is unsupported"),
     ({"fold": "key,key:weight"}, "key is given twice, as default and as weight"),
     ({"fill": ["key=1", "key=2"]}, "key is given twice, as 1 and as 2"),
     ({"fold": "output"}, "output bias cannot be folded"),
@@ -102,23 +102,23 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"freeze": "key", "train": "key"}, "key is in both freeze and train"),
     ({"fill": "key"}, "has no value; write key=0"),
     ({"fill": "key=red"}, "'red' is not NUMBER, uniform:LOW:HIGH or normal:MEAN:STD"),
-    ({"fill": "key=uniform:1"}, "none of NUMBER"),
+    ({"fill": "key=uniform:1"}, "not NUMBER, uniform"),
     ({"fill": "key=uniform:5:-5"}, "LOW must be below HIGH"),
-    ({"fill": "key=uniform:-1e308:1e308"}, "HIGH lies too far above LOW"),
+    ({"fill": "key=uniform:-1e308:1e308"}, "HIGH is too far above LOW"),
     ({"fill": "key=normal:0:0"}, "STD must be positive"),
-    ({"fill": "key=poisson:0:1"}, "'poisson:0:1' is none of NUMBER"),
+    ({"fill": "key=poisson:0:1"}, "'poisson:0:1' is not NUMBER, uniform"),
     ({"fill": "key=nan"}, "fill.key.first: nan is not a finite number"),
     ({"fill": "key=inf"}, "finite"),
     ({"fill": "key=uniform:0:inf"}, "finite"),
-    ({"fill": {"key": None}}, "none of NUMBER"),
+    ({"fill": {"key": None}}, "not NUMBER, uniform"),
     ({"fill": {"key": {"kind": "uniform"}}}, "fill.key: `first` is missing"),
     ({"fill": {"key": {"kind": "sine", "first": 1}}}, "fill.key.kind: 'sine' is not 'constant', 'uniform' or 'normal'"),
     ({"fill": {"key": {"kind": "uniform", "first": "a"}}}, "fill.key.first: 'a' is not a number"),
     ({"fill": {"key": {"kind": "uniform", "first": 5, "second": -5}}}, "LOW must be below HIGH"),
-    ({"fold": "key", "layers": "a"}, "'a' is no layer or range"),
+    ({"fold": "key", "layers": "a"}, "'a' is not a layer or range"),
     ({"fold": "key", "layers": "5-2"}, "the first layer is behind the last"),
-    ({"fold": "key", "layers": "-1"}, "no layer or range"),
-    ({"fold": "key", "layers": "1.5"}, "no layer or range"),
+    ({"fold": "key", "layers": "-1"}, "not a layer or range"),
+    ({"fold": "key", "layers": "1.5"}, "not a layer or range"),
     ({"fold": "key", "layers": 1.5}, "layers"),
     ({"fold": "key", "layers": True}, "layers"),
     ({"fold": "key", "layers": [0, "a"]}, "layers"),
@@ -139,8 +139,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fold": True}, "fold"),
     ({"drop": 3}, "drop"),
     ({"fill": 3}, "fill"),
-    ({"fill": "key=1", "storage": "absent"}, "nothing is"),
-    ({"freeze": "key", "storage": "absent"}, "nothing is"),
+    ({"fill": "key=1", "storage": "absent"}, "there is no fold or drop"),
+    ({"freeze": "key", "storage": "absent"}, "there is no fold or drop"),
 ]
 
 
@@ -200,8 +200,8 @@ def test_a_yaml_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no mapping"),
-        ("- fold", "no mapping"),
+        ("", "not a mapping"),
+        ("- fold", "not a mapping"),
         ("fold: [", "cannot be read"),
         ("fold: key\n3: 4", "`3` is not a field"),
         ("folds: key", "`folds` is not a field"),
@@ -210,7 +210,7 @@ def test_a_yaml_file(tmp_path: Path) -> None:
         ("fill: key=uniform:-5:5\nseed: yes", "seed"),
         ("fill: key=uniform:-5:5\nseed: -1", "seed"),
         ("fold: 3", "fold"),
-        ("fold: {key: [1]}", r"fold: key:\[1\] is not offered"),
+        ("fold: {key: [1]}", r"fold: key:\[1\] is unsupported"),
         ("fold: key\nfold: value", "fold occurs twice"),
         ("fold: {key: nothing, key: weight}", "key occurs twice"),
         ('{"fold": "key", "layers": 0, "layers": 1}', "layers occurs twice"),
@@ -252,7 +252,7 @@ def test_a_recipe_and_keywords_beside_it_are_refused(call: str, tmp_path: Path) 
     """Silently ignoring one of the two would patch what nobody asked for."""
     model = fresh("bert") if call == "apply" else "embedded:bert"
     places = (tmp_path / "out",) if call == "patch" else ()
-    with pytest.raises(RecipeError, match="A recipe was given, and drop beside it"):
+    with pytest.raises(RecipeError, match="A recipe was given, and drop too"):
         getattr(hf_bias_patch, call)(model, *places, make_recipe(fold="key"), drop="value")
     assert not any(tmp_path.iterdir())
 
@@ -260,5 +260,5 @@ def test_a_recipe_and_keywords_beside_it_are_refused(call: str, tmp_path: Path) 
 def test_a_plan_and_keywords_beside_it_are_refused() -> None:
     model = fresh("bert")
     plan = hf_bias_patch.apply(model, fold="key").plan
-    with pytest.raises(RecipeError, match="A plan was given, and drop beside it"):
+    with pytest.raises(RecipeError, match="A plan was given, and drop too"):
         hf_bias_patch.apply(model, plan, drop="value")
