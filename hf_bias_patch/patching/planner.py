@@ -16,7 +16,7 @@ from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.checkpoint.dtypes import BITS, numpy_dtype, unit_roundoff
 from hf_bias_patch.errors import FamilyError, PlanError, ValuesError
 from hf_bias_patch.patching.algebra import round_once
-from hf_bias_patch.patching.folds import FOLDS, Measure, touched
+from hf_bias_patch.patching.folds import FOLDS, RoundingCost, touched
 from hf_bias_patch.patching.folds.into_nothing import IntoNothing
 from hf_bias_patch.patching.leaving_out import Refusal, partly_removed, settle
 from hf_bias_patch.patching.plan import Action, Edit, Plan
@@ -192,7 +192,7 @@ class _Planner:
         assert slot.bias is not None
         return slot.view.take(read_floats(self.tensors, slot.bias)) if slot.view.is_whole else self._bias(slot)
 
-    def _within(self, site: Site, edit: Edit, measure: Measure) -> Edit | None:
+    def _within(self, site: Site, edit: Edit, measure: RoundingCost) -> Edit | None:
         """The edit with its measures, unless it loses more than the recipe allows."""
         dtype = self.tensors.tensors[measure.tensor].dtype
         loss = measure.amplification * unit_roundoff(dtype)

@@ -8,16 +8,16 @@ measures, what it touches and preserves, and the new values. The order in which 
 
 from __future__ import annotations
 
-from hf_bias_patch.patching.folds.fold import Fold, Measure, RankOneUpdate, Vectors
+from hf_bias_patch.patching.folds.fold import BaseFold, RankOneUpdate, RoundingCost, Vectors
 from hf_bias_patch.patching.folds.into_norm import IntoNorm
 from hf_bias_patch.patching.folds.into_nothing import IntoNothing
 from hf_bias_patch.patching.folds.into_output import IntoOutput
 from hf_bias_patch.patching.folds.into_weight import IntoWeight
 from hf_bias_patch.patching.plan import Edit
 
-__all__ = ["FOLDS", "Fold", "Measure", "RankOneUpdate", "Vectors", "touched"]
+__all__ = ["FOLDS", "BaseFold", "RankOneUpdate", "RoundingCost", "Vectors", "touched"]
 
-FOLDS: dict[str, type[Fold]] = {fold.destination: fold for fold in (IntoNothing, IntoOutput, IntoWeight, IntoNorm)}
+FOLDS: dict[str, type[BaseFold]] = {fold.destination: fold for fold in (IntoNothing, IntoOutput, IntoWeight, IntoNorm)}
 """Destination → its fold."""
 
 

@@ -16,13 +16,13 @@ from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.tensors import TensorReader, multiply, read_finite
 
-__all__ = ["Fold", "Measure", "RankOneUpdate", "Vectors", "module_of"]
+__all__ = ["BaseFold", "RankOneUpdate", "RoundingCost", "Vectors", "module_of"]
 
 Index = tuple[slice | np.ndarray, ...]
 
 
 @dataclass(frozen=True)
-class Measure:
+class RoundingCost:
     """What rounding costs a fold.
 
     Attributes:
@@ -94,7 +94,7 @@ class Vectors:
         return multiply(self.tensors, edit.output, algebra.repeat_groups(value, width, edit.heads))
 
 
-class Fold:
+class BaseFold:
     """A fold that is carried out. Each destination is a subclass, which leaves out what it has no part in.
 
     Made before any value changes. Then come, for all folds of a plan, `shift_norm`, `move` and `updates`, with the
@@ -129,7 +129,7 @@ class Fold:
         return ""
 
     @classmethod
-    def measure(cls, edit: Edit, tensors: TensorReader) -> Measure | str | None:
+    def measure(cls, edit: Edit, tensors: TensorReader) -> RoundingCost | str | None:
         """What rounding costs the bias, or why the fold cannot be made; None where only vectors are added."""
         return None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_bias_patch.attention.sites import Site, Slot
 from hf_bias_patch.patching import algebra
-from hf_bias_patch.patching.folds.fold import Fold, Measure, module_of
+from hf_bias_patch.patching.folds.fold import BaseFold, RoundingCost, module_of
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.tensors import TensorReader, multiply, read_finite, store, weight_matrix
@@ -17,7 +17,7 @@ from hf_bias_patch.patching.tensors import TensorReader, multiply, read_finite, 
 __all__ = ["IntoNorm"]
 
 
-class IntoNorm(Fold):
+class IntoNorm(BaseFold):
     """β' = β + δ with W_q δ = b_q.
 
     The shift reaches the site's output through the value, if that reads the same norm, and through a post-norm
@@ -40,13 +40,13 @@ class IntoNorm(Fold):
         return "the output projection has no bias to make up for it" if lacks else ""
 
     @classmethod
-    def measure(cls, edit: Edit, tensors: TensorReader) -> Measure | str | None:
+    def measure(cls, edit: Edit, tensors: TensorReader) -> RoundingCost | str | None:
         assert edit.norm is not None
         weight, bias = weight_matrix(tensors, edit.slot), edit.slot.view.take(read_finite(tensors, edit.bias))
         shift = algebra.solve_shift(weight, bias)
         if shift is None:
             return f"{edit.slot.weight} has no inverse"
-        return Measure(shift.amplification, edit.norm.bias, shift.conditioning)
+        return RoundingCost(shift.amplification, edit.norm.bias, shift.conditioning)
 
     @classmethod
     def preserves(cls, slot: Slot) -> Preserved:

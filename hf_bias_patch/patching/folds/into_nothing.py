@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from hf_bias_patch.attention.sites import Slot
-from hf_bias_patch.patching.folds.fold import Fold
+from hf_bias_patch.patching.folds.fold import BaseFold
 from hf_bias_patch.patching.preserved import Preserved
 
 __all__ = ["IntoNothing"]
 
 
-class IntoNothing(Fold):
+class IntoNothing(BaseFold):
     """Takes the bias away; nothing else changes."""
 
     destination = "nothing"

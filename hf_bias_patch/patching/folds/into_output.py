@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_bias_patch.attention.sites import Site, Slot
-from hf_bias_patch.patching.folds.fold import Fold, module_of
+from hf_bias_patch.patching.folds.fold import BaseFold, module_of
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.preserved import Preserved
 
 __all__ = ["IntoOutput"]
 
 
-class IntoOutput(Fold):
+class IntoOutput(BaseFold):
     """b_o' = b_o + W_o b_v."""
 
     destination = "output"

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_bias_patch.attention.sites import Site, Slot
 from hf_bias_patch.patching import algebra
-from hf_bias_patch.patching.folds.fold import Fold, Measure, RankOneUpdate, module_of
+from hf_bias_patch.patching.folds.fold import BaseFold, RankOneUpdate, RoundingCost, module_of
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.tensors import TensorReader, read_finite
@@ -15,7 +15,7 @@ from hf_bias_patch.patching.tensors import TensorReader, read_finite
 __all__ = ["IntoWeight"]
 
 
-class IntoWeight(Fold):
+class IntoWeight(BaseFold):
     """W' = W + b dᵀ, where d·x = 1 for every output x of the norm."""
 
     destination = "weight"
@@ -26,12 +26,12 @@ class IntoWeight(Fold):
         return {"norm": slot.norm}
 
     @classmethod
-    def measure(cls, edit: Edit, tensors: TensorReader) -> Measure | str | None:
+    def measure(cls, edit: Edit, tensors: TensorReader) -> RoundingCost | str | None:
         assert edit.norm is not None and edit.slot.weight is not None
         found = algebra.witness(read_finite(tensors, edit.norm.weight), read_finite(tensors, edit.norm.bias))
         if found is None:
             return f"{edit.norm.bias} makes no constant (1/γ · β is zero)"
-        return Measure(found.amplification, edit.slot.weight)
+        return RoundingCost(found.amplification, edit.slot.weight)
 
     @classmethod
     def preserves(cls, slot: Slot) -> Preserved:
