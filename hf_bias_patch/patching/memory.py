@@ -14,6 +14,7 @@ import numpy as np
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import OF_TORCH, numpy_dtype
 from hf_bias_patch.errors import ArgumentError, CheckpointError, PlanError
+from hf_bias_patch.patching.leaving_out import in_part
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.request import Request
@@ -165,15 +166,9 @@ def _digest(values: np.ndarray) -> bytes:
 
 def _marks(plan: Plan) -> dict[str, bool]:
     """Bias parameter → whether an optimiser may touch it, for those that the plan says something about."""
-    marks: dict[str, bool] = {}
-    covered: dict[str, int] = {}
-    for edit in plan.frozen:
-        trains = edit.action == "train"
-        covered[edit.bias] = covered.get(edit.bias, 0) + edit.slot.view.size
-        if marks.setdefault(edit.bias, trains) != trains:
-            covered[edit.bias] = 0
-    axis = {edit.bias: edit.slot.view.axis for edit in plan.frozen}
-    if partly := [name for name in marks if covered[name] < axis[name]]:
+    marks = {edit.bias: edit.action == "train" for edit in plan.frozen}
+    partly = [name for action in ("freeze", "train") for name in in_part(e for e in plan.frozen if e.action == action)]
+    if partly:
         raise PlanError(
             f"{partly[0]} cannot be frozen or trained in part",
             why="query, key and value share this one parameter, and an optimiser sees it whole",

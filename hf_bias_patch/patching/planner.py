@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
-from hf_bias_patch.attention.sites import Projection, Site, Slot, Tensor
+from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.checkpoint.dtypes import BITS, numpy_dtype, unit_roundoff
 from hf_bias_patch.errors import FamilyError, PlanError, ValuesError
 from hf_bias_patch.patching.algebra import round_once
 from hf_bias_patch.patching.folds import FOLDS, RoundingCost, touched
 from hf_bias_patch.patching.folds.into_nothing import IntoNothing
-from hf_bias_patch.patching.leaving_out import Refusal, partly_removed, settle
+from hf_bias_patch.patching.leaving_out import Refusal, in_part, settle
 from hf_bias_patch.patching.plan import Action, Edit, Plan
 from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.recipe import Recipe
@@ -87,8 +87,7 @@ def _nbytes(tensor: Tensor) -> int:
 
 def _absent(edits: Sequence[Edit]) -> tuple[str, ...]:
     """Bias tensors that leave the file: those of which every part is removed."""
-    partly = partly_removed(edits)
-    if partly:
+    if partly := sorted(in_part(edit for edit in edits if edit.removes)):
         raise PlanError(
             f"Storage `absent` cannot take a part out of {partly[0]}"
             + (f" (nor of {len(partly) - 1} more)" if len(partly) > 1 else ""),
@@ -106,20 +105,12 @@ class _Planner:
         self.refusals: list[Refusal] = []
 
     def edits(self, sites: Iterable[Site]) -> Iterable[Edit]:
-        recipe = self.recipe
-        actions: list[tuple[Action, Iterable[Projection]]] = [
-            ("fold", recipe.fold),
-            ("drop", recipe.drop),
-            ("fill", recipe.fill),
-            ("freeze", recipe.freeze),
-            ("train", recipe.train),
-        ]
         for site in sites:
-            for action, projections in actions:
-                for projection in projections:
+            for action in get_args(Action):
+                for projection in getattr(self.recipe, action):
                     slot = site.slots[projection]
                     removes = action in ("fold", "drop")
-                    if slot.bias is None or (removes and f"{site.name}.{projection}" in recipe.left_out):
+                    if slot.bias is None or (removes and f"{site.name}.{projection}" in self.recipe.left_out):
                         continue
                     edit = self._fold(site, slot) if action == "fold" else self._plain(site, slot, action)
                     if edit is not None:

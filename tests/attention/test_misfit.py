@@ -83,9 +83,7 @@ def test_several_models_in_one_checkpoint_are_refused() -> None:
 
 def test_tensors_of_another_architecture_are_refused() -> None:
     config, tensors = sample("gpt2")
-    with pytest.raises(
-        CheckpointError, match=r"none of the attention tensors .*another model's"
-    ):
+    with pytest.raises(CheckpointError, match=r"none of the attention tensors .*another model's"):
         find_sites(sample("bert")[0], tensors)
     assert config["model_type"] == "gpt2"
 
