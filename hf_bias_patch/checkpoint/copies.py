@@ -115,11 +115,6 @@ class OwnWeights:
     checkpoint: Checkpoint
 
     @cached_property
-    def size(self) -> int:
-        """Values of all its tensors."""
-        return sum(math.prod(info.shape) for info in self.checkpoint.tensors.values())
-
-    @cached_property
     def _modules(self) -> dict[str, dict[str, TensorInfo]]:
         """Each module that holds tensors, by its path and by every end of it that still tells: leaf name → tensor."""
         found: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
@@ -140,7 +135,7 @@ class OwnWeights:
 
     def fits(self, nbytes: int) -> bool:
         """Whether so many bytes can hold all its values, however they are quantised."""
-        return nbytes * 8 >= _FEWEST_BITS * self.size
+        return nbytes * 8 >= _FEWEST_BITS * self.checkpoint.parameters
 
     def named_alike(self, parts: Iterable[FileTensor]) -> dict[str, str]:
         """The parts that are of this model's layers by their names and shapes: name of the part → of the tensor.
@@ -160,7 +155,7 @@ class OwnWeights:
                 same = [part for part in leaves.values() if (_last_two(part.name), part.shape) in self._others]
             alike += sum(part.bits for part in same)
             values += sum(part.size for part in same)
-        return found if 2 * alike > bits or 2 * values > self.size else {}
+        return found if 2 * alike > bits or 2 * values > self.checkpoint.parameters else {}
 
     def _by_module(self, parts: Iterable[FileTensor]) -> Iterator[tuple[dict[str, FileTensor], dict[str, TensorInfo]]]:
         """Each module of a file, and the model's module of that name, if there is one: leaf name → tensor."""
@@ -181,7 +176,7 @@ class OwnWeights:
         own = _blocks(info.shape for info in self.checkpoint.tensors.values())
         theirs = _blocks(part.shape for part in parts)
         least = _RENAMED * max(_values(own), _values(theirs))
-        return 2 * flat >= self.size > 0 or _values(own & theirs) >= least > 0
+        return 2 * flat >= self.checkpoint.parameters > 0 or _values(own & theirs) >= least > 0
 
     def same_values(self, path: Path, named: Mapping[str, str]) -> bool:
         """Whether a file that is named alike holds the model's values, but for a rounding to 16 bits.

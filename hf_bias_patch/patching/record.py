@@ -105,9 +105,7 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def source_sha256(config: Mapping[str, Any]) -> dict[str, str]:
     """The files a variant was made from, name to sha256; empty for an edit in place, and for other checkpoints."""
-    source = config[BLOCK].get("source") if is_patched(config) else None
-    named = source.get("sha256") if isinstance(source, dict) else None
-    return dict(named) if isinstance(named, dict) else {}
+    return dict(block_of(config).get("source", {}).get("sha256") or {})
 
 
 def is_same(config: Mapping[str, Any], recipe: Recipe) -> bool:
