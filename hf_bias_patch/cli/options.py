@@ -16,17 +16,17 @@ Model = Annotated[
     ),
 ]
 ModelType = Annotated[
-    str | None, typer.Option(help="Such as bert: for an old config.json that names no model_type.", metavar="TYPE")
+    str | None, typer.Option(help="The model type, such as bert, if config.json has none.", metavar="TYPE")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that holds a checkpoint.")]
-Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it holds a checkpoint.")]
+Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one per line.", metavar="FILE")]
 Layerwise = Annotated[
-    bool, typer.Option(help="Verify site by site: for checkpoints larger than memory. Takes no --texts.")
+    bool, typer.Option(help="Verify site by site, for checkpoints larger than memory; not with --texts.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random probes.", min=0)]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="With a probe: run Python code that comes with the checkpoint.")
+    bool, typer.Option("--trust-remote-code", help="With --probe: run Python code that comes with the checkpoint.")
 ]
 
 

@@ -16,9 +16,9 @@ __all__ = ["revert"]
 
 
 def revert(
-    variant: Annotated[str, typer.Argument(help="A folder that `patch` made or edited in place.")],
+    variant: Annotated[str, typer.Argument(help="A folder that `patch` wrote or edited in place.")],
     out: Annotated[
-        Path | None, typer.Argument(help="Where to write the source.", show_default="VARIANT itself")
+        Path | None, typer.Argument(help="The folder to write the source to.", show_default="VARIANT itself")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
