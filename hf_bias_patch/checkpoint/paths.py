@@ -55,11 +55,13 @@ def forget(folder: Path, path: Path) -> None:
         path.unlink()
 
 
-def is_inside(name: str) -> bool:
+def is_inside(name: object) -> bool:
     """Whether a name stays in the folder that it is relative to, links aside; a Windows path that does not, neither.
 
     A file that names others travels, and "\\" or "C:" must not begin to matter elsewhere.
     """
+    if not isinstance(name, str):
+        return False
     parts = PurePosixPath(name.replace("\\", "/")).parts
     return bool(parts) and ".." not in parts and parts[0] != "/" and ":" not in parts[0] and "\0" not in name
 
