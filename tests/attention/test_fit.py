@@ -81,7 +81,7 @@ def test_sizes_that_do_not_fit(
     ):
         with pytest.raises(CheckpointError, match=says) as caught:
             attempt()
-        assert "sizes do not fit together" in str(caught.value)
+        assert "These sizes contradict each other" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
