@@ -60,6 +60,13 @@ def _causes(error: MisfitError, config: Mapping[str, Any], tensors: Mapping[str,
             f"tensors of a stock {config['model_type']} model",
             BY_PROBE,
         )
+    wrapped = [name for name in tensors if ".base_layer." in name] if missing else []
+    if wrapped:
+        yield (
+            f"{len(wrapped):,} of {len(tensors):,} tensors are called `.base_layer.`: they were saved with a peft "
+            "adapter around them, and stock transformers does not find them",
+            "Put the adapter into its model (peft's merge_and_unload) and save that",
+        )
     adapters = sorted(name for name in tensors if any(part in name for part in _ADAPTERS)) if missing else []
     if adapters:
         yield (
@@ -84,4 +91,7 @@ def _of_another(config: Mapping[str, Any], tensors: Iterable[str]) -> Iterator[t
         yield f"config.json contradicts itself: {said}", remedy
     if names and own.attention and own.name not in names:
         word = "family" if len(names) == 1 else "families"
-        yield f"Its tensor names are those of the {word} {listed(names)}, so config.json is another model's", remedy
+        yield (
+            f"Its tensor names are those of the {word} {listed(names)}, so it is of another type",
+            f"{remedy}, or say another --model-type where you gave one",
+        )

@@ -127,6 +127,7 @@ class Attention:
         shift: whether a shift of that norm's bias can be made up for: nothing else reads it (identity 4).
         conv1d: whether weights are stored (in, out) instead of (out, in).
         sparse: whether only some layers have such a site.
+        told_by: modules that the layers with such a site have, and others lack; with `!` before it, one that they lack.
         apart: projections of self-attention that may read something else than the others, of another width.
         blockers: what closes identities (`traps` in a family file).
         when: what the config must say for these facts to hold; a key that is not there counts as "null".
@@ -148,6 +149,7 @@ class Attention:
     shift: bool = False
     conv1d: bool = False
     sparse: bool = False
+    told_by: tuple[str, ...] = ()
     apart: tuple[Projection, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     when: Condition = field(default_factory=dict)
@@ -276,8 +278,8 @@ def _blocker(entry: dict[str, Any]) -> Blocker:
 def _attention(entry: dict[str, Any]) -> Attention:
     blockers = tuple(map(_blocker, entry.pop("traps", ())))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
-    apart = tuple(entry.pop("apart", ()))
-    return Attention(**entry, blockers=blockers, layouts=layouts, apart=apart)
+    lists: dict[str, Any] = {name: tuple(entry.pop(name, ())) for name in ("apart", "told_by")}
+    return Attention(**entry, **lists, blockers=blockers, layouts=layouts)
 
 
 def families() -> tuple[Family, ...]:

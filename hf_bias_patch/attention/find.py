@@ -18,7 +18,7 @@ from hf_bias_patch.attention.site_maker import sites_of
 from hf_bias_patch.attention.sites import Site, Tensor
 from hf_bias_patch.attention.suggest import hint
 from hf_bias_patch.checkpoint.shorten import brief, listed
-from hf_bias_patch.errors import FamilyError
+from hf_bias_patch.errors import CheckpointError, FamilyError
 
 __all__ = ["find_sites", "finders", "uncovered"]
 
@@ -37,6 +37,8 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
         FamilyError: no family covers the config.
         CheckpointError: the tensors are not those the config describes.
     """
+    if not tensors:
+        raise CheckpointError("The checkpoint holds no tensors", remedy="Download it or save it again")
     refuse_placeholders(tensors)
     if not config.get("model_type"):
         raise no_model_type(config, tensors)

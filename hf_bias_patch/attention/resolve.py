@@ -83,7 +83,7 @@ class Finder:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             shown = None if value is MISSING else value
             raise CheckpointError(
-                f"config.json: `{self.part.path}{key}` is {brief(shown)}, not a positive number",
+                f"config.json: `{self.part.path}{key}` is {brief(shown)}, not a positive whole number",
                 why=f"A model of type {self.model_type} cannot be read without it",
                 remedy="Restore the field from the model's original config.json",
             )
@@ -123,11 +123,12 @@ class Finder:
         stack = self.family.stacks[attention.stack]
         key = layers_key(self.config, attention.stack)
         counted = lookup(self.config, key) if key else None
+        told = [(self._places(module.removeprefix("!")), module[:1] != "!") for module in attention.told_by]
         present = {
             module: {
                 place
-                for place in places(module, self.tensors, self._scope).get(self.prefix, set())
-                if within(place, counted)
+                for place in self._places(module)
+                if within(place, counted) and all((place in marked) is has for marked, has in told)
             }
             for module in attention.maps
         }
@@ -147,6 +148,11 @@ class Finder:
                     remedy="Use the config.json that was saved with these weights",
                 )
         return wanted
+
+    def _places(self, module: str) -> set[LayerIndex]:
+        """The layers that have a module; of several names with `|` between them, of the first that is there."""
+        pattern = first_there(module, self.tensors, self._scope)
+        return places(pattern, self.tensors, self._scope).get(self.prefix, set())
 
     def _lacks(
         self, stack: Stack, count: int, module: str, place: LayerIndex, everywhere: list[LayerIndex]

@@ -20,7 +20,6 @@ __all__ = ["entry", "named_in", "parse_toml"]
 parse_toml = tomllib.loads
 
 
-@cache
 def entry(table: str, model_type: object) -> Any:
     """What a table says of a model type; an empty mapping where it says nothing.
 
@@ -30,8 +29,13 @@ def entry(table: str, model_type: object) -> Any:
         table: a file of this folder, without its ending.
         model_type: of a config.
     """
-    line = _lines(table).get(model_type) if isinstance(model_type, str) else None
-    return parse_toml(line)[str(model_type)] if line else {}
+    return _parsed(table, model_type) if isinstance(model_type, str) else {}
+
+
+@cache
+def _parsed(table: str, model_type: str) -> Any:
+    line = _lines(table).get(model_type)
+    return parse_toml(line)[model_type] if line else {}
 
 
 def named_in(table: str) -> tuple[str, ...]:

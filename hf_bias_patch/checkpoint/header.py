@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS
+from hf_bias_patch.checkpoint.mistaken import mistaken
 from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import CheckpointError
@@ -152,6 +153,8 @@ def header_size(path: Path, prefix: bytes, file_size: int) -> int:
     if len(prefix) < 8:
         _refuse(path, f"holds {file_size} bytes, too few for a safetensors header")
     length = int.from_bytes(prefix[:8], "little")
+    if (other := mistaken(prefix[:8])) is not None:
+        raise CheckpointError(f"{path} is no safetensors file", *other)
     if length > MAX_HEADER:
         _refuse(path, f"claims a header of {length:,} bytes, over the limit of {MAX_HEADER:,}")
     if 8 + length > file_size:

@@ -127,6 +127,8 @@ def parse_index(path: Path, content: bytes) -> dict[str, Any]:
     weight_map = index.get("weight_map")
     if type(weight_map) is not dict or not all(type(file) is str for file in weight_map.values()):
         raise CheckpointError(f"{path} has no weight_map from tensor to file", "", _RESTORE)
+    if not weight_map:
+        raise CheckpointError(f"{path} lists no tensors", "", _RESTORE)
     return index
 
 

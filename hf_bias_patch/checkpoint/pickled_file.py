@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.header import MAX_HEADER, Header, TensorInfo
+from hf_bias_patch.checkpoint.mistaken import FIRST_BYTES, mistaken
 from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.pickled_views import Storage, StoredView, is_known, views_of
 from hf_bias_patch.checkpoint.shorten import brief, listed
@@ -83,7 +84,8 @@ def read_pickled(path: Path) -> Header:
         raise CheckpointError(
             f"{path} is a pickle that asks for more than tensors, and is not executed",
             why=f"It asks for {listed([str(error)])}",
-            remedy="If you trust its origin, load it there and save it as safetensors",
+            remedy="If you trust where it comes from, load it with torch.load(FILE, weights_only=False), "
+            "and save the model with save_pretrained or its tensors with safetensors",
         ) from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)[:_WHY]
@@ -93,8 +95,11 @@ def read_pickled(path: Path) -> Header:
 
 
 def _parse(path: Path, file: BinaryIO, size: int) -> Header:
-    zipped = file.read(4) == b"PK\x03\x04"
+    first = file.read(FIRST_BYTES)
     file.seek(0)
+    zipped, pickled = first.startswith(b"PK\x03\x04"), first.startswith(b"\x80")
+    if not (zipped or pickled) and (other := mistaken(first)) is not None:
+        raise CheckpointError(f"{path} is no PyTorch pickle", *other)
     views, places = (_zipped if zipped else _in_a_row)(path, file, size)
     tensors: dict[str, TensorInfo] = {name: _tensor(path, name, view, places, size) for name, view in views.items()}
     return Header(path, b"", tensors, {}, size)

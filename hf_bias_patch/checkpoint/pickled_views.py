@@ -15,6 +15,7 @@ from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["SAVE_AGAIN", "Storage", "StoredView", "is_known", "views_of"]
 
+BY_STATE_DICT = "Save the model's tensors alone, with save_pretrained or torch.save(model.state_dict(), FILE)"
 SAVE_AGAIN = "Load the model with transformers and save it again: it writes safetensors"
 
 _OF_STORAGE = {
@@ -99,14 +100,21 @@ def views_of(path: Path, content: Any) -> dict[str, StoredView]:
         CheckpointError: it is not a table of tensors, or one of them has no plain values; the entry is named.
     """
     if type(content) is not dict:
-        _refuse(f"{path} holds a {_kind(content)}, not a table of tensors")
+        _refuse(f"{path} holds a {_kind(content)}, not a table of tensors", BY_STATE_DICT)
+    for name, value in content.items():
+        if _is_table(value):
+            raise CheckpointError(
+                f"{path} is a training state, whose tensors are in its entry {brief(name)}",
+                why="Stock transformers does not look there, and loads none of them",
+                remedy=f"Save that entry alone: torch.save(torch.load(FILE)[{brief(name)}], FILE)",
+            )
     return {name: _view(path, name, value) for name, value in content.items()}
 
 
 def _view(path: Path, name: Any, value: Any) -> StoredView:
     call = _unwrapped(value)
-    if type(name) is not str or not (isinstance(call, PickledCall) and "._rebuild_" in call.what):
-        _refuse(f"Entry {brief(name)} of {path} is a {_kind(value)}, not a tensor")
+    if type(name) is not str or not _is_tensor(value):
+        _refuse(f"Entry {brief(name)} of {path} is a {_kind(value)}, not a tensor", BY_STATE_DICT)
     if name == "__metadata__" or not is_text(name):
         _refuse(f"Tensor {brief(name)} of {path} has a name that safetensors cannot hold")
     kind = call.what.removeprefix("torch._utils._rebuild_")
@@ -125,6 +133,15 @@ def _view(path: Path, name: Any, value: Any) -> StoredView:
         raise CheckpointError(
             f"Tensor {brief(name)} of {path} is not a valid part of its storage", remedy="Download the file again"
         ) from None
+
+
+def _is_tensor(value: Any) -> bool:
+    call = _unwrapped(value)
+    return isinstance(call, PickledCall) and "._rebuild_" in call.what
+
+
+def _is_table(value: Any) -> bool:
+    return type(value) is dict and any(map(_is_tensor, value.values()))
 
 
 def _unwrapped(value: Any) -> Any:
@@ -202,5 +219,5 @@ def _kind(value: Any) -> str:
     return value.name if isinstance(value, PickledName) else type(value).__name__
 
 
-def _refuse(what: str) -> NoReturn:
-    raise CheckpointError(what, remedy=SAVE_AGAIN)
+def _refuse(what: str, remedy: str = SAVE_AGAIN) -> NoReturn:
+    raise CheckpointError(what, remedy=remedy)

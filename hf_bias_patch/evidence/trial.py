@@ -1,19 +1,22 @@
 """Plans tried in memory, measured as the certificate will measure the variant once it is written.
 
-A patched model in memory holds the bytes that a patched file would, so nothing need be written to know what its
-certificate will say. The source's outputs are computed once for all that is tried.
+A patched model in memory holds the values that a patched file would, also where the file has some of its tensors in
+fewer bits than most. So nothing need be written to know what its certificate will say. The source's outputs are
+computed once for all that is tried.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import PlanError, VerifyError
 from hf_bias_patch.evidence.certificate import Run
 from hf_bias_patch.evidence.compare import Outputs
 from hf_bias_patch.evidence.memory_names import sites_in_memory
-from hf_bias_patch.evidence.models import load_model
+from hf_bias_patch.evidence.models import TORCH_NAMES, load_model
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.whole import Deployed, Runner, UnsupportedError
 from hf_bias_patch.patching.memory import apply
@@ -33,7 +36,8 @@ class Trial:
         step: told what is being done, as each step begins.
 
     Raises:
-        VerifyError: the source cannot be loaded or run, or is made up in part, so that nothing could be proven of it.
+        VerifyError: the source cannot be loaded or run, gives NaN, or is made up in part, so that nothing could be
+            proven of it.
     """
 
     def __init__(
@@ -49,8 +53,18 @@ class Trial:
                 refused.append(error)
                 continue
             self._source[kind] = reference, self._runner.deployed(kind, reference, of_source=True)
+            self._refuse_nan(kind)
         if not self._source:
             raise refused[0] if refused else VerifyError("No attention implementation was given")
+
+    def _refuse_nan(self, kind: str) -> None:
+        floor, _ = self._source[kind][1]
+        if not all(math.isfinite(floor.worst(group)[0]) for group in floor.groups()):
+            raise VerifyError(
+                f"{self._pair.source.name} itself gives NaN or infinite values in {self._pair.dtype}, {kind} attention",
+                why="Its own rounding has no size that a variant's could be compared with",
+                remedy="Look for NaN in its weights and in config.json, or for values beyond the range of the dtype",
+            )
 
     def share(self, recipe: Recipe) -> float:
         """The largest share of its bound that any figure would take; infinite where the plan cannot be carried out.
@@ -67,10 +81,35 @@ class Trial:
         pair, (reference, source) = self._pair, self._source[kind]
         assert pair.plan is not None
         model = load_model(pair.source, pair.dtype, kind).model
-        sites = sites_in_memory(model, pair.source_files, pair.plan.sites)
-        with apply(model, recipe.storing_zeros(), sites=sites) as patched:
-            variant = self._runner.run(patched, pair.source.name, reference, of_source=False)
+        sites, coarser = sites_in_memory(model, pair.source_files, pair.plan.sites), self._coarser(model)
+        patched = apply(model, recipe.storing_zeros(), sites=sites)  # never restored: the model is of this run
+        _round(model, {name: coarser[name] for name in patched.plan.touched if name in coarser})
+        variant = self._runner.run(model, pair.source.name, reference, of_source=False)
         return self._runner.compared(kind, (), source, variant)
+
+    def _coarser(self, model: Any) -> dict[str, str]:
+        """Parameter → its dtype in the file, of those to be edited that the file holds in fewer bits than the model."""
+        pair = self._pair
+        assert pair.plan is not None
+        dtypes = {name: pair.source_files.tensors[name].dtype for name in pair.plan.touched}
+        least = unit_roundoff(pair.dtype)
+        coarser = {name: dtype for name, dtype in dtypes.items() if unit_roundoff(dtype) > least}
+        if not coarser:
+            return {}
+        from hf_bias_patch.probing.renames import names_on_disk
+
+        names = names_on_disk(model, pair.source_files)
+        return {memory: coarser[disk] for memory, disk in names.items() if disk in coarser}
+
+
+def _round(model: Any, dtypes: Mapping[str, str]) -> None:
+    """Round parameters to the dtypes that a file would hold them in."""
+    import torch
+
+    for name, value in model.named_parameters(remove_duplicate=False):
+        if name in dtypes:
+            stored = value.detach().to(getattr(torch, TORCH_NAMES[dtypes[name]]))
+            value.detach().copy_(stored)
 
 
 def share_of(run: Run) -> float:

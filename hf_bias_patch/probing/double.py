@@ -50,6 +50,9 @@ class _Plain(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is functional.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
+        if func is functional.multi_head_attention_forward and not kwargs.get("need_weights", True):
+            # Inside it no function comes by here; asked for its weights, it computes in plain steps.
+            return func(*args, **kwargs | {"need_weights": True})[0], None
         out = func(*args, **kwargs)
         if self._dropped is not None and func is functional.dropout:
             return self._dropped(out)

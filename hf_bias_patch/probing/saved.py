@@ -119,10 +119,9 @@ def _check(model: Any, found: Saved) -> None:
     differences = []
     if prefix := wrapper(config, tensors):
         differences.append(Difference("wrong", name, f"`{prefix}` is a wrapper's", "saved by save_pretrained"))
-    own = dict(model.named_parameters())  # each once: layers that share a module (Zamba) are one site in the files
-    again = {site.name for site in sites["in memory"] if not any(slot.weight in own for slot in site.slots.values())}
     names = {where: {site.name for site in found_there} for where, found_there in sites.items()}
-    if lost := (names["in memory"] ^ names["in the files"]) - again:
+    lost = names["in memory"] ^ names["in the files"]
+    if lost := lost - _again(model, sites["in memory"], lost):
         differences.append(
             Difference("wrong", name, f"{len(lost)} sites on one side only, {min(lost)} first", "one model")
         )
@@ -138,6 +137,14 @@ def _check(model: Any, found: Saved) -> None:
         else:
             differences.append(Difference("unseen", f"{name}: {bias}", f"at no site {where}", "named as attention's"))
     found.differences += (one for one in differences if one not in found.differences)
+
+
+def _again(model: Any, sites: tuple[Site, ...], lost: set[str]) -> set[str]:
+    """The lost sites whose weights are all those of others (layers that share a module): files hold them once."""
+    numbers = {name: id(value) for name, value in model.named_parameters(remove_duplicate=False)}
+    weights = {site.name: {numbers[slot.weight] for slot in site.slots.values() if slot.weight} for site in sites}
+    kept = set().union(*(weights[name] for name in weights.keys() - lost))
+    return {name for name in weights.keys() & lost if weights[name] and weights[name] <= kept}
 
 
 def _filed(model: Any) -> tuple[Mapping[str, Any], Mapping[str, Tensor], Stored]:

@@ -18,6 +18,8 @@ from torch.utils._pytree import tree_flatten
 
 from hf_bias_patch.probing.fresh import FRESH, Fresh
 from hf_bias_patch.probing.origin import Codes
+from hf_bias_patch.probing.paired import PAIRS, paired
+from hf_bias_patch.probing.pooled import POOLS, pooled
 from hf_bias_patch.probing.replay import MOVES, replay
 from hf_bias_patch.probing.rows import spread, stands, varies
 from hf_bias_patch.probing.tags import PRODUCT, Call, Mixing, NormTag, Score, Tag, broadcast, union
@@ -31,6 +33,7 @@ _REDUCES = _SELECTS | {
     "all", "amax", "amin", "any", "cumsum", "linalg_vector_norm", "logsumexp", "max", "mean", "min", "norm", "prod",
     "std", "sum", "var", "var_mean",
 }  # fmt: skip
+_REGROUPS = PAIRS | POOLS
 _NORMS = {
     "_fused_rms_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "native_batch_norm",
     "native_group_norm", "native_layer_norm", "rms_norm",
@@ -114,12 +117,14 @@ class Trace(TorchDispatchMode):
             self._copy(args[0], self._get(args[1]))
         elif name in _NORMS:
             self._features(args[0], out[0] if isinstance(out, tuple) else out)
+        elif name in _REGROUPS and len(tagged) == 1 and tagged[0].kind == "activation":
+            self._regroup(name, args, out, tagged[0])
         elif name in _REDUCES:
             for tag in tagged:
                 if name in _SELECTS:
                     for score in tag.scores:
                         score.ops.append(name)
-        elif isinstance(out, Tensor) and out.is_floating_point():
+        elif isinstance(out, Tensor) and (out.is_floating_point() or out.is_complex()):
             self._pointwise(name, out, tagged)
 
     def _tag(self, tensor: Tensor, tag: Tag) -> None:
@@ -166,8 +171,17 @@ class Trace(TorchDispatchMode):
             self._tag(out, Tag(out, "score", broadcast(scored[0].shadow, out), None, scores))
             return
         coded = [tag for tag in active if tag.shadow is not None]
-        if coded and self._same_origin(coded):
+        if len(coded) == 1 or (coded and self._same_origin(coded)):
             self._tag(out, Tag(out, "activation", broadcast(coded[0].shadow, out)))
+
+    def _regroup(self, name: str, args: Any, out: Any, tag: Tag) -> None:
+        """Entries are paired, or the largest of them are taken."""
+        if tag.shadow is None:
+            return
+        values = out[0] if isinstance(out, tuple) else out
+        codes = paired(name, tag.shadow) if name in PAIRS else pooled(name, args, tag.shadow, values)
+        if codes is not None:
+            self._tag(values, Tag(values, "activation", codes))
 
     def _same_origin(self, coded: Iterable[Tag]) -> bool:
         origins = [self.codes.parameters_in(tag.shadow) for tag in coded if tag.shadow is not None]

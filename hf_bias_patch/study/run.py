@@ -10,7 +10,7 @@ from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import SourceError
 from hf_bias_patch.evidence.models import load_model, load_tokenizer
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import form_of_class
+from hf_bias_patch.scoring.forms import Form, form_of_class
 from hf_bias_patch.study.downstream.asked import biased, check_tasks, downstream
 from hf_bias_patch.study.found import Study
 from hf_bias_patch.study.kept import Kept
@@ -112,7 +112,7 @@ def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     made_up = (*loaded.missing, *loaded.errors)
     inputs = make_inputs(texts, tokenizer, model, None if made_up else form, settings.seed)
     bench = Bench(model, inputs, settings.seed, settings.batch_tokens)
-    bench.notes += _without_loss(bench, made_up)
+    bench.notes += _without_loss(bench, made_up, form)
     if short := len(texts) - len(inputs.rows):
         bench.notes.append(f"{short} of {len(texts)} texts were left out: of fewer than two tokens.")
     if settings.train_steps and bench.has_loss and len(inputs.rows) == 1:
@@ -120,11 +120,14 @@ def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     return bench
 
 
-def _without_loss(bench: Bench, made_up: Sequence[str]) -> list[str]:
+def _without_loss(bench: Bench, made_up: Sequence[str], form: Form | None) -> list[str]:
     """What a model without a loss cannot show, and why it has none."""
     if bench.has_loss:
         return []
-    why = "it has no language modelling head"
+    name = type(bench.model).__name__
+    why = f"{name} has no language modelling head that is known here"
     if made_up:
-        why = f"the checkpoint lacks {len(made_up)} of the parameters of {type(bench.model).__name__} ({made_up[0]})"
+        why = f"the checkpoint lacks {len(made_up)} of the parameters of {name} ({made_up[0]})"
+    elif form == "masked":
+        why = "the tokenizer has no mask token, or one that the model does not know"
     return [f"States only, and no loss: {why}. So nothing was trained on the texts, and no gradient was taken."]

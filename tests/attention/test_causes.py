@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.stock import entry
 from hf_bias_patch.errors import CheckpointError, FamilyError
 
 
@@ -93,11 +94,27 @@ def test_an_adapter_in_the_place_of_a_model() -> None:
     assert "2 of 2 tensors are an adapter's" in said and "merge" in said
 
 
+def test_a_model_that_was_saved_with_an_adapter_around_it() -> None:
+    names = {f"base_model.model.{name.replace('query.', 'query.base_layer.')}": info for name, info in bert().items()}
+    said = refused(CONFIG, names)
+    assert "4 of 20 tensors are called `.base_layer.`" in said and "merge_and_unload" in said
+
+
 def test_tensors_of_another_type_are_told_by_their_names_or_by_the_class() -> None:
     config = {"model_type": "gpt2", "n_layer": 2, "n_head": 4}
-    assert "so config.json is another model's" in refused(config, bert())
+    assert "so it is of another type" in refused(config, bert())
     said = refused(config | {"architectures": ["BertForMaskedLM"]}, bert())
     assert "`model_type` is 'gpt2', and `architectures` names a bert model" in said
+
+
+def test_a_checkpoint_without_tensors() -> None:
+    assert "holds no tensors" in refused(CONFIG, {})
+
+
+@pytest.mark.parametrize("named", [["bert"], {"bert": 1}, 3, True])
+def test_a_model_type_that_is_no_text(named: Any) -> None:
+    assert "No family covers the model type" in refused(CONFIG | {"model_type": named}, bert())
+    assert entry("stock_parts", named) == entry("stock_configs", named) == {}
 
 
 def test_a_checkpoint_that_was_cut_says_where_it_ends() -> None:

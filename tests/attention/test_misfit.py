@@ -33,9 +33,9 @@ def test_a_config_that_counts_other_layers(name: str, key: str, named: str) -> N
 @pytest.mark.parametrize("value", [None, 0, -3, "3", 3.0, True, [3]])
 def test_a_config_that_does_not_count_layers_is_refused(value: Any) -> None:
     config, tensors = sample("bert")
-    with pytest.raises(CheckpointError, match=r"`num_hidden_layers` is .*not a positive number"):
+    with pytest.raises(CheckpointError, match=r"`num_hidden_layers` is .*not a positive whole number"):
         find_sites(config | {"num_hidden_layers": value}, tensors)
-    with pytest.raises(CheckpointError, match=r"`num_attention_heads` is .*not a positive number"):
+    with pytest.raises(CheckpointError, match=r"`num_attention_heads` is .*not a positive whole number"):
         find_sites(config | {"num_attention_heads": value}, tensors)
 
 
@@ -83,7 +83,7 @@ def test_several_models_in_one_checkpoint_are_refused() -> None:
 
 def test_tensors_of_another_architecture_are_refused() -> None:
     config, tensors = sample("gpt2")
-    with pytest.raises(CheckpointError, match=r"none of the attention tensors .*another model's"):
+    with pytest.raises(CheckpointError, match=r"none of the attention tensors .*of another type"):
         find_sites(sample("bert")[0], tensors)
     assert config["model_type"] == "gpt2"
 

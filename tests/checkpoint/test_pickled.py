@@ -14,10 +14,13 @@ import pytest
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.convert import convert
+from hf_bias_patch.checkpoint.header import read_header
 from hf_bias_patch.checkpoint.pickled import is_pickled
+from hf_bias_patch.checkpoint.pickled_file import read_pickled
 from hf_bias_patch.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
@@ -153,7 +156,8 @@ def test_code_is_never_executed(kind: str, pickled: Path, out: Path, tmp_path: P
     ("content", "expected"),
     [
         ({"a": torch.zeros(1), "epoch": 3}, "Entry 'epoch'"),
-        ({"state_dict": {"a": torch.zeros(1)}}, "Entry 'state_dict'"),
+        ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, r"in its entry 'state_dict'\..*\(FILE\)\['state_dict'\]"),
+        ({"model": {"b": 3}}, "Entry 'model' .* is a dict"),
         ([torch.zeros(1)], "list"),
         ({3: torch.zeros(1)}, "Entry 3"),
         ({"a": torch.zeros(3, 3).to_sparse()}, "Tensor 'a'"),
@@ -167,6 +171,32 @@ def test_other_content_is_refused_by_name(content: Any, expected: str, pickled: 
     torch.save(content, pickled / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=expected):
         convert(pickled, out)
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"GGUF\3\0\0\0", "GGUF"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_by_its_first_bytes(first: bytes, said: str, pickled: Path) -> None:
+    for name, read in (("pytorch_model.bin", read_pickled), ("model.safetensors", read_header)):
+        (pickled / name).write_bytes(first + bytes(100))
+        with pytest.raises(CheckpointError, match=said):
+            read(pickled / name)
+
+
+def test_a_file_under_the_name_of_the_other_format(pickled: Path) -> None:
+    save_file({"a": torch.zeros(1)}, pickled / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="It is a safetensors file"):
+        read_pickled(pickled / "pytorch_model.bin")
+    for zipped in (True, False):
+        torch.save({"a": torch.zeros(1)}, pickled / "model.safetensors", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(CheckpointError, match="It is a PyTorch pickle"):
+            read_header(pickled / "model.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04 not a zip", bytes(1000)])

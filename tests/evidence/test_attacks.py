@@ -45,6 +45,10 @@ def right(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Case:
     tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3, "c": 4}, unk_token="[UNK]"))
     stock: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
     stock.save_pretrained(source)
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (source / "modules.json").write_text('[{"path": ""}, {"path": "1_Pooling"}]')
+    torch.save({"weight": torch.ones(3)}, source / "colbert_linear.pt")
     return Case(source, variant_of(source, place / "variant", fold="key,value"))
 
 
@@ -63,6 +67,10 @@ def config_of(**changes: Any) -> Callable[[Path, Case], None]:
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
     return spoil
+
+
+def text_in(name: str, text: str) -> Callable[[Path, Case], Any]:
+    return lambda folder, case: (folder / name).write_text(text)
 
 
 def swapped(values: Values, first: str, second: str) -> None:
@@ -177,6 +185,23 @@ WRONG: dict[str, tuple[str, Callable[[Path, Case], Any]]] = {
     "fewer layers": ("BertForMaskedLM does not use 8 of the tensors under test", config_of(num_hidden_layers=2)),
     "another dropout": ("`attention_probs_dropout_prob` is 0.5", config_of(attention_probs_dropout_prob=0.5)),
     "another tokenizer": ("tokenizer.json is not the source's", another_tokenizer),
+    "no vocabulary": ("tokenizer.json is in the source", lambda folder, case: (folder / "tokenizer.json").unlink()),
+    "more words": ("added_tokens.json is in the variant", text_in("added_tokens.json", '{"d": 5}')),
+    "another padding token": (
+        "special_tokens_map.json is in",
+        text_in("special_tokens_map.json", '{"pad_token": "c"}'),
+    ),
+    "another length": ("`max_length` is 5, and", text_in("generation_config.json", '{"max_length": 5}')),
+    "another pooling": (
+        "1_Pooling/config.json is not the source's",
+        text_in("1_Pooling/config.json", '{"pooling_mode_cls_token": true}'),
+    ),
+    "other modules": ("modules.json is not the source's", text_in("modules.json", "[]")),
+    "another head beside it": (
+        "colbert_linear.pt is not the source's",
+        lambda folder, case: torch.save({"weight": torch.zeros(3)}, folder / "colbert_linear.pt"),
+    ),
+    "code of its own": ("names own.Bert, and no code", config_of(auto_map={"AutoModelForMaskedLM": "own.Bert"})),
     "a bias dropped": (
         "query.bias: not in the variant",
         values_of(lambda values: values.__delitem__(f"{LAYER}1.attention.self.query.bias")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hf_bias_patch
-from hf_bias_patch.errors import PlanError, RecipeError
+from hf_bias_patch.errors import PlanError, RecipeError, VerifyError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.evidence.where_possible import where_possible
@@ -69,6 +70,31 @@ def test_half_precision_that_overflows(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="overflow"):
         hf_bias_patch.patch(source, tmp_path / "out", fold="value")
     assert list(where_possible(source, fold="value", layerwise=True).left_out) == ["encoder.2.self.value"]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_tensors_in_fewer_bits_than_the_model_are_measured_as_they_are_stored(
+    name: str, saved: Saved, tmp_path: Path
+) -> None:
+    """GPT-2 is saved as its base model, so that its names in memory are others."""
+    shutil.copytree(saved(name), source := tmp_path / "mixed")
+    values = load_file(source / "model.safetensors")
+    maps = ("query.weight", "c_attn.weight")
+    values = {key.removeprefix("transformer."): value for key, value in values.items()}
+    values = {key: value.half() if key.endswith(maps) else value for key, value in values.items()}
+    save_file(values, source / "model.safetensors", {"format": "pt"})
+    recipe = where_possible(source, fold=ALL, attention=("sdpa",))
+    assert {slot.rpartition(".")[2] for slot in recipe.left_out} == {"query"}
+    variant = hf_bias_patch.patch(source, tmp_path / "out", recipe)
+    assert passed(variant.path, source)
+
+
+def test_a_source_that_gives_nan_is_refused(saved: Saved, tmp_path: Path) -> None:
+    shutil.copytree(saved("bert"), folder := tmp_path / "nan")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"layer_norm_eps": float("nan")}))
+    with pytest.raises(VerifyError, match="itself gives NaN"):
+        where_possible(folder, fold=ALL, attention=("sdpa",))
 
 
 def test_nothing_is_folded(saved: Saved) -> None:

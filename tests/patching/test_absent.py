@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 import hf_bias_patch
 from hf_bias_patch.errors import CheckpointError, PlanError, SourceError
+from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.patching.memory import apply
 from tests.models import error, fresh, inputs_of, outputs_of
 
@@ -119,6 +120,17 @@ def test_a_bare_model_has_names_without_a_prefix(saved: Saved, tmp_path: Path) -
     assert all(layer.attention.self.query.bias is not None for layer in bare.encoder.layer)
     headed = hf_bias_patch.load(tmp_path / "out", transformers.BertForTokenClassification)
     assert all(layer.attention.self.key.bias is None for layer in headed.bert.encoder.layer)
+
+
+def test_a_certificate_asks_for_the_code_that_loads_it(saved: Saved, tmp_path: Path) -> None:
+    source, out = saved("bert"), tmp_path / "out"
+    hf_bias_patch.patch(source, out, fold="key", storage="absent")
+    assert verify(out, source, attention=("sdpa",)).passed
+    loader = out / "modeling_bias_patch.py"
+    loader.write_text(loader.read_text() + "\nsomething = 1\n")
+    assert "modeling_bias_patch.py is not as it was written" in verify(out, source, attention=("sdpa",)).differs
+    loader.unlink()
+    assert any("modeling_bias_patch.py is not in" in why for why in verify(out, source, attention=("sdpa",)).differs)
 
 
 def test_stock_loaders_without_the_code_add_zeros(saved: Saved, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_key_bias_cancels_whatever_becomes_of_the_values(trap: str) -> None:
     assert found(probed(Model(getattr(traps, trap))))["key"].state == "redundant"
 
 
-@pytest.mark.parametrize("trap", ["Rotary", "KeyNorm", "Softcap", "Positions"])
+@pytest.mark.parametrize("trap", ["Rotary", "ComplexRotary", "KeyNorm", "Softcap", "Positions"])
 def test_a_value_bias_passes_through_whatever_becomes_of_the_keys(trap: str) -> None:
     assert found(probed(Model(getattr(traps, trap))))["value"].folds == {"weight": "", "output": ""}
 
@@ -146,6 +146,12 @@ def test_uniform_attention_shows_nothing_of_keys() -> None:
     nn.init.zeros_(model.layer.query.weight)
     nn.init.zeros_(model.layer.query.bias)
     assert found(probed(model))["key"].state == "not reached"
+
+
+def test_queries_are_followed_through_pooling() -> None:
+    slots = found(probed(Model(traps.Pooled)))
+    assert (slots["query"].state, slots["query"].folds) == ("needed", {"weight": ""})
+    assert slots["key"].state == "redundant"
 
 
 @pytest.mark.parametrize("trap", ["Attention", "Rotary", "Gate", "Sink"])

@@ -62,6 +62,26 @@ def turned(x: Tensor) -> Tensor:
     return torch.cat((first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()), -1)
 
 
+class ComplexRotary(Attention):
+    """Rotary positions as a product of complex numbers, as Llama 4 has them."""
+
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        return super().scores(whirled(query), whirled(key), normed)
+
+
+def whirled(x: Tensor) -> Tensor:
+    angle = torch.arange(x.shape[-2], dtype=x.dtype)[:, None] / 3.0 ** torch.arange(DIM // 2, dtype=x.dtype)
+    pairs = torch.view_as_complex(x.unflatten(-1, (DIM // 2, 2)))
+    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2)
+
+
+class Pooled(Attention):
+    """Each query is the largest of two neighbours', as Hiera and SAM 2 pool them."""
+
+    def scores(self, query: Tensor, key: Tensor, normed: Tensor) -> Tensor:
+        return super().scores(torch.stack((query, query.roll(1, -2)), 2).max(2).values, key, normed)
+
+
 class KeyNorm(Attention):
     def __init__(self) -> None:
         super().__init__()

@@ -153,7 +153,7 @@ def test_without_a_head_there_is_no_loss(tmp_path: Path) -> None:
     AutoModel.from_pretrained(folder("bert")).save_pretrained(headless)
     AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(headless)
     printed = _ok(headless, "--out", tmp_path / "out", "--count", 2)
-    assert "no loss: it has no language modelling head" in printed and "A step of the same length" in printed
+    assert "no loss: BertModel has no language modelling head" in printed and "A step of the same length" in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {step["direction"] for step in found["steps"]} == {"random signs"} and "lowers" not in printed
     assert found["folds"] and not found["lessons"] and not found["drifts"]
@@ -181,7 +181,19 @@ def test_a_classifier_has_no_loss_of_tokens(tmp_path: Path) -> None:
     AutoModelForSequenceClassification.from_pretrained(folder("bert"), num_labels=2).save_pretrained(classifier)
     AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(classifier)
     printed = _ok(classifier, "--out", tmp_path / "out", "--count", 2)
-    assert "no loss: it has no language modelling head" in printed and "A step of the same length" in printed
+    assert (
+        "no loss: BertForSequenceClassification has no language modelling head" in printed
+        and "A step of the same length" in printed
+    )
+
+
+def test_a_tokenizer_without_a_mask_has_no_loss(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(folder("bert"), model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"mask_token": None}))
+    found = study(Settings(str(model), count=2, train_steps=0, budget=0.0), tmp_path / "out")
+    assert found is not None and any("the tokenizer has no mask token" in note for note in found.notes)
 
 
 def test_of_one_text_nothing_is_held_out(tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
     "bamba": {"attn_layer_indices": [1]},
     "bit": {"num_groups": 8},
+    "blt": {"decoder_config": {"hidden_size_global": 56}, "patching_threshold": 4.1},
+    "blt_local_decoder": {"hidden_size_global": 64},
     "blip-2": _IMAGES,
     "chameleon": {
         "vocabulary_map": {"<image>": 119}
@@ -88,6 +90,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "clap_audio_model": {"num_mel_bins": 32, "spec_size": 64, "patch_embeds_hidden_size": 16, "hidden_size": 128},
     "clipseg": {"extract_layers": [0, 1]},
+    "clvp_decoder": {"decoder_fixing_codes": [83, 45, 45, 28]},
     "clvp_encoder": {"hidden_size": 128},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],
@@ -118,6 +121,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "swa_v_head_dim": 16,
     },
     "dots3_note_vision_encoder": {"mlp_layer_types": ["dense", "sparse"], "num_local_experts": 4},
+    "efficientloftr": {"out_features": [16, 16, 32, 64], "num_attention_heads": 8},
     "efficientnet": _EFFICIENT,
     "emu3": {
         "vocabulary_map": {"<image>": 119, "<|extra_200|>": 118}
@@ -166,6 +170,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "hgnet_v2": _HGNET,
+    "hiera": {"image_size": [64, 64]},
     "hy_v4_vl_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
     },
@@ -185,6 +190,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "lilt": {"hidden_size": 96},
+    "llama4": {
+        "vision_config": {
+            "intermediate_size": 192,
+            "projector_input_dim": 192,
+            "projector_output_dim": 192,
+            "vision_output_dim": 192,
+        }
+    },
     "llama4_vision_model": {"intermediate_size": 256},
     "llava_next": _PINPOINTS,
     "llava_next_video": _PINPOINTS,
@@ -193,7 +206,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "lw_detr": {"projector_scale_factors": [1.0], "backbone_config": {"window_block_indices": [0, 1]}},
     "lw_detr_vit": {"num_windows": 4, "image_size": 64},
     "mamba2": {"num_heads": 8, "head_dim": 16},
-    "maskformer-swin": {"image_size": 64},
+    "maskformer-swin": {"image_size": 64, "window_size": 4},
     "minicpm_ocr": _IMAGE | _MERGED | {"downsample_mode": "16x"},
     "minicpm_ocr_vision": _MERGED,
     "minicpmv4_6": _IMAGE | _MERGED,
@@ -202,11 +215,17 @@ FIELDS: dict[str, dict[str, Any]] = {
     "minicpmv4_7_vision": _MERGED,
     "mllama_text_model": {"cross_attention_layers": [1]},
     "mllama_vision_model": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 192},
+    "mobilevit": {"image_size": 128},
     "molmo2": {"adapter_config": {"vision_feature_layer": [-1, -2]}},
     "molmo2_vision": {"image_size": [32, 32]},
     "moonshine_streaming": {"num_key_value_heads": 4},
     "muse_spark_audio": {"num_hidden_layers": 4},
+    "neomme": {"head_dim": 32},
     "nemotron_h": {"n_groups": 2, "mamba_num_heads": 8, "mamba_head_dim": 16},
+    "nemotron_h_omni": {
+        "vision_hidden_size": 48,
+        "audio_config": {"projection_hidden_size": 96, "projection_bias": False},
+    },
     "oneformer": {"mask_dim": 64, "conv_dim": 64},
     "paddleocr_vl_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
@@ -260,7 +279,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "shieldgemma2": {"yes_token_index": 21, "no_token_index": 22},
     "step3p5": {"sliding_window": 8},
     "superpoint": {"keypoint_decoder_dim": 65},
-    "swin": {"image_size": 64},
+    "swin": {"image_size": 64, "window_size": 4},
+    "swinv2": {"image_size": 64},
     "t5gemma2_decoder": {"dropout_rate": 0.0},
     "t5gemma2_text": {"dropout_rate": 0.0},
     "textnet": {"hidden_sizes": [16, 16, 16, 32, 32], "stem_out_channels": 16},
@@ -276,6 +296,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "voxtral": {"audio_token_id": 118, "audio_config": {"max_source_positions": 32}},
     "voxtral_encoder": {"intermediate_size": 256},
+    "wavtokenizer": {"decoder_attention_num_groups": 8},
+    "wavtokenizer_encoder": {"decoder_attention_num_groups": 8},
     "xcodec2": {"quantization_dim": 128},
     "xmod": {"default_language": "en_XX"},
     "zamba": _ZAMBA,

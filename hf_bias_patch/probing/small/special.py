@@ -86,6 +86,28 @@ def _longer(want: Any) -> torch.Tensor | None:
     return torch.tensor([[True], [False]]) if want.config.audio_config.enable_fusion else None
 
 
+def _ended_text(want: Any) -> torch.Tensor:
+    """Texts that end, the second two tokens earlier: their end token stands for them."""
+    text = want.integers(20, 95, 2, 11)
+    text[0, 10] = text[1, 8] = want.config.text_config.eos_token_id
+    return text
+
+
+def _phrases(want: Any) -> torch.Tensor:
+    """Texts of two phrases, cut by BERT's tokens of begin and end: each token sees its own phrase alone."""
+    text = want.integers(20, 95, 2, 11)
+    text[:, 0], text[:, 5], text[:, 8] = 101, 102, 102
+    return text
+
+
+def _pictured_text(want: Any) -> torch.Tensor:
+    """Texts with a placeholder for each of 4 and of 8 merged patches."""
+    text = want.integers(20, 95, 2, 19)
+    text[0, 3:7] = text[1, 3:11] = want.config.vlm_config.image_token_id
+    want.made |= {"attention_mask": torch.ones(2, 19, dtype=torch.long), "_placed": True}
+    return text
+
+
 def _pi0_text(want: Any) -> torch.Tensor:
     """An image of 16 patches before the text."""
     text = want.integers(20, 95, 2, 27)
@@ -149,7 +171,18 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "blip-2": {"decoder_input_ids": nothing},
     "blip_2_qformer": {"query_embeds": normal(2, 6, 64)} | _ACROSS,
     "clap": {"input_features": _clip_of_sound, "is_longer": _longer},
-    "colqwen2": {"pixel_values": normal(2, 32, 384)},
+    "blt_local_decoder": {
+        "input_ids": nothing,
+        "attention_mask": nothing,
+        "inputs_embeds": normal(2, 11, 64),
+        "patch_embeds": normal(2, 4, 64),
+    },
+    "blt_local_encoder": {
+        "attention_mask": nothing,
+        "num_patches": lambda want: 4,
+        "patch_ids": fixed([[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]] * 2),
+    },
+    "colqwen2": {"pixel_values": normal(2, 32, 384), "input_ids": _pictured_text},
     "csm": {
         "input_ids": lambda want: want.integers(2, 95, 2, 9, want.config.num_codebooks),
         "attention_mask": ones(2, 9),
@@ -172,10 +205,12 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "depth_pro": {"pixel_values": normal(2, 3, 128, 128)},
     "dia": {"decoder_input_ids": ids(2, 7, 9)},
     "dia_decoder": {"input_ids": ids(2, 7, 9), "attention_mask": ones(2, 7)} | _ACROSS,
-    "diffusion_gemma": _PATCHES | {"image_position_ids": _positions(6)},
-    "dots3_note": {"chunk_sample_lengths": fixed([640, 640])},
-    "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([640, 640])},
+    "clipseg": {"input_ids": _ended_text},
+    "diffusion_gemma": _PATCHES | {"image_position_ids": _positions(6), "decoder_attention_mask": ones(2, 22)},
+    "dots3_note": {"chunk_sample_lengths": fixed([10240, 8960])},
+    "dots3_note_audio_encoder": {"chunk_sample_lengths": fixed([10240, 8960])},
     "embedding_gemma2": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
+    "efficientloftr": {"pixel_values": normal(2, 2, 3, 64, 64)},
     "fastspeech2_conformer_hifigan": _SPECTROGRAM,
     "florence_vision": {"hidden_states": normal(2, 3, 64, 64)},
     "fun_asr_nano": _STACKED,
@@ -184,12 +219,22 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "gemma3n_audio": {"audio_mel": normal(2, 64, 16), "audio_mel_mask": zeros(2, 64, dtype=torch.bool)},
     "gemma4": _PATCHES | _AUDIO | {"image_position_ids": _positions(6)},
     "gemma4_audio": _MEL,
+    "gemma4_unified": {
+        "pixel_values": normal(2, 4, 1728),
+        "image_position_ids": _positions(2),
+        "input_features": lambda want: want.normal(2, 5, want.config.audio_config.audio_embed_dim),
+        "input_features_mask": ones(2, 5, dtype=torch.bool),
+    },
     "gemma4_vision": _PATCHES | {"pixel_position_ids": _positions(6)},
     "granite_docling": {"pixel_values": normal(2, 2, 3, 32, 32), "pixel_attention_mask": ones(2, 2, dtype=torch.bool)},
+    "granite_speech": {"input_features_mask": nothing},
+    "granite_speech_plus": {"input_features_mask": nothing},
+    "grounding-dino": {"input_ids": _phrases, "pixel_values": normal(2, 3, 64, 64)},
     "idefics": {"pixel_values": normal(2, 1, 3, 32, 32), "image_attention_mask": ones(2, 11, 1)},
     "idefics2_perceiver": {"context": normal(2, 16, 64), "attention_mask": ones(2, 16, dtype=torch.bool)},
     "informer": _SERIES,
     "inkling2": _TILES,
+    "inkling2_loop": _TILES,
     "inkling2_vision": _TILES,
     "inkling_audio": {"audio_input_ids": ids(2, 9, 16)},
     "instructblip": {
@@ -205,6 +250,13 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "pixel_values": normal(2, 4, 3, 32, 32),
     },
     "instructblipvideo_qformer": {"query_embeds": normal(2, 6, 64), "attention_mask": ones(2, 17)} | _ACROSS,
+    "jev": {
+        "input_ids": ids(1, 11),
+        "attention_mask": nothing,
+        "marks": fixed([[4, 9]]),
+        "num_options": fixed([[2, 3]]),
+        "question_type_ids": fixed([[0, 1]]),
+    },
     "kosmos-2": {"image_embeds_position_mask": _marked(1, 6, 11)},
     "kosmos-2.5": {"image_embeds_position_mask": _marked(1, 6, 11), "flattened_patches": _flattened},
     "kosmos_2_5_vision_model": {"flattened_patches": _flattened},
@@ -246,7 +298,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "moshi_audio_codes": lambda want: want.integers(2, 95, 2, want.model.num_codebooks, 11),
     },
     "moshi_depth": {"input_ids": ids(2, 2), "attention_mask": nothing, "last_hidden_state": normal(2, 2, 64)},
-    "muse_glimmer_assistant": {"noise_embeds": normal(2, 5, 64), "context_hidden_states": normal(2, 9, 64)},
+    "muse_glimmer_assistant": {"noise_embeds": normal(2, 5, 64), "context_hidden_states": normal(2, 9, 320)},
     "muse_spark": {"input_values": normal(2, 3840)},
     "muse_spark_audio": {"input_values": normal(2, 3840)},
     "musicflamingo": {"input_ids": _listened_text},
@@ -257,7 +309,8 @@ INPUTS: dict[str, dict[str, Maker]] = {
         "input_features": lambda want: want.normal(2, 9, want.config.num_chroma),
     },
     "musicgen_melody_decoder": {"input_ids": ids(6, 11), "attention_mask": ones(2, 11)} | _ACROSS,
-    "neomme": {"pixel_values": normal(2, 16, 192)},
+    "nemotron_h_omni": {"pixel_values": normal(8, 192), "image_grid_hw": fixed([[2, 2], [2, 2]])},
+    "neomme": {"pixel_values": normal(32, 192)},
     "moss_transcribe_diarize": {"padding_mask": ones(2, 64, dtype=torch.bool)},
     "neucodec": {"input_values": normal(2, 1, 4000)},
     "omdet-turbo": {
@@ -295,6 +348,12 @@ INPUTS: dict[str, dict[str, Maker]] = {
     },
     "qwen2_audio": {"input_ids": _one_audio, "attention_mask": ones(2, 11)},
     "qwen3_omni_moe_audio_encoder": _LENGTHS,
+    "qwen3_omni_moe_talker_code_predictor": {
+        "input_ids": nothing,
+        "attention_mask": nothing,
+        "inputs_embeds": normal(2, 5, 64),
+    },
+    "qwen3_omni_moe_talker_text": {"input_ids": nothing, "attention_mask": nothing, "inputs_embeds": normal(2, 9, 64)},
     "rag": {"context_input_ids": ids(4, 9), "context_attention_mask": ones(4, 9), "doc_scores": normal(2, 2)},
     "sam": _POINTS,
     "sam2": _POINTS,

@@ -149,7 +149,11 @@ def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | N
     whole = [tokenizer(text, verbose=False)["input_ids"] for text in texts]
     rows = tuple(tuple(row[:longest]) for row in whole if len(row) > 1)
     if not rows:
-        raise DataError("There is no text to study the model on", remedy="Give texts of two words or more, one a line")
+        raise DataError(
+            "There is no text to study the model on",
+            why=f"Of {len(texts)} texts the tokenizer makes fewer than two tokens each",
+            remedy="Give texts of two words or more, one a line, or the tokenizer that belongs to the model",
+        )
     known = len(model.get_input_embeddings().weight)
     _check_vocabulary(rows, known)
     if form == "classifier":  # it is asked for a label, and for no token
