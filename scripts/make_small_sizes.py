@@ -1,4 +1,4 @@
-"""Writes `probing/small/forced.toml`: which sizes of each type's small model must not have values of their own.
+"""Writes `small_models/forced.toml`: which sizes of each small model must not have values of their own, by its type.
 
 Each type's small model is built and run with all own sizes. Where that fails, fields are freed one by one from the
 sizes with which every model runs, and those that must stay are written down. Takes about ten minutes.
@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.probing.small import classes, model_types, sizes
-from hf_bias_patch.probing.small import config as config_module
+from hf_bias_patch.family_check.small_models import classes, sizes
+from hf_bias_patch.family_check.small_models import config as config_module
+from hf_bias_patch.family_check.small_models.config import model_types
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,7 +38,7 @@ def looks_of(model_type: str, forced: Iterable[str] | None) -> tuple[Any, set[st
 
     None if no model can be built or run so.
     """
-    from hf_bias_patch.probing.typed import NotBuiltError, _built, config_of_type, switched_on
+    from hf_bias_patch.family_check.one_type import NotBuiltError, _built, config_of_type, switched_on
 
     kept = None if forced is None else frozenset(forced)
     freed: set[str] = set()
@@ -111,7 +112,7 @@ def _work(model_type: str, pipe: Any) -> None:
 
 
 def main(names: list[str]) -> None:
-    from hf_bias_patch.probing.sweep import _COMMON, _warm
+    from hf_bias_patch.family_check.sweep import _COMMON, _warm
 
     _warm(_COMMON)
     found = {} if not names else tomllib.loads(OUT.read_text("utf-8"))

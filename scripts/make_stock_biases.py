@@ -29,8 +29,8 @@ from hf_bias_patch.attention.resolve import Finder
 from hf_bias_patch.attention.site_maker import site_at
 from hf_bias_patch.attention.sites import PROJECTIONS
 from hf_bias_patch.attention.unread import NEVER, SITE
-from hf_bias_patch.probing.small import small_config
-from hf_bias_patch.probing.small.classes import class_of
+from hf_bias_patch.family_check.small_models.classes import class_of
+from hf_bias_patch.family_check.small_models.config import small_config
 
 HEADER = """\
 # Model type = what stock transformers reads; unread.py says what is what.

@@ -135,7 +135,7 @@ class _Job:
             refuse_texts(self.texts, self.layerwise)
         self._check_target(dry_run)
         if self.verify:
-            from hf_bias_patch.evidence.ahead import refuse_storage_ahead
+            from hf_bias_patch.evidence.early_refusals import refuse_storage_ahead
 
             refuse_storage_ahead(self.model)
 
@@ -230,7 +230,7 @@ class _Job:
         if not self.as_json:
             self._show_plan(plan)
         if self.verify:
-            from hf_bias_patch.evidence.ahead import refuse_plan_ahead
+            from hf_bias_patch.evidence.early_refusals import refuse_plan_ahead
 
             refuse_plan_ahead(self.model, plan, texts=len(self.texts or ()), layerwise=self.layerwise)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hf_bias_patch.attention.sites import Site
     from hf_bias_patch.probing.check import Difference
-    from hf_bias_patch.probing.inspect import Probed, Row
+    from hf_bias_patch.probing.inspect import Probed, ProbedBias
 
 __all__ = ["probed", "show_probe", "trusted_sites"]
 
@@ -113,13 +113,11 @@ def _print_rows(console: Console, found: Probed) -> None:
     )
 
 
-def _table(rows: Sequence[Row]) -> tuple[Table, dict[str, str]]:
-    from rich import box
-    from rich.table import Table
+def _table(rows: Sequence[ProbedBias]) -> tuple[Table, dict[str, str]]:
+    from hf_bias_patch.cli.console import table as empty_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("site", "bias", "table says", "numbers say", "effect", "exact folds into", "no fold"):
-        table.add_column(name, justify="right" if name == "effect" else "left")
+    columns = ("site", "bias", "table says", "numbers say", "effect", "exact folds into", "no fold")
+    table = empty_table(*columns, numbers=("effect",))
     notes: dict[str, str] = {}
     for row in rows:
         refused = [

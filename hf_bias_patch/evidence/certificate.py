@@ -6,12 +6,12 @@ Only evidence is stored. Whether it suffices follows from it (`reasons`, `passed
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import computed_field
 
-from hf_bias_patch.evidence import judge
-from hf_bias_patch.evidence.stored import Document, Stored
+from hf_bias_patch.evidence.evidence_file import EvidenceFile, EvidencePart
 from hf_bias_patch.patching.wording import told_apart
 
 __all__ = [
@@ -19,12 +19,12 @@ __all__ = [
     "TOLERANCE",
     "Certificate",
     "Claim",
-    "Decoding",
+    "DecodingComparison",
     "Figure",
     "Fork",
+    "Measurement",
     "Party",
-    "Run",
-    "Tensors",
+    "TensorComparison",
 ]
 
 TOLERANCE = 4.0
@@ -34,8 +34,11 @@ ALGEBRA_BOUND = 1e-9
 """Relative error that the float64 figure must stay below: a thousand times what float64 leaves on deep models, and
 a hundred times less than float32 resolves, so that a fold which is right only to float32 shows."""
 
+_SHOWN = 5
+"""Names in a reason, at most."""
 
-class Figure(Stored):
+
+class Figure(EvidencePart):
     """One measured error.
 
     Attributes:
@@ -68,7 +71,7 @@ class Figure(Stored):
         return self.error / self.bound if self.bound > 0 else 0.0
 
 
-class Fork(Stored):
+class Fork(EvidencePart):
     """Where two greedy decodings part.
 
     Attributes:
@@ -88,7 +91,7 @@ class Fork(Stored):
     tie: bool
 
 
-class Decoding(Stored):
+class DecodingComparison(EvidencePart):
     """Greedy decoding of both models with the cache of keys and values, token for token.
 
     Attributes:
@@ -102,7 +105,7 @@ class Decoding(Stored):
     forks: tuple[Fork, ...] = ()
 
 
-class Run(Stored):
+class Measurement(EvidencePart):
     """What was measured with one attention implementation, or of one attention site.
 
     Attributes:
@@ -116,11 +119,11 @@ class Run(Stored):
     where: str
     algebra: tuple[Figure, ...] = ()
     deployed: tuple[Figure, ...]
-    decoding: Decoding | None = None
+    decoding: DecodingComparison | None = None
     amplification: float | None = None
 
 
-class Claim(Stored):
+class Claim(EvidencePart):
     """One flag of what stays equal.
 
     Attributes:
@@ -147,7 +150,7 @@ class Claim(Stored):
         return None if self.error is None else self.error <= self.bound
 
 
-class Tensors(Stored):
+class TensorComparison(EvidencePart):
     """The variant's file contents against the source's.
 
     Attributes:
@@ -165,7 +168,7 @@ class Tensors(Stored):
     wrong: tuple[str, ...] = ()
 
 
-class Party(Stored):
+class Party(EvidencePart):
     """One of the two checkpoints.
 
     Attributes:
@@ -179,7 +182,7 @@ class Party(Stored):
     sha256: dict[str, str]
 
 
-class Certificate(Document):
+class Certificate(EvidenceFile):
     """Measured evidence that a variant computes what its source computes.
 
     Attributes:
@@ -223,9 +226,9 @@ class Certificate(Document):
     recipe: dict[str, Any] | None = None
     no_algebra: str = ""
     if_dropped: float | None = None
-    runs: tuple[Run, ...]
+    runs: tuple[Measurement, ...]
     equal: tuple[Claim, ...] = ()
-    tensors: Tensors | None = None
+    tensors: TensorComparison | None = None
     differs: tuple[str, ...] = ()
     load_report: tuple[str, ...] = ()
     uncovered: tuple[str, ...] = ()
@@ -267,10 +270,88 @@ class Certificate(Document):
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it fails, as sentences; empty if it passes."""
-        return tuple(judge.reasons(self))
+        return tuple(_reasons(self))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
         """Whether the variant computes what its source computes, up to rounding."""
         return not self.reasons
+
+
+def _reasons(certificate: Certificate) -> Iterator[str]:
+    """Why a certificate fails; nothing if it passes."""
+    if certificate.lossy:
+        yield "The plan changes the function on purpose (drop or fill), so the variant is no equal of its source."
+    if not certificate.comparisons or not all(run.deployed for run in certificate.runs):
+        yield "Nothing was compared, which proves nothing."
+    if any(figure.values <= 0 for run in certificate.runs for figure in (*run.algebra, *run.deployed)):
+        yield "An output of one model has no counterpart in the other."
+    if not certificate.no_algebra and not all(run.algebra for run in certificate.runs):
+        yield "The float64 figure is missing."
+    for run in certificate.runs:
+        yield from _of_run(run)
+    yield from _of_claims(certificate)
+    if certificate.tensors and certificate.tensors.wrong:
+        planned = certificate.tensors.planned is not None
+        what = "The file does not hold what the plan gives" if planned else "The file differs from the source's"
+        yield _listed(what, certificate.tensors.wrong)
+    yield from (f"{what}." for what in certificate.differs)
+    if certificate.load_report:
+        yield _listed("Loading the variant does not go like loading the source", certificate.load_report)
+
+
+def _of_run(run: Measurement) -> Iterator[str]:
+    for figure in run.algebra:
+        if not figure.passed:
+            error, bound = told_apart(figure.error, figure.bound)
+            yield (
+                f"{run.where}, {_place(figure)}: the float64 error {error} is above {bound}, so the plan does not keep "
+                "the function."
+            )
+    for figure in run.deployed:
+        if not figure.passed:
+            yield f"{run.where}, {_place(figure)}: {_too_far(figure)}{_amplified(run)}"
+    if run.decoding and not run.decoding.sequences:
+        yield f"{run.where}: no sequence was decoded, which proves nothing."
+    for fork in run.decoding.forks if run.decoding else ():
+        if not fork.tie:
+            gap, noise = told_apart(fork.gap, 2 * fork.floor)
+            yield (
+                f"{run.where}, {fork.prompt}, row {fork.row}: token {fork.step + 1} differs, and the two best logits "
+                f"lie {gap} apart, which is above {noise}, the noise of two logits."
+            )
+
+
+def _amplified(run: Measurement) -> str:
+    """What a site's folds have to do with its error, where they can."""
+    if run.amplification is None or run.amplification <= 1:
+        return ""
+    return f" A fold at this site multiplies the rounding error of its bias by {run.amplification:.3g}."
+
+
+def _too_far(figure: Figure) -> str:
+    if figure.bound != figure.bound or figure.bound == float("inf"):
+        return "the source itself gives NaN or infinite values in the storage dtype, so there is no noise floor."
+    if figure.error == float("inf"):
+        return "the variant gives NaN or infinite values, or an output of another shape."
+    floor = f", noise floor {figure.floor:.2g}" if figure.floor is not None else ""
+    error, bound = told_apart(figure.error, figure.bound)
+    return f"the deployed error {error} is above {bound}{floor}."
+
+
+def _of_claims(certificate: Certificate) -> Iterator[str]:
+    for claim in certificate.equal:
+        if claim.claimed and claim.error is not None and not claim.held:
+            error, bound = told_apart(claim.error, claim.bound)
+            flag = claim.flag.replace("_", " ")
+            yield f"The plan says that {flag} stay equal, but they differ by {error}, which is above {bound}."
+
+
+def _place(figure: Figure) -> str:
+    return figure.output if figure.output == figure.worst else f"{figure.output} (worst: {figure.worst})"
+
+
+def _listed(what: str, items: tuple[str, ...]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return f"{what}: {'; '.join(items[:_SHOWN])}{more}."

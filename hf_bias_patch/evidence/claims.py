@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.evidence.certificate import Claim
-from hf_bias_patch.evidence.compare import AnyProbe, Inner, Meter, Outputs, collect, meter_for
-from hf_bias_patch.evidence.given import Given
+from hf_bias_patch.evidence.compare import Meter, collect, meter_for
+from hf_bias_patch.evidence.outputs import AnyBatch, Inner, Outputs
+from hf_bias_patch.models.inputs.multimodal import MultimodalBatch
 from hf_bias_patch.patching.memory import ModelTensors, apply
 from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.recipe import Recipe
@@ -36,7 +37,7 @@ def measure_claims(
     model: Any,
     recipe: Recipe,
     claimed: Preserved,
-    probes: Sequence[AnyProbe],
+    batches: Sequence[AnyBatch],
     bound: float,
     sites: Sequence[Site] | None = None,
 ) -> list[Claim]:
@@ -46,11 +47,11 @@ def measure_claims(
         model: the source in float64, with eager attention; changed while it runs and restored bit for bit.
         recipe: of the plan.
         claimed: the plan's flags.
-        probes: short ones; those whose `inner` is false are left out.
+        batches: short ones; those whose `inner` is false are left out.
         bound: relative error up to which a flag holds.
         sites: of the plan, where a probe found them; by default the family's.
     """
-    short = [probe for probe in probes if probe.inner]
+    short = [batch for batch in batches if batch.inner]
     found = sites or find_sites(model.config.to_dict(), ModelTensors(model).tensors)
     adapters, inner = _make_adapters(model, found), _all_inner(model, short)
     before = _run_all(model, short, adapters, inner)
@@ -70,48 +71,48 @@ def measure_claims(
     ]
 
 
-def _all_inner(model: Any, probes: Sequence[AnyProbe]) -> Inner:
+def _all_inner(model: Any, batches: Sequence[AnyBatch]) -> Inner:
     """All there is to look at; without what the stock model itself cannot give out."""
-    if any(isinstance(probe, Given) for probe in probes):
-        return _inner_of_given(model, probes)
+    if any(isinstance(batch, MultimodalBatch) for batch in batches):
+        return _inner_of_given(model, batches)
     try:
-        collect(model, probes[:1], _ALL)
+        collect(model, batches[:1], _ALL)
     except (IndexError, ValueError, RuntimeError):
         return replace(_ALL, cache=False)
     return _ALL
 
 
-def _inner_of_given(model: Any, probes: Sequence[AnyProbe]) -> Inner:
+def _inner_of_given(model: Any, batches: Sequence[AnyBatch]) -> Inner:
     """Of any model type: all at once where it can, else what it can; no attention weights that might not fit."""
-    flags = [flag for flag in ("hidden_states", "cache") if _gives(model, probes, Inner(**{flag: True}))]
+    flags = [flag for flag in ("hidden_states", "cache") if _gives(model, batches, Inner(**{flag: True}))]
     inner = Inner(**dict.fromkeys(flags, True))
     with_weights = replace(inner, attentions=True)
-    fits = _longest(model, probes, inner) <= _LONGEST
-    return with_weights if fits and _gives(model, probes, with_weights) else inner
+    fits = _longest(model, batches, inner) <= _LONGEST
+    return with_weights if fits and _gives(model, batches, with_weights) else inner
 
 
-def _longest(model: Any, probes: Sequence[AnyProbe], inner: Inner) -> int:
+def _longest(model: Any, batches: Sequence[AnyBatch], inner: Inner) -> int:
     """Positions in the largest of the outputs."""
-    outputs = collect(model, probes[:1], inner)
+    outputs = collect(model, batches[:1], inner)
     return max((size for run in outputs for value in run.values() for size in value.shape[1:-1]), default=0)
 
 
-def _gives(model: Any, probes: Sequence[AnyProbe], inner: Inner) -> bool:
+def _gives(model: Any, batches: Sequence[AnyBatch], inner: Inner) -> bool:
     try:
-        collect(model, probes[:1], inner)
+        collect(model, batches[:1], inner)
     except Exception:  # code of any model type may come upon anything
         return False
     return True
 
 
-def _run_all(model: Any, probes: Sequence[AnyProbe], adapters: Sequence[_Adapter], inner: Inner) -> Runs:
+def _run_all(model: Any, batches: Sequence[AnyBatch], adapters: Sequence[_Adapter], inner: Inner) -> Runs:
     with _adapted(model, adapters):
-        lora = collect(model, probes)
-    plain = collect(model, probes, inner)
+        lora = collect(model, batches)
+    plain = collect(model, batches, inner)
     try:
-        dropout = _with_dropout(model, probes)
+        dropout = _with_dropout(model, batches)
     except Exception:  # speech models mask spans that may be longer than a short input, for example
-        if not any(isinstance(probe, Given) for probe in probes):
+        if not any(isinstance(batch, MultimodalBatch) for batch in batches):
             raise
         dropout = []
     return {"plain": plain, "dropout": dropout, "lora": lora}
@@ -148,7 +149,7 @@ def _lora(before: Runs, after: Runs, compare: Compare) -> Measured:
     return compare(before["lora"], after["lora"]).main(), "random low-rank updates on query, key, value and output"
 
 
-def _with_dropout(model: Any, probes: Sequence[AnyProbe]) -> list[Outputs]:
+def _with_dropout(model: Any, batches: Sequence[AnyBatch]) -> list[Outputs]:
     import torch
 
     model.train()
@@ -157,10 +158,10 @@ def _with_dropout(model: Any, probes: Sequence[AnyProbe]) -> list[Outputs]:
             module.eval()  # training mode would move its statistics, which are no parameters to be put back
     try:
         outputs = []
-        for index, probe in enumerate(probes):
+        for index, batch in enumerate(batches):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(index)
-                outputs += collect(model, [probe])
+                outputs += collect(model, [batch])
         return outputs
     finally:
         model.eval()

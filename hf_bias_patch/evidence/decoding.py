@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.evidence.certificate import Decoding, Fork
-from hf_bias_patch.evidence.ids import first_known
-from hf_bias_patch.evidence.models import quiet
-from hf_bias_patch.evidence.probes import NEW_TOKENS, Form, Probe
+from hf_bias_patch.evidence.certificate import DecodingComparison, Fork
+from hf_bias_patch.models.inputs.text import NEW_TOKENS, TextBatch, TextFormat
+from hf_bias_patch.models.inputs.token_ids import first_known
+from hf_bias_patch.models.load import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ class Decoded:
     gaps: torch.Tensor
 
 
-def decode(model: Any, form: Form, prompts: Sequence[Probe]) -> list[Decoded]:
+def decode(model: Any, form: TextFormat, prompts: Sequence[TextBatch]) -> list[Decoded]:
     """Decode every prompt greedily, with a cache, not stopping at an end-of-sequence token.
 
     The checkpoint's own generation settings (beams, penalties, lengths) are set aside: each of them would make one
@@ -45,7 +45,7 @@ def decode(model: Any, form: Form, prompts: Sequence[Probe]) -> list[Decoded]:
         model.generation_config = kept
 
 
-def _decode(model: Any, form: Form, prompt: Probe) -> Decoded:
+def _decode(model: Any, form: TextFormat, prompt: TextBatch) -> Decoded:
     import torch
     from transformers import GenerationConfig
 
@@ -68,7 +68,7 @@ def _decode(model: Any, form: Form, prompt: Probe) -> Decoded:
     return Decoded(logits.argmax(-1), best[..., 0] - best[..., 1])
 
 
-def _start(model: Any, form: Form) -> int:
+def _start(model: Any, form: TextFormat) -> int:
     config = model.config
     decoder = getattr(config, "decoder", None)
     named = [getattr(config, "decoder_start_token_id", None), getattr(config, "bos_token_id", None)]
@@ -77,8 +77,8 @@ def _start(model: Any, form: Form) -> int:
 
 
 def compare_decoded(
-    prompts: Sequence[Probe], source: Sequence[Decoded], variant: Sequence[Decoded], floor: float
-) -> Decoding:
+    prompts: Sequence[TextBatch], source: Sequence[Decoded], variant: Sequence[Decoded], floor: float
+) -> DecodingComparison:
     """Compare what two models say to the same prompts.
 
     At the first token that differs, the two best logits of the source decide: each of them is uncertain by the noise
@@ -96,4 +96,4 @@ def compare_decoded(
             if step < len(old):
                 gap = float(ours.gaps[row, step])
                 forks.append(Fork(prompt=prompt.name, row=row, step=step, gap=gap, floor=floor, tie=gap <= 2 * floor))
-    return Decoding(sequences=sum(len(batch.tokens) for batch in source), tokens=tokens, forks=tuple(forks))
+    return DecodingComparison(sequences=sum(len(batch.tokens) for batch in source), tokens=tokens, forks=tuple(forks))

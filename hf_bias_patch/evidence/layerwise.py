@@ -25,13 +25,13 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, Figure, Run
+from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, Figure, Measurement
 from hf_bias_patch.evidence.compare import Meter, RmsMeter
-from hf_bias_patch.evidence.loaded import listed, missing_inside, refuse_ignored
-from hf_bias_patch.evidence.models import load_model
+from hf_bias_patch.evidence.full_model import Gathered, algebra_figures, deployed_figures
+from hf_bias_patch.evidence.fully_loaded import listed, missing_inside, refuse_ignored
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
-from hf_bias_patch.evidence.whole import Whole, algebra_figures, deployed_figures
+from hf_bias_patch.models.load_for_verify import load_model
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.rewrite import Rewrite
 from hf_bias_patch.patching.tensors import TensorReader
@@ -51,14 +51,14 @@ step of the dtype, and a step is one unit roundoff of the value or more."""
 Read = Callable[[str], np.ndarray]
 
 
-def run_layerwise(pair: Pair, seed: int, step: Step) -> Whole:
+def run_layerwise(pair: Pair, seed: int, step: Step) -> Gathered:
     """Measure site by site; holds a few copies of one projection's matrix at a time.
 
     Raises:
         VerifyError: a projection's weight is no plain tensor, or transformers leaves out what is under test.
         FamilyError: no family says where the attention sites are.
     """
-    found = Whole(no_algebra=pair.no_plan)
+    found = Gathered(no_algebra=pair.no_plan)
     doubts = [doubt for side in (pair.source, pair.variant) if (doubt := _refuse_ignored(side, pair))]
     variant = _with_absent(pair.variant_files, pair.source_files)
     for index, site in enumerate(find_sites(pair.source_files.config, pair.source_files.tensors)):
@@ -87,7 +87,7 @@ def _refuse_ignored(side: Source, pair: Pair) -> str:
     return f"The {which} lacks parameters of the base model, which loaders make up: {listed(missing)}."
 
 
-def _closest(runs: Sequence[Run]) -> Iterator[str]:
+def _closest(runs: Sequence[Measurement]) -> Iterator[str]:
     """The site that comes closest to its bound, or exceeds it by most, and what amplifies rounding there."""
     run = max(runs, key=lambda run: run.deployed[0].share, default=None)
     if run is None or not run.deployed[0].floor:
@@ -101,7 +101,9 @@ def _closest(runs: Sequence[Run]) -> Iterator[str]:
     yield f"Largest against its noise floor: {run.where}, {times:.2g} times{why}."
 
 
-def run_site(source: Checkpoint, site: Site, plan: Plan | None, variant: Read, dtype: str, seed: list[int]) -> Run:
+def run_site(
+    source: Checkpoint, site: Site, plan: Plan | None, variant: Read, dtype: str, seed: list[int]
+) -> Measurement:
     """Measure one site.
 
     Args:
@@ -129,7 +131,7 @@ def run_site(source: Checkpoint, site: Site, plan: Plan | None, variant: Read, d
     error = _metered(RmsMeter() if dtype != "F64" else Meter(), output, reference)
     least = ONE_ROUNDING * unit_roundoff(dtype)
     deployed = deployed_figures(error, floor, dtype, bound, least)
-    return Run(where=site.name, algebra=algebra, deployed=deployed, amplification=amplification)
+    return Measurement(where=site.name, algebra=algebra, deployed=deployed, amplification=amplification)
 
 
 def _metered(meter: Meter, values: torch.Tensor, reference: torch.Tensor) -> Meter:

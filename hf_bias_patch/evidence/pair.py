@@ -20,12 +20,11 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of
 from hf_bias_patch.errors import BiasPatchError, FamilyError, VerifyError
+from hf_bias_patch.evidence.ancestors import Patch, ancestor, history
 from hf_bias_patch.evidence.certificate import Party
-from hf_bias_patch.evidence.history import Patch, ancestor, history
-from hf_bias_patch.evidence.models import folder_of
-from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.storage import dtype_to_verify
-from hf_bias_patch.evidence.untyped import typed_as
+from hf_bias_patch.evidence.working_source import place_beside, typed_as
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan

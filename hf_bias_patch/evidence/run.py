@@ -6,21 +6,22 @@ import os
 from collections.abc import Collection, Sequence
 
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
-from hf_bias_patch.checkpoint.source import resolve
-from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence.beside import differences
-from hf_bias_patch.evidence.capacity import memory_to_verify, require_memory
-from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, Tensors
-from hf_bias_patch.evidence.keep import keep
+from hf_bias_patch.checkpoint.durable import replace_file
+from hf_bias_patch.checkpoint.source import Source, resolve
+from hf_bias_patch.errors import TargetError, VerifyError
+from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Certificate, TensorComparison
+from hf_bias_patch.evidence.full_model import Gathered, run_whole
 from hf_bias_patch.evidence.layerwise import ONE_ROUNDING, run_layerwise
-from hf_bias_patch.evidence.models import folder_of
+from hf_bias_patch.evidence.other_files import differences
 from hf_bias_patch.evidence.pair import Pair, Step, opened_pair, versions
-from hf_bias_patch.evidence.restore import source_of
-from hf_bias_patch.evidence.retrace import retrace
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
 from hf_bias_patch.evidence.training import Training, patch_of, read_training
-from hf_bias_patch.evidence.whole import Whole, run_whole
+from hf_bias_patch.evidence.verify_training import verify_training
+from hf_bias_patch.evidence.working_source import is_writable, source_of
+from hf_bias_patch.models.memory import require_to_verify
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.record import CERTIFICATE, PLAN
 
 __all__ = ["refuse_texts", "verify"]
 
@@ -35,7 +36,7 @@ def verify(
     seed: int = 0,
     progress: Step | None = None,
 ) -> Certificate | Training:
-    """Measure whether a variant computes what its source computes, and keep the certificate in the variant.
+    """Measure whether a variant computes what its source computes, and save the certificate in the variant.
 
     Of a model that `tune` fine-tuned, which computes something else, the training record is made anew instead: what
     trained, and that nothing else differs from the source.
@@ -51,7 +52,7 @@ def verify(
 
     Returns:
         The certificate, or the training record. That it fails is no error: see `passed` and `reasons`. It is also
-        written into the variant (see `keep`), which is only read otherwise.
+        written into the variant, unless that cannot be written to.
 
     Raises:
         SourceError, CheckpointError: one of the two leads nowhere or is damaged.
@@ -64,10 +65,10 @@ def verify(
     training = read_training(folder_of(new))
     if training is not None and patch_of(folder_of(new)) is None:
         step("every tensor against the source's")
-        return retrace(new, training, against)
+        return verify_training(new, training, against)
     with source_of(new, against) as source, opened_pair(new, source, step) as pair:
         certificate = _measure(pair, texts, layerwise, attention, seed, step)
-    keep(certificate, new)
+    _save(certificate, new)
     return certificate
 
 
@@ -85,13 +86,31 @@ def refuse_texts(texts: Sequence[str] | None, layerwise: bool) -> None:
         )
 
 
+def _save(certificate: Certificate, variant: Source) -> None:
+    """Write a certificate into its variant, in the place of an earlier one.
+
+    A checkpoint that was not patched, is read-only, or lies in the Hub's cache stays as it is.
+
+    Raises:
+        TargetError: the disk is full.
+    """
+    place = folder_of(variant) / CERTIFICATE
+    if not (folder_of(variant) / PLAN).is_file() or not is_writable(folder_of(variant)):
+        return
+    try:
+        # A file of its own, even where there was a link: what that leads to is somebody else's.
+        replace_file(place, certificate.dumps().encode())
+    except OSError as error:
+        raise TargetError(f"{place} cannot be written", why=error.strerror or str(error)) from error
+
+
 def _measure(
     pair: Pair, texts: Sequence[str] | None, layerwise: bool, attention: Sequence[str], seed: int, step: Step
 ) -> Certificate:
     if layerwise:
         found = run_layerwise(pair, seed, step)
     else:
-        require_memory(memory_to_verify(pair.source_files, pair.plan, len(texts or ())), pair.source.name)
+        require_to_verify(pair.source_files, pair.plan, len(texts or ()), pair.source.name)
         found = run_whole(pair, attention, texts, seed, step)
     tensors = _compare_files(pair, layerwise, step)
     return Certificate(
@@ -120,7 +139,7 @@ def _measure(
     )
 
 
-def _compare_files(pair: Pair, layerwise: bool, step: Step) -> Tensors:
+def _compare_files(pair: Pair, layerwise: bool, step: Step) -> TensorComparison:
     step("tensors, byte for byte")
     free: Collection[str] | None = pair.touched
     if pair.plan is None and free is None:
@@ -144,7 +163,7 @@ def _tolerance_from(pair: Pair, layerwise: bool) -> str:
     )
 
 
-def _notes(pair: Pair, found: Whole) -> list[str]:
+def _notes(pair: Pair, found: Gathered) -> list[str]:
     notes = []
     plan = pair.plan
     if pair.chain:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype, unit_roundoff
-from hf_bias_patch.evidence.certificate import Tensors
+from hf_bias_patch.evidence.certificate import TensorComparison
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.rewrite import Rewrite
 
@@ -42,7 +42,7 @@ def compare_tensors(
     free: Collection[str] | None = None,
     gone: Collection[str] = (),
     progress: Progress | None = None,
-) -> Tensors:
+) -> TensorComparison:
     """Compare every tensor of two checkpoints, holding a few MB at a time.
 
     Args:
@@ -76,7 +76,9 @@ def compare_tensors(
             progress(info.nbytes)
     wrong += [f"{name}: not in the source" for name in variant.tensors if name not in source.tensors]
     planned = None if plan is None else len(absent | (expected.names if expected else set()))
-    return Tensors(compared=len(source.tensors), identical=identical, planned=planned, exact=exact, wrong=tuple(wrong))
+    return TensorComparison(
+        compared=len(source.tensors), identical=identical, planned=planned, exact=exact, wrong=tuple(wrong)
+    )
 
 
 class _Expected:

@@ -9,17 +9,26 @@ from typing import Any, NamedTuple
 from pydantic import Field, computed_field
 
 from hf_bias_patch.evidence.certificate import Certificate, Party
-from hf_bias_patch.evidence.stored import Document, Stored
+from hf_bias_patch.evidence.evidence_file import EvidenceFile, EvidencePart
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import BEFORE, CERTIFICATE, PLAN, TRAINING
 
-__all__ = ["Free", "Kept", "PatchBefore", "TrainedTensor", "Training", "patch_before", "patch_of", "read_training"]
+__all__ = [
+    "Free",
+    "PatchBefore",
+    "SourceComparison",
+    "TrainedTensor",
+    "Training",
+    "patch_before",
+    "patch_of",
+    "read_training",
+]
 
 Free = dict[str, tuple[tuple[int, int], ...]]
 """Tensors that training may change: name → ranges of its elements, from one up to another; none stands for all."""
 
 
-class TrainedTensor(Stored):
+class TrainedTensor(EvidencePart):
     """A tensor that trained.
 
     Attributes:
@@ -37,7 +46,7 @@ class TrainedTensor(Stored):
     whole: int
 
 
-class Kept(Stored):
+class SourceComparison(EvidencePart):
     """What a comparison of a fine-tuned model with its source found, parameter by parameter.
 
     Attributes:
@@ -59,7 +68,7 @@ class Kept(Stored):
     returned: tuple[str, ...] = ()
 
 
-class Training(Document):
+class Training(EvidenceFile):
     """The training record of a fine-tuned model.
 
     Attributes:
@@ -102,7 +111,7 @@ class Training(Document):
     best_step: int
     metrics: dict[str, float]
     main_metric: str
-    kept: Kept | None = None
+    kept: SourceComparison | None = None
     earlier: Training | None = None
     environment: dict[str, Any]
 
@@ -170,7 +179,7 @@ def _patch(plan: Path, certificate: Path) -> PatchBefore | None:
     return PatchBefore(Plan.loads(plan.read_bytes(), plan), proof)
 
 
-def _reasons(kept: Kept | None) -> Iterable[str]:
+def _reasons(kept: SourceComparison | None) -> Iterable[str]:
     if kept is None:
         yield "It was not compared with its source."
         return

@@ -13,12 +13,12 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import PlanError, VerifyError
-from hf_bias_patch.evidence.certificate import Run
-from hf_bias_patch.evidence.compare import Outputs
-from hf_bias_patch.evidence.memory_names import sites_in_memory
-from hf_bias_patch.evidence.models import TORCH_NAMES, load_model
+from hf_bias_patch.evidence.certificate import Measurement
+from hf_bias_patch.evidence.full_model import Deployed, ModelVerifier, UnsupportedError
+from hf_bias_patch.evidence.outputs import Outputs
 from hf_bias_patch.evidence.pair import Pair, Step
-from hf_bias_patch.evidence.whole import Deployed, Runner, UnsupportedError
+from hf_bias_patch.models.load_for_verify import TORCH_NAMES, load_model
+from hf_bias_patch.models.names import names_on_disk, sites_in_memory
 from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.recipe import Recipe
 
@@ -43,16 +43,16 @@ class Trial:
     def __init__(
         self, pair: Pair, attention: Sequence[str], texts: Sequence[str] | None, seed: int, step: Step
     ) -> None:
-        self._pair, self._runner = pair, Runner(pair, texts, seed, step)
+        self._pair, self._verifier = pair, ModelVerifier(pair, texts, seed, step)
         self._source: dict[str, tuple[list[Outputs], Deployed]] = {}
         refused: list[VerifyError] = []
         for kind in attention:
             try:
-                reference, _ = self._runner.in_float64(kind)
+                reference, _ = self._verifier.in_float64(kind)
             except UnsupportedError as error:
                 refused.append(error)
                 continue
-            self._source[kind] = reference, self._runner.deployed(kind, reference, of_source=True)
+            self._source[kind] = reference, self._verifier.deployed(kind, reference, of_source=True)
             self._refuse_nan(kind)
         if not self._source:
             raise refused[0] if refused else VerifyError("No attention implementation was given")
@@ -77,15 +77,15 @@ class Trial:
         except PlanError:  # a value that is beyond the range of the storage dtype
             return math.inf
 
-    def _run(self, kind: str, recipe: Recipe) -> Run:
+    def _run(self, kind: str, recipe: Recipe) -> Measurement:
         pair, (reference, source) = self._pair, self._source[kind]
         assert pair.plan is not None
         model = load_model(pair.source, pair.dtype, kind).model
         sites, coarser = sites_in_memory(model, pair.source_files, pair.plan.sites), self._coarser(model)
         patched = apply(model, recipe.storing_zeros(), sites=sites)  # never restored: the model is of this run
         _round(model, {name: coarser[name] for name in patched.plan.touched if name in coarser})
-        variant = self._runner.run(model, pair.source.name, reference, of_source=False)
-        return self._runner.compared(kind, (), source, variant)
+        variant = self._verifier.run(model, pair.source.name, reference, of_source=False)
+        return self._verifier.compared(kind, (), source, variant)
 
     def _coarser(self, model: Any) -> dict[str, str]:
         """Parameter → its dtype in the file, of those to be edited that the file holds in fewer bits than the model."""
@@ -96,8 +96,6 @@ class Trial:
         coarser = {name: dtype for name, dtype in dtypes.items() if unit_roundoff(dtype) > least}
         if not coarser:
             return {}
-        from hf_bias_patch.probing.renames import names_on_disk
-
         names = names_on_disk(model, pair.source_files)
         return {memory: coarser[disk] for memory, disk in names.items() if disk in coarser}
 
@@ -112,7 +110,7 @@ def _round(model: Any, dtypes: Mapping[str, str]) -> None:
             value.detach().copy_(stored)
 
 
-def share_of(run: Run) -> float:
+def share_of(run: Measurement) -> float:
     """The largest share of its bound that a figure of a run takes; infinite where decoding parts without a tie."""
     if run.decoding is not None and not all(fork.tie for fork in run.decoding.forks):
         return math.inf

@@ -22,14 +22,13 @@ from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.source import place_name, resolve
 from hf_bias_patch.errors import BiasPatchError, PlanError, RecipeError
-from hf_bias_patch.evidence.capacity import memory_to_verify, require_memory
 from hf_bias_patch.evidence.layerwise import planned_values, run_site
-from hf_bias_patch.evidence.models import folder_of
 from hf_bias_patch.evidence.pair import Pair, Step, before_patch
-from hf_bias_patch.evidence.restore import place_beside
 from hf_bias_patch.evidence.run import refuse_texts
 from hf_bias_patch.evidence.trial import Trial, share_of
-from hf_bias_patch.evidence.untyped import typed_as
+from hf_bias_patch.evidence.working_source import place_beside, typed_as
+from hf_bias_patch.models.memory import require_to_verify
+from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
@@ -95,7 +94,7 @@ def where_possible(
         if layerwise:
             convicted = _by_site(pair, seed, step)
         else:
-            require_memory(memory_to_verify(pair.source_files, pair.plan, len(texts or ())), pair.source.name)
+            require_to_verify(pair.source_files, pair.plan, len(texts or ()), pair.source.name)
             convicted = _by_whole(pair, Trial(pair, attention, texts, seed, step), seed, step)
         request = Request(wanted.without(convicted), sites)
         return request.resolve(checkpoint.config, checkpoint, shared).recipe

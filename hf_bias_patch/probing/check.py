@@ -46,8 +46,8 @@ class Checked:
         closable: those agreed of which both say that the bias is redundant or folds.
         slots: all biases of queries, keys and values, the table's and those it does not know.
         unknown: those of them that the table says nothing of.
-        untouched: parameters that no run read, `probing.untouched.Untouched` each.
-        explained: unseen biases that have a reason (`probing.reasons`) → the reason; these are no differences.
+        untouched: parameters that no run read, `family_check.reasons.untouched.Untouched` each.
+        explained: unseen biases that have a reason (`family_check.reasons`) → the reason; these are no differences.
     """
 
     agreed: int

@@ -15,24 +15,26 @@ from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.checkpoint.pickled import open_any_model
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError
+from hf_bias_patch.models.inputs.random_inputs import accepted_sets
+from hf_bias_patch.models.load_for_probe import load_double
+from hf_bias_patch.models.names import names_on_disk
+from hf_bias_patch.models.run import run_all
 from hf_bias_patch.probing.check import Checked, Difference, check
 from hf_bias_patch.probing.combine import combine
-from hf_bias_patch.probing.feeding import feeds, require_repeatable
-from hf_bias_patch.probing.loading import load_double
+from hf_bias_patch.probing.moves import require_repeatable
 from hf_bias_patch.probing.probe import STILL, Finding, Probe
 from hf_bias_patch.probing.probe import probe as probe_once
-from hf_bias_patch.probing.renames import names_on_disk, renamed
+from hf_bias_patch.probing.renames import renamed
 from hf_bias_patch.probing.slots import sites_of
-from hf_bias_patch.probing.small.inputs import run_all
 
-__all__ = ["Probed", "Row", "probe", "probe_model"]
+__all__ = ["Probed", "ProbedBias", "probe", "probe_model"]
 
 SEEDS = (0, 1)
 """Of inputs and moves: a verdict must hold on all."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ProbedBias:
     """One bias, as table and numbers see it.
 
     Attributes:
@@ -106,7 +108,7 @@ class Probed:
     model_type: str
     family: str
     no_family: str
-    rows: tuple[Row, ...]
+    rows: tuple[ProbedBias, ...]
     floor: float
     differences: tuple[Difference, ...]
     untouched: tuple[str, ...]
@@ -136,7 +138,7 @@ class Probed:
         }
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: ProbedBias) -> dict[str, Any]:
     table = None if row.slot is None else {"verdict": row.slot.verdict.state, "reason": row.slot.verdict.reason}
     if table is not None and row.slot is not None:
         table["folds"] = row.slot.verdict.folds  # type: ignore[assignment]
@@ -209,7 +211,7 @@ def probe_model(model: Any, seeds: Sequence[int] = SEEDS) -> Probe:
     model.eval()
     probes = []
     for seed in seeds:
-        sets = feeds(model, seed)
+        sets = accepted_sets(model, seed)
         for inputs in sets:
             require_repeatable(model, inputs, STILL)
         probes.append(probe_once(model, lambda sets=sets: run_all(model, sets), seed))  # type: ignore[misc]
@@ -224,7 +226,7 @@ def _table(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Si
         return str(BiasPatchError(error.what, error.why))  # the remedy is this very probe
 
 
-def _rows(table: Sequence[Site], found: Probe) -> tuple[Row, ...]:
+def _rows(table: Sequence[Site], found: Probe) -> tuple[ProbedBias, ...]:
     """The table's slots in its order, each with what was found of it; then what the table has not."""
     left = list(found.findings)
     rows = []
@@ -236,5 +238,5 @@ def _rows(table: Sequence[Site], found: Probe) -> tuple[Row, ...]:
             finding = next((f for f in left if f.parameter == slot.bias and own & set(f.indices)), None)
             if finding is not None and slot.projection == finding.projection:
                 left.remove(finding)
-            rows.append(Row(site.name, slot, finding if finding in found.findings else None))
-    return (*rows, *(Row(finding.site, None, finding) for finding in left))
+            rows.append(ProbedBias(site.name, slot, finding if finding in found.findings else None))
+    return (*rows, *(ProbedBias(finding.site, None, finding) for finding in left))

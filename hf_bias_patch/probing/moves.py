@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_bias_patch.probing.double import in_double
+from hf_bias_patch.errors import VerifyError
+from hf_bias_patch.models.float64 import in_single_steps
+from hf_bias_patch.models.run import run
 from hf_bias_patch.probing.origin import Elements
 
-__all__ = ["Runner", "change", "moved", "part"]
+__all__ = ["ReferenceRunner", "change", "moved", "part", "require_repeatable"]
 
 Outputs = Mapping[str, Tensor]
 
@@ -74,7 +79,7 @@ def _change(found: Tensor, expected: Tensor) -> float:
     return float((a - b).abs().max()) / size if size else 0.0
 
 
-class Runner:
+class ReferenceRunner:
     """Runs a model, always the same way, in float64.
 
     Attributes:
@@ -92,7 +97,7 @@ class Runner:
 
     def outputs(self) -> Outputs:
         """The outputs now."""
-        with in_double():
+        with in_single_steps():
             return self._run()
 
     def effect(self) -> float:
@@ -116,3 +121,36 @@ class Runner:
             with torch.no_grad():
                 for parameter, values in zip(parameters, old, strict=True):
                     parameter.copy_(values)
+
+
+def require_repeatable(model: Any, inputs: Mapping[str, Any], limit: float) -> None:
+    """Refuse a model that gives something else each time: a probe runs it from one seed, which would hide that.
+
+    Raises:
+        VerifyError: runs on the same inputs differ by more than `limit`, relatively.
+    """
+    first = run(model, inputs)
+    by_itself = max(
+        change(run(model, inputs), first), *(change(_run_from(model, inputs, seed), first) for seed in (1, 2))
+    )
+    if by_itself > limit:
+        raise VerifyError(
+            f"{type(model).__name__} is not deterministic: two runs on the same inputs differ by {by_itself:.1e}",
+            why="Nothing can be told from outputs that move by themselves (dropout that stays on, or sampling)",
+            remedy="Switch the randomness off in config.json",
+        )
+
+
+def _run_from(model: Any, inputs: Mapping[str, Any], seed: int) -> Mapping[str, Tensor]:
+    """A run whose random numbers, if it draws any, start from another seed than `run` gives it."""
+
+    def reseed(*_: Any) -> None:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+    handle = model.register_forward_pre_hook(reseed)
+    try:
+        return run(model, inputs)
+    finally:
+        handle.remove()

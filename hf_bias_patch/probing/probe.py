@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hf_bias_patch.probing.double import in_double
-from hf_bias_patch.probing.moves import Runner, moved, part
+from hf_bias_patch.models.float64 import in_single_steps
+from hf_bias_patch.probing.moves import ReferenceRunner, moved, part
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.sites import ProbedSite, ProbedSlot, assemble
 from hf_bias_patch.probing.tags import NormTag
@@ -110,7 +110,7 @@ def probe(model: nn.Module, run: Callable[[], Mapping[str, Tensor]], seed: int =
 class _Prober:
     def __init__(self, model: nn.Module, run: Callable[[], Mapping[str, Tensor]], seed: int) -> None:
         self.model, self.run = model, run
-        self.runner = Runner(model, run, seed)
+        self.runner = ReferenceRunner(model, run, seed)
         self.trace = self._traced()
         self.sites = assemble(self.trace)
         used = {self.trace.codes.names[number] for number in self.trace.used}
@@ -148,7 +148,7 @@ class _Prober:
 
     def _traced(self) -> Trace:
         trace = Trace(dict(self.model.named_parameters()))
-        with in_double(trace.dropped), trace:
+        with in_single_steps(trace.dropped), trace:
             self.run()
         return trace
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["PRODUCT", "Call", "Mixing", "NormTag", "Score", "Tag", "broadcast", "union"]
+__all__ = ["PRODUCT", "MapCall", "Mixing", "NormTag", "ScoreProduct", "Tag", "broadcast", "union"]
 
 PRODUCT = 2**32
 """Larger than any position."""
@@ -24,7 +24,7 @@ class NormTag:
 
 
 @dataclass
-class Score:
+class ScoreProduct:
     """Scores of one product of two activations.
 
     Attributes:
@@ -59,7 +59,7 @@ class Mixing:
         between: what happened between mixing and that map, by name.
     """
 
-    scores: tuple[Score, ...]
+    scores: tuple[ScoreProduct, ...]
     value: Tensor | None
     output: int | None = None
     output_axis: int = 0
@@ -68,7 +68,7 @@ class Mixing:
 
 
 @dataclass
-class Call:
+class MapCall:
     """One use of a map.
 
     Attributes:
@@ -91,7 +91,7 @@ class Tag:
     kind: str  # "parameter", "activation", "score", "context"
     shadow: Tensor | None = None
     norm: NormTag | None = None
-    scores: tuple[Score, ...] = ()
+    scores: tuple[ScoreProduct, ...] = ()
     mixings: tuple[Mixing, ...] = ()
 
 

@@ -16,13 +16,21 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from hf_bias_patch.probing.fresh import FRESH, Fresh
 from hf_bias_patch.probing.origin import Codes
-from hf_bias_patch.probing.paired import PAIRS, paired
-from hf_bias_patch.probing.pooled import POOLS, pooled
-from hf_bias_patch.probing.replay import MOVES, replay
-from hf_bias_patch.probing.rows import spread, stands, varies
-from hf_bias_patch.probing.tags import PRODUCT, Call, Mixing, NormTag, Score, Tag, broadcast, union
+from hf_bias_patch.probing.shadows import (
+    FRESH,
+    MOVES,
+    PAIRS,
+    POOLS,
+    Fresh,
+    paired,
+    pooled,
+    replay,
+    spread,
+    stands,
+    varies,
+)
+from hf_bias_patch.probing.tags import PRODUCT, MapCall, Mixing, NormTag, ScoreProduct, Tag, broadcast, union
 
 __all__ = ["Trace"]
 
@@ -60,7 +68,7 @@ class Trace(TorchDispatchMode):
         super().__init__()
         self.codes = Codes(parameters)
         self.mixings: list[Mixing] = []
-        self.calls: list[Call] = []
+        self.calls: list[MapCall] = []
         self.rows: dict[int, int] = {}
         self.used: set[int] = set()
         self.products = 0
@@ -288,7 +296,7 @@ class Trace(TorchDispatchMode):
         self._tag(out, Tag(out, "activation", codes))
         numbers = self.codes.parameters_in(rows)
         for number in numbers:
-            self.calls.append(Call(number, left, a.norm if a else None))
+            self.calls.append(MapCall(number, left, a.norm if a else None))
         if a is not None and len(numbers) == 1:
             axis = 1 if bool((rows >= 2 * self.codes.count).any()) else 0
             self._read(a, next(iter(numbers)), axis, None if a.shadow is None else a.shadow)
@@ -319,7 +327,7 @@ class Trace(TorchDispatchMode):
         shape = [1, -1, *([1] * (out.ndim - 2))]
         self._tag(out, Tag(out, "activation", codes.reshape(shape).expand(out.shape).clone()))
         number = self.codes.number_of(int(w.shadow.reshape(-1)[0]))
-        self.calls.append(Call(number, tensor.movedim(1, -1), a.norm if a else None))
+        self.calls.append(MapCall(number, tensor.movedim(1, -1), a.norm if a else None))
         if a is not None:
             self._read(a, number, 0, None if a.shadow is None else a.shadow.movedim(1, -1))
 
@@ -338,7 +346,7 @@ class Trace(TorchDispatchMode):
             return
         self.products += 1
         rows = (torch.arange(out.shape[-2]) + self.products * PRODUCT).unsqueeze(-1).expand(out.shape).clone()
-        self._tag(out, Tag(out, "score", rows, None, (Score(a.shadow, b.shadow, self.products),)))
+        self._tag(out, Tag(out, "score", rows, None, (ScoreProduct(a.shadow, b.shadow, self.products),)))
 
 
 def _moved_norm(name: str, args: Any, tagged: list[Tag]) -> NormTag | None:

@@ -10,8 +10,8 @@ from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
 from hf_bias_patch.checkpoint.listing import weight_names
 from hf_bias_patch.checkpoint.sidecar import ADAPTER_WEIGHTS
 from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.evidence.ancestors import ancestor_files
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.evidence.sources import sources
 from hf_bias_patch.evidence.training import PatchBefore, Training
 from hf_bias_patch.patching.record import block_of
 from hf_bias_patch.publish.facts import Facts
@@ -117,9 +117,9 @@ def _again(folder: Path) -> str:
 def _refuse_other_start(folder: Path, training: Training) -> None:
     """A variant of a fine-tuned model: some patch of it must have begun with the weights that the record speaks of."""
     recorded = training.model.sha256
-    if not any(files == recorded for files in sources(folder)):
+    if not any(files == recorded for files in ancestor_files(folder)):
         raise CheckpointError(
-            f"{folder} was not made from the weights that its training record speaks of",
+            f"{folder} was not made from the weights that its training record names",
             why="They changed between training and patch",
             remedy="Patch the model as `tune` saved it",
         )

@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 import hf_bias_patch
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.errors import CheckpointError
+from hf_bias_patch.family_check.small_models.config import small_config
+from hf_bias_patch.family_check.small_models.model import small_model
 from hf_bias_patch.patching.memory import ModelTensors
-from hf_bias_patch.probing.small import small_config, small_model
 
 Saved = Callable[..., Path]
 BERT = "bert.encoder.layer.1.attention."

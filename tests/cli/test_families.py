@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hf_bias_patch.attention import family as families
 from hf_bias_patch.attention.family import model_types
+from hf_bias_patch.attention.family_files import drafted, text_of
 from hf_bias_patch.cli import app
 
-ROOT = Path(families.__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -88,16 +88,9 @@ def test_a_check_agrees_where_the_table_is_right() -> None:
     assert code == 0 and "bert: 6 agreed" in out and "gpt2: 6 agreed" in out and "0 wrong" in out
 
 
-def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    known = dict(families._families())
-    neox = known["gpt_neox"]
-    known["gpt_neox"] = dataclasses.replace(
-        neox, attention=tuple(dataclasses.replace(attention, blockers=()) for attention in neox.attention)
-    )
-    monkeypatch.setattr(families, "_find", known.get)
-    code, out = run("--check", "gpt_neox", "--json")
+def test_a_check_fails_where_the_table_is_wrong() -> None:
+    with drafted("gpt_neox", text_of("gpt_neox").replace('traps = [{trap = "rotary"}]\n', "")):
+        code, out = run("--check", "gpt_neox", "--json")
     found, *published = json.loads(out)
     assert {one["checkpoint"] for one in published} == {"togethercomputer/RedPajama-INCITE-Base-3B-v1"}
     promised = [item["table"] for item in found["differences"]]
@@ -105,22 +98,20 @@ def test_a_check_fails_where_the_table_is_wrong(monkeypatch: pytest.MonkeyPatch)
     assert any("executed" in item["numbers"] for item in found["differences"][2:])
 
 
-def test_a_wrong_norm_is_told_where_numbers_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_norm_is_told_where_numbers_cannot_tell() -> None:
     """The small PVT's attention has a single key in its first stages: neither query nor key moves anything there."""
-    import dataclasses
-
-    pvt = families._families()["pvt_v2"]
-    norm = "encoder.layers.{stage}.blocks.{layer}.attention.layer_norm"
-    wrong = tuple(dataclasses.replace(attention, reads=norm) for attention in pvt.attention)
-    known = dict(families._families()) | {"pvt_v2": dataclasses.replace(pvt, attention=wrong)}
-    monkeypatch.setattr(families, "_find", known.get)
-    code, out = run("--check", "pvt_v2", "--json")
+    block = 'query = "encoder.layers.{stage}.blocks.{layer}.'
+    right, wrong = f'{block}layer_norm_1"', f'{block}attention.layer_norm"'
+    assert right in text_of("pvt_v2"), "vacuous"
+    with drafted("pvt_v2", text_of("pvt_v2").replace(right, wrong)):
+        code, out = run("--check", "pvt_v2", "--json")
     told = [item for item in json.loads(out)[0]["differences"] if item["kind"] == "wrong"]
     assert code == 1 and any("(query)" in item["slot"] and "it reads" in item["numbers"] for item in told)
 
 
 def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_bias_patch.probing import sweep
+    from hf_bias_patch.family_check import sweep
+    from hf_bias_patch.family_check.cases import Case
 
     def check_type(name: str, seeds: object, changes: object, written: bool) -> object:
         import os
@@ -133,13 +124,13 @@ def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.M
         raise ValueError("bad")
 
     monkeypatch.setattr(sweep, "check_type", check_type)
-    items = (sweep.Item(name) for name in ("slow", "dead", "bad"))
-    found = {one.item.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
+    items = (Case(name) for name in ("slow", "dead", "bad"))
+    found = {one.case.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
     assert "no end" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
 
 
 def test_bias_flags_are_switched_on() -> None:
-    from hf_bias_patch.probing.typed import switched_on
+    from hf_bias_patch.family_check.one_type import switched_on
 
     config = {"attention_bias": False, "mlp_bias": False, "text": {"qkv_bias": False, "use_bias": True, "bias": False}}
     assert switched_on(config) == {"attention_bias": True, "text.qkv_bias": True, "text.bias": True}
@@ -155,30 +146,28 @@ def test_changes_of_the_config_are_checked_too() -> None:
     assert "1 could not be built\n  vitdet with use_absolute_position_embeddings = false" in summary
 
 
-def test_a_change_that_the_table_gets_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    from hf_bias_patch.probing import typed
-
-    olmo = dataclasses.replace(families._families()["olmo"], handled={})
-    monkeypatch.setattr(families, "_find", (dict(families._families()) | {"olmo": olmo}).get)
-    wanted = [change for change in typed.changes_of_type("olmo") if change.key == "clip_qkv"]
-    monkeypatch.setattr(typed, "changes_of_type", lambda name: tuple(wanted))
-    code, out = run("--check", "--vary", "olmo", "--json")
-    default, clipped = (one for one in json.loads(out) if not one["checkpoint"])
-    assert code == 1 and default["changes"] == [] and clipped["changes"] == [{"key": "clip_qkv", "value": 2.0}]
+def test_a_change_that_the_table_gets_wrong_fails() -> None:
+    with drafted("olmo", text_of("olmo").replace('[handled]\nclip_qkv = ["null"]\n', "")):
+        code, out = run("--check", "--vary", "olmo", "--json")
+    default, *varied = (one for one in json.loads(out) if not one["checkpoint"])
+    clipped = next(one for one in varied if one["changes"] == [{"key": "clip_qkv", "value": 2.0}])
+    assert code == 1 and default["changes"] == []
     kinds = [{item["kind"] for item in found["differences"]} for found in (default, clipped)]
     assert "wrong" not in kinds[0] and "wrong" in kinds[1]
 
 
-def test_pairs_of_changes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_bias_patch.probing import typed
-    from hf_bias_patch.probing.variations import Change
+def test_pairs_of_changes_are_checked() -> None:
+    from hf_bias_patch.family_check.cases import Case, cases
+    from hf_bias_patch.family_check.sweep import sweep
+    from hf_bias_patch.family_check.variations import Change
 
     changes = Change("relative_attention", True), Change("pos_att_type", ["p2c"])
-    monkeypatch.setattr(typed, "changes_of_type", lambda name: changes)
-    code, out = run("--check", "--vary", "--pairs", "deberta-v2")
-    assert code == 0 and 'deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]: 6 agreed' in out
+    asked = [case for case in cases(["deberta-v2"], pairs=True, changes=lambda name: changes) if not case.checkpoint]
+    assert asked == [Case("deberta-v2"), *(Case("deberta-v2", (change,)) for change in changes), asked[-1]]
+    (found,) = sweep(asked[-1:])
+    assert str(found.case) == 'deberta-v2 with relative_attention = true, pos_att_type = ["p2c"]' and found.agreed == 6
+    code, out = run("--check", "--vary", "--pairs", "vitdet")
+    assert code == 0 and "vitdet with qkv_bias = false, use_absolute_position_embeddings = false: " in out
 
 
 @pytest.mark.parametrize(("given", "needed"), [(["--vary"], "--check"), (["--check", "--pairs"], "--vary")])
@@ -207,7 +196,7 @@ def test_a_draft_is_written_and_checked(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--draft"], "needs model types"),
-        (["--draft", "--check", "bert"], "goes with none of"),
+        (["--draft", "--check", "bert"], "cannot be combined with"),
         (["--output", "x", "bert"], "goes with --draft"),
     ],
 )

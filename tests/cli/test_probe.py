@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_bias_patch.attention.family import family_of
+from hf_bias_patch.assets import folder as embedded
 from hf_bias_patch.attention.family_files import drafted, text_of
-from hf_bias_patch.checkpoint.guards import ASSETS
-from hf_bias_patch.probing import loading
 
 Run = Callable[..., tuple[int, str, str]]
-EMBEDDED = ASSETS / "bert"
+EMBEDDED = embedded("bert")
 CODE = """
 import torch
 from torch import nn
@@ -120,22 +118,21 @@ def test_numbers_stand_beside_the_table(run: Run, saved: Callable[..., Path]) ->
 
 
 def test_a_table_that_promises_too_much_is_an_error_that_shows_both(run: Run, saved: Callable[..., Path]) -> None:
-    folder = _small("gpt_neox", saved, "neox")
-    family = family_of({"model_type": "gpt_neox"}).name
-    told = "\n".join(line for line in text_of(family).splitlines() if not line.startswith("traps"))
-    assert told != text_of(family).rstrip(), "vacuous"
-    with drafted(family, told):
+    folder, traps = _small("gpt_neox", saved, "neox"), 'traps = [{trap = "rotary"}]\n'
+    assert traps in text_of("gpt_neox"), "vacuous"
+    with drafted("gpt_neox", text_of("gpt_neox").replace(traps, "")):
         code, out, err = run("inspect", folder, "--probe", "--json")
-        assert code == 1
-        assert "disagree" in err and "table: nothing: exact" in err and "numbers: needed" in err
-        found = json.loads(out)
-        assert {item["kind"] for item in found["disagreements"]} == {"wrong"} and len(found["disagreements"]) == 2
-        code, _, err = run("patch", folder, folder.parent / "out", "--fold", "value", "--trust-probe")
-        assert code == 2 and "neither is trusted" in err and not (folder.parent / "out").exists()
+        refused = run("patch", folder, folder.parent / "out", "--fold", "value", "--trust-probe")
+    assert code == 1
+    assert "disagree" in err and "table: nothing: exact" in err and "numbers: needed" in err
+    found = json.loads(out)
+    assert {item["kind"] for item in found["disagreements"]} == {"wrong"} and len(found["disagreements"]) == 2
+    assert refused[0] == 2 and "neither is trusted" in refused[2] and not (folder.parent / "out").exists()
 
 
 def _small(name: str, saved: Callable[..., Path], label: str) -> Path:
-    from hf_bias_patch.probing.small import small_config, small_model
+    from hf_bias_patch.family_check.small_models.config import small_config
+    from hf_bias_patch.family_check.small_models.model import small_model
 
     folder = saved("bert").parent / f"{label}-{torch.initial_seed()}" / "model"
     if not folder.exists():
@@ -192,10 +189,17 @@ def test_unknown_slots_are_folded_on_the_evidence_of_a_probe(
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
-def test_what_does_not_fit_into_memory_is_refused_with_the_bytes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "available_memory", lambda: 1234)
-    code, _, err = run("inspect", "embedded:bert", "--probe")
-    assert code == 2 and "1,234 bytes are free" in err and re.search(r"takes about [\d,.]{3,} (bytes|GiB)", err)
+def test_what_does_not_fit_into_memory_is_refused_with_the_bytes(run: Run, tmp_path: Path) -> None:
+    """A file with a hole of 256 GiB in it: its header says how large it is, and nothing of it is read."""
+    large = tmp_path / "large"
+    shutil.copytree(EMBEDDED, large)
+    count = 2**36
+    header = json.dumps({"large.weight": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    with open(large / "model.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 4 * count)
+    code, _, err = run("inspect", large, "--probe")
+    assert code == 2 and re.search(r"takes about 2,048\.0 GiB of memory, and [\d,.]+ GiB are free", err)
 
 
 def test_a_quantised_model_is_refused(run: Run, tmp_path: Path) -> None:

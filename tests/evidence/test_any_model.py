@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence import claims
 from hf_bias_patch.evidence.certificate import Certificate
-from hf_bias_patch.evidence.given import Given, give, outputs_of_given
-from hf_bias_patch.evidence.inner import NOTHING
-from hf_bias_patch.evidence.inputs import other_inputs
-from hf_bias_patch.evidence.models import load_model
+from hf_bias_patch.evidence.outputs import NOTHING, outputs_of
 from hf_bias_patch.evidence.run import verify
+from hf_bias_patch.family_check.small_models.config import small_config
+from hf_bias_patch.family_check.small_models.model import small_model
+from hf_bias_patch.models.inputs.choose import multimodal_inputs
+from hf_bias_patch.models.inputs.multimodal import MultimodalBatch, multimodal_batches
+from hf_bias_patch.models.load_for_verify import load_model
 from hf_bias_patch.probing.inspect import probe
-from hf_bias_patch.probing.small import small_config, small_model
 from tests.evidence.helpers import edited, sites_of, variant_of
 
 FOLDS = {
@@ -101,12 +101,12 @@ def test_half_precision(made: Made, tmp_path: Path) -> None:
 def test_inputs(made: Made) -> None:
     """Values that the storage dtype has; different in each set; padded, but for the last."""
     model = load_model(resolve(made("clip")), "F64", "eager").model
-    probes = give(model, 0, torch.bfloat16)
+    probes = multimodal_batches(model, 0, torch.bfloat16)
     pixels = [probe.inputs["pixel_values"] for probe in probes]
     assert all(torch.equal(values, values.bfloat16().double()) for values in pixels)
     assert not torch.equal(pixels[0], pixels[1])
     assert [bool(probe.inputs["attention_mask"].all()) for probe in probes] == [False, False, True]
-    assert not torch.equal(pixels[0], give(model, 1, torch.bfloat16)[0].inputs["pixel_values"])
+    assert not torch.equal(pixels[0], multimodal_batches(model, 1, torch.bfloat16)[0].inputs["pixel_values"])
 
 
 def test_random_numbers_are_the_same_in_every_dtype(made: Made) -> None:
@@ -115,8 +115,8 @@ def test_random_numbers_are_the_same_in_every_dtype(made: Made) -> None:
     for dtype in ("F64", "F32"):
         model = load_model(resolve(made("vit_mae")), dtype, "eager").model
         if dtype == "F64":
-            probes: list[Given] = give(model, 0, torch.float32)
-        found[dtype] = outputs_of_given(model, probes[0], NOTHING)
+            probes: list[MultimodalBatch] = multimodal_batches(model, 0, torch.float32)
+        found[dtype] = outputs_of(model, probes[0], NOTHING)
     for name, value in found["F64"].items():
         assert (found["F32"][name] - value).abs().max() < 1e-4 * value.abs().max(), name
 
@@ -125,7 +125,7 @@ def test_no_inputs_known(made: Made) -> None:
     model = load_model(resolve(made("clip")), "F64", "eager").model
     model.forward = lambda unheard_of: None
     with pytest.raises(VerifyError, match="No inputs found") as error:
-        other_inputs(model, None, 0, torch.float32)
+        multimodal_inputs(model, None, 0, torch.float32)
     assert "--layerwise" in str(error.value)
 
 
@@ -139,11 +139,13 @@ def test_sites_of_a_probe_under_the_names_in_memory(made: Made, name: str, tmp_p
     assert certificate.equal
 
 
-def test_attention_weights_of_long_inputs_are_left_out(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "_LONGEST", 10)
-    certificate = verify(variant_of(made("vit"), tmp_path / "out", fold="value"), made("vit"), attention=("eager",))
+def test_attention_weights_of_long_inputs_are_left_out(tmp_path: Path) -> None:
+    """Of 576 patches of an image, and one token beside them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small_model(small_config("vit", image_size=192), seed=7).float().save_pretrained(tmp_path / "source")
+    variant = variant_of(tmp_path / "source", tmp_path / "out", fold="value")
+    certificate = verify(variant, tmp_path / "source", attention=("eager",))
     found = {claim.flag: claim for claim in certificate.equal}
-    assert found["attention_weights"].error is None and "more than 10 positions" in found["attention_weights"].how
+    assert found["attention_weights"].error is None and "more than 512 positions" in found["attention_weights"].how
     assert found["hidden_states"].held and certificate.passed

@@ -9,13 +9,25 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.evidence.certificate import Certificate, Claim, Decoding, Figure, Fork, Party, Run, Tensors
+from hf_bias_patch.evidence.certificate import (
+    Certificate,
+    Claim,
+    DecodingComparison,
+    Figure,
+    Fork,
+    Measurement,
+    Party,
+    TensorComparison,
+)
 
 ALGEBRA = Figure(output="logits", worst="logits", error=1e-15, bound=1e-9, values=10)
 DEPLOYED = Figure(output="logits", worst="logits", error=2e-7, bound=4e-7, floor=1e-7, values=10)
 FORK = Fork(prompt="texts", row=1, step=2, gap=0.1, floor=0.2, tie=True)
-RUN = Run(
-    where="sdpa", algebra=(ALGEBRA,), deployed=(DEPLOYED,), decoding=Decoding(sequences=2, tokens=9, forks=(FORK,))
+RUN = Measurement(
+    where="sdpa",
+    algebra=(ALGEBRA,),
+    deployed=(DEPLOYED,),
+    decoding=DecodingComparison(sequences=2, tokens=9, forks=(FORK,)),
 )
 CLAIM = Claim(flag="logits", claimed=True, error=1e-15, how="run")
 GOOD = Certificate(
@@ -29,7 +41,7 @@ GOOD = Certificate(
     lossy=False,
     runs=(RUN,),
     equal=(CLAIM,),
-    tensors=Tensors(compared=3, identical=2, planned=1, exact=1),
+    tensors=TensorComparison(compared=3, identical=2, planned=1, exact=1),
     versions={"torch": "2"},
 )
 
@@ -39,7 +51,7 @@ def but(**changes: Any) -> Certificate:
     return GOOD.model_copy(update=changes)
 
 
-def run(**changes: Any) -> tuple[Run, ...]:
+def run(**changes: Any) -> tuple[Measurement, ...]:
     return (RUN.model_copy(update=changes),)
 
 
@@ -68,14 +80,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "infinite": (deployed(error=math.inf), "NaN or infinite values"),
     "floor NaN": (deployed(bound=math.nan, floor=math.nan), "no noise floor"),
     "floor infinite": (deployed(bound=math.inf, floor=math.inf), "no noise floor"),
-    "nothing decoded": ({"runs": run(decoding=Decoding(sequences=0, tokens=0))}, "no sequence"),
+    "nothing decoded": ({"runs": run(decoding=DecodingComparison(sequences=0, tokens=0))}, "no sequence"),
     "another token": (
-        {"runs": run(decoding=Decoding(sequences=2, tokens=9, forks=(FORK.model_copy(update={"tie": False}),)))},
+        {
+            "runs": run(
+                decoding=DecodingComparison(sequences=2, tokens=9, forks=(FORK.model_copy(update={"tie": False}),))
+            )
+        },
         "row 1: token 3 differs",
     ),
     "claim": ({"equal": (CLAIM.model_copy(update={"error": 0.5}),)}, "but they differ by 0.5, which is above 1e-09"),
     "claim NaN": ({"equal": (CLAIM.model_copy(update={"error": math.nan}),)}, "but they differ"),
-    "file": ({"tensors": Tensors(compared=3, identical=2, wrong=("w: off",))}, "w: off"),
+    "file": ({"tensors": TensorComparison(compared=3, identical=2, wrong=("w: off",))}, "w: off"),
     "load report": ({"load_report": ("missing w",)}, "missing w"),
 }
 

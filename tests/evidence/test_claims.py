@@ -7,7 +7,7 @@ import torch
 
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.evidence.claims import measure_claims
-from hf_bias_patch.evidence.probes import Form, make_probes
+from hf_bias_patch.models.inputs.text import TextFormat, text_batches
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.preserved import Preserved
@@ -41,7 +41,7 @@ def test_the_table(name: str, fold: str) -> None:
     only = {"attention": "self"} if name == "bert-cross" and ":" in fold else {}
     recipe = make_recipe(fold=fold, **only)
     plan = make_plan(model.config.to_dict(), ModelTensors(model), recipe)
-    claims = measure_claims(model, recipe, plan.equal, make_probes(Form.of(model), [], seed=0), bound=1e-9)
+    claims = measure_claims(model, recipe, plan.equal, text_batches(TextFormat.of(model), [], seed=0), bound=1e-9)
     assert tuple(claim.flag for claim in claims) == FLAGS
     assert tuple(claim.held for claim in claims) == TABLE[name, fold], claims
     assert tuple(claim.claimed for claim in claims) == TABLE[name, fold], "the plan says something else"
@@ -57,7 +57,7 @@ def test_what_cannot_be_measured_is_said() -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    probes = make_probes(Form.of(model), [], seed=0)
+    probes = text_batches(TextFormat.of(model), [], seed=0)
     claims = {c.flag: c for c in measure_claims(model, make_recipe(fold="key"), Preserved(), probes, bound=1e-9)}
     assert claims["kv_cache"].held is None and "gives none out" in claims["kv_cache"].how
     assert claims["with_dropout"].held is None and "no dropout" in claims["with_dropout"].how

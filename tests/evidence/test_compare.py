@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_bias_patch.evidence.compare import Inner, Meter, RmsMeter, collect, measure, outputs_of
-from hf_bias_patch.evidence.probes import Form, make_probes
+from hf_bias_patch.evidence.compare import Meter, RmsMeter, collect, measure
+from hf_bias_patch.evidence.outputs import Inner, outputs_of
+from hf_bias_patch.models.inputs.text import TextFormat, text_batches
 from tests.models import NAMES, fresh
 
 ALL = Inner(hidden_states=True, attentions=True, cache=True)
@@ -60,7 +61,7 @@ def test_padding_is_left_out_everywhere(name: str) -> None:
     """Other ids and masks of nothing at padded positions must change no number that is compared."""
     model = fresh(name)
     checked = 0
-    for probe in make_probes(Form.of(model), [], seed=0):
+    for probe in text_batches(TextFormat.of(model), [], seed=0):
         if probe.mask.all():
             continue
         ids = probe.inputs["input_ids"].clone()
@@ -76,7 +77,7 @@ def test_padding_is_left_out_everywhere(name: str) -> None:
 
 def test_both_stacks_are_looked_at() -> None:
     model = fresh("bart")
-    probe = next(probe for probe in make_probes(Form.of(model), [], seed=0) if probe.inner)
+    probe = next(probe for probe in text_batches(TextFormat.of(model), [], seed=0) if probe.inner)
     names = set(outputs_of(model, probe, ALL))
     assert {"logits", "last_hidden_state", "encoder_last_hidden_state"} <= names
     for stack in ("encoder_hidden_states", "decoder_hidden_states"):
@@ -88,7 +89,7 @@ def test_both_stacks_are_looked_at() -> None:
 
 def test_an_output_without_counterpart_is_infinitely_wrong() -> None:
     model = fresh("gpt2")
-    probes = make_probes(Form.of(model), [], seed=0)[:1]
+    probes = text_batches(TextFormat.of(model), [], seed=0)[:1]
     reference = collect(model, probes)
     reference[0]["another"] = torch.ones(3)
     meter = measure(model, probes, reference)

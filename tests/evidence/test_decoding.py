@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
-from hf_bias_patch.evidence.probes import Form, Probe, make_prompts
+from hf_bias_patch.models.inputs.text import TextBatch, TextFormat, prompt_batches
 from hf_bias_patch.patching.memory import apply
 from tests.models import fresh
 
-PROMPT = Probe("prompts", {}, torch.ones(2, 3, dtype=torch.bool))
+PROMPT = TextBatch("prompts", {}, torch.ones(2, 3, dtype=torch.bool))
 
 
 def decoded(*rows: list[int], gap: float = 1.0) -> Decoded:
@@ -36,8 +36,8 @@ def test_a_fork_is_a_tie_within_the_noise_of_two_logits(gap: float, tie: bool) -
 def test_with_the_cache_as_without(name: str) -> None:
     """The decoding used as evidence is what the model says when it is run on the whole text again at every step."""
     model = fresh(name)
-    form = Form.of(model)
-    prompts = make_prompts(form, [], seed=0)
+    form = TextFormat.of(model)
+    prompts = prompt_batches(form, [], seed=0)
     for prompt, found in zip(prompts[:1], decode(model, form, prompts[:1]), strict=True):
         assert found.tokens.shape == (1, 24) and (found.gaps > 0).all()
         said = list(prompt.inputs["input_ids"][0].tolist()) if not form.encoder_decoder else [2]
@@ -52,8 +52,8 @@ def test_with_the_cache_as_without(name: str) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "mbart"])
 def test_a_dropped_bias_is_heard(name: str) -> None:
     model = fresh(name)
-    form = Form.of(model)
-    prompts = make_prompts(form, [], seed=0)
+    form = TextFormat.of(model)
+    prompts = prompt_batches(form, [], seed=0)
     ours = decode(model, form, prompts)
     with apply(model, fold="key,value,query"):
         same = compare_decoded(prompts, ours, decode(model, form, prompts), floor=1e-9)
@@ -67,6 +67,6 @@ def test_the_models_own_settings_come_back() -> None:
     model = fresh("gpt2")
     model.generation_config.num_beams = 4
     kept = model.generation_config
-    form = Form.of(model)
-    decode(model, form, make_prompts(form, [], seed=0))
+    form = TextFormat.of(model)
+    decode(model, form, prompt_batches(form, [], seed=0))
     assert model.generation_config is kept and kept.num_beams == 4

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.evidence.run import verify
+from hf_bias_patch.family_check.small_models.config import small_config
+from hf_bias_patch.family_check.small_models.model import randomise, small_model
 from hf_bias_patch.probing.inspect import probe
-from hf_bias_patch.probing.small import small_config, small_model
-from hf_bias_patch.probing.small.randomise import randomise
 from tests.evidence.helpers import edited, sites_of, variant_of
 
 

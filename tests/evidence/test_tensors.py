@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_bias_patch.evidence.certificate import Tensors
+from hf_bias_patch.evidence.certificate import TensorComparison
 from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound, storage_dtype
 from tests.evidence.helpers import edited, pair_of, variant_of
 from tests.models import NAMES
@@ -20,7 +20,7 @@ WEIGHT, BIAS = "transformer.h.1.attn.c_attn.weight", "transformer.h.1.attn.c_pro
 UNTOUCHED = "transformer.h.1.mlp.c_fc.weight"
 
 
-def compared(variant: Path, source: Path) -> Tensors:
+def compared(variant: Path, source: Path) -> TensorComparison:
     pair = pair_of(variant, source)
     assert pair.plan is not None and pair.source_files is not None
     return compare_tensors(pair.source_files, pair.variant_files, pair.plan)
@@ -31,7 +31,7 @@ def compared(variant: Path, source: Path) -> Tensors:
 def test_right_variants_are_exact(saved: Saved, dtype: str, storage: str, tmp_path: Path) -> None:
     variant = variant_of(saved("gpt2", dtype), tmp_path / "out", fold=FOLD, storage=storage, max_loss=1)
     found = compared(variant, saved("gpt2", dtype))
-    assert found == Tensors(compared=40, identical=31, planned=9, exact=9)
+    assert found == TensorComparison(compared=40, identical=31, planned=9, exact=9)
     assert storage_dtype(pair_of(variant, saved("gpt2", dtype)).variant_files) == dtype
 
 
@@ -49,7 +49,7 @@ def test_every_model(saved: Saved, name: str, tmp_path: Path) -> None:
 
 def changed(
     saved: Saved, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None], dtype: str = "F32"
-) -> Tensors:
+) -> TensorComparison:
     right = variant_of(saved("gpt2", dtype), tmp_path / "right", fold=FOLD, max_loss=1)
     return compared(edited(right, tmp_path / "wrong", change), saved("gpt2", dtype))
 

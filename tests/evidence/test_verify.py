@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from hf_bias_patch.errors import CheckpointError, VerifyError
-from hf_bias_patch.evidence import capacity
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.patching.record import CERTIFICATE, PLAN
@@ -198,13 +197,20 @@ def test_an_unknown_attention_is_left_out_or_refused(saved: Saved, tmp_path: Pat
         verify(variant, saved("bert"), attention=())
 
 
-def test_too_little_memory_is_refused_with_numbers(
-    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class ManyTexts(Sequence[str]):
+    """More texts than any machine has memory for their outputs."""
+
+    def __len__(self) -> int:
+        return 10**12
+
+    def __getitem__(self, index: Any) -> Any:
+        return "Some text."
+
+
+def test_too_little_memory_is_refused_with_numbers(saved: Saved, tmp_path: Path) -> None:
     variant = variant_of(saved("bert"), tmp_path / "out", fold="key")
-    monkeypatch.setattr(capacity, "available_memory", lambda: 1234)
-    with pytest.raises(VerifyError, match=r"1,234 are free.*--layerwise"):
-        verify(variant, saved("bert"))
+    with pytest.raises(VerifyError, match=r"takes about [\d,.]+ GiB of memory, and [\d,.]+ GiB are free.*--layerwise"):
+        verify(variant, saved("bert"), texts=ManyTexts())
     assert verify(variant, saved("bert"), layerwise=True).passed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hf_bias_patch.probing.replay import replay
+from hf_bias_patch.probing.shadows import replay
 from hf_bias_patch.probing.tags import Tag
 
 

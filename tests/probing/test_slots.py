@@ -13,13 +13,16 @@ from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.layout import View
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import PlanError
+from hf_bias_patch.family_check.small_models.config import small_config
+from hf_bias_patch.family_check.small_models.model import small_model
+from hf_bias_patch.models.inputs.random_inputs import inputs_of
+from hf_bias_patch.models.names import names_in_files
+from hf_bias_patch.models.run import run
 from hf_bias_patch.patching.memory import ModelTensors, apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.probing.inspect import probe_model
 from hf_bias_patch.probing.moves import change
 from hf_bias_patch.probing.slots import sites_of, view_of
-from hf_bias_patch.probing.small import inputs_of, run, small_config, small_model
-from hf_bias_patch.probing.stored import stored_names
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.data())
@@ -107,7 +110,7 @@ def test_tensors_that_loading_renames_are_named_as_in_the_files(tmp_path: Path) 
 def test_names_that_files_have_are_told_without_files(tmp_path: Path) -> None:
     for name, same in (("vit", False), ("bert", True)):
         model = small_model(small_config(name))
-        found = stored_names(model)
+        found = names_in_files(model)
         names, tensors = found.names, found.tensors
         model.save_pretrained(tmp_path / name)
         stored = open_checkpoint(tmp_path / name).tensors

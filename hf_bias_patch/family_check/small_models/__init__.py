@@ -1,0 +1,1 @@
+"""Small random models of any type that transformers knows."""

@@ -1,0 +1,1 @@
+"""What models are run on: text, images, sound and other kinds, by what a forward method takes and by model type."""
