@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from hf_bias_patch.attention.verdict import TRAPS
+from hf_bias_patch.attention.verdict import BLOCKERS
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.probing.combine import combine
 from hf_bias_patch.probing.moves import require_repeatable
@@ -80,28 +80,28 @@ def test_plain_attention() -> None:
 
 
 def closing(road: str, *but: str) -> list[str]:
-    return sorted({OF_TRAP[trap].__name__ for trap in OF_TRAP if road in TRAPS[trap][1]} - {*but})
+    return sorted({OF_TRAP[trap].__name__ for trap in OF_TRAP if road in BLOCKERS[trap][1]} - {*but})
 
 
 # Not among them: a selection, which has a test of its own, and an output projection that reads more than attention. A
 # probe finds rightly that the output bias can take that value bias; what goes wrong is the product of all its columns.
-KEY_TRAPS, VALUE_TRAPS = closing("key", "Assigned"), closing("value", "Assigned", "OutputUsed")
+KEY_BLOCKERS, VALUE_BLOCKERS = closing("key", "Assigned"), closing("value", "Assigned", "OutputUsed")
 
 
 def test_every_trap_that_a_family_can_name_has_an_attention() -> None:
-    assert set(OF_TRAP) == set(TRAPS) - {"not_known"}
-    assert TRAPS["not_known"][1] == {"key", "value", "weight"}
+    assert set(OF_TRAP) == set(BLOCKERS) - {"not_known"}
+    assert BLOCKERS["not_known"][1] == {"key", "value", "weight"}
 
 
 @pytest.mark.parametrize("trap", OF_TRAP)
 def test_a_trap_closes_the_roads_on_which_a_naive_edit_does_harm_and_no_others(trap: str) -> None:
-    model, closed = Model(OF_TRAP[trap]), TRAPS[trap][1]
+    model, closed = Model(OF_TRAP[trap]), BLOCKERS[trap][1]
     harms = {"key": harm(model, "key"), "value": harm(model, "value"), "weight": harm_of_weights(model)}
     assert {road for road, moved in harms.items() if moved > 1e-3} == closed, harms
     assert all(moved < 1e-12 for road, moved in harms.items() if road not in closed), harms
 
 
-@pytest.mark.parametrize("trap", KEY_TRAPS)
+@pytest.mark.parametrize("trap", KEY_BLOCKERS)
 def test_a_key_bias_that_does_not_cancel_is_needed(trap: str) -> None:
     model = Model(getattr(traps, trap))
     key = found(probed(model))["key"]
@@ -109,7 +109,7 @@ def test_a_key_bias_that_does_not_cancel_is_needed(trap: str) -> None:
     assert harm(model, "key") > 1e-3
 
 
-@pytest.mark.parametrize("trap", VALUE_TRAPS)
+@pytest.mark.parametrize("trap", VALUE_BLOCKERS)
 def test_a_value_bias_that_does_not_pass_through_is_not_folded(trap: str) -> None:
     model = Model(getattr(traps, trap))
     value = found(probed(model))["value"]
@@ -127,7 +127,7 @@ def test_a_value_bias_passes_through_whatever_becomes_of_the_keys(trap: str) -> 
     assert found(probed(Model(getattr(traps, trap))))["value"].folds == {"weight": "", "output": ""}
 
 
-@pytest.mark.parametrize("trap", sorted({*KEY_TRAPS, *VALUE_TRAPS} - {"KeyUsed"}))
+@pytest.mark.parametrize("trap", sorted({*KEY_BLOCKERS, *VALUE_BLOCKERS} - {"KeyUsed"}))
 def test_any_bias_goes_into_its_weight_behind_a_layer_norm(trap: str) -> None:
     by = found(probed(Model(getattr(traps, trap))))
     assert [by[name].folds["weight"] for name in ("query", "key", "value")] == ["", "", ""]

@@ -360,7 +360,7 @@ OF_TRAP: dict[str, type[Attention]] = {
     "padded": Padded,
     "also_read": AlsoRead,
 }
-"""A trap that a family may name (`verdict.TRAPS`) → an attention that has it."""
+"""A trap that a family may name (`verdict.BLOCKERS`) → an attention that has it."""
 
 
 class Model(nn.Module):
