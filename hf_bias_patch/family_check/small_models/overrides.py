@@ -279,7 +279,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "shieldgemma2": {"yes_token_index": 21, "no_token_index": 22},
     "step3p5": {"sliding_window": 8},
     "superpoint": {"keypoint_decoder_dim": 65},
-    "swin": {"image_size": 64, "window_size": 4},
+    "swin": {"image_size": 64},
     "swinv2": {"image_size": 64},
     "t5gemma2_decoder": {"dropout_rate": 0.0},
     "t5gemma2_text": {"dropout_rate": 0.0},
