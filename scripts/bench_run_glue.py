@@ -5,7 +5,7 @@
 
 Full fine-tuning and LoRA, three seeds each, on the first `--samples` rows of a training file that a seed has shuffled,
 and the whole validation file. Every run is a process of its own, one at a time, and both ways read the same two files.
-Runs that are there already are not repeated. What differs and what came out: docs/run-glue.md.
+Runs that are there already are not repeated. What differs and what came out: docs/how-to/run-glue.md.
 """
 
 from __future__ import annotations

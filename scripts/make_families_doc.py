@@ -1,4 +1,4 @@
-"""Writes docs/families.md and the table in README.md from the family files: python scripts/make_families_doc.py"""
+"""Writes docs/families.md and the table in docs/verdicts.md from the family files: python scripts/make_families_doc.py"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hf_bias_patch.attention.matrix import matrix, without_attention
 from hf_bias_patch.attention.matrix_text import markdown, overview
 
 ROOT = Path(__file__).parent.parent
-TARGET, README = ROOT / "docs" / "families.md", ROOT / "README.md"
+TARGET, VERDICTS = ROOT / "docs" / "families.md", ROOT / "docs" / "verdicts.md"
 BEGIN, END = "<!-- families: made by scripts/make_families_doc.py -->\n", "<!-- /families -->\n"
 WELL_KNOWN = (
     "bert", "roberta", "distilbert", "electra", "gpt2", "bart", "mbart", "opt", "bloom", "whisper", "wav2vec2", "vit",
@@ -16,7 +16,7 @@ WELL_KNOWN = (
     "gpt_neox", "phi", "starcoder2", "modernbert", "dinov3_vit", "falcon", "esm", "llama", "qwen2", "gemma2", "qwen3",
     "qwen3_next", "gemma4_text", "gpt_oss",
 )  # fmt: skip
-"""What the README's table is about."""
+"""What the table in docs/verdicts.md is about."""
 HEAD = """# Families
 
 What becomes of the query, key and value bias in each model type, from the facts in
@@ -34,16 +34,16 @@ def text() -> str:
     return HEAD + markdown(*matrix(), without_attention())
 
 
-def readme(page: str) -> str:
-    """The README with its table as the families are now."""
+def verdicts(page: str) -> str:
+    """The page with its table as the families are now."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"README.md lacks {BEGIN!r} or {END!r}")
+        raise ValueError(f"docs/verdicts.md lacks {BEGIN!r} or {END!r}")
     table = overview(matrix(WELL_KNOWN)[0], WELL_KNOWN)
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
 if __name__ == "__main__":
     TARGET.write_text(text(), "utf-8")
-    README.write_text(readme(README.read_text("utf-8")), "utf-8")
+    VERDICTS.write_text(verdicts(VERDICTS.read_text("utf-8")), "utf-8")

@@ -69,8 +69,8 @@ def test_the_page_and_the_readme_are_up_to_date() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "families.md").read_text("utf-8") == module.text(), "run scripts/make_families_doc.py"
-    page = (ROOT / "README.md").read_text("utf-8")
-    assert page == module.readme(page), "run scripts/make_families_doc.py"
+    page = (ROOT / "docs" / "verdicts.md").read_text("utf-8")
+    assert page == module.verdicts(page), "run scripts/make_families_doc.py"
     assert "| → own weight | redundant | → output bias" in page.partition(module.BEGIN)[2].partition(module.END)[0]
     assert set(module.WELL_KNOWN) <= set(model_types())
     assert "| bert" in run("bert", "--markdown")[1]
