@@ -20,11 +20,10 @@ from hf_bias_patch.models.load_for_probe import load_double
 from hf_bias_patch.models.names import names_on_disk
 from hf_bias_patch.models.run import run_all
 from hf_bias_patch.probing.check import Checked, Difference, check
-from hf_bias_patch.probing.combine import combine
+from hf_bias_patch.probing.findings import Finding, Probe, combine, renamed
 from hf_bias_patch.probing.moves import require_repeatable
-from hf_bias_patch.probing.probe import STILL, Finding, Probe
+from hf_bias_patch.probing.probe import STILL
 from hf_bias_patch.probing.probe import probe as probe_once
-from hf_bias_patch.probing.renames import renamed
 from hf_bias_patch.probing.slots import sites_of
 
 __all__ = ["Probed", "ProbedBias", "probe", "probe_model"]

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from hf_bias_patch.models.float64 import in_single_steps
+from hf_bias_patch.probing.findings import Finding, Probe
 from hf_bias_patch.probing.moves import ReferenceRunner, moved, part
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.sites import ProbedSite, ProbedSlot, assemble
 from hf_bias_patch.probing.tags import NormTag
 from hf_bias_patch.probing.trace import Trace
 
-__all__ = ["Finding", "Probe", "probe"]
+__all__ = ["probe"]
 
 STILL = 1e-9
 """Relative change of the outputs up to which they count as unmoved. On 542 model types the largest change by a
@@ -39,54 +39,6 @@ NO_CONSTANT = "makes no constant"
 """A fold into the weight is refused with this for values that another checkpoint may not have."""
 
 _SIZES = (1.0, 1.0, 6.0)  # of moves: several, and one far out, so that nothing discrete stays still by chance
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the numbers say of one bias.
-
-    Attributes:
-        site, projection: whose bias it is.
-        parameter: its name.
-        indices: its elements.
-        effect: largest relative change of an output when it was moved.
-        state: `redundant`, `needed`, `not reached` or `undecided`.
-        reason: one sentence.
-        folds: destination (`output`, `weight`) → empty if the fold was exact, else why not.
-        norm: the layer norm that the weight reads, directly and alone; None if there is none.
-        weight: the rows or columns of the weight it belongs to; None if that is not known.
-        output: the bias of the site's output projection; None if there is none, or several.
-        read: for each input of the output projection, the value bias element (an index of the parameter) that
-            reaches it, -1 where none does; empty for other projections and where something stands between.
-    """
-
-    site: str
-    projection: str
-    parameter: str
-    indices: tuple[int, ...]
-    effect: float
-    state: str
-    reason: str
-    folds: dict[str, str] = field(default_factory=dict)
-    norm: NormTag | None = None
-    weight: Elements | None = None
-    output: ProbedSlot | None = None
-    read: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Probe:
-    """All that a probe found.
-
-    Attributes:
-        findings: a bias each.
-        floor: relative change of the outputs by the last bits of all parameters.
-        untouched: parameters that no op of the runs read; nothing is known of them.
-    """
-
-    findings: tuple[Finding, ...]
-    floor: float
-    untouched: tuple[str, ...]
 
 
 def probe(model: nn.Module, run: Callable[[], Mapping[str, Tensor]], seed: int = 0) -> Probe:

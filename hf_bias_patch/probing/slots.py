@@ -12,8 +12,8 @@ from hf_bias_patch.attention.layout import View
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot, Tensor
 from hf_bias_patch.attention.verdict import DESTINATIONS, Verdict
 from hf_bias_patch.patching.algebra import repeat_groups
+from hf_bias_patch.probing.findings import Finding, Probe
 from hf_bias_patch.probing.origin import Elements
-from hf_bias_patch.probing.probe import Finding, Probe
 
 __all__ = ["sites_of", "view_of"]
 
