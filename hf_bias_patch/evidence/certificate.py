@@ -48,7 +48,7 @@ class Figure(EvidencePart):
             mean squares.
         bound: what the error may be.
         floor: the noise floor the bound comes from; None for float64 figures.
-        values: numbers compared.
+        values: how many values were compared.
     """
 
     output: str
@@ -249,7 +249,7 @@ class Certificate(EvidenceFile):
 
     @property
     def headline(self) -> str:
-        """What a certificate that passes comes to, in a sentence."""
+        """What was measured, in a sentence, of a certificate that passes."""
         figure = self.deployed
         assert figure is not None, "a certificate that passes has compared something"
         if figure.floor is None:
@@ -263,7 +263,7 @@ class Certificate(EvidenceFile):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def comparisons(self) -> int:
-        """Numbers of the variant that were compared with the source's."""
+        """How many values of the variant were compared with the source's."""
         return sum(figure.values for run in self.runs for figure in run.deployed)
 
     @computed_field  # type: ignore[prop-decorator]
@@ -324,7 +324,7 @@ def _of_run(run: Measurement) -> Iterator[str]:
 
 
 def _amplified(run: Measurement) -> str:
-    """What a site's folds have to do with its error, where they can."""
+    """How much the folds of a site amplify its error; empty where they do not."""
     if run.amplification is None or run.amplification <= 1:
         return ""
     return f" A fold at this site multiplies the rounding error of its bias by {run.amplification:.3g}."

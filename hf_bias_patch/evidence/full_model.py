@@ -219,7 +219,7 @@ class ModelVerifier:
 
 
 def _of_loading(loaded: Loaded) -> Iterator[str]:
-    """What of the source and its class does not go together, and fails nothing."""
+    """Where the source and its class do not fit each other, as notes: the certificate does not fail for it."""
     name = type(loaded.model).__name__
     if loaded.missing:
         yield f"The source lacks parameters of {name}, which are the same in both models: {listed(loaded.missing)}."
@@ -265,7 +265,7 @@ def deployed_figures(
 
 
 def _counted(meter: Meter) -> list[tuple[str, int]]:
-    """Group → numbers compared in all of its outputs; 0 where one of them has no counterpart."""
+    """Group → how many values were compared in all of its outputs; 0 where one of them has no counterpart."""
     return [
         (group, min(meter.values[name] for name in names) and sum(meter.values[name] for name in names))
         for group, names in meter.groups().items()

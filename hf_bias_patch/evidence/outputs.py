@@ -171,7 +171,7 @@ def _same_draws() -> Any:
 
 
 def _all_named(name: str, value: Any, look: Inner) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors by name; states and weights of all layers under the names of their groups."""
+    """Tensors by name; hidden states and attention weights of all layers under the names of their groups."""
     import torch
 
     from hf_bias_patch.models.run import CACHES

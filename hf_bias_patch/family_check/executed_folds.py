@@ -1,4 +1,4 @@
-"""Executes every fold that a family's verdicts offer, as a user's patch would, and measures what the outputs do."""
+"""Executes every fold that a family's verdicts offer, as a patch would, and measures how far the outputs move."""
 
 from __future__ import annotations
 

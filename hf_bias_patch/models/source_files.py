@@ -39,8 +39,8 @@ def load_config(source: Source) -> Any:
         )
     if is_adapter_alone(folder):
         raise CheckpointError(
-            f"{source.name} is a peft adapter, and no model by itself",
-            remedy="Take the merged model, which `tune` leaves in `model` beside it, or merge it (peft's "
+            f"{source.name} is a peft adapter, not a model",
+            remedy="Give the merged model, which `tune` leaves in `model` beside it, or merge it (peft's "
             "`merge_and_unload`) and save that",
         )
     try:
@@ -49,8 +49,8 @@ def load_config(source: Source) -> Any:
         raise CheckpointError(
             f"{source.name} has no config that transformers can use",
             why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
-            remedy="Take a checkpoint with a config.json of a model type that transformers has, which an old one may "
-            'lack (add "model_type": "bert", say); code that comes with one is never run here',
+            remedy="Give a checkpoint whose config.json names a model type of transformers: old ones may lack it (add "
+            '"model_type": "bert", say). Code that comes with a checkpoint is never run here',
         ) from error
 
 

@@ -107,7 +107,7 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
 
 
 def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_Entry] | str | Difference:
-    """The table's slots; or that it has none; or that it takes a model that runs for a damaged one."""
+    """The table's slots; or a text, why it has none; or a difference, where it takes a working model for damaged."""
     try:
         sites = find_sites(config, tensors)
     except CheckpointError as error:
@@ -175,7 +175,7 @@ def _other_norm(slot: Slot, finding: Finding) -> tuple[str, str] | None:
 
 
 def _missed(finding: Finding) -> str:
-    """What it is if the table does not know a bias: a loss, if the numbers show a fold for it."""
+    """The kind of a difference for a bias that the table lacks: `missed` if the numbers show a fold for it."""
     return MISSED if finding.state == "redundant" or "" in finding.folds.values() else UNSEEN
 
 

@@ -62,7 +62,7 @@ class ProbedBias:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """How many parameters it has."""
         if self.finding:
             return len(self.finding.indices)
         assert self.slot is not None

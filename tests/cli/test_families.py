@@ -126,7 +126,7 @@ def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.M
     monkeypatch.setattr(sweep, "check_type", check_type)
     items = (Case(name) for name in ("slow", "dead", "bad"))
     found = {one.case.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
-    assert "no end" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
+    assert "not finished" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
 
 
 def test_bias_flags_are_switched_on() -> None:

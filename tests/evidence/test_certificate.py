@@ -144,7 +144,7 @@ def test_a_verdict_written_into_the_json_is_not_believed() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}'])
 def test_what_is_no_certificate_is_refused(text: str) -> None:
-    with pytest.raises(CheckpointError, match=r"here\.json is no certificate"):
+    with pytest.raises(CheckpointError, match=r"here\.json cannot be read as a certificate"):
         Certificate.loads(text, "here.json")
 
 
