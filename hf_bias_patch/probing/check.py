@@ -151,14 +151,21 @@ def _compare(entry: _Entry | None, finding: Finding, twins: set[str]) -> list[Di
         kind = WRONG if slot.verdict.destinations else _missed(finding)
         return [Difference(kind, name, f"{table} of {len(entry.indices)} elements", says)]
     found = []
-    proved = {"nothing": finding.state == "redundant", **{into: not why for into, why in finding.folds.items()}}
-    for into, refusal in slot.verdict.folds.items():
-        if into == "norm" or into not in proved or finding.folds.get(into, "").endswith(NO_CONSTANT):
+    proved = {
+        "nothing": finding.state == "redundant",
+        **{destination: not why for destination, why in finding.folds.items()},
+    }
+    for destination, refusal in slot.verdict.folds.items():
+        if (
+            destination == "norm"
+            or destination not in proved
+            or finding.folds.get(destination, "").endswith(NO_CONSTANT)
+        ):
             continue
-        if not refusal and not proved[into]:
-            found.append(Difference(WRONG, name, f"{into}: exact", says))
-        elif refusal and proved[into]:
-            found.append(Difference(MISSED, name, f"{into}: {refusal}", says))
+        if not refusal and not proved[destination]:
+            found.append(Difference(WRONG, name, f"{destination}: exact", says))
+        elif refusal and proved[destination]:
+            found.append(Difference(MISSED, name, f"{destination}: {refusal}", says))
     return found
 
 
@@ -184,5 +191,5 @@ def _name(finding: Finding) -> str:
 
 
 def _says(finding: Finding) -> str:
-    folds = "; ".join(f"{into}: {why or 'exact'}" for into, why in finding.folds.items())
+    folds = "; ".join(f"{destination}: {why or 'exact'}" for destination, why in finding.folds.items())
     return f"{finding.state} ({finding.reason})" + (f"; {folds}" if folds else "")

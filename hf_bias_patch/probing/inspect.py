@@ -80,7 +80,7 @@ class ProbedBias:
         if self.finding is None:
             return ()
         nothing = ("nothing",) if self.finding.state == "redundant" and self.projection == "key" else ()
-        return nothing + tuple(into for into, why in self.finding.folds.items() if not why)
+        return nothing + tuple(destination for destination, why in self.finding.folds.items() if not why)
 
 
 @dataclass(frozen=True)

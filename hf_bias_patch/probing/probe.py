@@ -171,21 +171,25 @@ class _Prober:
             max(100 * self.runner.floor, min(self.still, CARRIED * effect)) if state == "needed" else self.still
             for state, effect in zip(states, effects, strict=True)
         ]
-        for into, way in {"weight": self._into_weight, "output": self._into_output}.items():
+        for destination, way in {"weight": self._fold_into_weight, "output": self._fold_into_output}.items():
             trials: dict[int, list[_Edits]] = {}
             for number, (site, slot) in enumerate(self.slots):
-                if states[number] not in ("redundant", "needed") or (into == "output" and slot.projection != "value"):
+                if states[number] not in ("redundant", "needed") or (
+                    destination == "output" and slot.projection != "value"
+                ):
                     continue
                 edits = [way(site, slot, amount) for amount in self._amounts(slot)]
-                found[number][into] = next((edit for edit in edits if isinstance(edit, str)), "")
-                if not found[number][into]:
+                found[number][destination] = next((edit for edit in edits if isinstance(edit, str)), "")
+                if not found[number][destination]:
                     trials[number] = [edit for edit in edits if not isinstance(edit, str)]
             if not trials:
                 continue
             limit = min(limits[number] for number in trials)
             if any(self._tried(list(together), limit) for together in zip(*trials.values(), strict=True)):
                 for number, each in trials.items():
-                    found[number][into] = next(filter(None, (self._tried([edit], limits[number]) for edit in each)), "")
+                    found[number][destination] = next(
+                        filter(None, (self._tried([edit], limits[number]) for edit in each)), ""
+                    )
         return found
 
     def _amounts(self, slot: ProbedSlot) -> tuple[Tensor, Tensor]:
@@ -203,7 +207,7 @@ class _Prober:
             effect = self.runner.effect()
         return "" if effect <= limit else f"tried, it moves the output by {effect:.1e}"
 
-    def _into_weight(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
+    def _fold_into_weight(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
         """Identity 3, for an amount of the bias."""
         norm = slot.norms[0] if len(slot.norms) == 1 else None
         if slot.weight is None or norm is None:
@@ -223,7 +227,7 @@ class _Prober:
         constant = float((beta / gamma).sum())
         return 1 / gamma / constant if abs(constant) > 1e-6 else None
 
-    def _into_output(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
+    def _fold_into_output(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
         """Identity 2, for an amount of the bias."""
         output, read = site.output, self._read(site, slot)
         if not read:

@@ -134,7 +134,9 @@ def _folds(
         found["output"] = found.get("output") or _no_output(finding, tensors, heads)
     if any(f is not finding and f.output != finding.output for f in shared):
         found["output"] = "several sites mix this value"
-    return {into: closed or found.get(into, "not tried") for into in DESTINATIONS[finding.projection]}
+    return {
+        destination: closed or found.get(destination, "not tried") for destination in DESTINATIONS[finding.projection]
+    }
 
 
 def _no_output(finding: Finding, tensors: Mapping[str, Tensor], heads: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_bias_patch.evidence.outputs import CACHES
+from hf_bias_patch.models.run import CACHES
 from hf_bias_patch.patching.effects import Equal, equal_under
 from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Plan

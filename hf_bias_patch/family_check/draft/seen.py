@@ -53,7 +53,7 @@ class SeenSite:
         kind: `self` or `cross`.
         decoder: whether it attends to what came before only, or to another stream.
         heads: query heads; 0 if that is not seen.
-        traps: what closes roads, by name.
+        traps: what closes destinations, by name.
         doubts: what could not be told, a sentence each.
     """
 
