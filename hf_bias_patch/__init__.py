@@ -1,8 +1,8 @@
 """Finds, decides, rewrites and proves: the attention biases of Hugging Face checkpoints.
 
 The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
-Nothing heavy is imported before it is used: torch and transformers only by `apply`, `load`, `probe`, `tune`, `verify`
-and `where_possible`.
+Nothing heavy is imported before it is used: torch and transformers only by `apply`, `compare`, `evaluate`, `load`,
+`probe`, `tune`, `verify` and `where_possible`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,22 @@ if TYPE_CHECKING:
     from hf_bias_patch.patching.recipe import Recipe
     from hf_bias_patch.patching.revert import Reverted, revert
     from hf_bias_patch.probing.inspect import Probed, probe
-    from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
+    from hf_bias_patch.publish.card import Card, card
+    from hf_bias_patch.publish.push import Pushed, push
+    from hf_bias_patch.publish.push_plan import PushPlan, plan_push
+    from hf_bias_patch.scoring.evaluate import EvaluateSettings, Evaluation, evaluate
+    from hf_bias_patch.surveying.survey import Survey, survey
+    from hf_bias_patch.tuning.compare import CompareSettings, compare
     from hf_bias_patch.tuning.run import tune
+    from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings, LanguageSettings
 
 __all__ = [
     "Applied",
+    "Card",
     "Certificate",
+    "CompareSettings",
+    "EvaluateSettings",
+    "Evaluation",
     "GenerationSettings",
     "GlueSettings",
     "Inspection",
@@ -40,18 +50,27 @@ __all__ = [
     "Patched",
     "Plan",
     "Probed",
+    "PushPlan",
+    "Pushed",
     "Recipe",
     "Reverted",
+    "Survey",
     "__version__",
     "apply",
+    "card",
+    "compare",
+    "evaluate",
     "inspect",
     "load",
     "patch",
     "patch_in_place",
     "plan",
+    "plan_push",
     "probe",
     "pull",
+    "push",
     "revert",
+    "survey",
     "tune",
     "verify",
     "where_possible",
@@ -59,25 +78,38 @@ __all__ = [
 
 _HOMES = {
     "Applied": "patching.memory",
+    "Card": "publish.card",
     "Certificate": "evidence.certificate",
-    "GenerationSettings": "tuning.kinds",
-    "GlueSettings": "tuning.kinds",
+    "CompareSettings": "tuning.compare",
+    "EvaluateSettings": "scoring.evaluate",
+    "Evaluation": "scoring.evaluate",
+    "GenerationSettings": "tuning.task_settings",
+    "GlueSettings": "tuning.task_settings",
     "Inspection": "attention.inspect",
-    "LanguageSettings": "tuning.kinds",
+    "LanguageSettings": "tuning.task_settings",
     "Patched": "patching.disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",
+    "PushPlan": "publish.push_plan",
+    "Pushed": "publish.push",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
+    "Survey": "surveying.survey",
     "apply": "patching.applying",
+    "card": "publish.card",
+    "compare": "tuning.compare",
+    "evaluate": "scoring.evaluate",
     "inspect": "attention.inspect",
     "load": "models.load",
     "patch": "patching.disk",
     "patch_in_place": "patching.inplace",
     "plan": "patching.disk",
+    "plan_push": "publish.push_plan",
     "probe": "probing.inspect",
     "pull": "patching.pulling",
+    "push": "publish.push",
     "revert": "patching.revert",
+    "survey": "surveying.survey",
     "tune": "tuning.run",
     "verify": "evidence.run",
     "where_possible": "evidence.where_possible",

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hf_bias_patch.cli import app
 from hf_bias_patch.cli.console import stdout, table
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import evaluate
+from hf_bias_patch.scoring.score import evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
 
 OUT = Path("demo_out")
@@ -54,14 +55,14 @@ def norms(folder: str | Path) -> dict[str, float]:
     return totals
 
 
-def summary() -> Table:
+def summary(names: Sequence[str] = NAMES, out: Path = OUT) -> Table:
     """What changed, a row a checkpoint."""
     columns = ("checkpoint", "loads as", "parameters", "|q|, |k|, |v| before", "after", "error", "floor")
     rows = table(*columns, title="What changed")
-    for name in NAMES:
-        stock = load_stock(OUT / name)
-        certificate = json.loads((OUT / name / "bias_patch" / "certificate.json").read_text())
-        before, after = norms(f"embedded:{name}"), norms(OUT / name)
+    for name in names:
+        stock = load_stock(out / name)
+        certificate = json.loads((out / name / "bias_patch" / "certificate.json").read_text())
+        before, after = norms(f"embedded:{name}"), norms(out / name)
         rows.add_row(
             name,
             stock["class"],
@@ -81,7 +82,7 @@ def perplexity(folder: Path) -> float:
     """Of a checkpoint on letters, which are unlike all that it was trained on."""
     task = load_task(TASK)
     model, tokenizer = load_scorable(str(folder), task.kind)
-    return evaluate(model, tokenizer, task, load_split(task, "validation")).main
+    return evaluate_model(model, tokenizer, task, load_split(task, "validation")).main
 
 
 def tuned() -> Table:

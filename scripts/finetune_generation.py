@@ -1,7 +1,7 @@
 r"""Fine-tune a model that writes texts from texts: summaries, records in words.
 
-    accelerate launch scripts/finetune_generation.py --model_name_or_path embedded:bart \
-        --task_name embedded:summary --output_dir out
+    accelerate launch scripts/finetune_generation.py --model embedded:bart \
+        --task embedded:summary --output out
 
 Plain `python` does too. The same as `hf-bias-patch tune generation`; `--help` lists the options.
 """

@@ -1,7 +1,7 @@
 r"""Fine-tune a checkpoint on a GLUE task, or on your own data of that shape.
 
-    accelerate launch scripts/finetune_glue.py --model_name_or_path embedded:bert --task_name embedded:opinion \
-        --output_dir out
+    accelerate launch scripts/finetune_glue.py --model embedded:bert --task embedded:opinion \
+        --output out
 
 Plain `python` does too. The same as `hf-bias-patch tune glue`; `--help` lists the options.
 """

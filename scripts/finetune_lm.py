@@ -1,7 +1,7 @@
 r"""Fine-tune a language model: causal for GPT-2 and its like, masked for BERT.
 
-    accelerate launch scripts/finetune_lm.py --model_name_or_path embedded:gpt2 --task_name embedded:letters \
-        --output_dir out
+    accelerate launch scripts/finetune_lm.py --model embedded:gpt2 --task embedded:letters \
+        --output out
 
 Plain `python` does too. The same as `hf-bias-patch tune lm`; `--help` lists the options.
 """

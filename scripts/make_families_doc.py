@@ -1,4 +1,7 @@
-"""Writes docs/families.md and the table in docs/verdicts.md: python scripts/make_families_doc.py"""
+"""Writes docs/families.md and the table in docs/verdicts.md from the family files.
+
+Run: python scripts/make_families_doc.py
+"""
 
 from __future__ import annotations
 

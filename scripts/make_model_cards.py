@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 from importlib.util import find_spec
@@ -15,15 +16,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # the real base is named, and not compared with the Hub's copy
+
 import numpy as np
 
 import hf_bias_patch
 from hf_bias_patch.patching.base_card import CARD
 from hf_bias_patch.patching.record import PLAN
-from hf_bias_patch.publish.base import Base
-from hf_bias_patch.publish.card import card_files, write_card
-from hf_bias_patch.publish.facts import add_results, read_facts
-from hf_bias_patch.publish.norms_plot import FIGURE
+from hf_bias_patch.publish.bias_norms import FIGURE
+from hf_bias_patch.publish.card import card_files
+from hf_bias_patch.publish.facts import read_facts
 
 TARGET = Path(__file__).parent.parent / "model_cards"
 FOLD = "key,value"
@@ -32,10 +34,10 @@ REAL = "all-MiniLM-L6-v2"
 
 
 class Variant(NamedTuple):
-    """One of them: the base as it is named here, as it is known on the Hub, and a task to score it on."""
+    """One of them: the base as it is named here, its Hub id, and a task to score it on."""
 
     base: str
-    hub: Base | None
+    hub: str | None
     task: str | None
 
 
@@ -43,7 +45,7 @@ VARIANTS = {
     "bert-key-value-folded": Variant("embedded:bert", None, "embedded:letters"),
     "gpt2-key-value-folded": Variant("embedded:gpt2", None, "embedded:letters"),
     "bart-key-value-folded": Variant("embedded:bart", None, "embedded:records"),
-    f"{REAL}-key-value-folded": Variant(REAL, Base(f"sentence-transformers/{REAL}"), None),
+    f"{REAL}-key-value-folded": Variant(REAL, f"sentence-transformers/{REAL}", None),
 }
 
 
@@ -66,8 +68,7 @@ def make(name: str, at: Path) -> None:
     hf_bias_patch.verify(made, source)
     if task:
         (at / "scores.json").write_text(json.dumps(scores(made, task)))
-        add_results(made, [at / "scores.json"])
-    write_card(made, hub)
+    hf_bias_patch.card(made, base_model=hub, results=[at / "scores.json"] if task else [])
     shutil.rmtree(TARGET / name, ignore_errors=True)
     for path in (path for pattern in FACTS for path in made.glob(pattern)):
         kept = TARGET / name / path.relative_to(made)
@@ -85,15 +86,15 @@ def scores(folder: Path, task: str) -> dict[str, object]:
     return json.loads(printed.stdout)
 
 
-def problems(at: Path) -> list[str]:
-    """What is not up to date."""
-    found = [f"{path.name} is no variant of this script" for path in TARGET.iterdir() if path.name not in VARIANTS]
+def problems(at: Path, cards: Path = TARGET, fold: str = FOLD) -> list[str]:
+    """What is not up to date in a folder of cards; `at` is one for what is made on the way."""
+    found = [f"{path.name} is no variant of this script" for path in cards.iterdir() if path.name not in VARIANTS]
     for name, (base, *_) in VARIANTS.items():
-        folder = TARGET / name
+        folder = cards / name
         if not folder.is_dir():
             found.append(f"{name} is missing")
             continue
-        if hf_bias_patch.plan(place_of(base, at), fold=FOLD).dumps() != (folder / PLAN).read_text("utf-8"):
+        if hf_bias_patch.plan(place_of(base, at), fold=fold).dumps() != (folder / PLAN).read_text("utf-8"):
             found.append(f"{name}: the plan is another one now")
         for file, content in card_files(folder, read_facts(folder)).items():
             there = (folder / file).read_bytes() if (folder / file).is_file() else b""

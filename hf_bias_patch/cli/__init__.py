@@ -14,16 +14,16 @@ from collections.abc import Callable
 import typer
 
 from hf_bias_patch.cli.card import card
-from hf_bias_patch.cli.census import census
-from hf_bias_patch.cli.evaluate import evaluate
 from hf_bias_patch.cli.families import families
 from hf_bias_patch.cli.inspect import inspect
 from hf_bias_patch.cli.late import add_late
+from hf_bias_patch.cli.options import ANY_SPELLING
 from hf_bias_patch.cli.patch import patch
 from hf_bias_patch.cli.pull import pull
 from hf_bias_patch.cli.push import push
 from hf_bias_patch.cli.revert import revert
 from hf_bias_patch.cli.studies import studies
+from hf_bias_patch.cli.survey import census, survey
 from hf_bias_patch.cli.verify import verify
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.version import __version__
@@ -32,10 +32,10 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="hf-bias-patch",
-    help="Find, remove and prove redundant the attention biases of Hugging Face checkpoints.",
+    help="Find the attention biases of a Hugging Face checkpoint, remove them, and prove that it computes the same.",
     no_args_is_help=True,
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=ANY_SPELLING | {"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -53,9 +53,11 @@ def _options(
     """Options before the command."""
 
 
-for command in (inspect, patch, verify, revert, families, evaluate, card, push, pull, census):
+for command in (inspect, patch, verify, revert, families, card, push, pull, survey):
     app.command()(command)
+app.command("census", hidden=True)(census)
 app.add_typer(studies, name="study")
+add_late(app, "evaluate", "Score a model on a task, without training it.")
 add_late(app, "tune", "Train chosen biases on a task, with Accelerate.")
 add_late(app, "compare", "Train each of several choices with the same data and budget, and compare.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Container
 from functools import cache
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -21,6 +23,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["ByteBar", "CountBar", "nbytes", "plain", "stderr", "stdout", "strong", "table"]
 
@@ -53,22 +58,28 @@ def table(*columns: str, numbers: Container[str] = (), title: str | None = None)
     return made
 
 
-class ByteBar:
-    """A progress bar in bytes, which appears once its total is known."""
+class _Bar:
+    """A progress bar on stderr, which appears once there is something to show."""
 
-    def __init__(self, label: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-        more = (TransferSpeedColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, *more, console=stderr(), transient=True)
-        self._label = label
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self._progress = Progress(*columns, console=stderr(), transient=True)
         self._task: TaskID | None = None
 
-    def __enter__(self) -> ByteBar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._task is not None:
             self._progress.stop()
+
+
+class ByteBar(_Bar):
+    """A progress bar in bytes, which appears once its total is known."""
+
+    def __init__(self, label: str) -> None:
+        done = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+        super().__init__(*done, TransferSpeedColumn(), TimeRemainingColumn())
+        self._label = label
 
     def start(self, total: int) -> None:
         """Show the bar."""
@@ -81,21 +92,12 @@ class ByteBar:
             self._progress.advance(self._task, count)
 
 
-class CountBar:
+class CountBar(_Bar):
     """A progress bar of measurements; in a log, where none can be drawn, a line when something else begins."""
 
     def __init__(self) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=stderr(), transient=True)
-        self._task: TaskID | None = None
+        super().__init__(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         self._label = ""
-
-    def __enter__(self) -> CountBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._progress.stop()
 
     def show(self, done: float, known: int, label: str) -> None:
         """Say how many are done, of how many (0: not known yet), and what is running."""

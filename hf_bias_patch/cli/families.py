@@ -1,4 +1,4 @@
-"""`hf-bias-patch families`: what is known of each model type, and whether the numbers say the same."""
+"""`hf-bias-patch families`: what is known of the attention biases of each model type."""
 
 from __future__ import annotations
 
@@ -6,79 +6,75 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from hf_bias_patch.cli.drafts import print_drafts
+from hf_bias_patch.cli.family_check import print_check, print_drafts
 from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
     from hf_bias_patch.attention.matrix import Entry, TowerEntry
-    from hf_bias_patch.family_check.cases import Case
-    from hf_bias_patch.family_check.sweep import Swept
 
 __all__ = ["families"]
 
 
 def families(
-    names: Annotated[list[str] | None, typer.Argument(help="Model types; all, if none is named.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    names: Annotated[list[str] | None, Argument(help="Model types, such as bert; all if none is named.")] = None,
+    markdown: Annotated[bool, Option("--markdown", help="Print Markdown instead of a table.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Hold the table against probes of small random models. Takes seconds each.")
+        bool, Option("--check", help="Compare the table with probes of small random models; seconds for each.")
     ] = False,
     vary: Annotated[
-        bool, typer.Option("--vary", help="With --check: also with each config value changed that attention may read.")
+        bool, Option("--vary", help="With --check: also change the config values that attention may read, one by one.")
     ] = False,
     pairs: Annotated[
-        bool, typer.Option("--pairs", help="With --vary: also every two of these changes together.")
+        bool, Option("--pairs", help="With --vary: also make every two of these changes together.")
     ] = False,
     draft: Annotated[
-        bool,
-        typer.Option("--draft", help="Write the family file of these types from what small models show, and check it."),
+        bool, Option("--draft", help="Write family files from what small random models show, and check them.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="With --draft: the folder for the files, instead of printing them.")
+        Path | None, Option(help="With --draft: write the files into this folder, not to the screen.", metavar="DIR")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="With --check, --draft: processes at a time.", min=1)] = 1,
-    timeout: Annotated[float, typer.Option(help="With --check, --draft: seconds for one small model.", min=1)] = 240.0,
+    jobs: Annotated[int, Option(help="With --check or --draft: how many models are run at once.", min=1)] = 1,
+    timeout: Annotated[float, Option(help="With --check or --draft: seconds for one model, at most.", min=1)] = 240.0,
     as_json: AsJson = False,
 ) -> None:
-    """Print what becomes of the query, key and value bias in each model type; loads no model but to check or to draft.
+    """Show which query, key and value biases of each model type are redundant, and where others can be folded.
 
-    Exit code 1 if a check finds that the table promises what the numbers refute, or that something was not seen or not
-    checked for no known reason; or if a type cannot be drafted.
+    Runs no model, except with --check and --draft. Exit code 1 if a check refutes the table, or could not see or check
+    something for no known reason; or if a type cannot be drafted.
     """
     if draft:
-        _require_types(names, check or markdown or as_json)
-        from hf_bias_patch.family_check.cases import types_to_check
-
-        print_drafts(types_to_check(names or []), output, jobs, timeout, _show)
+        if check or markdown or as_json:
+            raise RecipeError(
+                "--draft cannot be combined with --check, --markdown or --json", why="It checks what it drafts"
+            )
+        print_drafts(names or [], output, jobs, timeout)
     if output is not None:
         raise typer.BadParameter("it goes with --draft", param_hint="--output")
     if check and markdown:
-        raise RecipeError("--check prints no Markdown", remedy="Leave out one of them, or ask for --json")
+        raise RecipeError("--check cannot print Markdown", remedy="Leave --markdown out, or ask for --json")
     if vary and not check:
         raise typer.BadParameter("it goes with --check", param_hint="--vary")
     if pairs and not vary:
         raise typer.BadParameter("it goes with --vary", param_hint="--pairs")
     if check:
-        from hf_bias_patch.family_check.cases import cases, types_to_check
+        print_check(names or [], vary, pairs, jobs, timeout, as_json)
+    _print_table(names or [], markdown, as_json)
 
-        _check(cases(types_to_check(names or []), vary=vary, pairs=pairs), jobs, timeout, as_json)
-        return
+
+def _print_table(names: list[str], markdown: bool, as_json: bool) -> None:
     from hf_bias_patch.attention.matrix import matrix, without_attention
 
-    entries, towers = matrix(names or [])
-    none = without_attention(names or [])
+    entries, towers = matrix(names)
+    none = without_attention(names)
     if as_json:
-        found: dict[str, list[Any]] = {
-            "sites": [asdict(entry) for entry in entries],
-            "towers": [asdict(tower) for tower in towers],
-        }
-        found |= {"without_attention": list(none)}
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        sites = {"sites": [asdict(entry) for entry in entries], "towers": [asdict(tower) for tower in towers]}
+        typer.echo(json.dumps({**sites, "without_attention": list(none)}, indent=2, ensure_ascii=False))
     elif markdown:
         from hf_bias_patch.attention.matrix_text import markdown as text
 
@@ -87,23 +83,12 @@ def families(
         _print(entries, towers, none)
 
 
-def _require_types(names: list[str] | None, more: bool) -> None:
-    if more:
-        raise RecipeError("--draft goes with none of --check, --markdown and --json", why="It checks by itself")
-    if not names:
-        raise RecipeError("--draft needs model types", remedy="Name them: `hf-bias-patch families --draft bert`")
-
-
 def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterable[str]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from hf_bias_patch.attention.matrix_text import columns
     from hf_bias_patch.cli.console import stdout
+    from hf_bias_patch.cli.console import table as empty_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("model type", "site", "query bias", "key bias", "value bias"):
-        table.add_column(name, overflow="fold")
+    table = empty_table("model type", "site", "query bias", "key bias", "value bias")
     for row in sorted(columns(entries)):
         table.add_row(*row)
     inner = {(name, tower.name, tower.model_type or tower.config) for tower in towers for name in tower.model_types}
@@ -113,109 +98,6 @@ def _print(entries: Iterable[Entry], towers: Iterable[TowerEntry], none: Iterabl
         table.add_row(model_type, "[dim]no attention[/]")
     stdout().print(table)
     stdout().print(
-        "redundant: removing it changes nothing. An arrow says where a bias can go exactly (into the output bias where "
-        "there is one). In brackets: the traps that close other roads; docs/theory.md explains them, --json says all."
-    )
-
-
-def _check(cases: Iterable[Case], jobs: int, timeout: float, as_json: bool) -> None:
-    from hf_bias_patch.family_check.sweep import sweep
-
-    found = []
-    for swept in sweep(cases, jobs, timeout):
-        found.append(swept)
-        if not as_json:
-            _show(swept)
-    if as_json:
-        typer.echo(json.dumps([swept.plain() for swept in found], indent=2, ensure_ascii=False))
-    else:
-        _sum_up(found)
-    raise typer.Exit(1 if any(swept.open for swept in found) else 0)
-
-
-def _show(swept: Swept) -> None:
-    from hf_bias_patch.cli.console import stdout
-    from hf_bias_patch.family_check.reasons.untouched import summary
-
-    line = f"{swept.case}: {swept.agreed} agreed"
-    line += f", {len(swept.classes)} classes" if swept.classes else ""
-    if swept.differences:
-        kinds = [difference.kind for difference in swept.differences]
-        line += "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    problem = "not checked" if swept.built else "could not be built"
-    line += f", {problem}: {swept.problem}" if swept.problem else ""
-    stdout().print(line + (f" ({swept.reason})" if swept.reason else ""), markup=False, soft_wrap=True)
-    for told in summary(swept.untouched):
-        stdout().print(f"  {told}", markup=False, soft_wrap=True)
-    groups: dict[tuple[str, str], list[str]] = {}
-    for item in swept.differences:
-        groups.setdefault((item.kind, item.table), []).append(f"    numbers on {item.slot}: {item.numbers}")
-    for (kind, table), numbers in groups.items():
-        stdout().print("\n".join([f"  {kind}, the table says: {table}", *numbers]), markup=False, soft_wrap=True)
-
-
-def _sum_up(found: list[Swept]) -> None:
-    from hf_bias_patch.cli.console import stdout
-
-    defaults = [swept for swept in found if not swept.case.changes]
-    published = [swept for swept in found if swept.case.checkpoint]
-    varied = [swept for swept in found if swept.case.changes and not swept.case.checkpoint]
-    problems = [swept for swept in defaults if swept.problem]
-    unknown = [swept.case.model_type for swept in problems if not swept.reason]
-    stdout().print(
-        f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked, "
-        f"{len(unknown)} of them for no known reason{': ' if unknown else ''}{', '.join(unknown)}" + _shares(defaults),
-        markup=False,
-        soft_wrap=True,
-    )
-    stdout().print(_about_classes(defaults), markup=False, soft_wrap=True)
-    for title, changed in (("configs of published checkpoints", published), ("changes of the config", varied)):
-        if changed:
-            stdout().print(_about_changes(title, changed), markup=False, soft_wrap=True)
-
-
-def _about_classes(found: list[Swept]) -> str:
-    """How many classes were looked at, and which could not be."""
-    read, unknown, explained = (
-        sum(len(getattr(swept, name)) for swept in found) for name in ("classes", "no_family", "explained")
-    )
-    lost = sorted(name for swept in found for name in swept.not_built)
-    return (
-        f"{read} classes of these types, each saved by itself and read again; {unknown} more are of no family; "
-        f"{explained} unseen biases are explained; {len(lost)} could not be built"
-        + (f": {', '.join(lost)}" if lost else "")
-    )
-
-
-def _counts(found: list[Swept]) -> str:
-    kinds = [difference.kind for swept in found for difference in swept.differences]
-    agreed = sum(swept.agreed for swept in found)
-    return f"{agreed} biases agreed, " + ", ".join(
-        f"{kinds.count(kind)} {kind}" for kind in ("wrong", "missed", "unseen")
-    )
-
-
-def _about_changes(what: str, varied: list[Swept]) -> str:
-    """What became of the changes, with the names of those that prove nothing."""
-    lines = [f"{len(varied)} {what}: {_counts(varied)}"]
-    for title, chosen in (
-        ("wrong", [swept for swept in varied if swept.wrong]),
-        ("not checked", [swept for swept in varied if swept.problem and swept.built]),
-        ("could not be built", [swept for swept in varied if not swept.built]),
-    ):
-        lines += [f"{len(chosen)} {title}" + "".join(f"\n  {swept.case}" for swept in chosen)]
-    return "\n".join(lines)
-
-
-def _shares(found: list[Swept]) -> str:
-    """How much of what the numbers show the table knows, as a line of its own."""
-    closable, slots, unknown = (
-        sum(getattr(swept, name) for swept in found) for name in ("closable", "slots", "unknown")
-    )
-    missed = sum(difference.kind == "missed" for swept in found for difference in swept.differences)
-    if not closable + missed or not slots:
-        return ""
-    return (
-        f"\nof the {closable + missed} biases that the numbers show to be redundant or to fold, the table knows "
-        f"{closable / (closable + missed):.1%}; it says nothing of {unknown / slots:.1%} of {slots}"
+        "redundant: removing it changes nothing. An arrow says where a bias can be folded exactly (the output bias "
+        "if there is one). In brackets: what closes other destinations; docs/theory.md explains it, --json prints all."
     )

@@ -1,6 +1,6 @@
 """Commands whose options are made from settings: built only when they are called.
 
-Settings take a quarter of a second to import, which `hf-bias-patch --help` need not wait for.
+Settings take a quarter of a second to import; `hf-bias-patch --help` does not wait for that.
 """
 
 from __future__ import annotations

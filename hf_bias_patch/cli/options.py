@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["AsJson", "Layerwise", "Model", "ModelType", "Overwrite", "Seed", "Texts", "TrustRemoteCode", "read_texts"]
+__all__ = [
+    "ANY_SPELLING",
+    "AsJson",
+    "BaseModelId",
+    "Layerwise",
+    "Model",
+    "ModelType",
+    "Overwrite",
+    "Seed",
+    "Texts",
+    "TrustRemoteCode",
+    "Variant",
+    "read_texts",
+]
+
+ANY_SPELLING: dict[str, Any] = {"token_normalize_func": lambda name: name.replace("_", "-")}
+"""Context settings under which `--dry_run` is `--dry-run`: scripts of Hugging Face have underscores."""
 
 Model = Annotated[
     str,
@@ -15,18 +31,27 @@ Model = Annotated[
         help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id: owner/name or owner/name@REVISION."
     ),
 ]
+Variant = Annotated[Path, typer.Argument(help="Folder of a variant or a fine-tuned model.", metavar="VARIANT")]
+BaseModelId = Annotated[
+    str | None,
+    typer.Option(
+        help="Hub id of the base, of a variant of a local copy: owner/name or owner/name@COMMIT.", metavar="HUB_ID"
+    ),
+]
 ModelType = Annotated[
-    str | None, typer.Option(help="Such as bert: for an old config.json that names no model_type.", metavar="TYPE")
+    str | None,
+    typer.Option(help="Model type, such as bert, for an old config.json that names none.", metavar="TYPE"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that holds a checkpoint.")]
-Texts = Annotated[Path | None, typer.Option(help="Also verify on these texts, one a line.", metavar="FILE")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it holds a checkpoint.")]
+Texts = Annotated[Path | None, typer.Option(help="A file of texts to verify on as well, one a line.", metavar="FILE")]
 Layerwise = Annotated[
-    bool, typer.Option(help="Verify site by site: for checkpoints larger than memory. Takes no --texts.")
+    bool,
+    typer.Option(help="Verify one attention site at a time: for checkpoints larger than memory, without --texts."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random probes.", min=0)]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="With a probe: run Python code that comes with the checkpoint.")
+    bool, typer.Option("--trust-remote-code", help="With --probe: run Python code that comes with the checkpoint.")
 ]
 
 

@@ -114,12 +114,10 @@ def _print_rows(console: Console, found: Probed) -> None:
 
 
 def _table(rows: Sequence[ProbedBias]) -> tuple[Table, dict[str, str]]:
-    from rich import box
-    from rich.table import Table
+    from hf_bias_patch.cli.console import table as empty_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("site", "bias", "table says", "numbers say", "effect", "exact folds into", "no fold"):
-        table.add_column(name, justify="right" if name == "effect" else "left")
+    columns = ("site", "bias", "table says", "numbers say", "effect", "exact folds into", "no fold")
+    table = empty_table(*columns, numbers=("effect",))
     notes: dict[str, str] = {}
     for row in rows:
         refused = [

@@ -1,4 +1,4 @@
-"""A training run on the terminal: a table of what trains, a bar with loss and throughput, a line each evaluation."""
+"""A training run on the terminal: a table of what trains, a bar with loss and speed, a line for each evaluation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from hf_bias_patch.cli.console import stderr, stdout, table
-from hf_bias_patch.tuning.select import Selection, Trained
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.trainable import Trainable, TrainableTensor
+from hf_bias_patch.tuning.watcher import Watcher
 
 __all__ = ["Bar", "trained_table"]
 
@@ -35,7 +35,7 @@ class Bar(Watcher):
         self._loss: float | None = None
         self._samples, self._start = 0, 0.0
 
-    def begin(self, selection: Selection, steps: int, first: int) -> None:
+    def begin(self, selection: Trainable, steps: int, first: int) -> None:
         """Print what trains, and show the bar."""
         stdout().print(trained_table(selection))
         self._steps, self._start = steps, time.monotonic()
@@ -66,10 +66,10 @@ class Bar(Watcher):
         self._progress.stop()
 
 
-def trained_table(selection: Selection) -> Table:
-    """Every tensor that trains; tensors that differ only in their layer in one row."""
-    made = table("what trains", "role", "tensors", "numbers", numbers=("tensors", "numbers"))
-    groups: dict[tuple[str, str, str], list[Trained]] = {}
+def trained_table(selection: Trainable) -> Table:
+    """Every tensor that trains; those that differ only in their layer share a row."""
+    made = table("what trains", "role", "tensors", "parameters", numbers=("tensors", "parameters"))
+    groups: dict[tuple[str, str, str], list[TrainableTensor]] = {}
     for tensor in selection.trained:
         groups.setdefault((_pattern(tensor.name), tensor.part, tensor.role), []).append(tensor)
     for (pattern, part, role), tensors in groups.items():
@@ -79,16 +79,16 @@ def trained_table(selection: Selection) -> Table:
     return made
 
 
-def _sum(selection: Selection) -> str:
+def _sum(selection: Trainable) -> str:
     share = 100 * selection.elements / selection.total
     head = selection.elements - selection.without_head
     return (
-        f"{selection.elements:,} of {selection.total:,} numbers train ({share:.3g} %)"
+        f"{selection.elements:,} of {selection.total:,} parameters train ({share:.3g} %)"
         + (f", {head:,} of them the head's" if head else "")
     )  # fmt: skip
 
 
 def _pattern(name: str) -> str:
-    """A parameter's name with its layer numbers left open, as `encoder.layer.*.value.bias`."""
+    """A parameter's name with `*` for layer numbers, such as `encoder.layer.*.value.bias`."""
     parts: Sequence[str] = name.split(".")
     return ".".join("*" if part.isdigit() else part for part in parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from hf_bias_patch.cli.options import Overwrite
 
@@ -13,17 +13,14 @@ __all__ = ["pull"]
 
 
 def pull(
-    variant: Annotated[str, typer.Argument(help="Hub id, owner/name or owner/name@REVISION.", metavar="NAME")],
-    out: Annotated[Path, typer.Argument(help="The folder to make.", metavar="OUT")],
+    variant: Annotated[str, Argument(help="Hub id: owner/name or owner/name@REVISION.", metavar="NAME")],
+    out: Annotated[Path, Argument(help="The folder to make.", metavar="OUT")],
     base: Annotated[
-        str | None,
-        typer.Option(
-            help="What a patch alone is applied to: a folder or Hub id.", show_default="the base and commit it names"
-        ),
+        str | None, Option(help="The base, for a variant without weights.", show_default="what the variant names")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fetch a published variant and check it; one without weights is made of its base, bit for bit."""
+    """Fetch a published variant as a folder, and check it; one without weights is made from its base, bit for bit."""
     from hf_bias_patch.cli.console import ByteBar, stdout, strong
     from hf_bias_patch.cli.leftovers import clear_beside
     from hf_bias_patch.patching.pulling import pull as fetch

@@ -77,23 +77,14 @@ def certificate_lines(certificate: Certificate) -> Iterator[RenderableType]:
 def _figures(certificate: Certificate) -> Table:
     numbers = ("error", "noise floor", "bound")
     table = empty_table("figure", "where", "output", *numbers, "", numbers=numbers)
+    kinds = {"algebra": "algebra, float64", "deployed": f"deployed, {certificate.dtype}"}
+    found = [(kind, run.where, figure) for run in certificate.runs for kind in kinds for figure in getattr(run, kind)]
     if certificate.mode == "layerwise":
-        by_site = {
-            "algebra, float64": [(run.where, figure) for run in certificate.runs for figure in run.algebra],
-            f"deployed, {certificate.dtype}": [
-                (run.where, figure) for run in certificate.runs for figure in run.deployed
-            ],
-        }
-        for label, figures in by_site.items():
-            if figures:
-                where, figure = max(figures, key=lambda found: found[1].share)
-                table.add_row(label, f"{where}, worst of {len(figures)} sites", *_row(figure))
-        return table
-    for run in certificate.runs:
-        for figure in run.algebra:
-            table.add_row("algebra, float64", run.where, *_row(figure))
-        for figure in run.deployed:
-            table.add_row(f"deployed, {certificate.dtype}", run.where, *_row(figure))
+        by_kind = [[one for one in found if one[0] == kind] for kind in kinds]
+        worst = [(max(figures, key=lambda one: one[2].share), len(figures)) for figures in by_kind if figures]
+        found = [(kind, f"{where}, worst of {count} sites", figure) for (kind, where, figure), count in worst]
+    for kind, where, figure in found:
+        table.add_row(kinds[kind], where, *_row(figure))
     return table
 
 

@@ -16,13 +16,13 @@ __all__ = ["revert"]
 
 
 def revert(
-    variant: Annotated[str, typer.Argument(help="A folder that `patch` made or edited in place.")],
+    variant: Annotated[str, typer.Argument(help="A folder that `patch` made or edited in place.", metavar="VARIANT")],
     out: Annotated[
-        Path | None, typer.Argument(help="Where to write the source.", show_default="VARIANT itself")
+        Path | None, typer.Argument(help="The folder to restore to.", metavar="OUT", show_default="VARIANT itself")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Restore what a variant was made from, or take back an edit in place that was interrupted."""
+    """Restore what a variant was made from, bit for bit, or undo an edit in place that was interrupted."""
     from hf_bias_patch.cli.console import stdout, strong
     from hf_bias_patch.cli.leftovers import clear_beside
     from hf_bias_patch.patching.revert import revert as restore
@@ -30,7 +30,7 @@ def revert(
     clear_beside(out or Path(variant), stdout())
     done = restore(variant, out, overwrite=overwrite)
     if done.recovered:
-        stdout().print(f"{done.path}: an interrupted edit in place was taken back; every byte is as before it.")
+        stdout().print(f"{done.path}: an interrupted edit in place was undone; every byte is as before it.")
         return
     stdout().print(f"Restored {strong(done.path)}: {done.tensors} tensors; {_checked(done)}.")
 

@@ -3,60 +3,86 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
-__all__ = ["ANY_DASHES", "options_of"]
+from hf_bias_patch.errors import ArgumentError
 
-ANY_DASHES: dict[str, Any] = {"token_normalize_func": lambda name: name.replace("-", "_")}
-"""Context settings under which `--output-dir` is `--output_dir`: the ecosystem's scripts have underscores."""
+__all__ = ["CONTEXT", "command_of", "options_of"]
+
+_WORDS = {"model_name_or_path": "model", "task_name": "task", "output_dir": "output", "num_train_epochs": "epochs"}
+"""Field → its option, where that has a shorter name."""
+
+_OLD_WORDS = {"out": "output_dir", "tasks": "task_name", "limit": "max_eval_samples", "file": "files"}
+"""Words of earlier versions → the field; accepted, and not shown."""
 
 
-_ALSO = {"model_name_or_path": "--model", "task_name": "--task", "output_dir": "--output"}
-"""Short names beside the ecosystem's, as the other commands have them."""
+def _field(word: str) -> str:
+    """The field that an option or a key of a YAML file names, in any of its spellings."""
+    plain = word.replace("-", "_")
+    return _OLD_WORDS.get(plain) or next((field for field, short in _WORDS.items() if short == plain), plain)
 
 
-def options_of(model: type[BaseModel], command: Callable[..., None]) -> Callable[..., None]:
+def _option(word: str) -> str:
+    """An option as it is shown. Scripts of Hugging Face have `--output_dir`, which is `--output` here."""
+    field = _field(word)
+    return _WORDS.get(field, field).replace("_", "-")
+
+
+CONTEXT: dict[str, Any] = {"token_normalize_func": _option, "help_option_names": ["-h", "--help"]}
+"""Context settings under which options are accepted in any spelling."""
+
+
+def command_of(name: str, function: Callable[..., None]) -> Any:
+    """A command of its own, whose options are accepted in any spelling."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name, context_settings=CONTEXT)(function)
+    return typer.main.get_command(app)
+
+
+def options_of(
+    model: type[BaseModel], command: Callable[..., None], without: Container[str] = ()
+) -> Callable[..., None]:
     """A function for typer that takes a model's fields as options, and a YAML file of them.
 
     Args:
         model: the settings.
-        command: called with the fields that were given, as keywords, and its own parameters, whose options come after.
+        command: called with the fields that were given, as a mapping, and its own parameters, whose options come after.
+        without: fields that have no option.
 
     Returns:
-        The function. Fields of the file are overridden by options.
+        The function. Options win over fields of the file.
     """
 
     def called(config: Path | None = None, **values: Any) -> None:
         from hf_bias_patch.tuning.settings import read_settings
 
         own = {name: values.pop(name) for name in extra}
-        given = {name: value for name, value in values.items() if value not in (None, [], ())}
-        command({**(_fields(read_settings(config)) if config else {}), **given}, **own)
+        file = {_field(name): value for name, value in read_settings(config).items()} if config else {}
+        fields = {**file, **{name: value for name, value in values.items() if value not in (None, [], ())}}
+        if missing := [f"--{_option(name)}" for name in options if options[name].is_required() and name not in fields]:
+            are = "is" if len(missing) == 1 else "are"
+            raise ArgumentError(
+                f"{', '.join(missing)} {are} missing", remedy="Give it here, or in the file of --config"
+            )
+        command(fields, **own)
 
+    options = {name: field for name, field in model.model_fields.items() if name not in without}
     extra = {name: parameter for name, parameter in inspect.signature(command).parameters.items() if name != "fields"}
     hints = inspect.get_annotations(command, eval_str=True)
-    parameters = [_parameter(name, field) for name, field in model.model_fields.items()]
-    file = typer.Option("--config", help="A YAML file with any of these options; options given beside it win.")
+    parameters = [_parameter(name, field) for name, field in options.items()]
+    file = typer.Option("--config", help="A YAML file with any of these options; those on the command line win.")
     parameters.append(_keyword("config", Annotated[Path | None, file], None))
     parameters += [_keyword(name, hints[name], parameter.default) for name, parameter in extra.items()]
     called.__doc__ = command.__doc__
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return called
-
-
-def _fields(written: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's fields by their own names; short names and dashes do as well, as they do among options."""
-    long = {short.removeprefix("--"): name for name, short in _ALSO.items()}
-    plain = {name: str(name).replace("-", "_") for name in written}
-    return {long.get(plain[name], plain[name]): value for name, value in written.items()}
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -66,12 +92,16 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _parameter(name: str, field: Any) -> inspect.Parameter:
     kind = _option_type(field.annotation)
     two_ways = kind is bool and field.default is not False  # what is on, or undecided, can be switched off
-    required = field.default is PydanticUndefined and field.default_factory is None
-    default = None if required or field.default_factory is not None else field.default
+    default = None if field.is_required() or field.default_factory is not None else field.default
     # A default is only shown: what is not given must stay so, or it would override the file.
     shown = False if default in (None, (), False) else _shown(default)
-    names = [f"--{name}/--no_{name}"] if two_ways else [f"--{name}", *([_ALSO[name]] if name in _ALSO else [])]
-    option = typer.Option(*names, help=field.description, show_default=shown, metavar=_metavar(field.annotation))
+    word = _option(name)
+    option = typer.Option(
+        f"--{word}/--no-{word}" if two_ways else f"--{word}",
+        help=f"{field.description}{' Required.' if field.is_required() else ''}",
+        show_default=shown,
+        metavar=_metavar(field.annotation),
+    )
     return _keyword(name, Annotated[kind | None, option], None)
 
 
@@ -87,16 +117,11 @@ def _option_type(annotation: Any) -> Any:
 
 
 def _metavar(annotation: Any) -> str | None:
-    values = [value for value in _literals(annotation)]
-    return "|".join(values) if values else None
-
-
-def _literals(annotation: Any) -> list[str]:
-    if get_origin(annotation) is Literal:
-        return [str(value) for value in get_args(annotation)]
-    if get_origin(annotation) in (tuple, dict):
-        return []
-    return [value for inner in get_args(annotation) for value in _literals(inner)]
+    """The values of a choice, such as `no|bf16|fp16`; None of other types."""
+    choices = [choice for choice in _alternatives(annotation) if choice is not NoneType]
+    if not all(get_origin(choice) is Literal for choice in choices):
+        return None
+    return "|".join(str(value) for choice in choices for value in get_args(choice))
 
 
 def _alternatives(annotation: Any) -> list[Any]:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hf_bias_patch.cli.options import AsJson
-from hf_bias_patch.cli.settings import ANY_DASHES, options_of
-from hf_bias_patch.tuning.kinds import KINDS
-from hf_bias_patch.tuning.stopping import TERMINATED
+from hf_bias_patch.cli.settings import CONTEXT, options_of
+from hf_bias_patch.tuning.stop_signal import TERMINATED
+from hf_bias_patch.tuning.task_settings import KINDS
 
 if TYPE_CHECKING:
-    from hf_bias_patch.tuning.run import Result
+    from hf_bias_patch.tuning.run import TuneResult
 
 __all__ = ["command", "run_script"]
 
-_HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar and no table of what trains.")]
 
 
@@ -32,9 +31,11 @@ def _command(name: str, about: str) -> Callable[..., None]:
 
 
 _COMMANDS = {
-    "glue": _command("glue", "Classification and regression: GLUE, and your own data of that shape."),
-    "lm": _command("lm", "Language modelling: causal for GPT-2 and its like, masked for BERT."),
-    "generation": _command("generation", "Summaries, and records in words: BART, T5, or GPT-2 from a prompt."),
+    "glue": _command("glue", "Classification and regression: GLUE, and your own data of that kind."),
+    "lm": _command("lm", "Language modelling: causal for models such as GPT-2, masked for models such as BERT."),
+    "generation": _command(
+        "generation", "Texts from texts, such as summaries: by BART or T5, or by GPT-2 from a prompt."
+    ),
 }
 
 
@@ -42,14 +43,14 @@ def command() -> Any:
     """The command `hf-bias-patch tune`, with one command for each kind of task."""
     group = typer.Typer(
         help="Train chosen biases on a task, with Accelerate; on several processes by "
-        "`accelerate launch -m hf_bias_patch tune …`.",
+        "`accelerate launch -m hf_bias_patch tune …`. Options of Hugging Face's example scripts are accepted.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings=_HELP,
+        context_settings=CONTEXT,
     )
     for name, function in _COMMANDS.items():
-        group.command(name, context_settings={**ANY_DASHES, **_HELP})(function)
+        group.command(name, context_settings=CONTEXT)(function)
     return typer.main.get_command(group)
 
 
@@ -64,7 +65,7 @@ def _run(name: str, fields: Mapping[str, Any], as_json: bool, quiet: bool) -> No
     from hf_bias_patch.cli.progress import Bar
     from hf_bias_patch.scoring.extra import need
     from hf_bias_patch.tuning.settings import make_settings
-    from hf_bias_patch.tuning.watch import Watcher
+    from hf_bias_patch.tuning.watcher import Watcher
 
     settings = make_settings(KINDS[name], **fields)
     need("accelerate")
@@ -79,11 +80,11 @@ def _run(name: str, fields: Mapping[str, Any], as_json: bool, quiet: bool) -> No
     raise typer.Exit(TERMINATED if result.ended == "terminated" else 0)
 
 
-def _show(result: Result) -> None:
+def _show(result: TuneResult) -> None:
     from hf_bias_patch.cli.console import stdout, strong, table
 
     if result.ended == "terminated":
-        stdout().print(f"Stopped at step {result.plain['step']}, and saved. Go on with --resume.")
+        stdout().print(f"Stopped at step {result.plain['step']}; the state is saved. Continue with --resume.")
         return
     if result.ended == "early":
         stdout().print(f"Stopped early, at step {result.plain['step']}: no better evaluation for a while.")

@@ -17,11 +17,11 @@ __all__ = ["certify", "verify"]
 
 
 def verify(
-    variant: Annotated[str, typer.Argument(help="A patched or fine-tuned checkpoint.")],
+    variant: Annotated[str, typer.Argument(help="Folder of a variant or a fine-tuned model.", metavar="VARIANT")],
     against: Annotated[
         str | None,
         typer.Option(
-            help="The checkpoint it was made from: a folder, file or Hub id (owner/name@REVISION).",
+            help="The checkpoint that it was made from: a folder, file or Hub id (owner/name@REVISION).",
             metavar="MODEL",
             show_default="restored from VARIANT",
         ),
@@ -31,8 +31,10 @@ def verify(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure that a variant computes what its source computes; of a model that `tune` made, that nothing but what
-    trained differs from its source. Exit code 1 if that does not hold."""
+    """Measure whether a variant computes what its source computes, and write the certificate.
+
+    Of a model that `tune` made: whether nothing but what trained differs from its source. Exit code 1 if it fails.
+    """
     certificate = certify(variant, against, texts=read_texts(texts), layerwise=layerwise, seed=seed, show=not as_json)
     if as_json:
         typer.echo(certificate.dumps())

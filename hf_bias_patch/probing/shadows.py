@@ -119,11 +119,14 @@ PAIRS = {"view_as_complex", "view_as_real"}
 """Ops that make one complex number of two entries, and back."""
 
 
-def paired(name: str, codes: Tensor) -> Tensor:
-    """The codes of a result of one of `PAIRS`: complex128 for `view_as_complex`, int64 for `view_as_real`."""
+def paired(name: str, codes: Tensor) -> Tensor | None:
+    """The codes of a result of one of `PAIRS`: complex128 for `view_as_complex`, int64 for `view_as_real`.
+
+    None for complex numbers that are no pairs of entries, such as those of a Fourier transform.
+    """
     if name == "view_as_complex":
         return torch.view_as_complex(codes.double().contiguous())
-    return torch.view_as_real(codes.resolve_conj()).long()
+    return torch.view_as_real(codes.resolve_conj()).long() if codes.is_complex() else None
 
 
 POOLS = {"amax", "max", "max_pool2d_with_indices"}

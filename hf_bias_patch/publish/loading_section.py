@@ -1,18 +1,42 @@
-"""What a card says of loading a model, and of checking it again."""
+"""What a card says of loading a model, told by the class that it was saved from, and of checking it again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hf_bias_patch.publish.auto_classes import auto_class, auto_peft_class
-from hf_bias_patch.publish.base import Base
+from hf_bias_patch.publish.base import BaseRef
 from hf_bias_patch.publish.facts import Facts
 
-__all__ = ["loading"]
+__all__ = ["loading", "pipeline_tag"]
+
+_ENDINGS = {
+    "ForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
+    "LMHeadModel": ("AutoModelForCausalLM", "text-generation"),
+    "ForCausalLM": ("AutoModelForCausalLM", "text-generation"),
+    "ForConditionalGeneration": ("AutoModelForSeq2SeqLM", None),  # summaries or translations: no telling
+    "ForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
+}
+
+
+def _auto_class(architecture: str) -> str:
+    """The Auto class of transformers that loads a class; `AutoModel` where no head is known."""
+    return next((auto for ending, (auto, _) in _ENDINGS.items() if architecture.endswith(ending)), "AutoModel")
+
+
+def _auto_peft_class(architecture: str) -> str:
+    """The Auto class of peft that loads an adapter of a class; `AutoPeftModel` where peft has none for its head."""
+    auto = _auto_class(architecture)
+    heads = ("CausalLM", "Seq2SeqLM", "SequenceClassification")
+    return auto.replace("AutoModel", "AutoPeftModel") if auto.endswith(heads) else "AutoPeftModel"
+
+
+def pipeline_tag(architecture: str) -> str | None:
+    """What the Hub calls the task of a class; None where the class does not tell."""
+    return next((tag for ending, (_, tag) in _ENDINGS.items() if architecture.endswith(ending)), None)
 
 
 def _use_adapter(facts: Facts) -> Iterable[str]:
-    auto = auto_peft_class(facts.architecture)
+    auto = _auto_peft_class(facts.architecture)
     classes = len(facts.config.get("id2label") or ()) if auto.endswith("SequenceClassification") else 0
     more = f", num_labels={classes}" if classes else ""
     more += ", trust_remote_code=True" if facts.absent else ""
@@ -27,7 +51,7 @@ def loading(facts: Facts) -> Iterable[str]:
     if facts.adapter is not None:
         yield from _use_adapter(facts)
         return
-    auto = auto_class(facts.architecture)
+    auto = _auto_class(facts.architecture)
     if facts.patch_only:
         yield "On the Hub it has no weights, but what makes them of the base's, which is fetched and checked by sha256:"
         yield (
@@ -59,7 +83,7 @@ def _compared_with(facts: Facts) -> str:
     return facts.base.name if near else facts.training.source.name
 
 
-def _again(base: Base) -> str:
+def _again(base: BaseRef) -> str:
     """A revert takes one patch back."""
     return (
         f", once `hf-bias-patch revert OUT` took the {base.patches - 1} before it back too" if base.patches > 1 else ""

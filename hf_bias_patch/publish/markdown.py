@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from hf_bias_patch.publish.base import Base
+from hf_bias_patch.publish.base import BaseRef
 
 __all__ = ["and_list", "link", "table"]
 
@@ -22,7 +22,7 @@ def and_list(names: Iterable[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def link(base: Base) -> str:
+def link(base: BaseRef) -> str:
     """A base by name and commit, as a link where the Hub has it."""
     if not base.on_hub:
         return f"`{base.name}`"

@@ -119,7 +119,7 @@ def _refuse_other_start(folder: Path, training: Training) -> None:
     recorded = training.model.sha256
     if not any(files == recorded for files in ancestor_files(folder)):
         raise CheckpointError(
-            f"{folder} was not made from the weights that its training record speaks of",
+            f"{folder} was not made from the weights that its training record names",
             why="They changed between training and patch",
             remedy="Patch the model as `tune` saved it",
         )

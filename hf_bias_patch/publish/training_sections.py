@@ -9,7 +9,7 @@ from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.training import PatchBefore, SourceComparison, Training
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.summary import runs
-from hf_bias_patch.publish.base import Base
+from hf_bias_patch.publish.base import BaseRef
 from hf_bias_patch.publish.markdown import and_list, link, table
 from hf_bias_patch.scoring.identity import DataIdentity
 
@@ -35,7 +35,7 @@ def removed(plan: Plan) -> str:
 
 
 def training_sections(
-    training: Training, before: PatchBefore | None, base: Base, frozen: Sequence[str]
+    training: Training, before: PatchBefore | None, base: BaseRef, frozen: Sequence[str]
 ) -> Iterable[str]:
     """Paragraphs of Markdown.
 
@@ -55,13 +55,13 @@ def training_sections(
 
 
 def _proven(
-    training: Training, before: PatchBefore | None, base: Base, frozen: Sequence[str]
+    training: Training, before: PatchBefore | None, base: BaseRef, frozen: Sequence[str]
 ) -> Iterable[tuple[str, str]]:
     source = training.source
-    yield "fine-tuned from", link(base if base.trained else Base(source.name, source.revision))
+    yield "fine-tuned from", link(base if base.trained else BaseRef(source.name, source.revision))
     yield from _hashes(training.base)
     if source != training.base:
-        yield "by way of", link(Base(source.name, source.revision))
+        yield "by way of", link(BaseRef(source.name, source.revision))
         yield from _hashes(source)
     if training.earlier is not None:
         yield from _earlier(training.earlier)

@@ -1,1 +1,1 @@
-"""TASKS AND METRICS: what a model is asked, as data, and how well it answers. Trains nothing."""
+"""Scores of models on tasks: tasks as data, reading and encoding of data, metrics, evaluation. Trains nothing."""

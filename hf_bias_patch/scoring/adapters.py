@@ -1,4 +1,4 @@
-"""A peft adapter, put on its base to be scored: the base is found, the head comes along, and all of it must fit."""
+"""Loads a peft adapter onto its base to be scored, with the head that was trained; all of it must fit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.models.load import load_reported, quiet, refusing
 from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, require_form
-from hf_bias_patch.scoring.measures import Kind
+from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind, head_kind_of_class, require_head
+from hf_bias_patch.scoring.metric_info import TaskKind
 
-__all__ = ["adapter_base", "is_adapter", "load_adapter"]
+__all__ = ["PEFT_PREFIX", "adapter_base", "is_adapter", "load_adapter"]
 
-_FORMS: dict[str, Form] = {"SEQ_CLS": "classifier", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
-_IN_FILE = "base_model.model."
+_HEADS: dict[str, HeadKind] = {"SEQ_CLS": "classifier", "CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
+PEFT_PREFIX = "base_model.model."
+"""Before each name of a parameter in a peft model and in an adapter's file."""
 
 
 def is_adapter(source: Source) -> bool:
-    """Whether a folder holds an adapter alone. One that lies beside a whole model is put on by transformers itself."""
+    """Whether a folder holds an adapter alone; transformers itself loads one that is beside a whole model."""
     return is_adapter_alone(folder_of(source))
 
 
@@ -49,7 +50,7 @@ def adapter_base(source: Source) -> Source:
         ) from error
 
 
-def load_adapter(source: Source, kind: Kind, dtype: Any) -> Any:
+def load_adapter(source: Source, kind: TaskKind, dtype: Any) -> Any:
     """The base with the adapter on it, not merged, and the head that was trained with it.
 
     Args:
@@ -69,8 +70,8 @@ def load_adapter(source: Source, kind: Kind, dtype: Any) -> Any:
     need("peft")
     base = adapter_base(source)
     tensors = _tensors(source)
-    form = require_form(kind, _form(source, base), source.name)
-    auto_class = getattr(transformers, AUTO_CLASSES[form])
+    head = require_head(kind, _head_kind(source, base), source.name)
+    auto_class = getattr(transformers, AUTO_CLASSES[head])
     config = _model_config(source, base, auto_class, tensors)
     with refusing(CheckpointError, f"{base.name}, the base of the adapter {source.name},"):
         # A head of another size is replaced by the adapter's, or named as lost.
@@ -78,12 +79,12 @@ def load_adapter(source: Source, kind: Kind, dtype: Any) -> Any:
     with quiet():
         _make_room(found.model, tensors)
         whole = _put_on(source, base, found.model, tensors)
-    known = {name.removeprefix(_IN_FILE) for name in tensors}
+    known = {name.removeprefix(PEFT_PREFIX) for name in tensors}
     if lost := {*found.missing, *found.mismatched} - known:
         raise TaskError(
             f"{source.name} and its base {base.name} lack {len(lost)} parameters, such as {min(lost)}",
-            why="They would be drawn at random, and so would the scores",
-            remedy="Take an adapter that was saved with its head (peft's `modules_to_save`), or tune one: "
+            why="They would be random, and so would the scores",
+            remedy="Use an adapter that was saved with its head (peft's `modules_to_save`), or tune one: "
             "`hf-bias-patch tune`",
         )
     return whole
@@ -96,7 +97,7 @@ def _config(source: Source) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read", why=str(error)) from error
     if not isinstance(found, dict) or "peft_type" not in found:
-        raise CheckpointError(f"{path} is no adapter's config", why="It has no peft_type")
+        raise CheckpointError(f"{path} is not the config of an adapter", why="It has no peft_type")
     return found
 
 
@@ -115,13 +116,13 @@ def _tensors(source: Source) -> dict[str, Any]:
     return found
 
 
-def _form(source: Source, base: Source) -> Form | None:
-    """By the adapter's task type; else by the class that it was trained on, or the base was saved from."""
+def _head_kind(source: Source, base: Source) -> HeadKind | None:
+    """From the adapter's task type; else from the class that it was trained on, or that the base was saved from."""
     config = _config(source)
     if config.get("task_type") is not None:
-        return _FORMS.get(config["task_type"])
+        return _HEADS.get(config["task_type"])
     name = (config.get("auto_mapping") or {}).get("base_model_class")
-    return form_of_class(name or (_base_config(base).architectures or [""])[0])
+    return head_kind_of_class(name or (_base_config(base).architectures or [""])[0])
 
 
 def _read_config(folder: Path, what: str) -> Any:
@@ -153,7 +154,7 @@ def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mappin
     with torch.device("meta"):
         empty = auto_class.from_config(config).state_dict()
     for name, tensor in tensors.items():
-        stock = empty.get(name.removeprefix(_IN_FILE))
+        stock = empty.get(name.removeprefix(PEFT_PREFIX))
         if stock is not None and tensor.shape[1:] == stock.shape[1:] and len(tensor) != len(stock) == config.num_labels:
             config.num_labels = len(tensor)
             break
@@ -161,10 +162,10 @@ def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mappin
 
 
 def _make_room(model: Any, tensors: Mapping[str, Any]) -> None:
-    """As many embeddings as the adapter brings, which had tokens added to its base."""
+    """Resize the embeddings to those of the adapter, where tokens were added to its base."""
     embeddings = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is embeddings)
-    brought = tensors.get(f"{_IN_FILE}{name}.weight")
+    brought = tensors.get(f"{PEFT_PREFIX}{name}.weight")
     if brought is not None and len(brought) != len(embeddings.weight):
         model.resize_token_embeddings(len(brought), mean_resizing=False)
 
@@ -180,7 +181,7 @@ def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]
                 raise TaskError(
                     f"{source.name} is an adapter of the kind {config.peft_type.value}",
                     why="It puts tokens before the text, which shifts what scores are read from",
-                    remedy="Take one that changes layers, such as LoRA",
+                    remedy="Use one that changes layers, such as LoRA",
                 )
             wrapped = peft.PeftModel.from_pretrained(model, str(folder_of(source)), autocast_adapter_dtype=False)
             taken = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
@@ -190,13 +191,13 @@ def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]
         raise TaskError(
             f"The adapter {source.name} does not fit its base {base.name}",
             why=f"{type(error).__name__}: {' '.join(str(error).split())}",
-            remedy="Take the base that it was trained on",
+            remedy="Use the base that it was trained on",
         ) from error
     whole = wrapped.state_dict().keys()  # embeddings are saved as they are, and are no part of the adapter to peft
     if others := sorted((taken.keys() - tensors.keys()) | (tensors.keys() - taken.keys() - whole)):
-        has = "has a tensor that its base has no place for" if others[0] in tensors else "lacks a tensor"
+        has = "has a tensor that its base has no module for" if others[0] in tensors else "lacks a tensor"
         raise TaskError(
             f"The adapter {source.name} does not fit its base {base.name}: it {has}, {others[0]}",
-            remedy="Take the base that it was trained on",
+            remedy="Use the base that it was trained on",
         )
     return wrapped.get_base_model().eval()

@@ -10,11 +10,11 @@ _LISTED = 10
 
 
 class RowError(Exception):
-    """What is wrong with one row. It never leaves this room: `BadRows.meet` turns it into an error, or a count.
+    """What is wrong with one row; `BadRows.meet` turns it into an error for users, or into a count.
 
     Args:
         reason: what is wrong.
-        remedy: what the user can do, beside leaving the row out.
+        remedy: what the user can do, besides leaving the row out.
     """
 
     def __init__(self, reason: str, remedy: str = "Correct it") -> None:
@@ -23,7 +23,7 @@ class RowError(Exception):
 
 
 class BadRows:
-    """What becomes of rows that cannot be read.
+    """Rows that cannot be read: each is refused, or left out and counted.
 
     Attributes:
         count: rows left out so far.
@@ -46,7 +46,7 @@ class BadRows:
         """
         if not self._skip:
             raise DataError(
-                f"{where}, {place}: {row.reason}", remedy=f"{row.remedy}, or leave such rows out: --skip_bad_rows"
+                f"{where}, {place}: {row.reason}", remedy=f"{row.remedy}, or leave such rows out: --skip-bad-rows"
             ) from None
         self.count += 1
         if self.count <= _LISTED:

@@ -1,4 +1,4 @@
-"""From raw rows, whatever their columns are called, to the few columns that all the rest works with.
+"""From raw rows, whatever their columns are called, to the few columns that all other code reads.
 
 classification, regression   `text` (and `text_pair`), `label`
 language modelling           `text`
@@ -13,25 +13,25 @@ from typing import Any
 
 from hf_bias_patch.errors import DataError
 from hf_bias_patch.scoring.bad_rows import BadRows, RowError
+from hf_bias_patch.scoring.tables import Row
 from hf_bias_patch.scoring.tasks import Task
 
 __all__ = ["any_label", "canonical_rows"]
 
-Row = Mapping[str, Any]
 HIDDEN = -1  # the label that GLUE's test splits have in place of the true one
 
 
 def canonical_rows(
     task: Task, rows: Iterable[tuple[str, Row]], where: str, labels: bool, bad: BadRows
 ) -> Iterator[dict[str, Any]]:
-    """Canonical rows in the order of the raw ones; questions with several references where the first of them stood.
+    """Canonical rows in the order of the raw ones; sources with several references at the place of the first.
 
     Args:
         task: whose columns they have.
         rows: raw rows, each with its place, such as `line 3`.
         where: what to call their source in an error.
         labels: whether labels or references are needed; if not, they are left out.
-        bad: what becomes of a row whose text or label is not what it should be.
+        bad: is told of each row whose text or label is wrong.
 
     Raises:
         DataError: a column is missing, or a row is wrong and refused. The row is named.
@@ -96,7 +96,7 @@ def _text(value: Any, column: str) -> str:
         parts = [_text(item, column) for item in value]
         return (" ; " if isinstance(value[0], (list, tuple)) else " | ").join(parts)
     if not isinstance(value, str):
-        raise RowError(f"{column} holds {value!r}, which is no text")
+        raise RowError(f"{column} holds {value!r}, which is not a text")
     return value
 
 
@@ -109,7 +109,7 @@ def _references(row: Row, label: str) -> list[str]:
         value = value.get(inner) if isinstance(value, Mapping) else items
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
-        raise RowError(f"column {label!r} holds {value!r}, which is no text and no list of texts")
+        raise RowError(f"column {label!r} holds {value!r}, which is neither a text nor a list of texts")
     return list(texts)
 
 
@@ -118,7 +118,7 @@ def _label(task: Task, value: Any, column: str) -> int:
     if _is_hidden(task, value):
         raise RowError(
             f"{column} holds -1, which stands for a hidden label",
-            "Such rows can be predicted and not scored: take the validation split, write predictions only (--predict)",
+            "Such rows can be predicted, not scored: use the validation split, or write predictions only (--predict)",
         )
     names, said = _names(task), str(value).strip().lower()
     known = value is not None and said in names  # nothing is not the label `none`
@@ -126,7 +126,7 @@ def _label(task: Task, value: Any, column: str) -> int:
     if number is None or not 0 <= number < len(task.labels):
         labels = ", ".join(f"{i} ({name})" for i, name in enumerate(task.labels))
         raise RowError(
-            f"{column} holds {value!r}, which is no label of {task.name}", f"Labels are {labels}: correct it"
+            f"{column} holds {value!r}, which is not a label of {task.name}", f"Labels are {labels}: correct it"
         )
     return number
 
@@ -136,7 +136,7 @@ def _names(task: Task) -> list[str]:
 
 
 def _is_hidden(task: Task, value: Any) -> bool:
-    """Whether it is GLUE's -1, and no label of the task's own that is called so."""
+    """Whether it is GLUE's -1, unless the task has a label of that name."""
     return _whole(value) == HIDDEN and str(value).strip() not in _names(task)
 
 
@@ -155,7 +155,7 @@ def _number(task: Task, value: Any, column: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise RowError(f"{column} holds {value!r}, which is no finite number, and {task.name} is a regression")
+        raise RowError(f"{column} holds {value!r}, which is not a finite number, and {task.name} is a regression task")
     return number
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["IGNORED", "KEPT_ASIDE", "Collator", "MaskingCollator"]
+__all__ = ["IGNORED", "KEPT_ASIDE", "Collator", "mask_tokens"]
 
 IGNORED = -100
-"""The label of a position that no loss looks at."""
+"""The label of a position that no loss counts."""
 
 KEPT_ASIDE = ("row", "length", "document")
-"""Columns of a batch that are no input of a model; take them off before calling it."""
+"""Columns of a batch that are not inputs of a model; take them off before calling it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Collator:
 
     Attributes:
         pad: number of the padding token.
-        side: where padding goes; `left` for decoder-only models that generate.
+        side: where padding is put; `left` for decoder-only models that generate.
         multiple_of: lengths are rounded up to it; 8 suits the tensor cores of GPUs.
     """
 
@@ -63,37 +63,25 @@ class Collator:
         return padded
 
 
-@dataclass(frozen=True)
-class MaskingCollator:
-    """Pads, and masks as BERT's training did: of a share of the tokens 80 % masked, 10 % replaced, 10 % left.
+def mask_tokens(
+    ids: torch.Tensor, tokenizer: Any, generator: torch.Generator | None = None, share: float = 0.15
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask tokens as BERT's training did: of a share of them 80 % are masked, 10 % replaced, 10 % left as they are.
 
-    Attributes:
-        plain: pads.
-        mask: number of the mask token.
-        vocabulary: numbers below it may replace a token.
-        special: numbers of the tokens that are never masked.
-        share: of the other tokens, the part to predict.
+    Args:
+        ids: (B × T), int64.
+        tokenizer: of the model; its special tokens, padding among them, are never masked.
         generator: of random numbers; torch's own if None.
+        share: of the other tokens, the part to predict.
+
+    Returns:
+        The inputs and the labels, which are -100 wherever nothing is to be predicted.
     """
+    import torch
 
-    plain: Collator
-    mask: int
-    vocabulary: int
-    special: frozenset[int] = field(default_factory=frozenset)
-    share: float = 0.15
-    generator: Any = None
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch as of `Collator`, with `labels` -100 wherever nothing is to be predicted."""
-        import torch
-
-        batch = self.plain(rows)
-        ids = batch["input_ids"]
-        fixed = torch.isin(ids, torch.tensor(sorted(self.special), dtype=torch.int64)) | (batch["attention_mask"] == 0)
-        chosen = (torch.rand(ids.shape, generator=self.generator) < self.share) & ~fixed
-        batch["labels"] = ids.masked_fill(~chosen, IGNORED)
-        fate = torch.rand(ids.shape, generator=self.generator)
-        noise = torch.randint(self.vocabulary, ids.shape, generator=self.generator)
-        ids = torch.where(chosen & (fate < 0.9), noise, ids)
-        batch["input_ids"] = ids.masked_fill(chosen & (fate < 0.8), self.mask)
-        return batch
+    special = torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.int64))
+    chosen = (torch.rand(ids.shape, generator=generator) < share) & ~special
+    fate = torch.rand(ids.shape, generator=generator)
+    noise = torch.randint(len(tokenizer), ids.shape, generator=generator)
+    inputs = torch.where(chosen & (fate < 0.9), noise, ids)
+    return inputs.masked_fill(chosen & (fate < 0.8), tokenizer.mask_token_id), ids.masked_fill(~chosen, IGNORED)

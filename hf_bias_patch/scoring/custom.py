@@ -1,4 +1,4 @@
-"""The user's own files as a task: kind, columns and labels are read off the training file where they are not given."""
+"""The user's own files as a task: kind, columns and labels are read from the training file where they are not given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_bias_patch.errors import DataError, TaskError
 from hf_bias_patch.scoring.bad_rows import BadRows
-from hf_bias_patch.scoring.measures import MEAN, Kind
+from hf_bias_patch.scoring.metric_info import MEAN, TaskKind
 from hf_bias_patch.scoring.rows import read_rows
 from hf_bias_patch.scoring.tables import Columns, Row, is_table
 from hf_bias_patch.scoring.tasks import Task, make_task
@@ -22,7 +22,7 @@ _NO_TEXT = {"id", "idx", "index", "row", "label", "labels", "", "unnamed: 0"}  #
 _LABELS = ("label", "labels", "score", "target", "summary", "references", "reference")
 _MOST = 100  # distinct labels; more are a mistake: numbers to predict, or texts
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
-_METRICS: dict[Kind, tuple[tuple[str, ...], str]] = {
+_METRICS: dict[TaskKind, tuple[tuple[str, ...], str]] = {
     "classification": (("accuracy",), "accuracy"),
     "regression": (("pearson", "spearman"), MEAN),
     "language_modelling": (("loss", "perplexity", "word_perplexity"), "perplexity"),
@@ -33,7 +33,7 @@ _METRICS: dict[Kind, tuple[tuple[str, ...], str]] = {
 def custom_task(
     files: Mapping[str, str | Path],
     *,
-    kind: Kind | None = None,
+    kind: TaskKind | None = None,
     text: Sequence[str] | None = None,
     label: str | None = None,
     labels: Sequence[str] | None = None,
@@ -44,18 +44,18 @@ def custom_task(
     """A task of local files, in the shape of those that come with the package.
 
     Args:
-        files: split → file; `train` is looked at, or the first where it is not there.
+        files: split → file; `train` is read, or the first where there is none.
         kind: by default regression where a label is a fraction, else classification.
-        text: columns of the input; by default all that hold text and are no label or number of the row.
+        text: columns of the input; by default all that hold text, but for the label and numbers of rows.
         label: column of the label or reference; by default `label`, or the last column for generation.
         labels: their names, in the order of their numbers; by default those in the file, sorted.
         name: of the task.
-        skip_bad_rows: look past rows that cannot be read.
+        skip_bad_rows: leave out rows that cannot be read.
         fields: any other field of `Task`, such as `metrics`, `main_metric`, `prompt`.
 
     Raises:
-        DataError: there is no file, it is empty, or a column is missing.
-        TaskError: what is given or read makes no task.
+        DataError: no file is given, it is empty, or a column is missing.
+        TaskError: the columns or fields do not make a task.
     """
     if not files:
         raise DataError("No file was given", remedy="Give at least a training or validation file")
@@ -65,15 +65,10 @@ def custom_task(
     rows = (row for _, row in read_rows(path, columns, BadRows(skip_bad_rows)))
     first = next(rows, None)
     if first is None:
-        raise DataError(f"{path} holds no rows")
+        raise DataError(f"{path} has no rows")
     if kind != "language_modelling":
-        label = label or _label_column(list(first), kind, path)
-        if label.partition(".")[0] not in first:
-            raise DataError(f"{path}: there is no column {label!r}; it has {', '.join(map(repr, first))}")
-        values = list(_values(chain([first], rows), label)) if kind != "generation" else []
-        kind = kind or ("regression" if any(_fraction(value) for value in values) else "classification")
-        if kind == "classification":
-            labels = labels or _label_names(values, label, path)
+        label = _label_column(list(first), label, kind, path)
+        kind, labels = _kind_and_labels(chain([first], rows), label, kind, labels, path)
     text = text or _text_columns(first, label, kind, path)
     metrics, main = _METRICS[kind]
     if kind == "classification" and len(labels or ()) == 2:
@@ -96,18 +91,30 @@ def custom_task(
     )
 
 
-def _label_column(columns: list[str], kind: Kind | None, path: Path) -> str:
-    known = [name for name in _LABELS if name in columns]
-    if known:
-        return known[0]
-    if kind == "generation" and len(columns) > 1:
+def _label_column(columns: list[str], label: str | None, kind: TaskKind | None, path: Path) -> str:
+    known = [label] if label else [name for name in _LABELS if name in columns]
+    if not known and kind == "generation" and len(columns) > 1:
         return columns[-1]
-    raise DataError(
-        f"{path}: there is no column 'label'; it has {', '.join(map(repr, columns))}", remedy="Name the label's column"
-    )
+    if not known or known[0].partition(".")[0] not in columns:
+        raise DataError(
+            f"{path}: there is no column {label or 'label'!r}; it has {', '.join(map(repr, columns))}",
+            remedy="Name the column of the label",
+        )
+    return known[0]
 
 
-def _text_columns(row: Row, label: str | None, kind: Kind, path: Path) -> list[str]:
+def _kind_and_labels(
+    rows: Iterable[Row], label: str, kind: TaskKind | None, labels: Sequence[str] | None, path: Path
+) -> tuple[TaskKind, Sequence[str] | None]:
+    """What is not given, from the labels in the file; rows without one are named when the split is read."""
+    if kind == "generation":
+        return kind, labels
+    values = list(dict.fromkeys(row[label] for row in rows if row.get(label) not in (None, "")))
+    kind = kind or ("regression" if any(_fraction(value) for value in values) else "classification")
+    return kind, labels or _label_names(values, label, path) if kind == "classification" else labels
+
+
+def _text_columns(row: Row, label: str | None, kind: TaskKind, path: Path) -> list[str]:
     known = [name for name in row if name != label and name.lower() not in _NO_TEXT and isinstance(row[name], str)]
     most = 2 if kind in ("classification", "regression") else 1
     if kind == "language_modelling" and "text" in known:
@@ -119,11 +126,6 @@ def _text_columns(row: Row, label: str | None, kind: Kind, path: Path) -> list[s
             remedy="Name the columns of the input",
         )
     return known
-
-
-def _values(rows: Iterable[Row], label: str) -> dict[Any, None]:
-    """The different labels; rows without one are found, and named, when the split is read."""
-    return dict.fromkeys(row[label] for row in rows if row.get(label) not in (None, ""))
 
 
 def _fraction(value: Any) -> bool:
@@ -138,14 +140,14 @@ def _label_names(values: list[Any], label: str, path: Path) -> list[str]:
     if all(_NUMBER.fullmatch(name) for name in names) and (commas := sorted(name for name in names if "," in name)):
         raise DataError(
             f"{path}, column {label!r} holds numbers with a decimal comma, such as {commas[0]}",
-            why="They cannot be told from names of classes",
+            why="They cannot be told from the names of classes",
             remedy="Write them with a point",
         )
     if not 2 <= len(names) <= _MOST:
         shown = ", ".join(islice(sorted(names), 3))
         raise DataError(
-            f"{path}, column {label!r} holds {len(names)} different labels ({shown}, …), and 2 to {_MOST} are taken",
-            remedy="Name the label's column, or the kind of the task",
+            f"{path}, column {label!r} holds {len(names)} different labels ({shown}, …), and may hold 2 to {_MOST}",
+            remedy="Name the column of the label, or the kind of the task",
         )
     return sorted(names, key=lambda name: (_order(name), name))
 

@@ -1,4 +1,4 @@
-"""A split of a task's data, wherever it comes from, in canonical columns (`scoring/canonical.py`), and what it is."""
+"""A split of a task's data, from wherever it is, in canonical columns (`scoring/canonical.py`), and its identity."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Files", "Split", "columns_of", "has_labels", "load_split", "read_spl
 Files = str | Path | Mapping[str, str | Path]
 """A file or folder, or a mapping from split to one."""
 
-_CHUNK = 10_000  # rows that are Python objects at a time; the rest is Arrow's
+_CHUNK = 10_000  # rows that are Python objects at a time; all others are Arrow's
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Split:
 
 @dataclass(frozen=True)
 class _Raw:
-    """Raw rows, what to call their source in an error, and what they are, their number aside."""
+    """Raw rows, the name of their source for errors, and their identity but for their number."""
 
     rows: Iterable[tuple[str, Row]]
     where: str
@@ -78,8 +78,8 @@ def read_split(
         task: what is asked.
         split: one of the task's splits, such as `validation`; any name where `files` has it.
         files: a local file or folder to read instead of the Hub; see `scoring/rows.py` for the formats.
-        limit: only the first so many rows (questions, where several references make one).
-        labels: whether they are needed. If not, `label` or `references` is left out.
+        limit: read only the first N rows (N sources, where several references belong to one).
+        labels: whether they are needed; if not, `label` or `references` is left out.
         skip_bad_rows: leave out and list rows that cannot be read, instead of refusing all.
 
     Raises:
@@ -87,7 +87,7 @@ def read_split(
             seconds.
     """
     if limit is not None and limit < 1:
-        raise DataError(f"The limit of rows is {limit}", remedy="Ask for 1 or more")
+        raise DataError(f"The limit of rows is {limit}", remedy="Give 1 or more")
     bad = BadRows(skip_bad_rows)
     raw = _raw(task, split, files, labels, bad)
     found = canonical_rows(task, raw.rows, raw.where, labels, bad)
@@ -95,7 +95,7 @@ def read_split(
     if not len(dataset):
         left = f"; {bad.notes[0]}, the first at {bad.notes[1].strip()}" if bad.count else ""
         raise DataError(
-            f"{raw.where} holds no rows{left}", remedy=f"{task.name} needs at least one for its split {split}"
+            f"{raw.where} has no rows{left}", remedy=f"{task.name} needs at least one for its split {split}"
         )
     identity = replace(raw.identity, rows=len(dataset), skipped=bad.count)
     notes = (f"{raw.identity.name}: {bad.notes[0]}", *bad.notes[1:]) if bad.count else ()
@@ -156,7 +156,7 @@ def _place(task: Task, split: str, files: Files | None) -> str | Path | None:
         return None
     if split not in places:
         raise DataError(
-            f"{task.name} was given no file of the split {split!r}",
+            f"{task.name} has no file of the split {split!r}",
             remedy=f"It has files of: {', '.join(places) or 'none'}",
         )
     return places[split]

@@ -1,4 +1,4 @@
-"""From canonical columns to token ids, laid out for the form of a model, with a count of what had to be cut.
+"""From canonical columns to token ids, laid out for the kind of head of a model, with a count of what had to be cut.
 
 Every encoded row keeps `row`, the number of the canonical row it comes from, and `length`, its tokens. So a prediction
 is known by its row, in whatever order, batch or process it was made.
@@ -6,13 +6,14 @@ is known by its row, in whatever order, batch or process it was made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.errors import DataError
+from hf_bias_patch.errors import DataError, TaskError
+from hf_bias_patch.scoring.collate import IGNORED
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import Form, vocabulary
+from hf_bias_patch.scoring.heads import HeadKind, vocabulary
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.scoring.windows import Masked, blocks, windows
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Encoded", "check_vocabulary", "encode"]
 
 Columns = dict[str, list[Any]]
+Ids = list[int]
 _BATCH = 1000  # rows that a fast tokenizer is given at a time
 
 
@@ -56,7 +58,7 @@ def encode(
     task: Task,
     max_length: int,
     *,
-    form: Form,
+    head: HeadKind,
     training: bool = False,
     max_target_length: int = 128,
     stride: int | None = None,
@@ -74,8 +76,8 @@ def encode(
         dataset: canonical columns (`scoring.data.load_split`).
         tokenizer: of the model.
         task: what is asked.
-        max_length: tokens an input may have; see `scoring.forms.longest_input`.
-        form: of the model.
+        max_length: tokens an input may have; see `scoring.heads.longest_input`.
+        head: kind of the model's head.
         training: whether the rows are to be learnt from or to be answered.
         max_target_length: tokens a target may have, its end token included (generation, training).
         stride: tokens scored by each window but the first (language modelling, evaluation); half of `max_length` if
@@ -87,16 +89,14 @@ def encode(
     """
     if task.kind == "language_modelling":
         pieces = (
-            blocks(dataset, tokenizer, task, max_length, form)
+            blocks(dataset, tokenizer, task, max_length, head)
             if training
-            else windows(dataset, tokenizer, task, max_length, form, stride, masked)
+            else windows(dataset, tokenizer, task, max_length, head, stride, masked)
         )
         made = _collect(pieces)
         return Encoded(made, 0, max(made["length"], default=0), max_length)
     if task.kind == "generation":
-        from hf_bias_patch.scoring.prompts import generation_rows
-
-        return generation_rows(dataset, tokenizer, task, max_length, form, training, max_target_length)
+        return _generation_rows(dataset, tokenizer, task, max_length, head, training, max_target_length)
     return _classified(dataset, tokenizer, max_length)
 
 
@@ -114,8 +114,8 @@ def check_vocabulary(encoded: Encoded, model: Any) -> None:
     largest = max((arrow.max(found).as_py() or 0 for found in numbers), default=0)
     if largest >= known:
         raise DataError(
-            f"The tokenizer makes the token {largest} of these texts, and the model knows {known:,}, from 0",
-            why="So it is another model's tokenizer, or tokens were added to it and not to the model",
+            f"The tokenizer gives these texts the token {largest}, and the model has only {known:,}, counted from 0",
+            why="It is another model's tokenizer, or tokens were added to it and not to the model",
             remedy="Put the tokenizer that belongs to the weights beside them",
         )
 
@@ -143,15 +143,10 @@ def _classified(dataset: Dataset, tokenizer: Any, max_length: int) -> Encoded:
                     made[name][i] = value
         if "label" in part:
             made["labels"] = part["label"]
-        _extend(columns, made, at)
+        made |= {"row": list(range(at, at + len(lengths))), "length": [len(ids) for ids in made["input_ids"]]}
+        for name, values in made.items():
+            columns.setdefault(name, []).extend(values)
     return Encoded(need("datasets").Dataset.from_dict(columns), truncated, longest, max_length)
-
-
-def _extend(columns: Columns, made: Mapping[str, list[Any]], at: int) -> None:
-    count = len(made["input_ids"])
-    more = {"row": list(range(at, at + count)), "length": [len(ids) for ids in made["input_ids"]]}
-    for name, values in {**made, **more}.items():
-        columns.setdefault(name, []).extend(values)
 
 
 def _collect(pieces: Iterator[dict[str, Any]]) -> Dataset:
@@ -168,3 +163,105 @@ def _collect(pieces: Iterator[dict[str, Any]]) -> Dataset:
     if columns or not parts:
         parts.append(datasets.Dataset.from_dict(columns or {"input_ids": [], "row": [], "length": []}))
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+
+
+def _generation_rows(
+    dataset: Dataset,
+    tokenizer: Any,
+    task: Task,
+    max_length: int,
+    head: HeadKind,
+    training: bool,
+    max_target_length: int,
+) -> Encoded:
+    """Sources and targets as token ids: for an encoder-decoder in two sequences, for a decoder-only model in one.
+
+    To train on, `row` numbers the rows made here: one for each reference.
+    """
+    room = max_length if head == "seq2seq" else max_length - max_target_length
+    if room < 1:
+        raise TaskError(
+            f"Answers of {max_target_length} tokens leave no room for a source",
+            why=f"A decoder-only model has {max_length} tokens for both",
+            remedy="Ask for shorter answers, or allow longer inputs",
+        )
+    prompt = _Prompt(tokenizer, task.prompt if head == "causal" else "{source}", room, head)
+    rows: dict[str, list[Any]] = {"input_ids": [], "row": [], "length": []}
+    if training:
+        rows["labels"] = []
+    truncated, longest, cut = 0, 0, 0
+    targets = dataset["references"] if training else [[]] * len(dataset)
+    for source, references in zip(dataset["source"], targets, strict=True):
+        ids, tokens = prompt(source)
+        truncated += tokens > room
+        longest = max(longest, tokens)
+        for inputs, labels, was_cut in _targets(ids, references, tokenizer, head, max_target_length, training):
+            rows["input_ids"].append(inputs)
+            if training:
+                rows["labels"].append(labels)
+            cut += was_cut
+    rows["row"] = list(range(len(rows["input_ids"])))
+    rows["length"] = [len(ids) for ids in rows["input_ids"]]
+    return Encoded(need("datasets").Dataset.from_dict(rows), truncated, longest, room, cut)
+
+
+def _targets(
+    prompt: Ids, references: list[str], tokenizer: Any, head: HeadKind, longest: int, training: bool
+) -> Iterator[tuple[Ids, Ids, bool]]:
+    if not training:
+        yield prompt, [], False
+        return
+    for text in references:
+        if head == "seq2seq":
+            target = tokenizer(text_target=text, verbose=False)["input_ids"]
+        else:
+            target = [*tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], tokenizer.eos_token_id]
+        over = len(target) > longest
+        if over:  # the end token stays: a model that never sees one never stops
+            target = [*target[: longest - 1], target[-1]]
+        if head == "seq2seq":
+            yield prompt, target, over
+        else:
+            yield prompt + target, [IGNORED] * len(prompt) + target, over
+
+
+class _Prompt:
+    """Puts a source between what stands before and after it; only the source is ever cut."""
+
+    def __init__(self, tokenizer: Any, template: str, room: int, head: HeadKind) -> None:
+        self._tokenizer, self._room = tokenizer, room
+        before, _, after = template.partition("{source}")
+        self._before, self._after = self._ids(before), self._ids(after)
+        if head == "causal":
+            if tokenizer.eos_token_id is None:
+                raise TaskError("The tokenizer has no end token", why="A model would not know when to stop")
+            if tokenizer.bos_token_id is not None:
+                self._before = [tokenizer.bos_token_id, *self._before]
+        else:
+            # What the tokenizer puts around a text of its own, such as BART's start and end.
+            self._before, self._after = _frame(tokenizer)
+        self._left = room - len(self._before) - len(self._after)
+        if self._left < 1:
+            raise TaskError(
+                f"{room} tokens leave no room for a source", remedy="Allow longer inputs, or shorter targets"
+            )
+
+    def __call__(self, source: str) -> tuple[Ids, int]:
+        """Token ids, and how many there would be uncut."""
+        ids = self._ids(source)
+        whole = len(self._before) + len(ids) + len(self._after)
+        return [*self._before, *ids[: self._left], *self._after], whole
+
+    def _ids(self, text: str) -> Ids:
+        if not text:
+            return []
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _frame(tokenizer: Any) -> tuple[Ids, Ids]:
+    inner = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    for at in range(len(whole) - len(inner) + 1):
+        if whole[at : at + len(inner)] == inner:
+            return list(whole[:at]), list(whole[at + len(inner) :])
+    return [], list(whole[len(inner) :])

@@ -16,19 +16,19 @@ from hf_bias_patch.scoring.tasks import Hub, Task
 
 __all__ = ["hub_rows"]
 
-_TIMEOUT = 5.0  # seconds until a Hub that does not answer is given up
-_OPTIONS = "evaluate: --file; tune: --train_file and --validation_file; compare: --files"
+_TIMEOUT = 5.0  # seconds to wait for the Hub
+_OPTIONS = "--files, or for tune --train-file and --validation-file"
 
 
 def hub_rows(task: Task, split: str) -> tuple[Iterable[Row], DataIdentity]:
-    """The rows of a split on the Hub, and which they are, their number aside. What is in the cache needs no network.
+    """The rows of a split on the Hub, and their identity but for their number. What is in the cache needs no network.
 
     Raises:
-        DataError: the task is on no Hub, the Hub cannot be reached, or it has no such data. Within seconds.
+        DataError: the task is not on the Hub, the Hub cannot be reached, or has no such data; raised within seconds.
     """
     hub = task.hub
     if hub is None:
-        raise DataError(f"{task.name} is on no Hub", remedy=f"Give a local file ({_OPTIONS})")
+        raise DataError(f"{task.name} is not on the Hub", remedy=f"Give a local file ({_OPTIONS})")
     reachable, commit = _look(hub)
     name = task.splits.get(split, split)
     with _offline(not reachable):
@@ -40,9 +40,9 @@ def hub_rows(task: Task, split: str) -> tuple[Iterable[Row], DataIdentity]:
 
 
 def _look(hub: Hub) -> tuple[bool, str | None]:
-    """Whether the Hub answers, and the commit that the data is at there.
+    """Whether the Hub answers, and the commit of the data there.
 
-    Asked once, with a time limit, where `load_dataset` would try again and again.
+    One request with a time limit; `load_dataset` would retry for minutes.
     """
     client = need("huggingface_hub")
     if need("huggingface_hub.constants").HF_HUB_OFFLINE or need("datasets").config.HF_HUB_OFFLINE:
@@ -65,25 +65,23 @@ def _commit_of(dataset: Any) -> str | None:
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
     """Keep the libraries from asking the network."""
-    places: list[tuple[Any, str]] = [
-        (need("datasets").config, "HF_HUB_OFFLINE"),
-        (need("huggingface_hub.constants"), "HF_HUB_OFFLINE"),
-    ]
-    before = [getattr(place, name) for place, name in places]
-    for place, name in places if wanted else ():
-        setattr(place, name, True)
+    config, constants = need("datasets").config, need("huggingface_hub.constants")
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    if wanted:
+        config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        for (place, name), value in zip(places, before, strict=True):
-            setattr(place, name, value)
+        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
 def _refuse(task: Task, hub: Hub, reachable: bool, error: Exception) -> NoReturn:
     cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     at = f"{hub.id} ({hub.config})" if hub.config else hub.id
     what = (
-        f"{at} cannot be had from the Hub" if reachable else f"The Hub cannot be reached for {at}, and no cache has it"
+        f"{at} cannot be loaded from the Hub"
+        if reachable
+        else f"The Hub cannot be reached for {at}, and it is not in the cache"
     )
     raise DataError(
         what,

@@ -69,7 +69,7 @@ class DataIdentity:
         """What `plain` gave.
 
         Raises:
-            ValueError: it is nothing of the kind.
+            ValueError: it is not what `plain` gives.
         """
         return _CHECKED.validate_json(json.dumps(plain), strict=True)
 

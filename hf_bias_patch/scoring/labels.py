@@ -1,4 +1,4 @@
-"""Which output of a head stands for which label of a task, and from rows of logits to decisions."""
+"""Matches the outputs of a head to the labels of a task by their names, and turns logits into decisions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hf_bias_patch.scoring.tasks import Task
 __all__ = ["Match", "decide", "head_names", "label_order", "match_labels"]
 
 Match = Literal["names", "generic", "numbers", "none"]
-"""How a head's names go with a task's labels: they are the same ones; the task's are only numbers; the head's say
-nothing (`LABEL_0`); they are other ones, or another number of them. Only the last leaves open which output is which."""
+"""How a head's names match a task's labels: `names`, they are the same; `numbers`, the task's are only numbers;
+`generic`, the head's are like `LABEL_0`; `none`, they or their counts differ, and it is unclear which is which."""
 
 
 _OTHER_HEADS = {"multi_label_classification": "several labels at once", "regression": "scores"}
@@ -28,16 +28,14 @@ def head_names(config: Any) -> dict[int, str]:
 
 
 def match_labels(names: Mapping[int, str], labels: Sequence[str]) -> tuple[Match, list[int] | None]:
-    """Hold the names of a head's outputs against a task's labels.
-
-    Names are the same whatever their case, and whether blanks, `_` or `-` stand between their words.
+    """Match the names of a head's outputs to a task's labels; case is ignored, and blanks, `_` and `-` are the same.
 
     Args:
         names: number of an output → its name.
         labels: the task's, in the order of their numbers.
 
     Returns:
-        How they go together, and for each label the output that stands for it; None where the order is the same.
+        How they match, and for each label its output; None where the order is the same.
     """
     if len(names) != len(labels):
         return "none", None
@@ -60,7 +58,7 @@ def _plain(name: str) -> str:
 
 
 def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, ...]]:
-    """Which output of a head stands for which label of the task, and what a reader should know of it.
+    """Which output of a head stands for which label of the task, and notes for the user.
 
     MNLI models on the Hub have their labels in three orders. Where a config names the task's labels, the names decide.
 
@@ -72,8 +70,7 @@ def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, .
         For each label of the task the output that stands for it, or None where the order is the same.
 
     Raises:
-        TaskError: a label of the task is the name of another output, or an output's name is there twice, so that their
-            order does not tell either.
+        TaskError: a label of the task is the name of another output, or two outputs have the same name.
     """
     if task.kind != "classification":
         return None, ()
@@ -83,9 +80,9 @@ def label_order(config: Any, task: Task) -> tuple[list[int] | None, tuple[str, .
     if match in ("numbers", "none") and len(names) == len(task.labels) and not _says_nothing(names):
         _refuse_crossed(list(names.values()), task)
         pairs = ", ".join(f"{name} as {label}" for name, label in zip(names.values(), task.labels, strict=True))
-        notes.append(f"The model names its labels otherwise; they were taken in their order: {pairs}.")
+        notes.append(f"The model names its labels differently; they were matched by their order: {pairs}.")
     if trained := _OTHER_HEADS.get(getattr(config, "problem_type", None) or ""):
-        notes.append(f"The head was trained to give {trained}; the label with the largest number was taken.")
+        notes.append(f"The head was trained to give {trained}; the label with the largest logit was taken.")
     return order, tuple(notes)
 
 
@@ -94,7 +91,7 @@ def _refuse_crossed(names: Sequence[str], task: Task) -> None:
     crossed = [name for place, name in enumerate(plain) if name in wanted and wanted[place] != name]
     if crossed or len(set(plain)) < len(plain):
         raise TaskError(
-            f"The labels of the model's head are not those of {task.name}, and their order does not tell either",
+            f"Which output of the model's head stands for which label of {task.name} is unclear",
             why=f"The head has {', '.join(names)}; the task has {', '.join(task.labels)}",
             remedy="Rename them in the model's config.json (id2label and label2id)",
         )

@@ -11,13 +11,13 @@ from hf_bias_patch.models.source_files import folder_of, load_config, load_token
 from hf_bias_patch.patching.record import public_name
 from hf_bias_patch.scoring.adapters import adapter_base, is_adapter, load_adapter
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import form_of_class, require_form
-from hf_bias_patch.scoring.measures import Kind
+from hf_bias_patch.scoring.heads import head_kind_of_class, require_head
+from hf_bias_patch.scoring.metric_info import TaskKind
 
 __all__ = ["load_scorable", "scored"]
 
 
-def load_scorable(model: str, kind: Kind, *, device: str | None = None, dtype: str = "float32") -> tuple[Any, Any]:
+def load_scorable(model: str, kind: TaskKind, *, device: str | None = None, dtype: str = "float32") -> tuple[Any, Any]:
     """Load a checkpoint, a variant of either storage, or a peft adapter on its base, to be scored as it is.
 
     Args:
@@ -58,9 +58,9 @@ def scored(model: str) -> dict[str, Any]:
     return {"name": public_name(source), "sha256": weight_files(source)}
 
 
-def _load_model(source: Source, kind: Kind, dtype: Any) -> Any:
+def _load_model(source: Source, kind: TaskKind, dtype: Any) -> Any:
     config = load_config(source)
-    require_form(kind, form_of_class((config.architectures or [""])[0]), source.name)
+    require_head(kind, head_kind_of_class((config.architectures or [""])[0]), source.name)
     with refusing(CheckpointError, source.name):
         loaded = load_reported(folder_of(source), dtype=dtype)
     if missing := loaded.missing:

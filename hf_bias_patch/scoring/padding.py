@@ -1,9 +1,9 @@
-"""The token that batches are padded with, chosen in this one place so that padding changes no answer.
+"""Chooses the token that batches are padded with, so that padding changes no answer.
 
-Three files name one: the tokenizer's, config.json and generation_config.json. Published models leave it out of some of
-them (GPT-2 of all), or name several. To most models its number is all the same, because the attention mask hides it.
-Some read the number itself: a decoder with a classifier takes the last token that is not `config.pad_token_id` for the
-end of a text, RoBERTa counts positions from it, BART's classifier looks for end tokens.
+Three files name one: the tokenizer's, config.json and generation_config.json. In published models it is missing from
+some of them (GPT-2: from all), or they differ. Most models ignore the token, because the attention mask hides it. Some
+read it: a decoder with a classifier takes the last token that is not `config.pad_token_id` for the end of a text,
+RoBERTa counts positions from it, BART's classifier looks for end tokens.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.forms import bare, form_of_class, text_config, vocabulary
+from hf_bias_patch.scoring.heads import bare, head_kind_of_class, text_config, vocabulary
 
 __all__ = ["Padding", "Side", "choose_padding", "padded", "settle_padding"]
 
 Side = Literal["left", "right"]
 
 _READS_LAST = {"xlnet"}
-"""Model types whose classifier reads the last position, whatever stands there."""
+"""Model types whose classifier reads the last position, padding or not."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Padding:
     Attributes:
         id: number of the token.
         side: where it goes, unless texts are to be continued.
-        note: what a person should know; empty where tokenizer and config name this token already.
+        note: for the user; empty where tokenizer and config name this token already.
     """
 
     id: int
@@ -40,11 +40,11 @@ class Padding:
 
 
 def choose_padding(model: Any, tokenizer: Any) -> Padding:
-    """The token that the tokenizer and the config name, else one in its place.
+    """The token that the tokenizer and the config name, or a special token where neither does.
 
     Of two different ones, a decoder takes the tokenizer's: its classifier looks for what texts were padded with. Other
-    models take the config's, because they may count positions from it. A token without a row in the embedding is none.
-    Where neither names one, it is a special token: the end token, or another one if texts end with that anyway.
+    models take the config's, because they may count positions from it. Tokens without a row in the embedding
+    are ignored. The special token is the end token, or another one if texts end with that anyway.
 
     Args:
         model: of transformers, with or without wrappers.
@@ -81,7 +81,7 @@ def settle_padding(model: Any, tokenizer: Any) -> Padding:
     inner.config.pad_token_id = text_config(inner).pad_token_id = padding.id
     if tokenizer.pad_token_id != padding.id:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding.id)
-    if form_of_class(type(inner).__name__) == "classifier":
+    if head_kind_of_class(type(inner).__name__) == "classifier":
         tokenizer.padding_side = padding.side
     if inner.can_generate():
         inner.generation_config.pad_token_id = padding.id
@@ -133,7 +133,7 @@ def _named(who: str, token: Any, tokenizer: Any, rows: int) -> str:
     if token is None:
         return f"{who} names no padding token"
     usable = _usable(token, tokenizer, rows)
-    return f"{who} names {_shown(token, tokenizer)}{'' if usable else ', which the model has not'}"
+    return f"{who} names {_shown(token, tokenizer)}{'' if usable else ', which the model does not have'}"
 
 
 def _shown(token: Any, tokenizer: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a model answers, row by row. Pure: no metrics, no printing, nothing changed but the model's mode meanwhile."""
+"""What a model answers, row by row; without metrics. Only the model's mode is changed meanwhile."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.collate import IGNORED, KEPT_ASIDE
-from hf_bias_patch.scoring.decoding import Decoding, generation_config
-from hf_bias_patch.scoring.forms import readable, unwrapped
+from hf_bias_patch.scoring.generation import ResolvedGeneration, generation_config
+from hf_bias_patch.scoring.heads import readable, unwrapped
 from hf_bias_patch.scoring.labels import head_names
 from hf_bias_patch.scoring.tasks import Task
 
@@ -40,7 +40,7 @@ def predict_classes(
         Row → list of float logits, as many as the task has outputs.
 
     Raises:
-        TaskError: the head has another number of outputs.
+        TaskError: the head has more or fewer outputs than the task needs.
     """
     found: Predictions = {}
     with evaluating(model):
@@ -57,9 +57,9 @@ def predict_classes(
 def _other_head(model: Any, task: Task, outputs: int) -> TaskError:
     names = ", ".join(head_names(unwrapped(model).config).values())
     return TaskError(
-        f"The head gives {outputs} numbers, and {task.name} needs {task.outputs}",
+        f"The head has {outputs} outputs, and {task.name} needs {task.outputs}",
         why=f"Its outputs are {names or 'without names'}; the task asks for {', '.join(task.labels) or 'one number'}",
-        remedy=f"Tune a head for it: `hf-bias-patch tune glue --task_name {task.name} --new_head`",
+        remedy=f"Tune a head for it: `hf-bias-patch tune glue --task {task.name} --new-head`",
     )
 
 
@@ -92,7 +92,7 @@ def likelihoods(model: Any, batches: Iterable[Batch], shifted: bool) -> Predicti
 
 
 def predict_texts(
-    model: Any, batches: Iterable[Batch], tokenizer: Any, decoding: Decoding, pad: int, *, prompted: bool
+    model: Any, batches: Iterable[Batch], tokenizer: Any, decoding: ResolvedGeneration, pad: int, *, prompted: bool
 ) -> Predictions:
     """The text generated for every row.
 
@@ -124,9 +124,7 @@ def predict_texts(
 
 
 def gather(predictions: Predictions, accelerator: Any | None, rows: int) -> Predictions:
-    """Everybody's predictions, on every process, each row once.
-
-    Samplers repeat rows to fill the last round; a row's number tells the repetitions, so nothing is counted twice.
+    """The predictions of all processes, on every process; each row once, although batches may repeat rows.
 
     Args:
         predictions: of this process.
@@ -162,7 +160,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    """What the model reads: no labels, for then it would compute a loss that nobody asked for."""
+    """What the model reads; without labels, from which it would compute a loss."""
     device = next(model.parameters()).device
     read = readable(model, batch)
     return {name: value.to(device) for name, value in read.items() if name not in (*KEPT_ASIDE, "labels")}

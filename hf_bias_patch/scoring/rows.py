@@ -70,7 +70,7 @@ def read_rows(path: Path, columns: Columns | None = None, bad: BadRows | None = 
     """
     kind, columns, bad = _kind(path), columns or Columns(), bad or BadRows()
     if kind not in FORMATS:
-        raise DataError(f"{path} is of no kind that is read here", remedy=f"Files may be {', '.join(FORMATS)}")
+        raise DataError(f"{path} has an unsupported format", remedy=f"Files may be {', '.join(FORMATS)}")
     try:
         if kind in _TEXTS:
             _refuse_utf16(path)
@@ -135,7 +135,7 @@ def _json(path: Path, bad: BadRows) -> Iterator[tuple[str, Row]]:
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
     if not isinstance(content, list):
-        raise DataError(f"{path} holds no list of rows", remedy='Write [{"column": value, …}, …], or one row a line')
+        raise DataError(f"{path} is not a list of rows", remedy='Write [{"column": value, …}, …], or one row a line')
     for number, row in enumerate(content, 1):
         try:
             yield f"row {number}", _mapping(row)
@@ -145,7 +145,7 @@ def _json(path: Path, bad: BadRows) -> Iterator[tuple[str, Row]]:
 
 def _mapping(row: Any) -> Row:
     if not isinstance(row, dict):
-        raise RowError("it is no mapping from column to value", 'Write {"column": value, …}')
+        raise RowError("it is not a mapping from column to value", 'Write {"column": value, …}')
     return row
 
 

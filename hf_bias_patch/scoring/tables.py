@@ -1,7 +1,7 @@
 """Tables as text: what separates their fields, whether quotes are quotes, and which columns they have.
 
-None of this is written in a file. The columns that are wanted decide the delimiter. Whether quotes are letters (GLUE's
-files) or hold a field together (Quora's) is decided by which of both gives every line as many fields as the first.
+A file does not say any of this. The columns that are wanted decide the delimiter. Whether quotes are letters (GLUE's
+files) or hold a field together (Quora's) is decided by which of the two gives every line as many fields as the first.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class _Dialect:
 
 
 def is_table(path: Path, columns: Columns) -> bool:
-    """Whether the first line of a text file names the columns that are wanted, all but one, so it is no running text.
+    """Whether the first line of a text file names the columns that are wanted, so that the file is not running text.
 
-    One may be missing: that is what is wrong with the table. A running text's own column is `text`.
+    One may be missing, which is then refused as a wrong table. A running text's own column is `text`.
     """
     if set(columns.wanted) <= {"text"}:
         return False
@@ -123,7 +123,7 @@ def _miscounted(fields: int, columns: int, dialect: _Dialect) -> RowError:
 
 
 class _Lines:
-    """The lines of a file, those of a record that came to nothing given out once more."""
+    """The lines of a file; those of a record that could not be read are given out again."""
 
     def __init__(self, file: Iterable[str]) -> None:
         self._file, self._again = iter(file), deque[str]()
@@ -144,7 +144,7 @@ class _Lines:
         self._taken.clear()
 
     def leave_out_first(self) -> None:
-        """The first of the lines since then is no good; the others may be records of their own."""
+        """The first of the lines since then cannot be read; the others may be records of their own."""
         self._again.extendleft(reversed(self._taken[1:]))
         self._taken.clear()
         self.number += 1

@@ -1,4 +1,4 @@
-"""Tasks as data: what a model is asked, where the questions come from, and what answers count for.
+"""Tasks as data: what a model is asked, where the data comes from, and how answers are scored.
 
 A task is one small YAML file in `scoring/tasks/`; see docs/scoring.md.
 """
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
-from hf_bias_patch.scoring.measures import MEAN, Kind, greater_is_better, measures_of
+from hf_bias_patch.scoring.metric_info import MEAN, TaskKind, greater_is_better, metrics_of
 
-__all__ = ["Decode", "Hub", "Task", "dump_task", "early_stopping", "load_task", "make_task", "read_task", "task_names"]
+__all__ = ["GenerationOptions", "Hub", "Task", "dump_task", "load_task", "make_task", "read_task", "task_names"]
 
 _FOLDER = Path(__file__).parent / "tasks"
 
@@ -31,7 +31,7 @@ class _Facts(BaseModel):
 
 
 class Hub(_Facts):
-    """Where a task's data lies on the Hub.
+    """Where a task's data is on the Hub.
 
     Attributes:
         id: `owner/name` of the data set.
@@ -44,38 +44,37 @@ class Hub(_Facts):
     revision: str | None = None
 
 
-class Decode(_Facts):
+class GenerationOptions(_Facts):
     """How texts are generated: beam search and length settings, as `generate` of transformers takes them.
 
-    What is None is left to others: see `scoring.decoding`.
-
-    Attributes:
-        num_beams: beams; 1 is greedy.
-        max_new_tokens, min_new_tokens: length of the answer, in tokens.
-        length_penalty: exponent of the length by which a beam's log-likelihood is divided; above 0 favours long ones.
-        no_repeat_ngram_size: no n-gram of this size twice; 0 allows all.
-        early_stopping: whether a beam search ends once it has as many whole answers as beams; if not, it goes on while
-            a better one is likely, or, if `never`, possible.
+    What is None is the task's, or the model's own: see `scoring.generation`.
     """
 
-    num_beams: Annotated[int, Field(ge=1)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    min_new_tokens: Annotated[int, Field(ge=0)] | None = None
-    length_penalty: float | None = None
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = None
-    early_stopping: bool | Literal["never"] | None = None
+    num_beams: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Generation: beams; like the options below, by default the task's, or the model's own."
+    )
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Generation: the most tokens of an answer."
+    )
+    min_new_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Generation: the fewest tokens of an answer."
+    )
+    length_penalty: float | None = Field(None, description="Generation: above 0 favours long answers.")
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Generation: no n-gram of this size occurs twice; 0 allows all."
+    )
+    early_stopping: bool | Literal["never"] | None = Field(
+        None,
+        description="Generation: whether a search ends once it has as many whole answers as beams; if not, it "
+        "continues while a better one is likely, or with never while one is possible.",
+    )
 
     @model_validator(mode="after")
-    def _possible(self) -> Decode:
+    def _possible(self) -> GenerationOptions:
         least, most = self.min_new_tokens, self.max_new_tokens
         if least is not None and most is not None and least > most:
             raise ValueError(f"min_new_tokens {least} is above max_new_tokens {most}")
         return self
-
-
-def early_stopping(word: str | None) -> Any:
-    """The value of `Decode.early_stopping` for what the command line says: `true`, `false` or `never`."""
-    return {"true": True, "false": False}.get(word or "", word)
 
 
 class Task(_Facts):
@@ -86,16 +85,16 @@ class Task(_Facts):
         version: goes up when scores stop being comparable with those of before.
         kind: classification, regression, language modelling or generation.
         about: the task in a few words.
-        hub: where its data lies on the Hub; None where only files or generated rows are.
+        hub: where its data is on the Hub; None of tasks from files or of generated rows.
         generator: name of the generator of an embedded task (`scoring/embedded/`).
         files: split → local file, of a task made from the user's own data.
         text: columns of the input: one, or two of a pair.
         label: column of the label, or of the reference texts; `a.b` means field b of each item in a.
         labels: names of the labels, in the order of their numbers; classification only.
         splits: name of a split here → its name on the Hub.
-        metrics: what is computed; see scoring/measures.py.
+        metrics: what is computed; see scoring/metric_info.py.
         main_metric: the one that the best checkpoint is chosen by; `mean` is the mean of `metrics`.
-        aliases: column of a local file → the column it stands for, where the original files name it otherwise.
+        aliases: column of the original files → the name that it has here.
         headerless: the columns of original files that have no header line.
         grouped: whether rows with the same source are one question with several references (generation).
         joined: whether all rows are one running text (language modelling), or else each a document of its own.
@@ -107,7 +106,7 @@ class Task(_Facts):
 
     name: str
     version: Annotated[int, Field(ge=1)] = 1
-    kind: Kind
+    kind: TaskKind
     about: str = ""
     hub: Hub | None = None
     generator: str | None = None
@@ -123,7 +122,7 @@ class Task(_Facts):
     grouped: bool = False
     joined: bool = False
     prompt: str = "{source}\n"
-    decode: Decode = Field(default_factory=Decode)
+    decode: GenerationOptions = Field(default_factory=GenerationOptions)
     submission: dict[str, str] = Field(default_factory=dict)
     words: bool = False
 
@@ -147,13 +146,13 @@ class Task(_Facts):
         if (self.kind == "classification") != bool(self.labels) or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: a classification task names its labels, each once, and no other kind has any")
         if len(self.labels) == 1:
-            raise ValueError("labels: with one label there is nothing to decide")
-        if wrong := sorted(set(self.metrics) - set(measures_of(self.kind))):
-            raise ValueError(f"metrics: {wrong[0]!r} is none of {', '.join(measures_of(self.kind))}")
+            raise ValueError("labels: there must be two or more")
+        if wrong := sorted(set(self.metrics) - set(metrics_of(self.kind))):
+            raise ValueError(f"metrics: {wrong[0]!r} is not one of {', '.join(metrics_of(self.kind))}")
         if self.main_metric not in (*self.metrics, MEAN):
-            raise ValueError(f"main_metric: {self.main_metric!r} is none of {', '.join((*self.metrics, MEAN))}")
+            raise ValueError(f"main_metric: {self.main_metric!r} is not one of {', '.join((*self.metrics, MEAN))}")
         if "{source}" not in self.prompt:
-            raise ValueError("prompt: there is no {source} in it")
+            raise ValueError("prompt: {source} is missing")
         return self
 
 
@@ -176,7 +175,7 @@ def read_task(path: str | Path) -> Task:
     """A task from a YAML file.
 
     Raises:
-        TaskError: the file cannot be read, is no mapping, has a key twice, or a field of it is wrong.
+        TaskError: the file cannot be read, is not a mapping, has a key twice, or has a wrong field.
     """
     return make_task(**read_fields(path, "The task", TaskError, "See docs/scoring.md"))
 

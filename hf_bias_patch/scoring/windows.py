@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.collate import IGNORED
-from hf_bias_patch.scoring.forms import Form
+from hf_bias_patch.scoring.heads import HeadKind
 from hf_bias_patch.scoring.tasks import Task
 
 if TYPE_CHECKING:
@@ -32,22 +32,22 @@ Masked = float | Literal["each"]
 _LINES = 1000  # lines of a running text that are tokenised together to train on
 
 
-def blocks(dataset: Dataset, tokenizer: Any, task: Task, max_length: int, form: Form) -> Iterator[dict[str, Any]]:
+def blocks(dataset: Dataset, tokenizer: Any, task: Task, max_length: int, head: HeadKind) -> Iterator[dict[str, Any]]:
     """Rows to train on: `input_ids` of at most `max_length`, `row`, `length`; `labels` for a causal model.
 
     A running text is cut into full blocks (the last is shorter); documents of their own are cut where they are longer.
     """
     numbers = count()
-    room = max_length - (2 if form == "masked" else 0)
-    for ids in _train_texts(dataset, tokenizer, task, form, room):
+    room = max_length - (2 if head == "masked" else 0)
+    for ids in _train_texts(dataset, tokenizer, task, head, room):
         for at in range(0, len(ids), room):
             piece = ids[at : at + room]
             if len(piece) > 1 or len(ids) == 1:
-                yield _block(piece, tokenizer, form, next(numbers))
+                yield _block(piece, tokenizer, head, next(numbers))
 
 
-def _block(piece: list[int], tokenizer: Any, form: Form, row: int) -> dict[str, Any]:
-    if form == "masked":
+def _block(piece: list[int], tokenizer: Any, head: HeadKind, row: int) -> dict[str, Any]:
+    if head == "masked":
         piece = _bracketed(tokenizer, piece)
         return {"input_ids": piece, "row": row, "length": len(piece)}
     return {"input_ids": piece, "labels": list(piece), "row": row, "length": len(piece)}
@@ -58,7 +58,7 @@ def windows(
     tokenizer: Any,
     task: Task,
     max_length: int,
-    form: Form,
+    head: HeadKind,
     stride: int | None = None,
     masked: Masked = 0.15,
 ) -> Iterator[dict[str, Any]]:
@@ -69,7 +69,7 @@ def windows(
         tokenizer: of the model.
         task: language modelling.
         max_length: tokens in a window.
-        form: `causal` or `masked`.
+        head: `causal` or `masked`.
         stride: tokens that each window after the first scores (causal); half of `max_length` if None.
         masked: of the tokens, the share to mask (masked); the choice is random, and always the same.
 
@@ -77,10 +77,10 @@ def windows(
         TaskError: a stride or share that is not possible, or no mask token.
     """
     numbers = count()
-    for number, ids in enumerate(_score_texts(dataset, tokenizer, task, form)):
+    for number, ids in enumerate(_score_texts(dataset, tokenizer, task, head)):
         rows = (
             _causal(ids, max_length, max_length // 2 if stride is None else stride)
-            if form == "causal"
+            if head == "causal"
             else _masked(ids, tokenizer, max_length, masked, number)
         )
         for inputs, labels in rows:
@@ -94,7 +94,9 @@ def spans(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, int
         TaskError: the stride is not from 1 to `length` - 1: without context, a window's first token has no score.
     """
     if not 1 <= stride < length:
-        raise TaskError(f"A stride of {stride} does not go with windows of {length} tokens", remedy="1 to length - 1")
+        raise TaskError(
+            f"A stride of {stride} does not go with windows of {length} tokens", remedy="Give 1 to length - 1"
+        )
     begin, scored = 0, 1
     while scored < tokens:
         end = min(length, tokens) if begin == scored - 1 == 0 else min(scored + stride, tokens)
@@ -115,7 +117,9 @@ def _masked(
     if tokenizer.mask_token_id is None:
         raise TaskError("The tokenizer has no mask token", why="A masked model is scored by what it puts there")
     if masked != EACH and not 0 < masked <= 1:
-        raise TaskError(f"A share of {masked} of the tokens cannot be masked", remedy="Above 0, up to 1, or `each`")
+        raise TaskError(
+            f"A share of {masked} of the tokens cannot be masked", remedy="Give a number above 0 and up to 1, or `each`"
+        )
     chance = random.Random(f"masked {number}")
     for at in range(0, len(ids), length - 2):
         piece = _bracketed(tokenizer, ids[at : at + length - 2])
@@ -136,15 +140,15 @@ def _bracketed(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     return [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
 
 
-def _score_texts(dataset: Dataset, tokenizer: Any, task: Task, form: Form) -> Iterator[list[int]]:
+def _score_texts(dataset: Dataset, tokenizer: Any, task: Task, head: HeadKind) -> Iterator[list[int]]:
     """Token ids of the running text, which is tokenised as a whole, or of each document; with start and end tokens."""
     texts = ["".join(dataset["text"])] if task.joined else dataset["text"]
-    return _framed(_ids(tokenizer, texts), tokenizer, form, ends=not task.joined)
+    return _framed(_ids(tokenizer, texts), tokenizer, head, ends=not task.joined)
 
 
-def _train_texts(dataset: Dataset, tokenizer: Any, task: Task, form: Form, room: int) -> Iterator[list[int]]:
+def _train_texts(dataset: Dataset, tokenizer: Any, task: Task, head: HeadKind, room: int) -> Iterator[list[int]]:
     if not task.joined:
-        yield from _framed(_ids(tokenizer, dataset["text"]), tokenizer, form, ends=True)
+        yield from _framed(_ids(tokenizer, dataset["text"]), tokenizer, head, ends=True)
         return
     lines = dataset["text"]
     parts = ("".join(lines[at : at + _LINES]) for at in range(0, len(dataset), _LINES))
@@ -164,10 +168,10 @@ def _ids(tokenizer: Any, texts: Iterable[str]) -> Iterator[list[int]]:
         yield tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
 
-def _framed(texts: Iterable[list[int]], tokenizer: Any, form: Form, ends: bool) -> Iterator[list[int]]:
+def _framed(texts: Iterable[list[int]], tokenizer: Any, head: HeadKind, ends: bool) -> Iterator[list[int]]:
     """A causal model's texts begin with its start token, if it has one, so that their first token has a score too."""
     for ids in texts:
-        if form == "causal":
+        if head == "causal":
             start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
             end = [tokenizer.eos_token_id] if ends and tokenizer.eos_token_id is not None else []
             ids = [*start, *ids, *end]

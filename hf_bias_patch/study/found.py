@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hf_bias_patch.scoring.measures import greater_is_better
+from hf_bias_patch.scoring.metric_info import greater_is_better
 from hf_bias_patch.study.downstream.contrasts import contrasts
 from hf_bias_patch.study.settings import Settings
 

@@ -11,7 +11,7 @@ from hf_bias_patch.errors import SourceError
 from hf_bias_patch.models.load_for_verify import load_model
 from hf_bias_patch.models.source_files import load_tokenizer
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import Form, form_of_class
+from hf_bias_patch.scoring.heads import HeadKind, head_kind_of_class
 from hf_bias_patch.study.downstream.asked import biased, check_tasks, downstream
 from hf_bias_patch.study.found import Study
 from hf_bias_patch.study.kept import Kept
@@ -107,7 +107,7 @@ def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     if tokenizer is None:
         raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="A study runs on texts")
     model = loaded.model.to(team.device(settings.device))
-    form = form_of_class(type(model).__name__)
+    form = head_kind_of_class(type(model).__name__)
     texts = settings.texts or embedded_texts(settings.count)
     # What the class has no use for stands in nobody's way; what it lacks, and so made up, would be in the loss.
     made_up = (*loaded.missing, *loaded.errors)
@@ -121,7 +121,7 @@ def _bench(source: Source, settings: Settings, team: Team) -> Bench:
     return bench
 
 
-def _without_loss(bench: Bench, made_up: Sequence[str], form: Form | None) -> list[str]:
+def _without_loss(bench: Bench, made_up: Sequence[str], form: HeadKind | None) -> list[str]:
     """What a model without a loss cannot show, and why it has none."""
     if bench.has_loss:
         return []

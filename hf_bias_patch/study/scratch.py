@@ -17,7 +17,7 @@ from hf_bias_patch.models.load import quiet
 from hf_bias_patch.models.source_files import load_config, load_tokenizer
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.scoring.extra import need
-from hf_bias_patch.scoring.forms import AUTO_CLASSES, form_of_class
+from hf_bias_patch.scoring.heads import AUTO_CLASSES, head_kind_of_class
 from hf_bias_patch.study.downstream.asked import biased, check_tasks
 from hf_bias_patch.study.downstream.trained import trained
 from hf_bias_patch.study.found import Study
@@ -116,7 +116,7 @@ def _model_of(config: Any) -> Any:
     import torch
     import transformers
 
-    form = form_of_class((config.architectures or [""])[0])
+    form = head_kind_of_class((config.architectures or [""])[0])
     name = "AutoModel" if form is None or form == "classifier" else AUTO_CLASSES[form]
     try:
         with quiet():

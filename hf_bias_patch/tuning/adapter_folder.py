@@ -1,42 +1,73 @@
 """A trained model as a peft adapter of its base: what peft can express, and the folder that peft loads.
 
-LoRA and BEFT are peft's own. Trained biases of linear maps are a BEFT adapter too: it adds, to each map's output, what
-the trained bias has more than the base's. The task head goes along as `modules_to_save`.
+LoRA and BEFT are peft's own. Trained biases of linear maps are a BEFT adapter too: it adds, to each map's output,
+the difference between the trained bias and the base's. The task head is saved with it (`modules_to_save`).
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
-from hf_bias_patch.scoring.forms import Form, form_of
+from hf_bias_patch.checkpoint.links import hub_repo
+from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS, is_patch_only
+from hf_bias_patch.checkpoint.source import Source
+from hf_bias_patch.models.source_files import folder_of
+from hf_bias_patch.scoring.adapters import PEFT_PREFIX
+from hf_bias_patch.scoring.heads import HeadKind, head_kind_of
 from hf_bias_patch.tuning.adapters import shortened
 from hf_bias_patch.tuning.head import head_of
 
 if TYPE_CHECKING:
     import torch
 
-    from hf_bias_patch.tuning.base import Base
-    from hf_bias_patch.tuning.select import Selection
+    from hf_bias_patch.tuning.trainable import Trainable
 
-__all__ = ["AdapterFolder", "NoAdapterError", "adapter_folder", "linear_biases"]
+__all__ = ["AdapterBase", "AdapterFolder", "NoAdapterError", "adapter_folder", "base_of", "linear_biases"]
 
-_TASK_TYPES: dict[Form, str | None] = {
+_TASK_TYPES: dict[HeadKind, str | None] = {
     "classifier": "SEQ_CLS",
     "causal": "CAUSAL_LM",
     "seq2seq": "SEQ_2_SEQ_LM",
     "masked": None,  # peft has none: it keeps the class instead
 }
 _ALWAYS_SAVED = ("classifier", "score")  # by peft, of a model of the type SEQ_CLS
-_IN_FILE = "base_model.model."  # before each name in a peft file
 
 
 class NoAdapterError(Exception):
     """Why peft cannot have what trained, in one sentence."""
+
+
+@dataclass(frozen=True)
+class AdapterBase:
+    """What adapter_config.json calls the base.
+
+    Attributes:
+        name: a Hub id, or the absolute path of a folder.
+        revision: the commit, of a Hub id.
+    """
+
+    name: str
+    revision: str | None
+
+
+def base_of(source: Source) -> AdapterBase:
+    """What an adapter of a source names as its base, so that stock libraries find it again.
+
+    Raises:
+        NoAdapterError: it is a patch without its weights.
+    """
+    folder = folder_of(source)
+    if is_patch_only(folder):
+        raise NoAdapterError("the base is a patch without its weights, on which peft can load nothing")
+    if (found := hub_repo(folder)) is not None:
+        repository, commit = found
+        return AdapterBase("/".join(repository.name.split("--")[1:]), commit)
+    return AdapterBase(os.path.abspath(folder), None)
 
 
 @dataclass(frozen=True)
@@ -62,7 +93,7 @@ class AdapterFolder:
 
         Args:
             tensors: the trained values by the name of their parameter, on the CPU.
-            folder: is made if it is not there.
+            folder: created if it does not exist.
         """
         from safetensors.torch import save_file
 
@@ -89,8 +120,8 @@ def linear_biases(model: Any) -> dict[str, torch.Tensor]:
 
 def adapter_folder(
     model: Any,
-    selection: Selection,
-    base: Base,
+    selection: Trainable,
+    base: AdapterBase,
     biases: Mapping[str, torch.Tensor],
     *,
     new: Collection[str] = (),
@@ -109,7 +140,7 @@ def adapter_folder(
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     made = _adapter(model, inner, selection, biases)
-    task_type = _TASK_TYPES[form_of(inner)]
+    task_type = _TASK_TYPES[head_kind_of(inner)]
     heads = head_of(inner, new)
     if task_type != "SEQ_CLS" and not any(tensor.role == "head" for tensor in selection.trained):
         heads = frozenset(new)
@@ -117,8 +148,12 @@ def adapter_folder(
     made.config.task_type, made.config.modules_to_save = task_type, modules or None
     made.config.base_model_name_or_path, made.config.revision = base.name, base.revision
     made.config.inference_mode = True
-    live = {_IN_FILE + tensor.name: tensor.live for tensor in selection.trained if tensor.role == "head"}
-    held = {f"{_IN_FILE}{name}.{key}": value for name in modules for key, value in _state(inner, name).items()}
+    live = {PEFT_PREFIX + tensor.name: tensor.live for tensor in selection.trained if tensor.role == "head"}
+    held = {
+        f"{PEFT_PREFIX}{name}.{key}": value
+        for name in modules
+        for key, value in inner.get_submodule(name).state_dict().items()
+    }
     still = {name: value.detach().cpu().clone() for name, value in held.items() if name not in live}
     mapping = None
     if task_type is None:
@@ -126,7 +161,7 @@ def adapter_folder(
     return AdapterFolder(made.config, {**made.trained, **live}, made.added, still, mapping)
 
 
-def _adapter(model: Any, inner: Any, selection: Selection, biases: Mapping[str, torch.Tensor]) -> AdapterFolder:
+def _adapter(model: Any, inner: Any, selection: Trainable, biases: Mapping[str, torch.Tensor]) -> AdapterFolder:
     """All but the head."""
     kind = model.peft_config["default"] if inner is not model else None
     if not any(tensor.role != "head" for tensor in selection.trained):
@@ -138,7 +173,7 @@ def _adapter(model: Any, inner: Any, selection: Selection, biases: Mapping[str, 
     return AdapterFolder(config, {_file_name(t.live, t.part): t.live for t in selection.trained if t.role == "adapter"})
 
 
-def _biases(inner: Any, selection: Selection, biases: Mapping[str, torch.Tensor]) -> AdapterFolder:
+def _biases(inner: Any, selection: Trainable, biases: Mapping[str, torch.Tensor]) -> AdapterFolder:
     """Changes of linear layers' biases as a BEFT adapter."""
     import peft
 
@@ -146,14 +181,15 @@ def _biases(inner: Any, selection: Selection, biases: Mapping[str, torch.Tensor]
     for tensor in selection.trained:
         if tensor.role == "head":
             continue
-        name = _beft(tensor.name)
+        module = tensor.name.rpartition(".")[0]
+        name = f"{PEFT_PREFIX}{module}.beft_bias"
         if tensor.role != "adapter":
             if tensor.live != tensor.name or tensor.name not in biases:
                 part = f"a part of {tensor.name}" if tensor.live != tensor.name else tensor.name
                 raise NoAdapterError(f"{part} trains, and peft adds to the whole bias of a linear layer only")
             added[name] = -biases[tensor.name]
         trained[name] = tensor.live
-        targets.add(tensor.name.rpartition(".")[0])
+        targets.add(module)
     return AdapterFolder(peft.BeftConfig(target_modules=shortened(inner, targets)), trained, added)
 
 
@@ -180,14 +216,6 @@ def _largest(inner: Any, name: str, heads: Collection[str]) -> str:
     if not largest:
         raise NoAdapterError(f"peft saves whole modules, and {path or 'the model'} holds more than {name} of the head")
     return largest
-
-
-def _state(inner: Any, module: str) -> dict[str, torch.Tensor]:
-    return inner.get_submodule(module).state_dict()
-
-
-def _beft(name: str) -> str:
-    return f"{_IN_FILE}{name.rpartition('.')[0]}.beft_bias"
 
 
 def _file_name(live: str, part: str) -> str:

@@ -11,7 +11,8 @@ from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of
-from hf_bias_patch.tuning.select import Selection, Trained, refuse_kept
+from hf_bias_patch.tuning.set_trainable import refuse_kept
+from hf_bias_patch.tuning.trainable import Trainable, TrainableTensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,13 +37,13 @@ def add(
     sites: Sequence[Site] | None = None,
     rank: int = RANK,
     alpha: int | None = None,
-) -> tuple[Any, Selection]:
+) -> tuple[Any, Trainable]:
     """Wrap a model so that only an adapter trains, and the task head if it shall.
 
     Args:
         model: a transformers model.
         kind: `lora` (on query and value) or `beft` (a bias added behind the value map).
-        head, new, kept, sites: as for `select`.
+        head, new, kept, sites: as for `set_trainable`.
         rank, alpha: of LoRA; its product counts alpha / rank times. By default alpha is twice the rank.
 
     Returns:
@@ -71,9 +72,9 @@ def add(
             continue
         changed, part = merged[name] if is_new else (stock[id(parameter)], "all")
         role = "adapter" if is_new else "head"
-        trained.append(Trained(changed, part, role, parameter.numel(), parameter.numel(), name))
+        trained.append(TrainableTensor(changed, part, role, parameter.numel(), parameter.numel(), name))
     total = sum(parameter.numel() for parameter in wrapped.parameters())
-    return wrapped, Selection(tuple(trained), total, bool(trains))
+    return wrapped, Trainable(tuple(trained), total, bool(trains))
 
 
 def shortened(model: Any, modules: Collection[str]) -> list[str]:

@@ -1,13 +1,29 @@
-"""The order in which samples are trained on: the same for any number of processes, and after a resume."""
+"""Which samples each process trains on, in which order, and their batches, made by workers where there are any.
+
+The order is the same for any number of processes, and after a resume.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader
 
-__all__ = ["MicroBatch", "Schedule"]
+from hf_bias_patch.tuning.job import Batch, TrainingJob
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["CountedBatch", "MicroBatch", "Schedule", "training_batches"]
 
 _WINDOW = 50
 """Steps that are sorted by length together: enough that lengths in a batch differ little, few enough that which
@@ -91,3 +107,72 @@ class Schedule:
             MicroBatch(tuple(part.tolist())) if len(part) else MicroBatch((int(rows[0]),), counts=False)
             for part in parts
         ]
+
+
+@dataclass(frozen=True)
+class CountedBatch:
+    """A micro-batch, with what its loss is a sum over, its samples and its tokens; all 0 where it does not count."""
+
+    batch: Batch
+    count: int = 0
+    samples: int = 0
+    tokens: int = 0
+
+
+def training_batches(
+    job: TrainingJob, schedule: Schedule, accelerator: Accelerator, first: int, last: int, workers: int = 0
+) -> Iterator[CountedBatch]:
+    """The micro-batches of this process, from step `first` to `last` (not included), on its device.
+
+    Args:
+        job: makes batches of samples.
+        schedule: says which samples.
+        accelerator: says which process this is.
+        first, last: optimiser steps, counted through all epochs.
+        workers: processes that make the batches; 0 for this one.
+    """
+    steps = schedule.micro_batches(accelerator.process_index, first, last)
+    parts = [
+        (part, (schedule.seed, number // schedule.steps_per_epoch))
+        for number, step in enumerate(steps, first)
+        for part in step
+    ]
+    loader: DataLoader[CountedBatch] = DataLoader(
+        parts,  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=partial(_counted_batch, job),  # in a worker, if there are any
+        num_workers=workers,
+        # Python's own choice may be another, which would copy the job to each worker.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        worker_init_fn=_only_the_parent_ends_it,
+        generator=torch.Generator(),  # the global one is dropout's: reading ahead must not move it
+    )
+    for made in loader:
+        device = accelerator.device
+        yield replace(made, batch={name: value.to(device, non_blocking=True) for name, value in made.batch.items()})
+
+
+def _counted_batch(job: TrainingJob, part: tuple[MicroBatch, tuple[int, int]]) -> CountedBatch:
+    micro_batch, seed = part
+    batch = job.batch(micro_batch.rows, seed)
+    if not micro_batch.counts:
+        return CountedBatch(batch)
+    tokens = sum(job.lengths[row] for row in micro_batch.rows)
+    return CountedBatch(batch, job.count(batch), len(micro_batch.rows), tokens)
+
+
+def _only_the_parent_ends_it(worker: int) -> None:
+    """Have a worker ignore SIGTERM, unless its training process sends it.
+
+    A scheduler may send it to all processes of a job: the training process still needs its workers then, until its
+    state is saved. Where a system cannot tell who sent a signal, workers end by any.
+    """
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

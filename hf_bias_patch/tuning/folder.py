@@ -1,15 +1,15 @@
-"""The run folder: what was asked, where it ran, what trains, how it went, what came out.
+"""The run folder: settings, environment, what trains, metrics, results and the trained model.
 
-settings.json      what was asked for
+settings.json      the settings of the run
 environment.json   versions, device, processes
-trained.json       every tensor that trains, with its count
-metrics.jsonl      a line each few steps, and one each evaluation
+trained.json       every tensor that trains, with its count of parameters
+metrics.jsonl      a line every few steps, and one for each evaluation
 state/             to resume from
 best-00000020.safetensors   the trained tensors as they were at the best evaluation, after 20 steps
-trained.safetensors   the trained tensors as they ended: kilobytes, where biases train
+trained.safetensors   the trained tensors as they ended: kilobytes where biases train
 model/             the model as it ended, for stock transformers
-adapter/           the same as an adapter of its base, for peft, where peft can express it
-results.json       the last word
+adapter/           the same as a peft adapter of its base, where peft can express it
+results.json       scores, counts, times; written last
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _NEW = ".new"  # behind the name of a file that is being written
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder that is there. Written to by the main process only."""
+    """An existing run folder. Only the main process writes to it."""
 
     path: Path
 
     @property
     def state(self) -> Path:
-        """Where the state to resume from lies."""
+        """The folder of the state to resume from."""
         return self.path / "state"
 
     def best(self, step: int) -> Path:
@@ -74,7 +74,9 @@ class RunFolder:
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""
-        _write(self.path / name, value)
+        new = self.path / (name + _NEW)
+        new.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        os.replace(new, self.path / name)
 
     def write_patch(self, plan: Plan, certificate: Certificate | None) -> None:
         """Keep the patch that the run began with."""
@@ -88,7 +90,7 @@ class RunFolder:
         replace_file(self.path / "task.yaml", dump_task(task.model_copy(update={"files": files})).encode())
 
     def keep_best(self, step: int) -> None:
-        """Take away the best tensors of all steps but one."""
+        """Delete the best tensors of all steps but one."""
         for path in self.path.glob("best-*.safetensors*"):
             if path != self.best(step):
                 path.unlink(missing_ok=True)
@@ -99,17 +101,17 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
 
     def forget_tensors(self) -> None:
-        """Take away all tensors but the model's, of a run that has ended: four fifths of what it takes on disk."""
+        """Delete all tensors but the model's, once a run has ended: four fifths of its disk space."""
         forget_state(self.state)
         for path in (*self.path.glob("best-*.safetensors"), self.trained):
             path.unlink(missing_ok=True)
 
     def forget_results(self) -> None:
-        """Take results.json away, before the model it speaks of is written anew."""
+        """Delete results.json, before the model that it is about is written again."""
         (self.path / _RESULTS).unlink(missing_ok=True)
 
     def forget_after(self, step: int, evaluated: int) -> None:
-        """Take out of metrics.jsonl what is run again after a resume: later steps, and later evaluations.
+        """Delete from metrics.jsonl what is run again after a resume: later steps, and later evaluations.
 
         Args:
             step: the last one that stays.
@@ -131,12 +133,12 @@ def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overw
     Args:
         path: the folder.
         settings: of this run, as JSON values.
-        resume: go on with what is there.
-        overwrite: what is there may be taken away, if it is a run.
+        resume: continue the run that is there.
+        overwrite: replace the run that is there.
 
     Raises:
-        TargetError: there is a run of other settings; or one of the same, and neither `resume` nor `overwrite`; or
-            the folder holds something else, or cannot be written to.
+        TargetError: the folder holds a run of other settings; or of the same ones, and neither `resume` nor
+            `overwrite` is given; or it holds something else, or cannot be written to.
     """
     known = _settings_in(path)
     there = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
@@ -145,8 +147,8 @@ def check_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overw
     if known is None:
         if path.exists() and not _is_empty(path):
             raise TargetError(
-                f"{path} exists and holds no run of hf_bias_patch",
-                why="Nothing in it is touched",
+                f"{path} exists and is not a run folder of hf_bias_patch",
+                why="Nothing in it was changed",
                 remedy="Name another folder",
             )
     elif not overwrite:
@@ -168,15 +170,12 @@ def open_folder(path: Path, settings: Mapping[str, Any], *, resume: bool, overwr
 
 
 def folder_name(task: str) -> str:
-    """What the folder of a task's runs is called.
-
-    Of a YAML file by its own name: behind its whole path the runs would lie beside it, or nowhere.
-    """
+    """What the folder of a task's runs is called: a task of a YAML file by the name of the file, without its folder."""
     return Path(task).name.replace(":", "-")
 
 
 def environment(device: str, processes: int, mixed_precision: str) -> dict[str, Any]:
-    """What a result may depend on beside the settings."""
+    """What a result may depend on besides the settings."""
     packages = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy")
     return {
         "hf_bias_patch": __version__,
@@ -190,9 +189,9 @@ def environment(device: str, processes: int, mixed_precision: str) -> dict[str, 
 
 
 def _empty(folder: RunFolder) -> None:
-    """Take away what a run left, its settings last: killed on the way, the folder is still that of a run.
+    """Delete what a run left: results and state first, so that half a run is never taken for a whole one.
 
-    Its results and its state go first, so that nobody takes half a run for a whole one.
+    Its settings stay: a folder whose deletion was cut short is still that of a run.
     """
     folder.forget_results()
     forget_state(folder.state)
@@ -204,7 +203,7 @@ def _empty(folder: RunFolder) -> None:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether a folder holds nothing, or only what a run leaves that was killed while it made its folder."""
+    """Whether a folder is empty, or holds only what a run leaves that was killed while it made its folder."""
     return path.is_dir() and all(part.name == _SETTINGS + _NEW for part in path.iterdir())
 
 
@@ -224,14 +223,14 @@ def _refuse_other(path: Path, known: Mapping[str, Any], settings: Mapping[str, A
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise TargetError(
             f"{path} holds a run of other settings: {first} was {known.get(first)!r}, now {plain.get(first)!r}{more}",
-            why="Nothing in it is touched",
+            why="Nothing in it was changed",
             remedy="Name another folder, or add --overwrite",
         )
     if not resume:
         raise TargetError(
             f"{path} holds a run of these settings already",
-            why="Nothing in it is touched",
-            remedy="Add --resume to go on with it, or --overwrite to begin anew",
+            why="Nothing in it was changed",
+            remedy="Add --resume to continue it, or --overwrite to start again",
         )
 
 
@@ -240,9 +239,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _write(path: Path, value: Any) -> None:
-    new = path.with_name(path.name + _NEW)
-    new.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(new, path)

@@ -32,7 +32,7 @@ def head_of(model: PreTrainedModel, new: Collection[str] = ()) -> frozenset[str]
 
 
 def renew_head(model: PreTrainedModel, head: Collection[str]) -> None:
-    """Give parameters the random values that the model's class begins with, as if no checkpoint had held them.
+    """Give parameters the random values of a new model, as if no checkpoint had held them.
 
     Args:
         model: changed in place.
@@ -45,9 +45,9 @@ def renew_head(model: PreTrainedModel, head: Collection[str]) -> None:
 
     if not head:
         raise TuneError(
-            f"Which parameters of {type(model).__name__} are the head is not known",
-            why="It has no trunk of its own",
-            remedy="Leave --new_head out",
+            f"The head of {type(model).__name__} cannot be told from its trunk",
+            why="The class has no base model inside",
+            remedy="Leave --new-head out",
         )
     owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in head}
     for name, owner in owners.items():

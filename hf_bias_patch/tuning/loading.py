@@ -1,8 +1,8 @@
-"""From a checkpoint to a model with the head that a task needs: its own, or a new one.
+"""From a checkpoint to a model with the head that a task needs: the checkpoint's own, or a new one.
 
-A classification head says by the names in its config which output stands for which label. One that the checkpoint
-brings keeps its names and their order, and the task's labels are mapped to its outputs (`scoring.labels`), so that
-what it has learnt is trained on and not mixed up.
+The names in its config tell which output of a classification head stands for which label. A head that the checkpoint
+has keeps its names and their order, and the task's labels are matched to its outputs (`scoring.labels`), so that what
+it has learnt is kept.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from hf_bias_patch.tuning.head import head_of, renew_head
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Ready", "load_classifier", "load_model"]
+__all__ = ["LoadedModel", "load_classifier", "load_model"]
 
 _TYPES = {"regression": "regression", "classification": "single_label_classification"}
-_REMEDY = "Add --new_head to begin with a new one"
+_REMEDY = "Add --new-head to start with a new one"
 
 
 @dataclass(frozen=True)
-class Ready:
+class LoadedModel:
     """A loaded model.
 
     Attributes:
         model: of transformers, in float32.
         new: names of the parameters that got random values, because the checkpoint did not hold them.
-        notes: what a person should know of its head.
+        notes: on its head, for the user.
     """
 
     model: PreTrainedModel
@@ -42,25 +42,25 @@ class Ready:
     notes: tuple[str, ...] = ()
 
 
-def load_model(source: Source, auto_class: Any) -> Ready:
-    """Load a model that brings its head, as a language model does.
+def load_model(source: Source, auto_class: Any) -> LoadedModel:
+    """Load a model that has its head, as a language model does.
 
     Raises:
         TuneError: transformers cannot load it.
         SourceError, CheckpointError: as for `load`.
     """
     loaded = _loaded(source, auto_class)
-    return Ready(loaded.model, loaded.missing)
+    return LoadedModel(loaded.model, loaded.missing)
 
 
-def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bool = False) -> Ready:
-    """Load a model with a head for a task, which is the checkpoint's where it brings one.
+def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bool = False) -> LoadedModel:
+    """Load a model with a head for a task: the checkpoint's, where it has one.
 
     Args:
         source: the checkpoint.
         auto_class: of transformers.
         task: classification or regression.
-        new_head: begin with a new head, whatever the checkpoint holds.
+        new_head: start with a new head in any case.
 
     Returns:
         The model; its config names the labels as its outputs have them.
@@ -85,8 +85,8 @@ def load_classifier(source: Source, auto_class: Any, task: Task, *, new_head: bo
     # A bias alone may be missing: it is zero then, and the outputs are still the checkpoint's.
     if any(name in new and model.get_parameter(name).ndim > 1 for name in head):
         _name_labels(model.config, task)
-        return Ready(model, tuple(sorted(new)))
-    return Ready(model, tuple(sorted(new)), _keep_head(source.name, model.config, task, own_type))
+        return LoadedModel(model, tuple(sorted(new)))
+    return LoadedModel(model, tuple(sorted(new)), _keep_head(source.name, model.config, task, own_type))
 
 
 def _loaded(source: Source, auto_class: Any, **more: Any) -> Loaded:
@@ -110,7 +110,7 @@ def _replaced(
     if shapes and not new_head:
         stored, _ = shapes[min(shapes, key=lambda name: len(shapes[name][0]))]
         raise TuneError(
-            f"The head in {place} does not fit the task {task.name}: its outputs are {stored[0]}, and the task needs "
+            f"The head in {place} does not fit the task {task.name}: it has {stored[0]} outputs, and the task needs "
             f"{task.outputs}",
             why=_both(names, task),
             remedy=f"{_REMEDY}, or start from the checkpoint it was trained from",
@@ -122,7 +122,7 @@ def _keep_head(place: str, config: Any, task: Task, own_type: str | None) -> tup
     """Settle the config of a head that the checkpoint brings.
 
     Returns:
-        What a person should know of it.
+        Notes on it, for the user.
 
     Raises:
         TuneError: it is a head of another kind, or of other labels.
@@ -131,8 +131,8 @@ def _keep_head(place: str, config: Any, task: Task, own_type: str | None) -> tup
         return ()
     if own_type == "regression":
         raise TuneError(
-            f"The head in {place} gives scores, and {task.name} needs labels",
-            why="Its config.json says so: problem_type is regression",
+            f"The head in {place} is a regression head, and {task.name} is a classification task",
+            why="problem_type in its config.json is regression",
             remedy=_REMEDY,
         )
     names = head_names(config)
@@ -140,18 +140,20 @@ def _keep_head(place: str, config: Any, task: Task, own_type: str | None) -> tup
     if match == "none":
         raise TuneError(
             f"The labels of the head in {place} are not those of {task.name}",
-            why=f"{_both(names, task)}. Nothing says which output stands for which label",
+            why=f"{_both(names, task)}. It is unclear which output stands for which label",
             remedy=f"{_REMEDY}, or rename them in its config.json (id2label and label2id)",
         )
     notes = []
     if own_type == "multi_label_classification":
-        notes.append("The head was trained to give several labels at once, and is trained to give one now")
+        notes.append("The head was trained to give several labels at once, and is now trained to give one")
     if match == "names":
         if order is not None:
             notes.append(f"The head keeps its own order of labels: {', '.join(names.values())}")
     else:
         pairs = ", ".join(f"{name} as {label}" for name, label in zip(names.values(), task.labels, strict=True))
-        notes.append(f"The names of the head's outputs do not tell; they are taken in their order: {pairs}")
+        notes.append(
+            f"The names of the head's outputs do not tell the labels; they are matched by their order: {pairs}"
+        )
         if match == "generic":
             _name_labels(config, task)
     config.label2id = {name: number for number, name in config.id2label.items()}
@@ -166,5 +168,5 @@ def _name_labels(config: Any, task: Task) -> None:
 
 
 def _both(names: dict[int, str], task: Task) -> str:
-    has = ", ".join(task.labels) or "no labels, but a score"
+    has = ", ".join(task.labels) or "a score instead of labels"
     return f"The head has {', '.join(names.values())}; the task has {has}"

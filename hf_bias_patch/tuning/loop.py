@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hf_bias_patch.errors import TaskError, TuneError
-from hf_bias_patch.tuning.batches import Schedule
-from hf_bias_patch.tuning.feed import Fed, feed
+from hf_bias_patch.tuning.batches import CountedBatch, Schedule, training_batches
 from hf_bias_patch.tuning.folder import RunFolder
-from hf_bias_patch.tuning.job import Job
+from hf_bias_patch.tuning.job import TrainingJob
 from hf_bias_patch.tuning.optimiser import make_optimiser, make_scheduler, total_steps
-from hf_bias_patch.tuning.select import Selection
-from hf_bias_patch.tuning.settings import Settings
+from hf_bias_patch.tuning.settings import TuneSettings
 from hf_bias_patch.tuning.state import (
     Progress,
     keep_only,
@@ -27,13 +25,14 @@ from hf_bias_patch.tuning.state import (
     save_tensors,
     trained_tensors,
 )
-from hf_bias_patch.tuning.stopping import StopSignal
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.stop_signal import StopSignal
+from hf_bias_patch.tuning.trainable import Trainable
+from hf_bias_patch.tuning.watcher import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Loop", "Outcome"]
+__all__ = ["Outcome", "TrainingLoop"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,15 @@ class Outcome:
         return {"ended": self.ended, **asdict(self.progress)}
 
 
-class Loop:
-    """Trains a model on a job. What trains is decided before, by `select` or `adapters.add`."""
+class TrainingLoop:
+    """Trains a model on a job. What trains is decided before, by `set_trainable` or `adapters.add`."""
 
     def __init__(
         self,
         model: Any,
-        job: Job,
-        selection: Selection,
-        settings: Settings,
+        job: TrainingJob,
+        selection: Trainable,
+        settings: TuneSettings,
         accelerator: Accelerator,
         folder: RunFolder,
         watcher: Watcher,
@@ -98,7 +97,7 @@ class Loop:
         """Train to the end, or until it is stopped; the model then holds the best state that was evaluated.
 
         Raises:
-            TuneError: the loss is no number any more, or a state cannot be resumed.
+            TuneError: the loss is not finite, or a state cannot be resumed.
         """
         if self.settings.resume:
             self._resume()
@@ -119,7 +118,7 @@ class Loop:
             raise TuneError(
                 f"{self.folder.best(progress.best_step)} is missing",
                 why="It holds the best state of the run that is to be resumed",
-                remedy="Begin anew with --overwrite",
+                remedy="Start again with --overwrite",
             )
         if self._main:
             self.folder.forget_after(progress.step, progress.evaluated)
@@ -128,24 +127,24 @@ class Loop:
     def _train(self, stop: StopSignal) -> str:
         self.model.train()
         workers = self.settings.dataloader_num_workers
-        fed = feed(self.job, self.schedule, self.accelerator, self.progress.step, self.steps, workers)
+        batches = training_batches(self.job, self.schedule, self.accelerator, self.progress.step, self.steps, workers)
         while (ended := self._between_steps(stop)) is None:
             start, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
-            done = self._step([next(fed) for _ in range(self.settings.gradient_accumulation_steps)])
+            done = self._step([next(batches) for _ in range(self.settings.gradient_accumulation_steps)])
             self.progress.seconds += time.monotonic() - start
             self._tell(rate, *done)
         return ended
 
     def _between_steps(self, stop: StopSignal) -> str | None:
-        """Evaluate and save where it is time to; how the run ended, or None if it goes on.
+        """Evaluate and save where that is due; how the run ended, or None if it has not.
 
-        It comes before a step, not behind it: a run that was stopped before its evaluation begins with that.
+        This comes before a step, not after it: a run that was stopped before an evaluation starts with that.
         """
-        stopped = self._any(stop.asked)
+        stopped = self._any(stop.received)
         evaluates = self._evaluation_is_due() and not stopped
         if evaluates:
             self._evaluate()
-            stopped = self._any(stop.asked)
+            stopped = self._any(stop.received)
         ended = "terminated" if stopped else self._ended()
         if ended or evaluates or self._is_time(self.settings.save_steps):
             self._save()
@@ -162,22 +161,22 @@ class Loop:
         return self.job.validates and progress.evaluated < progress.step and self._is_time(self.settings.eval_steps)
 
     def _is_time(self, every: int | None) -> bool:
-        """Whether it is time for something that is done so often, by default each epoch; at the end of a run too."""
+        """Whether something is due that is done every so many steps, by default each epoch, and at the end of a run."""
         step = self.progress.step
         return step == self.steps or step % (every or self.schedule.steps_per_epoch) == 0
 
     def _save(self) -> None:
-        """Save a state, unless that of this moment is saved."""
+        """Save a state, unless it is saved already."""
         now = (self.progress.step, self.progress.evaluated)
         if now == self._saved:
             return
         save_state(self.accelerator, self.folder.state, self.progress)
         self._saved = now
-        if self._main:  # only now: the state before needed the best tensors before
+        if self._main:  # only now: the earlier state needed the earlier best tensors
             self.folder.keep_best(self.progress.best_step)
 
-    def _step(self, runs: list[Fed]) -> tuple[float, int, int]:
-        """One optimiser step over what each process holds of it: its loss, samples and tokens.
+    def _step(self, runs: list[CountedBatch]) -> tuple[float, int, int]:
+        """One optimiser step; its loss, samples and tokens, of all processes.
 
         The loss is a sum over samples or tokens; it is divided by how many there are in the whole step, over all
         micro-batches and processes, so that the gradient does not depend on how they are dealt out.
@@ -196,8 +195,12 @@ class Loop:
                 total += loss.detach()
                 if accelerator.sync_gradients:
                     mean = self._sum([float(total)])[0] / max(count, 1)
-                    self._refuse_nan(mean)
-                    accelerator.clip_grad_norm_(self._trained(), self.settings.max_grad_norm)
+                    if not math.isfinite(mean):
+                        what = f"The loss is {mean} at step {self.progress.step + 1} of {self.steps}"
+                        raise self._lost(what, "Its gradients would make every parameter that trains NaN.")
+                    accelerator.clip_grad_norm_(
+                        [p for p in self.model.parameters() if p.requires_grad], self.settings.max_grad_norm
+                    )
                 self.optimiser.step()
                 self.optimiser.zero_grad()
         if not getattr(self.optimiser, "step_was_skipped", False):
@@ -223,7 +226,7 @@ class Loop:
         self.model.eval()
         try:
             metrics = dict(job.evaluate(self.model))
-        except TaskError as error:  # the model gives out NaN; said before a state of it is saved over a good one
+        except TaskError as error:  # NaN: raised before such a state is saved over a good one
             raise self._lost(f"The evaluation at step {progress.step} of {self.steps} failed", str(error)) from error
         self.model.train()
         value = metrics[job.main]
@@ -242,31 +245,23 @@ class Loop:
             self.watcher.evaluated(progress.step, metrics, best)
 
     def _take_best(self) -> None:
-        """Put the best state that was evaluated into the model."""
+        """Load the best state that was evaluated into the model."""
         self.accelerator.wait_for_everyone()
         progress = self.progress
         if progress.best is not None and progress.best_step != progress.step:
             bare = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             load_tensors(bare, self.folder.best(progress.best_step))
 
-    def _refuse_nan(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            what = f"The loss is {loss} at step {self.progress.step + 1} of {self.steps}"
-            raise self._lost(what, "Its gradients would make every parameter that trains NaN.")
-
     def _lost(self, what: str, why: str) -> TuneError:
-        """An error that says what is left."""
+        """An error that says which state is left."""
         state = self.folder.state
         kept = f"The state saved before it is in {state}" if state.exists() else "No state was saved before it"
         return TuneError(
-            what, why=f"{why} {kept}", remedy="Begin anew with a smaller --learning_rate, or without mixed precision"
+            what, why=f"{why} {kept}", remedy="Start again with a smaller --learning-rate, or without mixed precision"
         )
 
-    def _trained(self) -> list[torch.nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
     def _sum(self, numbers: Sequence[float]) -> list[float]:
-        """Numbers added up over all processes."""
+        """Sums over all processes."""
         if self.accelerator.num_processes == 1:
             return list(numbers)
         added: Any = self.accelerator.reduce(
@@ -274,9 +269,9 @@ class Loop:
         )
         return added.tolist()
 
-    def _any(self, asked: bool) -> bool:
-        """Whether any process is asked: all must stop at the same step."""
-        return self._sum([float(asked)])[0] > 0
+    def _any(self, received: bool) -> bool:
+        """Whether any process received the signal: all must stop at the same step."""
+        return self._sum([float(received)])[0] > 0
 
     @property
     def _main(self) -> bool:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from hf_bias_patch.tuning.settings import Settings
+from hf_bias_patch.tuning.settings import TuneSettings
 
 __all__ = ["make_optimiser", "make_scheduler", "total_steps"]
 
 
-def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.AdamW:
+def make_optimiser(model: torch.nn.Module, settings: TuneSettings) -> torch.optim.AdamW:
     """AdamW over the parameters that train and no others. Vectors (biases, norms) have no weight decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -22,7 +22,7 @@ def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.Ad
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.rate)
 
 
-def make_scheduler(optimiser: torch.optim.Optimizer, settings: Settings, steps: int) -> Any:
+def make_scheduler(optimiser: torch.optim.Optimizer, settings: TuneSettings, steps: int) -> Any:
     """The learning rate over `steps` optimiser steps."""
     from transformers import get_scheduler
 
@@ -30,6 +30,6 @@ def make_scheduler(optimiser: torch.optim.Optimizer, settings: Settings, steps: 
     return get_scheduler(settings.lr_scheduler_type, optimiser, warmup, steps)
 
 
-def total_steps(settings: Settings, per_epoch: int) -> int:
+def total_steps(settings: TuneSettings, per_epoch: int) -> int:
     """Optimiser steps of a run."""
     return settings.max_train_steps or max(1, math.ceil(settings.num_train_epochs * per_epoch))

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model that is ready to train: loaded, and only what was asked for trainable."""
+"""From a checkpoint to a model that is ready to train: loaded, and only what the settings name trainable."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.patching.record import BLOCK, untouchable
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.tuning import adapters
-from hf_bias_patch.tuning.adapter_folder import AdapterFolder, NoAdapterError, adapter_folder, linear_biases
-from hf_bias_patch.tuning.base import Base, base_of
-from hf_bias_patch.tuning.kinds import GlueSettings
+from hf_bias_patch.tuning.adapter_folder import (
+    AdapterBase,
+    AdapterFolder,
+    NoAdapterError,
+    adapter_folder,
+    base_of,
+    linear_biases,
+)
 from hf_bias_patch.tuning.loading import load_classifier, load_model
-from hf_bias_patch.tuning.select import ADAPTERS, Selection, select
-from hf_bias_patch.tuning.settings import Settings
-from hf_bias_patch.tuning.start import Start
+from hf_bias_patch.tuning.set_trainable import ADAPTERS, set_trainable
+from hf_bias_patch.tuning.settings import TuneSettings
+from hf_bias_patch.tuning.starting_checkpoint import StartingCheckpoint
+from hf_bias_patch.tuning.task_settings import GlueSettings
+from hf_bias_patch.tuning.trainable import Trainable
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["PreparedModel", "prepare_model"]
 
-_RANDOM_HEAD = "The head is new and does not train: it stays random, and the scores are those of chance"
+_RANDOM_HEAD = "The head is new and does not train: it stays random, and scores are at chance level"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A model ready to train.
 
     Attributes:
@@ -35,18 +42,18 @@ class Prepared:
         new: names of the parameters that the checkpoint did not hold.
         adapter: what is written for peft at the end; None if peft cannot express it.
         no_adapter: why not, in one sentence.
-        notes: what a person should know of the head.
+        notes: on the head, for the user.
     """
 
     model: Any
-    selection: Selection
+    selection: Trainable
     new: tuple[str, ...]
     adapter: AdapterFolder | None = None
     no_adapter: str = ""
     notes: tuple[str, ...] = ()
 
 
-def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Prepared:
+def prepare_model(settings: TuneSettings, start: StartingCheckpoint, auto_class: Any, task: Task) -> PreparedModel:
     """Load a model with a head, and make trainable what the settings name.
 
     Args:
@@ -57,7 +64,7 @@ def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Pr
 
     Raises:
         TuneError: the head in the checkpoint does not fit, or nothing would train.
-        SourceError, CheckpointError, FamilyError, RecipeError: as for `load` and `select`.
+        SourceError, CheckpointError, FamilyError, RecipeError: as for `load` and `set_trainable`.
     """
     _refuse_adapter(start.source)
     if isinstance(settings, GlueSettings):
@@ -72,7 +79,7 @@ def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Pr
         how: dict[str, Any] = {"rank": settings.lora_rank, "alpha": settings.lora_alpha, "kept": kept}
         model, selection = adapters.add(model, settings.train, head=head, new=new, **how)
     else:
-        selection = select(
+        selection = set_trainable(
             model,
             settings.train,
             head=head,
@@ -84,7 +91,7 @@ def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Pr
     if not selection.trained:
         raise TuneError(
             f"Nothing would train: train is {settings.train}, and the head does not train",
-            remedy="Say --train_head, --new_head for one that begins anew, or another --train",
+            remedy="Add --train-head, or --new-head to start with a new head, or give another --train",
         )
     if settings.gradient_checkpointing:
         _keep_no_activations(model)
@@ -92,38 +99,35 @@ def prepare(settings: Settings, start: Start, auto_class: Any, task: Task) -> Pr
     try:
         adapter = adapter_folder(model, selection, _base(start), biases, new=new)
     except NoAdapterError as reason:
-        return Prepared(model, selection, new, no_adapter=str(reason), notes=notes)
-    return Prepared(model, selection, new, adapter, notes=notes)
+        return PreparedModel(model, selection, new, no_adapter=str(reason), notes=notes)
+    return PreparedModel(model, selection, new, adapter, notes=notes)
 
 
-def _base(start: Start) -> Base:
+def _base(start: StartingCheckpoint) -> AdapterBase:
     """What an adapter is loaded on.
 
     Raises:
-        NoAdapterError: nobody else has that.
+        NoAdapterError: it is not stored anywhere, or peft cannot load it.
     """
     if start.loaded is not start.source:
         raise NoAdapterError(
-            "the model was patched before training, so that nothing that stays is the adapter's base (patch it first, "
-            "and tune the variant: then the variant is the base)"
+            "the model was patched before training, so the adapter's base is stored nowhere (patch first, and tune the "
+            "variant: then the variant is the base)"
         )
-    base = base_of(start.source)
-    if base is None:
-        raise NoAdapterError("the base is a patch without its weights, on which peft can load nothing")
-    return base
+    return base_of(start.source)
 
 
 def _refuse_adapter(source: Source) -> None:
     if (folder_of(source) / ADAPTER).is_file():
         raise TuneError(
             f"{source.name} holds an adapter beside its model",
-            why="What it adds has no place in the model itself, where training begins",
-            remedy="Begin from the model that it was trained from",
+            why="Training starts from the model alone, without what the adapter adds",
+            remedy="Start from the model that it was trained from",
         )
 
 
 def _keep_no_activations(model: Any) -> None:
-    """Not reentrant: then nothing below the lowest trained parameter needs a gradient."""
+    """Gradient checkpointing; not reentrant, so that nothing below the lowest trained parameter needs a gradient."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     model.config.use_cache = False

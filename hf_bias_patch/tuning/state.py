@@ -1,4 +1,4 @@
-"""What is saved while training: a state to resume from, and the trained tensors at their best."""
+"""What is saved during training: a state to resume from, and the trained tensors at their best."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def keep_only(accelerator: Accelerator, names: Collection[str]) -> None:
 
 
 def save_state(accelerator: Accelerator, folder: Path, progress: Progress) -> None:
-    """Save what a run needs to go on as if it had never stopped; whole, or the one before stays.
+    """Save what a run needs to continue as if it had never stopped. Called by all processes.
 
-    Called by all processes.
+    Killed on the way, either this state is whole or the one before is still there.
     """
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     if accelerator.is_main_process:
@@ -95,7 +95,7 @@ def save_state(accelerator: Accelerator, folder: Path, progress: Progress) -> No
 
 
 def forget_state(folder: Path) -> None:
-    """Take a saved state away; killed on the way, it is whole or gone."""
+    """Delete a saved state; killed on the way, it is whole or gone."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     for state in (old, folder):
@@ -105,10 +105,10 @@ def forget_state(folder: Path) -> None:
 
 
 def load_state(accelerator: Accelerator, folder: Path) -> Progress:
-    """Put a saved state back: tensors, optimiser, schedule, random generators. Called by all processes.
+    """Load a saved state: tensors, optimiser, schedule, random generators. Called by all processes.
 
     Returns:
-        How far the run had come; nothing done, where there is no state yet.
+        How far the run had come; zero steps where there is no state yet.
 
     Raises:
         TuneError: the state is damaged, or of another number of processes, or of another version of this package.
@@ -123,12 +123,12 @@ def load_state(accelerator: Accelerator, folder: Path) -> Progress:
         raise TuneError(
             f"The state in {folder} was saved by {generators} processes, and this run has {accelerator.num_processes}",
             why="Data order and dropout would not be the same",
-            remedy="Start as many processes as before, or begin anew with --overwrite",
+            remedy="Start as many processes as before, or start again with --overwrite",
         )
     try:
         progress = _progress(folder)
         accelerator.load_state(str(folder), strict=False)
-        # Accelerate goes on without a word where these cannot be read, with another dropout.
+        # Accelerate continues silently, with another dropout, where these cannot be read.
         load(folder / f"random_states_{accelerator.process_index}.pkl")
     except TuneError:
         raise
@@ -136,7 +136,7 @@ def load_state(accelerator: Accelerator, folder: Path) -> Progress:
         raise TuneError(
             f"The state in {folder} cannot be resumed",
             why=f"{type(error).__name__}: {shorten(str(error), 150, placeholder=' …')}",
-            remedy="Begin anew with --overwrite",
+            remedy="Start again with --overwrite",
         ) from error
     return progress
 
@@ -156,8 +156,7 @@ def _progress(folder: Path) -> Progress:
         raise TuneError(
             f"The state in {folder} was saved by another version of hf_bias_patch",
             why=f"{_PROGRESS} has other fields: {', '.join(differing)}",
-            remedy="Go on with the version it was begun with (environment.json says which), or begin anew with "
-            "--overwrite",
+            remedy="Use the version that it was started with (see environment.json), or start again with --overwrite",
         )
     return Progress(**found)
 
@@ -179,13 +178,13 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def load_tensors(model: Any, path: Path) -> None:
-    """Put tensors that `save_tensors` wrote back into a model that is not wrapped."""
+    """Load tensors that `save_tensors` wrote into a model that is not wrapped."""
     from safetensors.torch import load_file
 
     unexpected = model.load_state_dict(load_file(path), strict=False).unexpected_keys
     if unexpected:
         raise TuneError(
             f"{path} holds {unexpected[0]}, and the model has no such tensor",
-            why="The run was begun with another model or another version of transformers",
-            remedy="Begin anew with --overwrite",
+            why="The run was started with another model or another version of transformers",
+            remedy="Start again with --overwrite",
         )

@@ -1,22 +1,26 @@
-"""From settings to data: the task, what kind of model answers it, its training and validation texts as token ids."""
+"""From settings to data: the task, the head that it needs, its training and validation texts as token ids.
+
+A sample of a generation task is a pair of a source and one reference. All pairs of one source stay together: none of
+them trains where another is held out.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.source import Source
-from hf_bias_patch.errors import RecipeError, TaskError
+from hf_bias_patch.errors import DataError, RecipeError, TaskError
 from hf_bias_patch.models.source_files import load_config, load_tokenizer
 from hf_bias_patch.scoring.custom import custom_task
 from hf_bias_patch.scoring.data import Split, read_split
 from hf_bias_patch.scoring.encode import Encoded, encode
-from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form, form_of_class, input_limit, require_form
+from hf_bias_patch.scoring.extra import need
+from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind, head_kind_of_class, input_limit, require_head
 from hf_bias_patch.scoring.identity import DataIdentity
 from hf_bias_patch.scoring.tasks import Task, load_task
-from hf_bias_patch.tuning.kinds import GlueSettings, TaskSettings
-from hf_bias_patch.tuning.samples import count, draw, hold_out
+from hf_bias_patch.tuning.task_settings import GlueSettings, TaskSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,18 +34,18 @@ class TaskData:
 
     Attributes:
         task: what is asked.
-        form: of the model.
+        head: kind of the model's head.
         tokenizer: of the model.
         train: encoded training data.
         validation: canonical validation data; None if there is none.
         auto_class: of transformers, with the head that the task needs.
-        notes: what a person should know of the data.
+        notes: on the data, for the user.
         train_identity: which data that is; its rows are samples.
         validation_identity: the same of the validation data; None if there is none.
     """
 
     task: Task
-    form: Form
+    head: HeadKind
     tokenizer: Any
     train: Encoded
     validation: Dataset | None
@@ -59,7 +63,7 @@ def task_data(settings: TaskSettings, source: Source) -> TaskData:
         source: the checkpoint, whose config and tokenizer are read.
 
     Raises:
-        TaskError, DataError: the task or its data cannot be had, or the model cannot answer it.
+        TaskError, DataError: the task or its data cannot be loaded, or the model has no head for it.
         RecipeError: the command is for tasks of another kind.
         CheckpointError: its config is missing or damaged.
     """
@@ -70,19 +74,19 @@ def task_data(settings: TaskSettings, source: Source) -> TaskData:
     if tokenizer is None:
         raise TaskError(f"{source.name} has no tokenizer", remedy="Put its tokenizer files beside the weights")
     task = _task(settings, config)
-    form = _form(task, config, source.name)
+    head = _head_kind(task, config, source.name)
     length = input_limit(tokenizer, config, settings.max_length)
     read = _read(settings, task)
     targets = min(getattr(settings, "max_target_length", None) or min(128, length // 2), length)
-    encoded = encode(read.train.dataset, tokenizer, task, length, form=form, training=True, max_target_length=targets)
+    encoded = encode(read.train.dataset, tokenizer, task, length, head=head, training=True, max_target_length=targets)
     return TaskData(
         task,
-        form,
+        head,
         tokenizer,
         encoded,
         read.validation.dataset if read.validation else None,
-        getattr(transformers, AUTO_CLASSES[form]),
-        (*_told(settings, config), *_notes(task, encoded, read)),
+        getattr(transformers, AUTO_CLASSES[head]),
+        _notes(task, encoded, read, _keeps_regression_head(settings, config)),
         read.train.identity,
         read.validation.identity if read.validation else None,
     )
@@ -100,35 +104,29 @@ def _task(settings: TaskSettings, config: Any) -> Task:
 
 def _own_task(settings: TaskSettings, config: Any) -> Task:
     files = {"train": settings.train_file, settings.validation_split: settings.validation_file}
-    asked = isinstance(settings, GlueSettings) and settings.regression
+    regression = isinstance(settings, GlueSettings) and settings.regression
     return custom_task(
         {split: path for split, path in files.items() if path is not None},
-        kind="regression" if asked or _goes_on_with_regression(settings, config) else settings.own_kind,
+        kind="regression" if regression or _keeps_regression_head(settings, config) else settings.own_kind,
         text=settings.text_column or None,
         label=settings.label_column,
         skip_bad_rows=settings.skip_bad_rows,
     )
 
 
-def _goes_on_with_regression(settings: TaskSettings, config: Any) -> bool:
-    """Whether own data meets a head that gives out one number: its labels are numbers, whole ones too."""
+def _keeps_regression_head(settings: TaskSettings, config: Any) -> bool:
+    """Whether a regression head is kept, so that labels of own data are numbers, even where all are whole."""
     if settings.task_name is not None or not isinstance(settings, GlueSettings) or settings.new_head:
         return False
-    classifies = form_of_class((config.architectures or [""])[0]) == "classifier"
+    classifies = head_kind_of_class((config.architectures or [""])[0]) == "classifier"
     return classifies and (config.problem_type == "regression" or config.num_labels == 1)
 
 
-def _told(settings: TaskSettings, config: Any) -> tuple[str, ...]:
-    if not _goes_on_with_regression(settings, config):
-        return ()
-    return ("The checkpoint's head is one for regression, so labels are numbers to predict, and no classes",)
-
-
-def _form(task: Task, config: Any, name: str) -> Form:
-    """The form that the model will have: a classifier gets a new head, a language model must bring its own."""
+def _head_kind(task: Task, config: Any, name: str) -> HeadKind:
+    """The head that the model will have: a classifier may get a new one, a language model must have its own."""
     if task.kind in ("classification", "regression"):
         return "classifier"
-    return require_form(task.kind, form_of_class((config.architectures or [""])[0]), name)
+    return require_head(task.kind, head_kind_of_class((config.architectures or [""])[0]), name)
 
 
 @dataclass(frozen=True)
@@ -143,46 +141,85 @@ class _Read:
 
 def _read(settings: TaskSettings, task: Task) -> _Read:
     skip, mixed = settings.skip_bad_rows, not task.joined  # a running text keeps its order, or it would be none
-    train = read_split(task, "train", _given(settings.train_file, "train"), skip_bad_rows=skip)
+    train = read_split(task, "train", settings.train_file, skip_bad_rows=skip)
     dataset = train.dataset
     if settings.max_train_samples is not None:
-        dataset = draw(dataset, settings.max_train_samples, settings.seed, mixed=mixed)
-    drawn, total, validation = count(dataset), count(train.dataset), None
+        dataset = _draw(dataset, settings.max_train_samples, settings.seed, mixed=mixed)
+    drawn, total, validation = _count(dataset), _count(train.dataset), None
     if settings.validation_share is not None:
-        dataset, held_out = hold_out(dataset, settings.validation_share, settings.seed, mixed=mixed)
+        dataset, held_out = _hold_out(dataset, settings.validation_share, settings.seed, mixed=mixed)
         held_out = held_out.select(range(min(settings.max_eval_samples or len(held_out), len(held_out))))
         validation = Split(held_out, replace(train.identity, rows=len(held_out), limited=True))
     elif not settings.validates_on_nothing:
         name = settings.validation_split
-        given, limit = _given(settings.validation_file, name), settings.max_eval_samples
-        validation = read_split(task, name, given, limit, skip_bad_rows=skip)
-    trained = count(dataset)
+        validation = read_split(task, name, settings.validation_file, settings.max_eval_samples, skip_bad_rows=skip)
+    trained = _count(dataset)
     identity = replace(train.identity, rows=trained, limited=trained < total)
     return _Read(replace(train, dataset=dataset, identity=identity), validation, drawn, total)
 
 
-def _given(path: Path | None, split: str) -> dict[str, str | Path] | None:
-    return None if path is None else {split: path}
-
-
-def _notes(task: Task, train: Encoded, read: _Read) -> tuple[str, ...]:
-    notes = [f"{task.name}: {len(train.dataset):,} training samples"]
+def _notes(task: Task, train: Encoded, read: _Read, keeps_regression: bool) -> tuple[str, ...]:
+    notes = []
+    if keeps_regression:
+        notes.append("The checkpoint has a regression head, so labels are numbers to predict, and not classes")
+    what = f"{task.name}: {len(train.dataset):,} training samples"
     if read.drawn < read.total:
-        notes[0] += f" ({'the first ' if task.joined else ''}{read.drawn:,} of {read.total:,} {_unit(task)})"
-    if read.validation is not None:
-        notes[0] += f", {len(read.validation.dataset):,} to validate on"
-    else:
-        notes.append("There is no validation data: the last state is taken for the best")
+        unit = "lines" if task.joined else "rows"
+        if task.kind == "generation":
+            unit = "pairs of a source and a reference"
+        what += f" ({'the first ' if task.joined else ''}{read.drawn:,} of {read.total:,} {unit})"
+    notes.append(f"{what}, {len(read.validation.dataset):,} to validate on" if read.validation else what)
+    if read.validation is None:
+        notes.append("There is no validation data: the last state is taken as the best")
     notes += [*read.train.notes, *(read.validation.notes if read.validation else ())]
     if train.truncated:
         notes.append(f"Training data: {train}")
     if train.cut_targets:
-        notes.append(f"Training data: {train.cut_targets:,} targets were longer than --max_target_length and were cut")
+        notes.append(f"Training data: {train.cut_targets:,} targets were longer than --max-target-length and were cut")
     return tuple(notes)
 
 
-def _unit(task: Task) -> str:
-    """What is counted when samples are drawn."""
-    if task.kind == "generation":
-        return "pairs of a source and a reference"
-    return "lines" if task.joined else "rows"
+def _count(dataset: Dataset) -> int:
+    """Samples of canonical training data: pairs of a source and a reference, or rows."""
+    if "references" not in dataset.column_names:
+        return len(dataset)
+    return sum(map(len, dataset["references"]))
+
+
+def _draw(dataset: Dataset, number: int, seed: int, *, mixed: bool) -> Dataset:
+    """N samples, or all if there are no more: any of them if `mixed`, else the first, as of a running text."""
+    if number >= _count(dataset):
+        return dataset
+    pairs = "references" in dataset.column_names
+    samples = _pairs(dataset) if pairs else dataset
+    drawn = (samples.shuffle(seed=seed) if mixed else samples).select(range(number))
+    return _by_source(drawn) if pairs else drawn
+
+
+def _hold_out(dataset: Dataset, share: float, seed: int, *, mixed: bool) -> tuple[Dataset, Dataset]:
+    """What is left to train on, and the share to validate on: drawn if `mixed`, else the end, as of a running text."""
+    if math.ceil(share * len(dataset)) >= len(dataset):
+        raise DataError(
+            f"There are {len(dataset)} training samples, and a validation_share of {share} leaves none to train on",
+            remedy="Give more training data, a smaller share, or a --validation-file",
+        )
+    parts = dataset.train_test_split(test_size=share, seed=seed, shuffle=mixed)
+    return parts["train"], parts["test"]
+
+
+def _pairs(dataset: Dataset) -> Dataset:
+    found = [(source, [text]) for source, texts in zip(dataset["source"], dataset["references"], strict=True)
+             for text in texts]  # fmt: skip
+    return _generation(dataset, found)
+
+
+def _by_source(pairs: Dataset) -> Dataset:
+    grouped: dict[str, list[str]] = {}
+    for source, texts in zip(pairs["source"], pairs["references"], strict=True):
+        grouped.setdefault(source, []).extend(texts)
+    return _generation(pairs, list(grouped.items()))
+
+
+def _generation(like: Dataset, rows: list[tuple[str, list[str]]]) -> Dataset:
+    columns = {"source": [source for source, _ in rows], "references": [texts for _, texts in rows]}
+    return need("datasets").Dataset.from_dict(columns, features=like.features)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.tuning.settings import AT_THE_END
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.watcher import Watcher
 from tuning_bench.arms import ARMS, WARM_UP, WINDOW, How, Measured, lengths_of
 
 
@@ -99,8 +99,8 @@ def measure(arm: str, lengths: str, number: int, how: How) -> Measured:
     import torch
 
     from hf_bias_patch.tuning import adapters
-    from hf_bias_patch.tuning.memory import peak_bytes
-    from hf_bias_patch.tuning.select import ADAPTERS, select
+    from hf_bias_patch.tuning.run import peak_bytes
+    from hf_bias_patch.tuning.set_trainable import ADAPTERS, set_trainable
 
     device = torch.device("cuda" if on_gpu() else "cpu")
     torch.manual_seed(0)
@@ -110,7 +110,7 @@ def measure(arm: str, lengths: str, number: int, how: How) -> Measured:
     if asked.train in ADAPTERS:
         model, selection = adapters.add(model, asked.train, head=True)
     else:
-        selection = select(model, asked.train, head=True)
+        selection = set_trainable(model, asked.train, head=True)
     steps = max(how.steps, WINDOW) if asked.by_length else how.steps
     job, clock = RandomTexts(lengths_of(lengths, steps * how.batch, number)), Clock(steps)
     with suppress(Enough):
@@ -144,11 +144,11 @@ def accelerator_for(how: How) -> Any:
 def ours(model: Any, selection: Any, job: RandomTexts, clock: Clock, seed: int, by_length: bool, how: How) -> None:
     """Run `tuning.loop`, which `clock` ends."""
     from hf_bias_patch.tuning.folder import open_folder
-    from hf_bias_patch.tuning.loop import Loop
-    from hf_bias_patch.tuning.settings import Settings
+    from hf_bias_patch.tuning.loop import TrainingLoop
+    from hf_bias_patch.tuning.settings import TuneSettings
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(
+        settings = TuneSettings(
             model_name_or_path="random",
             output_dir=Path(folder) / "run",
             max_train_steps=WARM_UP + clock.steps + 1,
@@ -159,7 +159,7 @@ def ours(model: Any, selection: Any, job: RandomTexts, clock: Clock, seed: int, 
             per_device_train_batch_size=how.batch,
         )
         opened = open_folder(settings.output_dir, settings.plain(), resume=False, overwrite=False)
-        Loop(model, job, selection, settings, accelerator_for(how), opened, clock).run()
+        TrainingLoop(model, job, selection, settings, accelerator_for(how), opened, clock).run()
 
 
 def usual(model: Any, job: RandomTexts, clock: Clock, seed: int, by_length: bool, how: How) -> None:

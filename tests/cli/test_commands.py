@@ -270,3 +270,8 @@ def test_the_model_type_is_an_option_of_inspect_and_patch(run: Run, saved: Calla
     assert code == 2 and "--probe" in err
     assert run("patch", source, tmp_path / "out", "--fold", "key", "--model-type", "bert", "--no-verify")[0] == 0
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "bert"
+
+
+def test_options_may_be_typed_with_underscores(run: Run) -> None:
+    code, plain, _ = run("patch", "embedded:bert", "--fold", "key", "--dry-run", "--max-loss", "0.2")
+    assert code == 0 and run("patch", "embedded:bert", "--fold", "key", "--dry_run", "--max_loss", "0.2")[1] == plain

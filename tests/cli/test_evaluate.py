@@ -40,7 +40,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path
 
 def test_scores_as_table_and_as_json(run: Run, classifier: Any, tmp_path: Path) -> None:
     (tmp_path / "dev.tsv").write_text(SST2)
-    command = ("evaluate", classifier(2), "--task", "sst2", "--file", tmp_path)
+    command = ("evaluate", classifier(2), "--task", "sst2", "--files", tmp_path)
     code, out, err = run(*command)
     assert code == 0 and "accuracy" in out and "sst2 (version 1), validation: 3 rows" in out
     assert "log-likelihood of the right label" in out and "of a token" not in out
@@ -65,7 +65,7 @@ def test_files_for_the_glue_server(run: Run, classifier: Any, tmp_path: Path) ->
         rows = [{"premise": f"{name} {i}", "hypothesis": "b", "label": -1} for i in range(3)]
         (tmp_path / f"test_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out_folder = tmp_path / "out"
-    code, out, _ = run("evaluate", classifier(3), "--task", "mnli", "--file", tmp_path, "--predict", out_folder)
+    code, out, _ = run("evaluate", classifier(3), "--task", "mnli", "--files", tmp_path, "--predict", out_folder)
     assert code == 0 and out.count("Labels are hidden or missing") == 2
     for name in ("MNLI-m.tsv", "MNLI-mm.tsv"):
         header, *lines = (out_folder / name).read_text().splitlines()
@@ -86,7 +86,7 @@ def test_a_file_is_the_split_it_is_called_after(
     name: str, given: tuple[str, ...], written: str, run: Run, classifier: Any, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(json.dumps({"premise": "a", "hypothesis": "b", "label": -1}) + "\n")
-    command = ("evaluate", classifier(3), "--task", "mnli", "--file", tmp_path / name)
+    command = ("evaluate", classifier(3), "--task", "mnli", "--files", tmp_path / name)
     code, out, _ = run(*command, "--predict", tmp_path / "out", *given)
     assert code == 0 and "Labels are hidden or missing, so there are predictions and no scores" in out
     assert [path.name for path in (tmp_path / "out").iterdir()] == [written]
@@ -94,7 +94,16 @@ def test_a_file_is_the_split_it_is_called_after(
 
 def test_predictions_of_a_file_with_labels_have_scores(run: Run, classifier: Any, tmp_path: Path) -> None:
     (tmp_path / "dev.tsv").write_text(SST2)
-    command = ("evaluate", classifier(2), "--task", "sst2", "--file", tmp_path / "dev.tsv", "--predict", tmp_path / "p")
+    command = (
+        "evaluate",
+        classifier(2),
+        "--task",
+        "sst2",
+        "--files",
+        tmp_path / "dev.tsv",
+        "--predict",
+        tmp_path / "p",
+    )
     code, out, _ = run(*command)
     assert code == 0 and "validation: 3 rows" in out and "accuracy" in out and "Data: file dev.tsv, sha256" in out
     lines = (tmp_path / "p" / "sst2.validation.jsonl").read_text().splitlines()
@@ -109,11 +118,11 @@ def test_predictions_of_a_file_with_labels_have_scores(run: Run, classifier: Any
 def test_rows_that_cannot_be_read_are_left_out_where_asked(run: Run, classifier: Any, tmp_path: Path) -> None:
     broken = "".join(f"half a row {number}\n" for number in range(11))
     (tmp_path / "dev.tsv").write_text(f"sentence\tlabel\nfine\t1\nwrong\tmaybe\n{broken}bad\t0\n")
-    command = ("evaluate", classifier(2), "--task", "sst2", "--file", tmp_path / "dev.tsv")
+    command = ("evaluate", classifier(2), "--task", "sst2", "--files", tmp_path / "dev.tsv")
     code, _, err = run(*command)
     assert code == 2 and "line 3: column 'label' holds 'maybe'" in " ".join(err.split())
-    assert "--skip_bad_rows" in " ".join(err.split())
-    code, out, _ = run(*command, "--skip_bad_rows", "--json")
+    assert "--skip-bad-rows" in " ".join(err.split())
+    code, out, _ = run(*command, "--skip-bad-rows", "--json")
     found = json.loads(out)
     assert code == 0 and found["rows"] == 2 and found["data"]["skipped"] == 12 and not found["data"]["limited"]
     assert "12 rows that cannot be read were left out" in found["notes"][0] and len(found["notes"]) == 12
@@ -128,15 +137,25 @@ def test_rows_that_cannot_be_read_are_left_out_where_asked(run: Run, classifier:
 
 def test_hidden_labels_cannot_be_scored(run: Run, classifier: Any, tmp_path: Path) -> None:
     (tmp_path / "test.tsv").write_text("sentence\tlabel\nfine\t-1\n")
-    code, _, err = run("evaluate", classifier(2), "--task", "sst2", "--split", "test", "--file", tmp_path)
+    code, _, err = run("evaluate", classifier(2), "--task", "sst2", "--split", "test", "--files", tmp_path)
     assert code == 2 and "hidden label" in err.replace("\n", " ")
 
 
 def test_language_modelling_and_generation(run: Run) -> None:
-    command = ("evaluate", "embedded:gpt2", "--task", "embedded:letters", "--limit", 5, "--json")
-    code, out, _ = run(*command, "--max_length", 32, "--stride", 8)
+    command = ("evaluate", "embedded:gpt2", "--task", "embedded:letters", "--max-eval-samples", 5, "--json")
+    code, out, _ = run(*command, "--max-length", 32, "--stride", 8)
     assert code == 0 and json.loads(out)["metrics"].keys() == {"loss", "perplexity", "word_perplexity"}
-    command = ("evaluate", "embedded:bart", "--task", "embedded:summary", "--limit", 2, "--json", "--num_beams", 1)
+    command = (
+        "evaluate",
+        "embedded:bart",
+        "--task",
+        "embedded:summary",
+        "--max-eval-samples",
+        2,
+        "--json",
+        "--num_beams",
+        1,
+    )
     code, out, _ = run(*command, "--max-new-tokens", 5, "--num-beams", 2, "--early_stopping", "never")
     assert code == 0 and json.loads(out)["main_metric"] == "rouge2"
     decode = json.loads(out)["decode"]
@@ -145,13 +164,13 @@ def test_language_modelling_and_generation(run: Run) -> None:
 
 
 def test_a_masked_model_has_no_perplexity(run: Run) -> None:
-    command = ("evaluate", "embedded:bert", "--task", "embedded:letters", "--limit", 2, "--json")
+    command = ("evaluate", "embedded:bert", "--task", "embedded:letters", "--max-eval-samples", 2, "--json")
     _, out, _ = run(*command)
     assert json.loads(out)["metrics"].keys() == {"masked_loss", "masked_perplexity"}
     _, out, _ = run(*command, "--masked", "each")
     assert json.loads(out)["metrics"].keys() == {"masked_loss", "pseudo_perplexity"}
     code, _, err = run(*command, "--masked", "all")
-    assert code == 2 and "--masked all is no share" in err
+    assert code == 2 and "masked: all is not a share of the tokens" in err
 
 
 REFUSED = {
@@ -181,8 +200,8 @@ def test_refusals(case: str, run: Run) -> None:
 
 
 def test_a_head_of_another_size(run: Run, classifier: Any) -> None:
-    code, _, err = run("evaluate", classifier(3), "--task", "embedded:opinion", "--limit", 2)
-    assert code == 2 and "gives 3 numbers, and embedded:opinion needs 2" in " ".join(err.split())
+    code, _, err = run("evaluate", classifier(3), "--task", "embedded:opinion", "--max-eval-samples", 2)
+    assert code == 2 and "has 3 outputs, and embedded:opinion needs 2" in " ".join(err.split())
 
 
 def test_values_that_are_missing_are_not_drawn_at_random(run: Run, classifier: Any, tmp_path: Path) -> None:
@@ -195,7 +214,7 @@ def test_values_that_are_missing_are_not_drawn_at_random(run: Run, classifier: A
     tensors = load_file(broken / "model.safetensors")
     del tensors["classifier.weight"]
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    code, _, err = run("evaluate", broken, "--task", "embedded:opinion", "--limit", 2)
+    code, _, err = run("evaluate", broken, "--task", "embedded:opinion", "--max-eval-samples", 2)
     assert code == 2 and "lacks 1 parameters, such as classifier.weight" in " ".join(err.split())
 
 
@@ -206,7 +225,7 @@ def test_variants_score_what_their_source_scores(run: Run, tmp_path: Path) -> No
         assert code == 0, err
     losses = []
     for model in ("embedded:bert", tmp_path / "fold", tmp_path / "drop"):
-        code, out, err = run("evaluate", model, "--task", "embedded:letters", "--limit", 5, "--json")
+        code, out, err = run("evaluate", model, "--task", "embedded:letters", "--max-eval-samples", 5, "--json")
         assert code == 0, err
         losses.append(json.loads(out)["metrics"]["masked_loss"])
     source, folded, dropped = losses

@@ -196,7 +196,7 @@ def test_a_draft_is_written_and_checked(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--draft"], "needs model types"),
-        (["--draft", "--check", "bert"], "goes with none of"),
+        (["--draft", "--check", "bert"], "cannot be combined with"),
         (["--output", "x", "bert"], "goes with --draft"),
     ],
 )

@@ -17,11 +17,11 @@ from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError, VerifyError
 from hf_bias_patch.evidence.training import read_training
 from hf_bias_patch.evidence.verify_training import compare_with_source
-from hf_bias_patch.publish.contents import whole_contents
+from hf_bias_patch.publish.contents import contents_of
 from hf_bias_patch.publish.facts import read_facts
-from hf_bias_patch.tuning.kinds import GlueSettings, LanguageSettings
 from hf_bias_patch.tuning.run import tune
 from hf_bias_patch.tuning.settings import make_settings
+from hf_bias_patch.tuning.task_settings import GlueSettings, LanguageSettings
 from tests.tuning.jobs import alone
 
 SHORT = {"max_train_samples": 32, "max_eval_samples": 8, "per_device_train_batch_size": 8, "num_train_epochs": 1}
@@ -117,7 +117,7 @@ def test_what_strayed_is_found(tuned: Path, tmp_path: Path, edit: Edit, reason: 
     with pytest.raises(VerifyError, match="changed since it was trained"):
         verify(model, tuned / "variant")
     with pytest.raises(CheckpointError, match="training record is of another"):
-        whole_contents(model, read_facts(model))
+        contents_of(model, read_facts(model))
 
 
 def test_of_a_fused_bias_the_other_parts_must_stay(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_record_of_another_run_is_refused(tuned: Path, tmp_path: Path) -> None
     model = _copy(tuned, tmp_path / "model")
     shutil.copyfile(tmp_path / "other/model/bias_patch/training.json", model / "bias_patch/training.json")
     with pytest.raises(CheckpointError, match="training record is of another"):
-        whole_contents(model, read_facts(model))
+        contents_of(model, read_facts(model))
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -151,21 +151,21 @@ def test_a_patch_must_begin_with_what_was_trained(tuned: Path, tmp_path: Path, i
         return out
 
     good = patched(_copy(tuned, tmp_path / "good"))
-    assert "bias_patch/training.json" in whole_contents(good, read_facts(good))
+    assert "bias_patch/training.json" in contents_of(good, read_facts(good))
     bad = patched(_copy(tuned, tmp_path / "bad", _zero(DENSE)))
-    with pytest.raises(CheckpointError, match="not made from the weights that its training record speaks of"):
-        whole_contents(bad, read_facts(bad))
+    with pytest.raises(CheckpointError, match="not made from the weights that its training record names"):
+        contents_of(bad, read_facts(bad))
 
 
 @pytest.mark.parametrize(("name", "match"), [("certificate.json", "has no certificate of the patch before"), ("", "")])
 def test_the_patch_before_needs_a_certificate(tuned: Path, tmp_path: Path, name: str, match: str) -> None:
     model = _copy(tuned, tmp_path / "model")
     if not name:
-        assert whole_contents(model, read_facts(model))
+        assert contents_of(model, read_facts(model))
         return
     (model / "bias_patch" / "before_training" / name).unlink()
     with pytest.raises(CheckpointError, match=match):
-        whole_contents(model, read_facts(model))
+        contents_of(model, read_facts(model))
 
 
 def test_a_damaged_record_is_refused(tuned: Path, tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from hf_bias_patch.evidence.early_refusals import refuse_storage_ahead
 from hf_bias_patch.evidence.pair import open_pair
 from hf_bias_patch.patching.rebuild import rebuild
 from hf_bias_patch.patching.recipe import read_recipe
-from hf_bias_patch.publish.card import render
-from hf_bias_patch.publish.facts import read_facts
+from hf_bias_patch.publish.card import draft_card
 from tests.fuzz.damage import damage
 from tests.fuzz.limits import limited, start_clock, where
 from tests.fuzz.values import damaged_text
@@ -82,7 +81,7 @@ def _calls_without_weights(
 ) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """What is called on a folder that holds no weights; as for `_calls`."""
     yield "inspect", lambda out: inspect(copied)
-    yield "card", lambda out: render(read_facts(copied))
+    yield "card", lambda out: draft_card(copied)
     if (copied / "bias_patch/patch.json").exists():
         yield "rebuild", lambda out: rebuild(resolve(copied), resolve(sound), out)
 
@@ -99,7 +98,7 @@ def _calls(copied: Path, sound: Path, draw: random.Random) -> Iterator[tuple[str
     if (copied / "bias_patch").is_dir():
         yield "revert", lambda out: revert(copied, out)
         yield "pair", lambda out: open_pair(resolve(copied), resolve(sound), lambda step: None)
-        yield "card", lambda out: render(read_facts(copied))
+        yield "card", lambda out: draft_card(copied)
         yield "given plan", lambda out: _by_plan(copied, sound)
     yield "in place", lambda out: _in_place(copied, out, recipe)
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from hf_bias_patch.assets import folder
-from hf_bias_patch.tuning.kinds import GlueSettings
-from hf_bias_patch.tuning.run import Result, tune
+from hf_bias_patch.tuning.run import TuneResult, tune
 from hf_bias_patch.tuning.settings import make_settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.task_settings import GlueSettings
+from hf_bias_patch.tuning.watcher import Watcher
 from tests.tuning.jobs import alone
 
 SHORT = {
@@ -41,7 +41,7 @@ class StopAt(Watcher):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def glue(out: Path, watcher: Watcher | None = None, **fields: Any) -> Result:
+def glue(out: Path, watcher: Watcher | None = None, **fields: Any) -> TuneResult:
     """A short run on the embedded task."""
     alone()
     torch._dynamo.reset()  # compiled code of the run before, which counts against this one's limit

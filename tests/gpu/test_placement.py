@@ -13,7 +13,7 @@ from hf_bias_patch import apply, patch, verify
 from hf_bias_patch.assets import folder
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import evaluate
+from hf_bias_patch.scoring.score import evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.study.found import NOISE
 from hf_bias_patch.study.run import study
@@ -121,7 +121,7 @@ def test_scores_are_those_of_a_cpu(device: str, model: str, task: str, dtype: st
     known, found = load_task(task), []
     for where in ("cpu", device):
         loaded, tokenizer = load_scorable(model, known.kind, device=where, dtype=dtype)
-        found.append(evaluate(loaded, tokenizer, known, load_split(known, "validation", limit=8)).metrics)
+        found.append(evaluate_model(loaded, tokenizer, known, load_split(known, "validation", limit=8)).metrics)
         assert next(loaded.parameters()).device.type == torch.device(where).type
     assert found[0].keys() == found[1].keys() and all(math.isfinite(value) for value in found[0].values())
     assert found[1] == pytest.approx(found[0], rel=tolerance)

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from hf_bias_patch.scoring.data import load_split
-from hf_bias_patch.scoring.run import evaluate
+from hf_bias_patch.scoring.score import evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
 from tests.gpu.runs import SHORT, StopAt, changed, glue, losses, saved
 
@@ -52,7 +52,7 @@ def test_the_saved_model_loads_and_scores_the_same_on_a_cpu(device: str, tmp_pat
     assert not any(report.values())
     tokenizer = transformers.AutoTokenizer.from_pretrained(place)
     task = load_task("embedded:opinion")
-    again = evaluate(stock, tokenizer, task, load_split(task, "validation", limit=SHORT["max_eval_samples"]))
+    again = evaluate_model(stock, tokenizer, task, load_split(task, "validation", limit=SHORT["max_eval_samples"]))
     # bf16 and fp16 decide a text or two otherwise.
     slack = 0.0 if precision == "no" else 2 * 100 / 64
     assert again.metrics["accuracy"] == pytest.approx(result.metrics["accuracy"], abs=slack + 1e-9)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import huggingface_hub.constants as constants
 import pytest
@@ -12,15 +14,24 @@ from tests.hub.server import Hub
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """An empty Hub; the client asks it, as nobody, with an empty cache."""
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """An empty Hub. The client asks it as nobody, with an empty cache, and does not wait between its tries."""
     hub = Hub()
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    yield hub
+    turned = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_TOKEN_PATH": str(tmp_path / "no-token"),
+    }
+    with mock.patch.multiple(constants, **turned), mock.patch.dict(os.environ), mock.patch("time.sleep"):
+        os.environ.pop("HF_TOKEN", None)
+        yield hub
     hub.stop()
+
+
+@pytest.fixture
+def login(hub: Hub) -> None:
+    """As the user `owner`."""
+    os.environ["HF_TOKEN"] = "hf_right"

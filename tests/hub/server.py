@@ -7,17 +7,20 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.hub.state import Blob, Fault, Repo, Request, blob
 from tests.hub.uploads import POSTS, PUTS, entry
 
-__all__ = ["Fault", "Hub"]
+__all__ = ["Fault", "Hub", "offline"]
 
 _REPO = r"/api/(?:models|datasets)/(?P<id>[^/]+/[^/]+)"
 _PIECE = 65_536
@@ -55,16 +58,24 @@ class Hub:
         self._kept.cleanup()
 
     def add(
-        self, name: str, folder: Path, known_sha256: dict[str, str] | None = None, *, keep: bool = False, **access: bool
+        self,
+        name: str,
+        folder: Path,
+        known_sha256: dict[str, str] | None = None,
+        *,
+        keep: bool = False,
+        in_git: bool = False,
+        **access: bool,
     ) -> str:
         """Commit a folder's files to a model or data set, `private` or `gated` if it is new; returns the commit's hash.
 
-        All that was there goes, unless it is to `keep`.
+        All that was there goes, unless it is to `keep`. With `in_git` no file is kept apart from git.
         """
         files = self.repos[name].commits[self.repos[name].refs["main"]].copy() if keep else {}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             inside = path.relative_to(folder).as_posix()
-            files[inside] = blob(path, inside, (known_sha256 or {}).get(path.name))
+            made = blob(path, inside, (known_sha256 or {}).get(path.name))
+            files[inside] = replace(made, lfs=False) if in_git else made
         return self.repos.setdefault(name, Repo(name, **access)).commit(files)
 
     def files(self, name: str, revision: str = "main") -> dict[str, bytes]:
@@ -329,3 +340,8 @@ def _flipped(piece: bytes, place: int | None) -> bytes:
     if place is None or not 0 <= place < len(piece):
         return piece
     return piece[:place] + bytes([piece[place] ^ 1]) + piece[place + 1 :]
+
+
+def offline() -> AbstractContextManager[object]:
+    """The client is told that there is no network."""
+    return mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -11,12 +11,13 @@ import pytest
 import torch
 import transformers
 
+from hf_bias_patch import card
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import SourceError
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.tuning.kinds import GlueSettings
 from hf_bias_patch.tuning.run import tune
-from tests.hub.server import Hub
+from hf_bias_patch.tuning.task_settings import GlueSettings
+from tests.hub.server import Hub, offline
 from tests.models import randomise
 from tests.tuning.jobs import alone
 
@@ -55,6 +56,12 @@ def test_the_base_is_taken_at_its_commit(hub: Hub, adapter: Path) -> None:
     found.append(peft.AutoPeftModelForSequenceClassification.from_pretrained(adapter))
     for model in found:
         assert torch.allclose(logits(model), logits(merged), rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapters_card_names_a_base_that_cannot_be_checked_now(hub: Hub, adapter: Path) -> None:
+    with offline():
+        made = card(adapter, base_model="owner/other")
+    assert made.unchecked and made.base.name == "owner/other" and "base_model: owner/other" in made.text
 
 
 def test_a_base_that_is_gone_is_named(hub: Hub, adapter: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
-import huggingface_hub.constants as constants
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -16,24 +16,17 @@ from typer.testing import CliRunner, Result
 from hf_bias_patch import patch, patch_in_place, verify
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TargetError
-from hf_bias_patch.publish.base import BASE as KEPT
-from hf_bias_patch.publish.base import parse_base
-from hf_bias_patch.publish.base_check import check_base
+from hf_bias_patch.patching.record import BASE as KEPT
+from hf_bias_patch.publish.base import check_base, parse_base
 from hf_bias_patch.publish.push import push
 from hf_bias_patch.publish.push_plan import plan_push
-from tests.hub.server import Fault, Hub
+from tests.hub.server import Fault, Hub, offline
 
 Saved = Callable[..., Path]
 Tree = Callable[[Path], dict[str, str]]
 
 BASE, NAME = "owner/base", "owner/variant"
-
-
-@pytest.fixture(autouse=True)
-def login(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logged in, and with a client that does not wait between its tries."""
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("login")
 
 
 @pytest.fixture
@@ -74,7 +67,7 @@ class TestGiven:
     def test_a_branch_is_looked_at_where_it_is(self, hub: Hub, saved: Saved, variant: Path) -> None:
         commit = hub.add(BASE, saved("bert"))
         hub.add(BASE, saved("gpt2"))
-        _refused(_card(variant, "--base-model", BASE), "model.safetensors is not what was patched")
+        _refused(_card(variant, "--base-model", BASE), "model.safetensors is not the file that was patched")
         assert _card(variant, "--base-model", f"{BASE}@{commit}").exit_code == 0
 
     def test_what_is_not_there_is_refused_in_the_hubs_words(
@@ -83,10 +76,10 @@ class TestGiven:
         hub.add(BASE, saved("bert"))
         hub.add("owner/hidden", saved("bert"), gated=True)
         before = tree(variant)
-        _refused(_card(variant, "--base-model", "owner/none"), "owner/none", "none of that name", "Unauthorized")
+        _refused(_card(variant, "--base-model", "owner/none"), "owner/none", "no model of that name", "Unauthorized")
         _refused(_card(variant, "--base-model", f"{BASE}@v9"), f"{BASE}@v9", "Not Found")
         _refused(_card(variant, "--base-model", "owner/hidden"), "hf auth login")
-        _refused(_card(variant, "--print", "--base-model", "owner/none"), "none of that name")
+        _refused(_card(variant, "--print", "--base-model", "owner/none"), "no model of that name")
         assert tree(variant) == before
 
     def test_other_weights_are_refused_by_file_and_hashes(
@@ -98,43 +91,37 @@ class TestGiven:
         _refused(_card(variant, "--base-model", "owner/other"), "model.safetensors", theirs, ours)
         assert tree(variant) == before
 
-    def test_a_file_that_lies_in_git_is_hashed(
-        self, hub: Hub, saved: Saved, variant: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("tests.hub.state._BY_SHA256", set())
-        hub.add(BASE, saved("bert"))
-        hub.add("owner/other", saved("roberta"))
+    def test_a_file_that_lies_in_git_is_hashed(self, hub: Hub, saved: Saved, variant: Path) -> None:
+        hub.add(BASE, saved("bert"), in_git=True)
+        hub.add("owner/other", saved("roberta"), in_git=True)
         assert _card(variant, "--base-model", BASE).exit_code == 0
-        _refused(_card(variant, "--base-model", "owner/other"), "is not what was patched")
+        _refused(_card(variant, "--base-model", "owner/other"), "is not the file that was patched")
 
-    @pytest.mark.parametrize("offline", [True, False])
+    @pytest.mark.parametrize("network", [False, True])
     def test_where_the_hub_does_not_answer_it_is_kept_and_push_checks(
-        self, hub: Hub, saved: Saved, variant: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+        self, hub: Hub, saved: Saved, variant: Path, network: bool
     ) -> None:
         verify(variant, saved("bert"))
         for name in (BASE, "owner/wrong"):
-            with monkeypatch.context() as now:
-                now.setattr(constants, "HF_HUB_OFFLINE", offline)
-                hub.fail("GET /api/models", *[] if offline else [Fault(status=503)])
+            with nullcontext() if network else offline():
+                hub.fail("GET /api/models", *[Fault(status=503)] if network else [])
                 done = _card(variant, "--base-model", name)
             assert done.exit_code == 0 and hub.faults_left == 0 and _kept(variant) == {"name": name, "revision": None}
             assert f"{name} was not checked" in done.stderr and "push` will check it" in done.stderr
-            with pytest.raises(SourceError, match="none of that name"):
+            with pytest.raises(SourceError, match="no model of that name"):
                 plan_push(variant, NAME)
             commit = hub.add(name, saved("bert" if name == BASE else "roberta"))
             if name == BASE:
                 assert plan_push(variant, NAME).base.revision == commit
-        with pytest.raises(CheckpointError, match="is not what was patched"):
+        with pytest.raises(CheckpointError, match="is not the file that was patched"):
             plan_push(variant, NAME)
 
-    def test_what_was_checked_is_not_forgotten_offline(
-        self, hub: Hub, saved: Saved, variant: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_was_checked_is_not_forgotten_offline(self, hub: Hub, saved: Saved, variant: Path) -> None:
         commit = hub.add(BASE, saved("bert"))
         assert _card(variant, "--base-model", BASE).exit_code == 0
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert _card(variant, "--base-model", BASE).exit_code == 0 and _kept(variant)["revision"] == commit
-        assert _card(variant).exit_code == 0, "a card alone needs no network"
+        with offline():
+            assert _card(variant, "--base-model", BASE).exit_code == 0 and _kept(variant)["revision"] == commit
+            assert _card(variant).exit_code == 0, "a card alone needs no network"
 
     def test_pickles_are_compared_with_pickles(self, hub: Hub, local: Path, tmp_path: Path) -> None:
         weights = {name: torch.from_numpy(value) for name, value in load_file(local / "model.safetensors").items()}
@@ -148,7 +135,7 @@ class TestGiven:
         torch.save(weights | {"extra": torch.ones(1)}, local / "pytorch_model.bin")
         hub.add(BASE, local)
         for name in ("first", "second"):
-            with pytest.raises(CheckpointError, match="is not what was patched"):
+            with pytest.raises(CheckpointError, match="is not the file that was patched"):
                 check_base(tmp_path / name, parse_base(BASE))
 
 
@@ -183,7 +170,7 @@ class TestChanged:
         card = variant / "README.md"
         card.write_text(card.read_text() + "By hand.\n")
         for change in (("--base-model", "owner/mirror"), ("--no-base-model",)):
-            _refused(_card(variant, *change), "Somebody wrote into")
+            _refused(_card(variant, *change), "Somebody edited")
             assert _kept(variant)["name"] == BASE and "By hand." in card.read_text()
         assert _card(variant, "--no-base-model", "--overwrite").exit_code == 0 and not (variant / KEPT).exists()
 
@@ -200,7 +187,7 @@ class TestChanged:
             assert plan_push(variant, NAME, base_model=typed).base.revision == first
         with pytest.raises(CheckpointError, match="names"):
             plan_push(variant, NAME, base_model=f"{BASE}@{second}")
-        push(plan_push(variant, NAME))
+        push(variant, NAME)
         assert json.loads(hub.files(NAME)[KEPT]) == {"name": BASE, "revision": first}
 
     def test_a_push_does_not_contradict_what_somebody_wrote(self, hub: Hub, saved: Saved, variant: Path) -> None:
@@ -230,7 +217,7 @@ class TestInPlace:
         commit = hub.add(BASE, saved("bert"))
         hub.add("owner/other", saved("roberta"))
         patch_in_place(local, fold="key")
-        _refused(_card(local, "--base-model", "owner/other"), "is not what was patched")
+        _refused(_card(local, "--base-model", "owner/other"), "is not the file that was patched")
         assert _card(local, "--base-model", BASE).exit_code == 0
         assert _kept(local) == {"name": BASE, "revision": commit}
 
@@ -245,7 +232,7 @@ class TestInPlace:
         save_file(values, tmp_path / "tuned" / "model.safetensors", {"format": "pt"})
         hub.add("owner/tuned", tmp_path / "tuned")
         patch_in_place(local, fold="key")
-        _refused(_card(local, "--base-model", "owner/tuned"), "is not what was patched")
+        _refused(_card(local, "--base-model", "owner/tuned"), "is not the file that was patched")
 
     @pytest.mark.parametrize("shard", ["1GB", "20KB"])
     def test_one_edit_after_another(self, hub: Hub, saved: Saved, tmp_path: Path, shard: str) -> None:
@@ -282,7 +269,7 @@ class TestInPlace:
         hub.add(BASE, saved("bert"))
         patch_in_place(local, fold="key")
         (local / "bias_patch" / "undo.zip").unlink()
-        _refused(_card(local, "--base-model", BASE), "Nothing tells", "undo.zip")
+        _refused(_card(local, "--base-model", BASE), "It is not known what", "undo.zip")
 
     def test_what_was_trained_since_has_no_source(self, hub: Hub, saved: Saved, local: Path) -> None:
         hub.add(BASE, saved("bert"))
@@ -320,11 +307,11 @@ class TestChain:
         with pytest.raises(CheckpointError, match="by 2 patches"):
             plan_push(second, NAME, base_model=BASE, patch_only=True)
         verify(second, BASE)
-        push(plan_push(second, NAME, base_model=BASE))
+        push(second, NAME, base_model=BASE)
         assert f"It computes what `{BASE}` computes" in hub.files(NAME)["README.md"].decode()
 
     def test_without_one_it_is_published_as_before(self, hub: Hub, second: Path) -> None:
-        push(plan_push(second, NAME))
+        push(second, NAME)
         assert "It computes what its base computes" in hub.files(NAME)["README.md"].decode()
 
 

@@ -15,7 +15,6 @@ from hf_bias_patch import inspect, patch, pull, verify
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.publish.push import push
-from hf_bias_patch.publish.push_plan import plan_push
 from tests.hub.server import Hub
 
 Saved = Callable[..., Path]
@@ -23,12 +22,7 @@ Tree = Callable[[Path], dict[str, str]]
 
 BASE, WHOLE, THIN = "owner/base", "owner/whole", "owner/thin"
 HEAD = {"weight": torch.arange(64.0).reshape(2, 32), "bias": torch.ones(2)}
-
-
-@pytest.fixture(autouse=True)
-def login(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("login")
 
 
 @pytest.fixture
@@ -64,7 +58,7 @@ def test_there_and_back(hub: Hub, base: Path, tmp_path: Path, tree: Tree) -> Non
     assert not made.keys() & (COPIES | {"best.pth"})
     verify(variant, BASE)
     for name, alone in ((WHOLE, False), (THIN, True)):
-        push(plan_push(variant, name, patch_only=alone))
+        push(variant, name, patch_only=alone)
         assert CARRIED.isdisjoint(hub.files(name)) == alone, "what the base has is not published again"
     shutil.rmtree(tmp_path / "cache")
     for name in (WHOLE, THIN):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -24,15 +25,12 @@ configs:
 
 
 @pytest.fixture
-def films(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+def films(hub: Hub, tmp_path: Path) -> Iterator[Task]:
     """A task whose data is on the Hub; with an empty cache."""
-    import datasets.config
-
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     fields = load_task("sst2").model_dump() | {"name": "films", "hub": {"id": NAME}}
-    return make_task(**fields)
+    turned = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_DATASETS_CACHE": tmp_path / "datasets"}
+    with mock.patch.multiple("datasets.config", **turned):
+        yield make_task(**fields)
 
 
 @pytest.fixture
@@ -66,12 +64,8 @@ def test_a_split_knows_its_commit(films: Task, publish: Callable[[int], str], hu
     assert (found.identity.rows, found.identity.revision) == (7, first)
 
 
-def test_a_cache_says_which_commit_it_holds(
-    films: Task, publish: Callable[[int], str], hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_says_which_commit_it_holds(films: Task, publish: Callable[[int], str], hub: Hub) -> None:
     """What was read counts, not what the Hub has by now."""
-    import datasets.config
-
     first = publish(7)
     read_split(films, "validation")
     publish(9)
@@ -79,11 +73,11 @@ def test_a_cache_says_which_commit_it_holds(
     found = read_split(films, "validation")
     assert hub.faults_left < 20 and (found.identity.rows, found.identity.revision) == (7, first)
     hub.mend()
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    found = read_split(films, "validation")
+    with mock.patch("datasets.config.HF_HUB_OFFLINE", True):
+        found = read_split(films, "validation")
     assert (found.identity.rows, found.identity.revision) == (7, first)
 
 
 def test_what_no_cache_has_is_refused(films: Task, hub: Hub) -> None:
-    with pytest.raises(DataError, match=r"owner/films cannot be had from the Hub"):
+    with pytest.raises(DataError, match=r"owner/films cannot be loaded from the Hub"):
         read_split(films, "validation")

@@ -18,7 +18,6 @@ from hf_bias_patch.checkpoint.side import PATCH
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TargetError
 from hf_bias_patch.patching.patch_only import VALUES, extract
 from hf_bias_patch.publish.push import Pushed, push
-from hf_bias_patch.publish.push_plan import plan_push
 from tests.hub.server import Fault, Hub
 
 Saved = Callable[..., Path]
@@ -26,13 +25,7 @@ Tree = Callable[[Path], dict[str, str]]
 
 BASE, THIN = "owner/base", "owner/thin"
 TOKENS = torch.arange(3, 8)[None]
-
-
-@pytest.fixture(autouse=True)
-def login(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logged in, and with a client that does not wait between its tries."""
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("login")
 
 
 @pytest.fixture
@@ -49,7 +42,7 @@ def _variant(hub: Hub, base: Path, out: Path, **asked: object) -> Path:
 
 
 def _push(variant: Path, name: str = THIN, **asked: object) -> Pushed:
-    return push(plan_push(variant, name, patch_only=True, **asked))  # type: ignore[arg-type]
+    return push(variant, name, patch_only=True, **asked)  # type: ignore[arg-type]
 
 
 def _forget(hub: Hub, tmp_path: Path) -> None:
@@ -164,7 +157,7 @@ def test_what_arrives_damaged_is_fetched_again(hub: Hub, variant: Path, tmp_path
 
 
 def test_a_whole_one_that_arrives_damaged_is_fetched_again(hub: Hub, variant: Path, tmp_path: Path, tree: Tree) -> None:
-    push(plan_push(variant, "owner/whole"))
+    push(variant, "owner/whole")
     _forget(hub, tmp_path)
     hub.fail(r"GET /owner/whole/.*\.safetensors", Fault(flip_at=-1))
     with pytest.raises(CheckpointError, match="damaged"):
@@ -213,9 +206,7 @@ def test_where_weights_are_needed_it_says_how_to_get_them(hub: Hub, variant: Pat
 
 def test_a_whole_push_takes_its_place_and_not_the_other_way(hub: Hub, variant: Path) -> None:
     _push(variant)
-    planned = plan_push(variant, THIN)
-    assert {PATCH, VALUES} <= set(planned.deleted)
-    push(planned)
+    assert {PATCH, VALUES} <= set(push(variant, THIN).plan.deleted)
     assert PATCH not in hub.files(THIN) and "model.safetensors" in hub.files(THIN)
     with pytest.raises(TargetError, match="holds weights"):
         _push(variant)

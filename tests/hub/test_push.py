@@ -13,10 +13,11 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModel
 
+import hf_bias_patch as hbp
 from hf_bias_patch import patch, verify
 from hf_bias_patch.errors import ArgumentError, BiasPatchError, CheckpointError, TargetError
 from hf_bias_patch.patching.pulling import pull
-from hf_bias_patch.publish.card import LOSSY, write_card
+from hf_bias_patch.publish.card_text import LOSSY
 from hf_bias_patch.publish.push import Pushed, push
 from hf_bias_patch.publish.push_plan import plan_push
 from tests.hub.server import Fault, Hub
@@ -33,13 +34,7 @@ BY_US = {
     "bias_patch/norms.json",
     "bias_patch/norms.png",
 }
-
-
-@pytest.fixture(autouse=True)
-def login(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logged in, and with a client that does not wait between its tries."""
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+pytestmark = pytest.mark.usefixtures("login")
 
 
 @pytest.fixture
@@ -54,7 +49,7 @@ def variant(hub: Hub, saved: Saved, tmp_path: Path) -> Path:
 
 
 def _push(variant: Path, name: str = NAME, **asked: object) -> Pushed:
-    return push(plan_push(variant, name, **asked))  # type: ignore[arg-type]
+    return push(variant, name, **asked)  # type: ignore[arg-type]
 
 
 def _how(variant: Path, name: str = NAME, **asked: object) -> dict[str, str]:
@@ -128,6 +123,11 @@ class TestWhole:
         planned = plan_push(variant, NAME)
         assert planned.there is None and planned.changes and not _writes(hub) and NAME not in hub.repos
         assert planned.nbytes("upload") and planned.nbytes("copy") and tree(variant) == before
+
+    def test_the_plan_is_announced_before_anything_is_sent(self, hub: Hub, variant: Path) -> None:
+        seen: list[tuple[object, list[str]]] = []
+        done = push(variant, NAME, announce=lambda plan: seen.append((plan, _writes(hub))))
+        assert seen == [(done.plan, [])] and done.plan.nbytes("upload") and _writes(hub)
 
     def test_again_is_nothing_to_do(self, hub: Hub, variant: Path) -> None:
         first = _push(variant)
@@ -207,9 +207,9 @@ class TestPlaces:
         hub.add("owner/impostor", saved("bert"))
         hub.add("owner/other", saved("gpt2"))
         for name in ("owner/impostor", "owner/other"):
-            with _refused(hub, "is not what was patched"):
+            with _refused(hub, "is not the file that was patched"):
                 _push(variant, base_model=name)
-        with _refused(hub, "has none of that name"):
+        with _refused(hub, "no model of that name"):
             _push(variant, base_model="owner/none")
 
 
@@ -242,14 +242,14 @@ class TestProof:
         _push(tmp_path / "lossy", allow_lossy=True)
         lines = hub.files(NAME)["README.md"].decode().split("---\n", 2)[2].splitlines()
         assert next(line for line in lines if line and not line.startswith("<!--")) == f"**{LOSSY}**"
-        write_card(tmp_path / "lossy")
+        hbp.card(tmp_path / "lossy")
         card = tmp_path / "lossy" / "README.md"
         card.write_text(card.read_text().replace(LOSSY, "All is well."))
         with _refused(hub, "does not say"):
             _push(tmp_path / "lossy", allow_lossy=True)
 
     def test_what_somebody_wrote_into_a_card_stays(self, hub: Hub, variant: Path) -> None:
-        write_card(variant)
+        hbp.card(variant)
         card = variant / "README.md"
         card.write_text(card.read_text() + "\nBy hand.\n")
         _push(variant)
@@ -259,7 +259,7 @@ class TestProof:
         """Written before anything was measured, or for a repository without the weights."""
         hub.add(BASE, saved("bert"))
         patch(BASE, tmp_path / "late", fold="key")
-        write_card(tmp_path / "late")
+        hbp.card(tmp_path / "late")
         verify(tmp_path / "late", BASE)
         _push(tmp_path / "late", patch_only=True)
         assert "It computes what its base computes" in hub.files(NAME)["README.md"].decode()
@@ -348,14 +348,14 @@ class TestFaults:
 
     def test_somebody_makes_the_repository_in_between(self, hub: Hub, saved: Saved, variant: Path) -> None:
         hub.fail("repos/create", Fault(first=lambda: hub.add(NAME, saved("gpt2"))))
-        with pytest.raises(TargetError, match="Somebody made"):
+        with pytest.raises(TargetError, match="Somebody created"):
             _push(variant)
         assert not any(name.startswith("bias_patch/") for name in hub.files(NAME))
 
     def test_a_hub_that_does_not_answer_is_no_broken_push(self, hub: Hub, variant: Path) -> None:
         _push(variant)
         hub.fail(f"/api/models/{NAME}", *[Fault(status=500)] * 20)
-        with pytest.raises(TargetError, match="cannot be seen; nothing was sent"):
+        with pytest.raises(TargetError, match="cannot be listed; nothing was sent"):
             plan_push(variant, NAME, base_model=None)
 
     def test_a_stranger_and_nobody(self, hub: Hub, variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:

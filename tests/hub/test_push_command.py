@@ -17,8 +17,7 @@ BASE, NAME = "owner/base", "owner/variant"
 
 
 @pytest.fixture
-def variant(hub: Hub, saved: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
+def variant(hub: Hub, login: None, saved: Callable[..., Path], tmp_path: Path) -> Path:
     hub.add(BASE, saved("bert"))
     patch(BASE, tmp_path / "variant", fold="key")
     verify(tmp_path / "variant", BASE)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import hf_bias_patch as hbp
 from hf_bias_patch import patch, verify
 from hf_bias_patch.errors import TargetError
-from hf_bias_patch.publish.card import write_card
 from hf_bias_patch.publish.push import push
-from hf_bias_patch.publish.push_plan import plan_push
 from tests.hub.server import Fault, Hub
 
 BASE, NAME = "owner/base", "owner/variant"
@@ -19,9 +18,7 @@ LICENCES = ", ".join(f"licence-{number}.0" for number in range(100))
 
 
 @pytest.fixture
-def variant(hub: Hub, saved: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def variant(hub: Hub, login: None, saved: Callable[..., Path], tmp_path: Path) -> Path:
     hub.add(BASE, saved("bert"))
     patch(BASE, tmp_path / "variant", fold="key")
     verify(tmp_path / "variant", BASE)
@@ -30,7 +27,7 @@ def variant(hub: Hub, saved: Callable[..., Path], tmp_path: Path, monkeypatch: p
 
 def _said(variant: Path, name: str = NAME, **asked: object) -> str:
     with pytest.raises(TargetError) as caught:
-        push(plan_push(variant, name, **asked))  # type: ignore[arg-type]
+        push(variant, name, **asked)  # type: ignore[arg-type]
     text = str(caught.value)
     assert "hf_right" not in text and all(len(line) <= 76 for line in text.splitlines() if line.startswith("  "))
     return text
@@ -44,22 +41,22 @@ class TestReasons:
         assert "refuses the metadata" in words and all(" ".join(reason.split()) in words for reason in hub.complaints)
         assert NAME not in hub.repos and "was made" not in said
         hub.complaints = []
-        push(plan_push(variant, NAME))
+        push(variant, NAME)
 
     def test_only_a_card_that_is_sent_is_checked(self, hub: Hub, variant: Path) -> None:
-        push(plan_push(variant, NAME))
+        push(variant, NAME)
         hub.complaints = ["no good"]
         (variant / "notes.txt").write_text("more")
-        push(plan_push(variant, NAME))
+        push(variant, NAME)
         assert hub.files(NAME)["notes.txt"] == b"more"
 
     def test_metadata_is_checked_as_it_stands(self, hub: Hub, variant: Path) -> None:
         """A client that reads it and writes it anew makes `false` of Norwegian."""
         (variant / "README.md").write_text("---\nlicense: mit\nlanguage: no\n---\n")
-        write_card(variant)
+        hbp.card(variant)
         card = variant / "README.md"
         card.write_text(card.read_text().replace("language: 'no'", "language: no") + "By hand.\n")
-        push(plan_push(variant, NAME))
+        push(variant, NAME)
         assert set(hub.cards) == {card.read_text()} and "language: no\n" in hub.cards[0]
 
     def test_a_reason_in_several_lines(self, hub: Hub, variant: Path) -> None:
@@ -102,17 +99,17 @@ class TestWhatStays:
         said = _said(variant)
         assert f"The repository {NAME} was made for it and is there, empty" in said
         assert f"`hf repos delete {NAME}`" in said and not hub.files(NAME)
-        push(plan_push(variant, NAME))
+        push(variant, NAME)
         assert "config.json" in hub.files(NAME)
 
     def test_one_that_was_there_is_not_to_be_deleted(self, hub: Hub, variant: Path) -> None:
-        push(plan_push(variant, NAME))
+        push(variant, NAME)
         (variant / "notes.txt").write_text("more")
         hub.fail("/commit/", Fault(status=500))
         assert "delete" not in _said(variant)
 
     def test_a_new_branch(self, hub: Hub, variant: Path) -> None:
-        push(plan_push(variant, NAME))
+        push(variant, NAME)
         (variant / "notes.txt").write_text("more")
         hub.fail("/commit/", Fault(status=500))
         said = _said(variant, revision="second")

@@ -129,8 +129,7 @@ def test_a_server_that_ignores_ranges_sends_little(hub: Hub, tmp_path: Path, sav
     assert hub.sent < 32 << 20  # what the sockets hold
 
 
-def test_a_connection_that_is_always_cut_is_given_up(hub: Hub, saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def test_a_connection_that_is_always_cut_is_given_up(hub: Hub, saved: Saved) -> None:
     hub.add(NAME, saved("bert"))
     hub.fail(WEIGHTS, *[Fault(cut_after=0)] * 40)
     with pytest.raises(SourceError, match=r"cannot be reached|ended early") as caught:

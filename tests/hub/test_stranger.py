@@ -12,7 +12,6 @@ import pytest
 
 from hf_bias_patch import patch, verify
 from hf_bias_patch.publish.push import push
-from hf_bias_patch.publish.push_plan import plan_push
 from tests.hub.server import Hub
 
 BASE, NAME = "owner/base", "owner/variant"
@@ -59,7 +58,7 @@ def test_it_gives_the_bases_outputs(
     hub.add(BASE, saved(kind))
     patch(BASE, tmp_path / "variant", fold=fold, storage=storage)
     verify(tmp_path / "variant", BASE)
-    push(plan_push(tmp_path / "variant", NAME))
+    push(tmp_path / "variant", NAME)
     theirs = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HF_HUB_OFFLINE")}
     theirs |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "theirs"), "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(

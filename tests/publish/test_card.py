@@ -11,14 +11,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import hf_bias_patch as hbp
 from hf_bias_patch import patch, patch_in_place, revert, verify
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import CheckpointError, TargetError
 from hf_bias_patch.models.source_files import weight_files
-from hf_bias_patch.publish.base import Base
-from hf_bias_patch.publish.card import write_card
-from hf_bias_patch.publish.facts import add_results, read_facts
+from hf_bias_patch.publish.facts import read_facts
 
 Saved = Callable[..., Path]
 Tree = Callable[[Path], dict[str, str]]
@@ -47,7 +46,7 @@ def _matter(card: str) -> dict[str, object]:
 
 
 def test_every_figure_is_the_certificates(variant: Path) -> None:
-    text = write_card(variant).read_text()
+    text = hbp.card(variant).text
     certificate = json.loads((variant / "bias_patch" / "certificate.json").read_text())
     for run in certificate["runs"]:
         for figure in (*run["algebra"], *run["deployed"]):
@@ -64,26 +63,26 @@ def test_a_card_follows_the_certificate(variant: Path) -> None:
     certificate = json.loads(path.read_text())
     certificate["runs"][0]["deployed"][0]["error"] = 0.75
     path.write_text(json.dumps(certificate))
-    text = write_card(variant).read_text()
+    text = hbp.card(variant).text
     assert "It does not pass" in text and "| 0.75 |" in text and "computes what its base computes" not in text
     path.unlink()
-    assert "there is no certificate" in write_card(variant).read_text()
+    assert "there is no certificate" in hbp.card(variant).text
 
 
 def test_the_front_matter_is_the_hubs(variant: Path) -> None:
-    assert "base_model" not in _matter(write_card(variant).read_text())  # a folder is no Hub id
-    matter = _matter(write_card(variant, Base("owner/base")).read_text())
+    assert "base_model" not in _matter(hbp.card(variant).text)  # a folder is no Hub id
+    matter = _matter(hbp.card(variant, base_model="owner/base").text)
     assert matter["base_model"] == "owner/base" and matter["base_model_relation"] == "finetune"
     assert (matter["license"], matter["language"], matter["pipeline_tag"]) == ("mit", ["en"], "fill-mask")
     assert matter["library_name"] == "transformers" and {"hf-bias-patch", "bert", "mine"} <= set(matter["tags"])
     assert "model-index" not in matter and "metrics" not in matter
-    assert _matter(write_card(variant).read_text())["base_model"] == "owner/base"  # it was kept
+    assert _matter(hbp.card(variant).text)["base_model"] == "owner/base"  # it was kept
 
 
 def test_a_card_is_the_same_again_and_keeps_the_bases(variant: Path) -> None:
-    first = write_card(variant).read_bytes()
+    first = hbp.card(variant).path.read_bytes()
     assert (variant / "bias_patch" / "base_card.md").read_text() == BASE_CARD
-    assert write_card(variant).read_bytes() == first
+    assert hbp.card(variant).path.read_bytes() == first
     assert (variant / "bias_patch" / "base_card.md").read_text() == BASE_CARD
 
 
@@ -96,8 +95,7 @@ def test_a_revert_takes_the_card_back(source: Path, tmp_path: Path, tree: Tree, 
     patch(source, variant, fold="key")
     scores = tmp_path / "scores.json"
     scores.write_text('{"task": "embedded:letters", "metrics": {"perplexity": 3.5}}')
-    add_results(variant, [scores])
-    write_card(variant)
+    hbp.card(variant, results=[scores])
     revert(variant, None if in_place else tmp_path / "again")
     assert tree(variant if in_place else tmp_path / "again") == before
 
@@ -105,10 +103,10 @@ def test_a_revert_takes_the_card_back(source: Path, tmp_path: Path, tree: Tree, 
 def test_cards_of_a_chain_are_told_apart(source: Path, tmp_path: Path, tree: Tree) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     patch(source, first, fold="key")
-    write_card(first)
+    hbp.card(first)
     before = tree(first)
     patch(first, second, fold="value")
-    write_card(second)
+    hbp.card(second)
     assert (second / "bias_patch" / "base_card.md").read_bytes() == (first / "README.md").read_bytes()
     assert _matter((second / "README.md").read_text())["license"] == "mit"
     revert(second)
@@ -126,8 +124,7 @@ def test_a_patch_in_place_takes_what_it_makes_untrue(source: Path, tmp_path: Pat
     verify(variant, source)
     scores = tmp_path / "scores.json"
     scores.write_text('{"task": "sst2", "metrics": {"accuracy": 3.5}}')
-    add_results(variant, [scores])
-    write_card(variant)
+    hbp.card(variant, results=[scores])
     before = tree(variant)
     patch_in_place(variant, fold="value")
     left = {path.name for path in variant.rglob("*") if path.is_file()}
@@ -140,25 +137,24 @@ def test_a_patch_in_place_takes_what_it_makes_untrue(source: Path, tmp_path: Pat
 def test_scores_are_stated(variant: Path, tmp_path: Path) -> None:
     scores = tmp_path / "scores.json"
     scores.write_text(json.dumps({"task": "sst2", "rows": 872, "metrics": {"accuracy": 79.128, "loss": 0.44}}))
-    add_results(variant, [scores])
-    text = write_card(variant).read_text()
+    text = hbp.card(variant, results=[scores]).text
     assert "| sst2 | data unknown, 872 rows | accuracy | 79.13 |" in text and _matter(text)["metrics"] == ["accuracy"]
     for bad in ('{"task": "x"}', "[]", "no json", '{"task": "x", "metrics": {"a": "b"}}'):
         scores.write_text(bad)
         with pytest.raises(CheckpointError, match="holds no scores"):
-            add_results(variant, [scores])
+            hbp.card(variant, results=[scores])
     assert [path.name for path in (variant / "bias_patch" / "results").iterdir()] == ["sst2.json"]
 
 
 def test_what_is_lossy_says_so_first(source: Path, tmp_path: Path) -> None:
     patch(source, tmp_path / "variant", drop="value")
-    body = write_card(tmp_path / "variant").read_text().split("-->\n")[1].strip()
+    body = hbp.card(tmp_path / "variant").text.split("-->\n")[1].strip()
     assert body.startswith("**This model computes something else than")
 
 
 def test_absent_biases_need_the_loader(source: Path, tmp_path: Path) -> None:
     patch(source, tmp_path / "variant", fold="key,value", storage="absent")
-    text = write_card(tmp_path / "variant").read_text()
+    text = hbp.card(tmp_path / "variant").text
     assert "trust_remote_code=True" in text and "modeling_bias_patch.py" in text
 
 
@@ -174,11 +170,11 @@ def test_on_the_command_line(variant: Path, source: Path) -> None:
 
 
 def test_what_somebody_wrote_into_a_card_is_not_lost(variant: Path) -> None:
-    card = write_card(variant)
+    card = hbp.card(variant).path
     card.write_text(card.read_text() + "By hand.\n")
-    with pytest.raises(TargetError, match="Somebody wrote into"):
-        write_card(variant)
-    assert "By hand." not in write_card(variant, overwrite=True).read_text()
+    with pytest.raises(TargetError, match="Somebody edited"):
+        hbp.card(variant)
+    assert "By hand." not in hbp.card(variant, overwrite=True).text
 
 
 def test_the_hubs_cache_gets_no_card(variant: Path, tmp_path: Path) -> None:
@@ -187,12 +183,12 @@ def test_the_hubs_cache_gets_no_card(variant: Path, tmp_path: Path) -> None:
     snapshot = shutil.copytree(variant, repo / "snapshots" / ("0" * 40))
     before = (snapshot / "README.md").read_bytes()
     with pytest.raises(TargetError, match="belongs to the Hub's cache"):
-        write_card(snapshot)
+        hbp.card(snapshot)
     assert (snapshot / "README.md").read_bytes() == before
 
 
 def test_a_base_at_a_branch_is_no_commit(variant: Path) -> None:
-    assert "(https://hf.co/owner/base) at `main` without" in write_card(variant, Base("owner/base", "main")).read_text()
+    assert "(https://hf.co/owner/base) at `main` without" in hbp.card(variant, base_model="owner/base@main").text
 
 
 @pytest.mark.parametrize(
@@ -215,32 +211,30 @@ def test_front_matter_of_any_base_is_read_as_the_hub_reads_it(
     variant: Path, matter: str, stated: dict[str, object]
 ) -> None:
     (variant / "README.md").write_bytes(matter.encode())
-    found = _matter(write_card(variant).read_text())
+    found = _matter(hbp.card(variant).text)
     assert {name: found[name] for name in ("license", "language", "pipeline_tag") if name in found} == stated
 
 
 def test_a_licence_by_another_name_is_named(variant: Path) -> None:
     (variant / "README.md").write_text("---\nlicense: other\nlicense_name: llama9\nlicense_link: LICENSE\n---\n")
-    text = write_card(variant).read_text()
+    text = hbp.card(variant).text
     assert "(other: llama9) holds" in text and _matter(text)["license_link"] == "LICENSE"
 
 
 def test_scores_with_odd_names_and_values(variant: Path, tmp_path: Path) -> None:
     scores = tmp_path / "scores.json"
     scores.write_text(json.dumps({"task": f"../a|b\nc{'x' * 300}", "metrics": {"m\nn": 1.0}}))
-    add_results(variant, [scores])
-    assert "| ../a\\|b cxx" in write_card(variant).read_text()
+    assert "| ../a\\|b cxx" in hbp.card(variant, results=[scores]).text
     kept = [path.name for path in (variant / "bias_patch" / "results").iterdir()]
     assert len(kept) == 1 and not kept[0].startswith(".")
     scores.write_text('{"task": "sst2", "main_metric": "accuracy", "metrics": {"accuracy": NaN}}')
-    add_results(variant, [scores])
-    write_card(variant)
+    hbp.card(variant, results=[scores])
     assert not (variant / ".eval_results").exists()
     sst2 = {"task": "sst2", "metrics": {"accuracy": 1.0}}
     for bad in ({"metrics": {}}, {"rows": "many"}, {"main_metric": ["accuracy"]}, {"task": " "}, {"task": None}):
         scores.write_text(json.dumps(sst2 | bad))
         with pytest.raises(CheckpointError, match="holds no scores"):
-            add_results(variant, [scores])
+            hbp.card(variant, results=[scores])
 
 
 def test_scores_of_other_data_stand_beside_and_those_of_another_model_are_refused(
@@ -253,8 +247,23 @@ def test_scores_of_other_data_stand_beside_and_those_of_another_model_are_refuse
         path.write_text(json.dumps({"task": "mnli", "metrics": {"accuracy": 50.0}, "data": data, "model": model}))
         return path
 
-    add_results(variant, [scores("a.json", "matched", variant), scores("b.json", "mismatched", variant)])
-    add_results(variant, [scores("c.json", "matched", variant)])
+    hbp.card(variant, results=[scores("a.json", "matched", variant), scores("b.json", "mismatched", variant)])
+    hbp.card(variant, results=[scores("c.json", "matched", variant)])
     assert len(read_facts(variant).results) == 2
     with pytest.raises(CheckpointError, match=r"scores of another model \(source\)"):
-        add_results(variant, [scores("d.json", "matched", source)])
+        hbp.card(variant, results=[scores("d.json", "matched", source)])
+
+
+def test_scores_are_drafted_without_being_kept_and_kept_only_with_the_card(variant: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    scores.write_text('{"task": "sst2", "metrics": {"accuracy": 61.5}}')
+    shown = CliRunner().invoke(app, ["card", str(variant), "--print", "--results", str(scores)])
+    assert (
+        "| sst2 | data unknown | accuracy | 61.50 |" in shown.stdout and not (variant / "bias_patch/results").exists()
+    )
+    written = hbp.card(variant)
+    written.path.write_text(written.text + "By hand.\n")
+    with pytest.raises(TargetError, match="Somebody edited"):
+        hbp.card(variant, results=[scores])
+    assert not (variant / "bias_patch/results").exists()
+    assert hbp.card(variant, results=[scores], overwrite=True).text == shown.stdout

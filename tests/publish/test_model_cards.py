@@ -26,9 +26,8 @@ def test_they_are_up_to_date(script: ModuleType, tmp_path: Path) -> None:
     assert script.problems(tmp_path) == []
 
 
-def test_what_is_old_is_found(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_old_is_found(script: ModuleType, tmp_path: Path) -> None:
     shutil.copytree(script.TARGET, tmp_path / "cards")
-    monkeypatch.setattr(script, "TARGET", tmp_path / "cards")
     facts = tmp_path / "cards" / "bert-key-value-folded"
     certificate = json.loads((facts / "bias_patch" / "certificate.json").read_text())
     certificate["runs"][0]["deployed"][0]["error"] *= 1.5
@@ -37,7 +36,7 @@ def test_what_is_old_is_found(script: ModuleType, tmp_path: Path, monkeypatch: p
     figure = tmp_path / "cards" / f"{script.REAL}-key-value-folded" / "bias_patch" / "norms.png"
     figure.write_bytes((facts / "bias_patch" / "norms.png").read_bytes())
     (tmp_path / "cards" / "other").mkdir()
-    assert script.problems(tmp_path) == [
+    assert script.problems(tmp_path, tmp_path / "cards") == [
         "other is no variant of this script",
         "bert-key-value-folded: README.md is not what the facts say",
         "bart-key-value-folded is missing",
@@ -45,8 +44,8 @@ def test_what_is_old_is_found(script: ModuleType, tmp_path: Path, monkeypatch: p
     ]
 
 
-def test_an_old_plan_is_found(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "FOLD", "key,value:weight")
-    assert [line for line in script.problems(tmp_path) if line.endswith("the plan is another one now")] == [
+def test_an_old_plan_is_found(script: ModuleType, tmp_path: Path) -> None:
+    found = script.problems(tmp_path, fold="key,value:weight")
+    assert [line for line in found if line.endswith("the plan is another one now")] == [
         f"{name}: the plan is another one now" for name in script.VARIANTS
     ]

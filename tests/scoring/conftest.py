@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.assets import folder
-from hf_bias_patch.scoring.forms import AUTO_CLASSES, Form
+from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind
 from hf_bias_patch.scoring.tasks import Task, make_task
 
-NAMES: dict[Form, str] = {"classifier": "bert", "masked": "bert", "causal": "gpt2", "seq2seq": "bart"}
+NAMES: dict[HeadKind, str] = {"classifier": "bert", "masked": "bert", "causal": "gpt2", "seq2seq": "bart"}
 
 
 @cache
-def _loaded(form: Form, name: str, outputs: int) -> tuple[Any, Any]:
+def _loaded(head: HeadKind, name: str, outputs: int) -> tuple[Any, Any]:
     import torch
     import transformers
 
     from hf_bias_patch.models.load import quiet
 
     torch.manual_seed(0)
-    more = {"num_labels": outputs} if form == "classifier" else {}
+    more = {"num_labels": outputs} if head == "classifier" else {}
     with quiet():
-        model = getattr(transformers, AUTO_CLASSES[form]).from_pretrained(folder(name), **more)
+        model = getattr(transformers, AUTO_CLASSES[head]).from_pretrained(folder(name), **more)
         return model, transformers.AutoTokenizer.from_pretrained(folder(name))
 
 
@@ -33,8 +33,8 @@ def _loaded(form: Form, name: str, outputs: int) -> tuple[Any, Any]:
 def loaded() -> Callable[..., tuple[Any, Any]]:
     """An embedded checkpoint and its tokenizer: `loaded("causal")`, `loaded("classifier", outputs=3)`."""
 
-    def load(form: Form, name: str = "", outputs: int = 2) -> tuple[Any, Any]:
-        return _loaded(form, name or NAMES[form], outputs)
+    def load(head: HeadKind, name: str = "", outputs: int = 2) -> tuple[Any, Any]:
+        return _loaded(head, name or NAMES[head], outputs)
 
     return load
 

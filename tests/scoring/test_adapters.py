@@ -117,7 +117,7 @@ def test_a_damaged_adapter(tmp_path: Path) -> None:
     save_file({name: value for name, value in tensors.items() if name != first}, file)
     refused(place, TaskError, "lacks a tensor")
     save_file({**tensors, first.replace("layer.0", "layer.9"): tensors[first].clone()}, file)
-    refused(place, TaskError, "has no place for")
+    refused(place, TaskError, "has no module for")
     file.write_bytes(b"not at all")
     refused(place, CheckpointError, "cannot be read")
     file.unlink()

@@ -105,7 +105,7 @@ def test_what_makes_no_task(write: Write) -> None:
         custom_task({"train": write("a.csv", "text,label\nt,1\n")})
     with pytest.raises(DataError, match=r"numbers with a decimal comma, such as 2,5.*Write them with a point"):
         custom_task({"train": write("a.csv", "text;label\nt;3\nu;2,5\n")})
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="has no rows"):
         custom_task({"train": write("a.csv", "text,label\n")})
     with pytest.raises(DataError, match="No file was given"):
         custom_task({})

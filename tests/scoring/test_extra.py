@@ -14,7 +14,7 @@ from hf_bias_patch.scoring.extra import need
 
 LIGHT = """
 import sys
-import hf_bias_patch.scoring.run, hf_bias_patch.scoring.data, hf_bias_patch.scoring.custom, hf_bias_patch.cli
+import hf_bias_patch.scoring.score, hf_bias_patch.scoring.data, hf_bias_patch.scoring.custom, hf_bias_patch.cli
 heavy = ("datasets", "evaluate", "sklearn", "scipy", "sacrebleu", "rouge_score", "torch", "transformers", "accelerate")
 print([name for name in heavy if name in sys.modules])
 """

@@ -135,7 +135,7 @@ def test_perplexity() -> None:
 
 
 def test_what_cannot_be_scored_is_refused(made: Make) -> None:
-    with pytest.raises(TaskError, match="1 predictions stand against 2 references"):
+    with pytest.raises(TaskError, match="There are 1 predictions and 2 references"):
         compute(load_task("cola"), [1], [1, 0])
     with pytest.raises(TaskError, match="0 predictions"):
         compute(load_task("cola"), [], [])

@@ -17,7 +17,7 @@ from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.padding import choose_padding, settle_padding
-from hf_bias_patch.scoring.run import Options, answers
+from hf_bias_patch.scoring.score import ScoringOptions, answers
 from hf_bias_patch.scoring.tasks import Task
 from tests.models import randomise
 
@@ -100,7 +100,7 @@ def test_a_text_has_the_same_logits_alone_and_in_a_batch(
     spoil(model, tokenizer, own, models)
     before = (model.config.pad_token_id, tokenizer.pad_token_id)
     task = made("classification", labels=("a", "b", "c"))
-    given = answers(model, tokenizer, task, Dataset.from_dict({"text": TEXTS}), Options(batch_tokens=1000))
+    given = answers(model, tokenizer, task, Dataset.from_dict({"text": TEXTS}), ScoringOptions(batch_tokens=1000))
     found = torch.tensor([given.predictions[row] for row in range(len(TEXTS))])
     assert torch.allclose(found, expected, atol=1e-5)
     assert sum("batches are padded with" in note for note in given.notes) == 1
@@ -139,7 +139,7 @@ def test_xlnet_reads_its_last_position(made: Make) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     expected = alone(model, tokenizer)
     task = made("classification", labels=("a", "b", "c"))
-    given = answers(model, tokenizer, task, Dataset.from_dict({"text": TEXTS}), Options(batch_tokens=1000))
+    given = answers(model, tokenizer, task, Dataset.from_dict({"text": TEXTS}), ScoringOptions(batch_tokens=1000))
     assert torch.allclose(torch.tensor([given.predictions[row] for row in range(5)]), expected, atol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_models_that_read_no_token_types(kind: str, made: Make) -> None:
     assert 1 in tokenizer("a", "b")["token_type_ids"], "vacuous"
     task = made("classification", labels=("a", "b", "c"), text=("text", "more"))
     rows = Dataset.from_dict({"text": TEXTS, "text_pair": TEXTS[::-1]})
-    given = answers(model, tokenizer, task, rows, Options(batch_tokens=1000))
+    given = answers(model, tokenizer, task, rows, ScoringOptions(batch_tokens=1000))
     ids = torch.tensor([tokenizer(TEXTS[2], TEXTS[2])["input_ids"]])
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]

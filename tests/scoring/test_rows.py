@@ -55,11 +55,11 @@ def test_json_in_both_forms(tmp_path: Path) -> None:
     assert rows(tmp_path / "a.jsonl", lines) == content
     assert rows(tmp_path / "a.json", json.dumps(content)) == content
     assert rows(tmp_path / "b.json", json.dumps({"data": content})) == content
-    with pytest.raises(DataError, match="line 1: it is no mapping"):
+    with pytest.raises(DataError, match="line 1: it is not a mapping"):
         rows(tmp_path / "c.jsonl", "[1, 2]\n")
     with pytest.raises(DataError, match=r"line 1: it cannot be read as jsonl"):
         rows(tmp_path / "d.jsonl", "{broken\n")
-    with pytest.raises(DataError, match="no list of rows"):
+    with pytest.raises(DataError, match="not a list of rows"):
         rows(tmp_path / "e.json", '"text"')
 
 
@@ -108,7 +108,7 @@ def test_a_folder_has_one_file_of_a_split(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no kind that is read here"):
+    with pytest.raises(DataError, match="an unsupported format"):
         rows(tmp_path / "a.xlsx", "")
     (tmp_path / "a.csv").write_bytes(b"text,label\n\xff\xfe,1\n")
     with pytest.raises(DataError, match="cannot be read as csv"):

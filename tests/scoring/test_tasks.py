@@ -9,7 +9,7 @@ import pytest
 
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.embedded import GENERATORS
-from hf_bias_patch.scoring.measures import MEASURES, measures_of
+from hf_bias_patch.scoring.metric_info import METRICS, metrics_of
 from hf_bias_patch.scoring.tasks import Task, dump_task, load_task, read_task, task_names
 
 GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax"}
@@ -58,8 +58,8 @@ def test_glue_metrics_are_glues() -> None:
 def test_greater_is_better_but_for_losses() -> None:
     assert load_task("mrpc").greater_is_better and load_task("cola").greater_is_better
     assert not load_task("wikitext-2").greater_is_better
-    assert {name for name, measure in MEASURES.items() if not measure.greater_is_better} == set(
-        measures_of("language_modelling")
+    assert {name for name, measure in METRICS.items() if not measure.greater_is_better} == set(
+        metrics_of("language_modelling")
     )
 
 
@@ -74,16 +74,16 @@ def test_an_unknown_task_is_refused_with_those_there_are() -> None:
         ({"hubb": {}}, "there is no field `hubb`"),
         ({"hub": {"id": "a/b", "branch": "x"}}, "there is no field `hub.branch`"),
         ({"labels": ("a", True)}, "labels"),
-        ({"labels": ("a",)}, "nothing to decide"),
+        ({"labels": ("a",)}, "two or more"),
         ({"labels": ("a", "a")}, "each once"),
         ({"labels": ()}, "names its labels"),
-        ({"metrics": ("bleu",)}, "'bleu' is none of accuracy, f1, matthews"),
-        ({"main_metric": "f1"}, "'f1' is none of accuracy, mean"),
+        ({"metrics": ("bleu",)}, "'bleu' is not one of accuracy, f1, matthews"),
+        ({"main_metric": "f1"}, "'f1' is not one of accuracy, mean"),
         ({"text": ("a", "b", "c")}, "1 or 2 text columns"),
         ({"text": ()}, "1 or 2 text columns"),
         ({"label": None}, "every kind of task but language_modelling"),
         ({"version": "1"}, "version"),
-        ({"prompt": "no place"}, "there is no {source}"),
+        ({"prompt": "no place"}, "{source} is missing"),
         ({"decode": {"num_beams": 0}}, "num_beams"),
         ({"decode": {"min_new_tokens": 70, "max_new_tokens": 64}}, "min_new_tokens 70 is above"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_bias_patch.errors import TaskError
-from hf_bias_patch.scoring.run import Options, evaluate
+from hf_bias_patch.scoring.score import ScoringOptions, evaluate_model
 from hf_bias_patch.scoring.tasks import Task
 from hf_bias_patch.scoring.windows import EACH, blocks, spans, windows
 
@@ -62,7 +62,9 @@ def test_perplexity_token_by_token(stride: int | None, loaded: Loaded, made: Mak
     model, tokenizer = loaded("causal")
     task = made("language_modelling", metrics=("loss", "perplexity", "word_perplexity"), joined=True)
     dataset = Dataset.from_dict({"text": [TEXT + "\n", "Tom is a cook.\n"]})
-    found = evaluate(model, tokenizer, task, dataset, Options(batch_tokens=100, max_length=16, stride=stride)).metrics
+    found = evaluate_model(
+        model, tokenizer, task, dataset, ScoringOptions(batch_tokens=100, max_length=16, stride=stride)
+    ).metrics
     text = TEXT + "\nTom is a cook.\n"
     ids = [tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]
     nll = brute_force(model, ids, 16, stride or 8)
@@ -77,7 +79,7 @@ def test_documents_of_their_own_have_start_and_end(loaded: Loaded, made: Make) -
 
     model, tokenizer = loaded("causal")
     texts = ["Anna lives in Harwick.", "Tom is a cook."]
-    found = evaluate(
+    found = evaluate_model(
         model, tokenizer, made("language_modelling", metrics=("loss",)), Dataset.from_dict({"text": texts})
     )
     total, count = 0.0, 0
@@ -96,7 +98,7 @@ def test_pseudo_perplexity_masks_one_token_at_a_time(loaded: Loaded, made: Make)
     model, tokenizer = loaded("masked")
     text = "Anna lives in Harwick."
     task = made("language_modelling")
-    found = evaluate(model, tokenizer, task, Dataset.from_dict({"text": [text]}), Options(masked=EACH))
+    found = evaluate_model(model, tokenizer, task, Dataset.from_dict({"text": [text]}), ScoringOptions(masked=EACH))
     ids = torch.tensor(tokenizer(text)["input_ids"])
     total = 0.0
     for at in range(1, len(ids) - 1):
@@ -123,7 +125,7 @@ def test_a_share_is_masked_and_the_same_every_time(loaded: Loaded, made: Make) -
     for inputs, labels in masked:
         assert all((i == tokenizer.mask_token_id) == (label != -100) for i, label in zip(inputs, labels, strict=True))
         assert inputs[0] == tokenizer.cls_token_id and inputs[-1] == tokenizer.sep_token_id and len(inputs) <= 20
-    found = evaluate(model, tokenizer, task, dataset)
+    found = evaluate_model(model, tokenizer, task, dataset)
     assert found.main_metric == "masked_perplexity" and found.metrics["masked_loss"] == pytest.approx(
         math.log(found.main)
     )
@@ -131,18 +133,18 @@ def test_a_share_is_masked_and_the_same_every_time(loaded: Loaded, made: Make) -
         list(windows(dataset, tokenizer, task, 20, "masked", masked=0.0))
 
 
-@pytest.mark.parametrize("form", ["causal", "masked"])
-def test_blocks_of_a_running_text_hold_all_of_it_once(form: Any, loaded: Loaded, made: Make) -> None:
-    _, tokenizer = loaded(form)
+@pytest.mark.parametrize("head", ["causal", "masked"])
+def test_blocks_of_a_running_text_hold_all_of_it_once(head: Any, loaded: Loaded, made: Make) -> None:
+    _, tokenizer = loaded(head)
     lines = [f"{TEXT}\n"] * 7
     found = list(
-        blocks(Dataset.from_dict({"text": lines}), tokenizer, made("language_modelling", joined=True), 16, form)
+        blocks(Dataset.from_dict({"text": lines}), tokenizer, made("language_modelling", joined=True), 16, head)
     )
-    inner = [row["input_ids"][1:-1] if form == "masked" else row["input_ids"] for row in found]
+    inner = [row["input_ids"][1:-1] if head == "masked" else row["input_ids"] for row in found]
     whole = tokenizer("".join(lines), add_special_tokens=False)["input_ids"]
     assert [token for ids in inner for token in ids] == whole
     assert {row["length"] for row in found[:-1]} == {16} and [row["row"] for row in found] == list(range(len(found)))
-    assert ("labels" in found[0]) == (form == "causal")
+    assert ("labels" in found[0]) == (head == "causal")
 
 
 def test_blocks_of_documents_do_not_mix_them(loaded: Loaded, made: Make) -> None:

@@ -29,7 +29,7 @@ from hf_bias_patch.errors import (
 )
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import evaluate
+from hf_bias_patch.scoring.score import evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.study.downstream.as_it_is import as_it_is, removed_after
 from hf_bias_patch.study.downstream.trained import run_settings, trained
@@ -83,7 +83,7 @@ def test_as_it_is_equals_a_checkpoint_patched_on_disk(tmp_path: Path, model: str
         if removed != "nothing":
             place = str(tmp_path / removed)
             patch(f"embedded:{model}", tmp_path / removed, drop=removed)
-        expected = evaluate(*load_scorable(place, load_task(task).kind), load_task(task), rows)
+        expected = evaluate_model(*load_scorable(place, load_task(task).kind), load_task(task), rows)
         mine = {score.metric: score.value for score in scores if score.removed == removed}
         assert mine == expected.metrics and next(iter(mine)) == expected.main_metric
     if model == "gpt2":
@@ -150,7 +150,9 @@ def test_what_was_fine_tuned_is_scored_without_each_bias(tuned: tuple[Path, list
     model = out / "fine-tuned" / "embedded-letters" / "without-nothing" / "seed-1" / "model"
     patch(str(model), out / "dropped", drop="value")
     rows = load_split(load_task("embedded:letters"), "validation", limit=16)
-    expected = evaluate(*load_scorable(str(out / "dropped"), "language_modelling"), load_task("embedded:letters"), rows)
+    expected = evaluate_model(
+        *load_scorable(str(out / "dropped"), "language_modelling"), load_task("embedded:letters"), rows
+    )
     assert values["value"] == expected.main and abs(values["value"] / trained_with - 1) > 1e-4
 
 
@@ -224,7 +226,9 @@ def test_a_config_without_biases_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_from_scratch_is_read_again(fresh: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = fresh
-    monkeypatch.setattr("hf_bias_patch.tuning.apart.run_apart", lambda _: pytest.fail("it was trained again"))
+    monkeypatch.setattr(
+        "hf_bias_patch.tuning.subprocess_run.run_in_subprocess", lambda _: pytest.fail("it was trained again")
+    )
     options = {"max_train_samples": 96, "max_eval_samples": 16, "num_train_epochs": 1.0}
     wanted = asked("embedded:bert", "embedded:opinion", count=64, from_scratch=True, seeds=2, task_options=options)
     again = study_from_scratch(wanted, out, resume=True)
@@ -245,13 +249,13 @@ def test_scores_as_it_is_are_read_again_and_a_cut_line_is_not(tmp_path: Path, mo
     lines = (tmp_path / "measured.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "measured.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
     scored: list[int] = []
-    measure = evaluate
+    measure = evaluate_model
 
     def counted(*arguments: Any, **more: Any) -> Any:
         scored.append(1)
         return measure(*arguments, **more)
 
-    monkeypatch.setattr("hf_bias_patch.study.downstream.as_it_is.evaluate", counted)
+    monkeypatch.setattr("hf_bias_patch.study.downstream.as_it_is.evaluate_model", counted)
     assert ran(as_it_is(wanted, ALL), tmp_path)[0] == first and len(scored) == 1
     assert ran(as_it_is(wanted, ALL), tmp_path)[0] == first and len(scored) == 1
     fewer = asked("embedded:gpt2", "embedded:letters", task_options={"max_eval_samples": 8})
@@ -304,7 +308,7 @@ def _run(*arguments: object) -> Result:
         (["--tasks", "nowhere.yaml"], TaskError, "nowhere.yaml"),
         (["--tasks", "embedded:opinion,embedded:opinion"], ArgumentError, "names a task twice"),
         (["--tasks", "embedded:opinion", "--files", "sst2:train=x"], ArgumentError, "sst2, which is no task of"),
-        (["--tasks", "sst2", "--files", "sst2=x"], ArgumentError, "no TASK:SPLIT=PATH"),
+        (["--tasks", "sst2", "--files", "sst2=x"], ArgumentError, "not of the form TASK:SPLIT=PATH"),
         (["--tasks", "sst2", "--files", "sst2:validation=x.tsv"], RecipeError, "x.tsv does not exist"),
         (["--tasks", "embedded:opinion", "--epochs", 0], RecipeError, "num_train_epochs: 0.0 is not above 0"),
         (["--tasks", "embedded:records", "--fine-tune"], TaskError, "has a head for MaskedLM, and a generation task"),

@@ -13,11 +13,12 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hf_bias_patch.tuning.folder import RunFolder, open_folder
 from hf_bias_patch.tuning.job import Batch
-from hf_bias_patch.tuning.loop import Loop, Outcome
-from hf_bias_patch.tuning.loss import label_loss
-from hf_bias_patch.tuning.select import Selection, select
-from hf_bias_patch.tuning.settings import Settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.loop import Outcome, TrainingLoop
+from hf_bias_patch.tuning.set_trainable import set_trainable
+from hf_bias_patch.tuning.settings import TuneSettings
+from hf_bias_patch.tuning.task_job import label_loss
+from hf_bias_patch.tuning.trainable import Trainable
+from hf_bias_patch.tuning.watcher import Watcher
 from tests.models import VOCABULARY, config_of, randomise
 
 SAMPLES = 21  # no multiple of any batch size used: the last step of an epoch is a small one
@@ -76,10 +77,10 @@ def classifier(name: str = "bert", dropout: float = 0.0) -> Any:
     return randomise(getattr(transformers, head)(config))
 
 
-def settings_for(folder: Path, **fields: Any) -> Settings:
+def settings_for(folder: Path, **fields: Any) -> TuneSettings:
     """Settings of a short run: 2 epochs of batches of 4."""
     given = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01, "logging_steps": 1}
-    return Settings(**{"model_name_or_path": "tiny", "output_dir": folder, "train": "value", **given, **fields})
+    return TuneSettings(**{"model_name_or_path": "tiny", "output_dir": folder, "train": "value", **given, **fields})
 
 
 def alone() -> None:
@@ -90,12 +91,12 @@ def alone() -> None:
 
 def made_loop(
     model: Any,
-    settings: Settings,
+    settings: TuneSettings,
     job: Any = None,
     watcher: Watcher | None = None,
     head: bool = True,
     compiler: str | None = None,
-) -> Loop:
+) -> TrainingLoop:
     """A loop over a tiny model, its dropout seeded; `compiler` is a backend of torch.compile."""
     alone()
     accelerator = Accelerator(
@@ -105,12 +106,12 @@ def made_loop(
     if accelerator.is_main_process:
         open_folder(folder.path, settings.plain(), resume=settings.resume, overwrite=settings.overwrite)
     accelerator.wait_for_everyone()
-    selection: Selection = select(model, settings.train, head=head, freeze=settings.freeze)
+    selection: Trainable = set_trainable(model, settings.train, head=head, freeze=settings.freeze)
     transformers.set_seed(settings.seed)
-    return Loop(model, job or RandomJob(), selection, settings, accelerator, folder, watcher or Watcher())
+    return TrainingLoop(model, job or RandomJob(), selection, settings, accelerator, folder, watcher or Watcher())
 
 
-def trained(model: Any, settings: Settings, **more: Any) -> Outcome:
+def trained(model: Any, settings: TuneSettings, **more: Any) -> Outcome:
     """How a run of the loop ended."""
     return made_loop(model, settings, **more).run()
 

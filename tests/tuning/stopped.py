@@ -19,8 +19,8 @@ import torch
 
 from hf_bias_patch.tuning.loop import Outcome
 from hf_bias_patch.tuning.run import tune
-from hf_bias_patch.tuning.settings import Settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.settings import TuneSettings
+from hf_bias_patch.tuning.watcher import Watcher
 from tests.tuning.jobs import RandomJob, classifier, made_loop, values
 
 
@@ -116,7 +116,7 @@ def changes_a_file(event: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def ran(
-    settings: Settings, watcher: Watcher | None = None, job: Any = None, name: str = "bert", **more: Any
+    settings: TuneSettings, watcher: Watcher | None = None, job: Any = None, name: str = "bert", **more: Any
 ) -> dict[str, Any]:
     """A run of a tiny model with dropout, to its end or until it is stopped; what it leaves, times aside."""
     torch.manual_seed(99)  # whatever the process drew before
@@ -138,7 +138,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "samples_per_second"} for line in found]
 
 
-def killed(settings: Settings, stop: Stop) -> int | None:
+def killed(settings: TuneSettings, stop: Stop) -> int | None:
     """The exit code of a run in a process of its own, which the signal may end."""
     return _codes([(_alone, settings, stop)])[0]
 
@@ -148,7 +148,7 @@ def killed_whole(settings: Any, stop: Stop) -> int | None:
     return _codes([(_whole, settings, stop)])[0]
 
 
-def ran_by_two(settings: Settings, stop: Stop | None = None) -> dict[str, Any] | None:
+def ran_by_two(settings: TuneSettings, stop: Stop | None = None) -> dict[str, Any] | None:
     """What a run of two processes leaves; None where a signal ended it.
 
     In a step the second process gets the signal, which the first one must be told; before a change of a file the
@@ -180,7 +180,7 @@ def _codes(calls: list[tuple[Any, ...]]) -> list[int | None]:
     return [process.exitcode for process in processes]
 
 
-def _alone(settings: Settings, stop: Stop) -> None:
+def _alone(settings: TuneSettings, stop: Stop) -> None:
     if stop.group:
         os.setpgid(0, 0)
     ran(settings, stop.watch(settings.output_dir), SignallingJob(stop) if stop.moment == "inside" else None)
@@ -190,7 +190,7 @@ def _whole(settings: Any, stop: Stop) -> None:
     tune(settings, stop.watch(settings.output_dir))
 
 
-def _one_of_two(settings: Settings, stop: Stop | None, rank: int, port: int) -> None:
+def _one_of_two(settings: TuneSettings, stop: Stop | None, rank: int, port: int) -> None:
     torch.set_num_threads(1)
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()}, ACCELERATE_USE_CPU="true")

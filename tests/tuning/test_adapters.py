@@ -21,13 +21,13 @@ from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import CheckpointError, RecipeError, TuneError
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import evaluate
+from hf_bias_patch.scoring.score import evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.tuning.adapters import add
-from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
 from hf_bias_patch.tuning.merging import merged_state
-from hf_bias_patch.tuning.run import Result, tune
+from hf_bias_patch.tuning.run import TuneResult, tune
 from hf_bias_patch.tuning.settings import make_settings
+from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings, LanguageSettings
 from tests.models import fresh
 from tests.tuning.jobs import alone
 
@@ -48,7 +48,7 @@ _ROUNDING = 1e-5
 """Of the largest logit: adding a vector in a layer or behind it, or W + BA or both apart, rounds differently (6e-8)."""
 
 
-def run(out: Path, train: str, model: Any = "embedded:bert", kind: Any = GlueSettings, **fields: Any) -> Result:
+def run(out: Path, train: str, model: Any = "embedded:bert", kind: Any = GlueSettings, **fields: Any) -> TuneResult:
     alone()
     given = {"model_name_or_path": str(model), "task_name": "embedded:opinion", "train": train, "output_dir": out}
     return tune(make_settings(kind, **{**given, **_SHORT, **fields}))
@@ -123,7 +123,7 @@ def check(out: Path, base: Path, auto: str, **labels: Any) -> Any:
 def score(place: Path, task: str = "embedded:opinion") -> dict[str, float]:
     model, tokenizer = load_scorable(str(place), load_task(task).kind, device="cpu")
     return dict(
-        evaluate(model, tokenizer, load_task(task), load_split(load_task(task), "validation", limit=10)).metrics
+        evaluate_model(model, tokenizer, load_task(task), load_split(load_task(task), "validation", limit=10)).metrics
     )
 
 

@@ -19,13 +19,13 @@ from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.labels import label_order
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import Scores, evaluate
+from hf_bias_patch.scoring.score import Scores, evaluate_model
 from hf_bias_patch.scoring.tasks import load_task, make_task
-from hf_bias_patch.tuning.kinds import GlueSettings
 from hf_bias_patch.tuning.loading import load_classifier
-from hf_bias_patch.tuning.run import Result, tune
+from hf_bias_patch.tuning.run import TuneResult, tune
 from hf_bias_patch.tuning.settings import make_settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.task_settings import GlueSettings
+from hf_bias_patch.tuning.watcher import Watcher
 from tests.tuning.jobs import alone
 
 OPINION, ENTAILMENT = "embedded:opinion", "embedded:entailment"
@@ -60,7 +60,7 @@ def checkpoint(out: Path, names: list[str], name: str = "bert", seed: int = 0, *
     return out
 
 
-def run(place: Path, out: Path, task: str = ENTAILMENT, said: Watcher | None = None, **fields: Any) -> Result:
+def run(place: Path, out: Path, task: str = ENTAILMENT, said: Watcher | None = None, **fields: Any) -> TuneResult:
     alone()
     short = {"max_train_samples": 40, "max_eval_samples": 24, "max_train_steps": 4, "per_device_train_batch_size": 10}
     given = {"model_name_or_path": str(place), "task_name": task, "output_dir": out, **short, **fields}
@@ -69,7 +69,7 @@ def run(place: Path, out: Path, task: str = ENTAILMENT, said: Watcher | None = N
 
 def scored(place: Path, task: str = ENTAILMENT) -> Scores:
     asked = load_task(task)
-    return evaluate(*load_scorable(str(place), asked.kind), asked, load_split(asked, "validation", limit=24))
+    return evaluate_model(*load_scorable(str(place), asked.kind), asked, load_split(asked, "validation", limit=24))
 
 
 def reordered(place: Path, out: Path, order: list[int]) -> Path:
@@ -126,17 +126,17 @@ def test_names_are_the_same_however_they_are_spelt(tmp_path: Path) -> None:
     ("names", "more", "message"),
     [
         (["yes", "no", "perhaps"], {}, r"head has yes, no, perhaps; the task has entailment, neutral, contradiction"),
-        (["good", "bad"], {}, r"does not fit the task.* outputs are 2, and the task needs 3.* has good, bad; the"),
-        (["a", "b", "c", "d"], {}, "outputs are 4, and the task needs 3"),
-        (["score"], {"problem_type": "regression"}, "outputs are 1, and the task needs 3"),
-        (["LABEL_0", "LABEL_1", "LABEL_2"], {"problem_type": "regression"}, "gives scores, and .* needs labels"),
+        (["good", "bad"], {}, r"does not fit the task.* has 2 outputs, and the task needs 3.* has good, bad; the"),
+        (["a", "b", "c", "d"], {}, "has 4 outputs, and the task needs 3"),
+        (["score"], {"problem_type": "regression"}, "has 1 outputs, and the task needs 3"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], {"problem_type": "regression"}, "is a regression head, and"),
     ],
 )
 def test_heads_that_answer_something_else(tmp_path: Path, names: list[str], more: Any, message: str) -> None:
     place = checkpoint(tmp_path / "x", names, **more)
     with pytest.raises(TuneError, match=message) as caught:
         run(place, tmp_path / "run")
-    assert "--new_head" in str(caught.value) and not (tmp_path / "run").exists()
+    assert "--new-head" in str(caught.value) and not (tmp_path / "run").exists()
     said = Said()
     result = run(place, tmp_path / "run", said=said, new_head=True, train="none", max_train_steps=1)
     assert result.plain["trained"] == 3 * 64 + 3
@@ -157,7 +157,7 @@ def test_a_head_for_scores(tmp_path: Path) -> None:
     ready = load_classifier(resolve(checkpoint(tmp_path / "one", ["score"])), CLASSIFIER, similarity)
     assert ready.new == () and ready.model.config.id2label == {0: "score"}
     assert ready.model.config.problem_type == "regression"
-    with pytest.raises(TuneError, match=r"outputs are 2, and the task needs 1.* no labels, but a score"):
+    with pytest.raises(TuneError, match=r"has 2 outputs, and the task needs 1.* a score instead of labels"):
         load_classifier(resolve(checkpoint(tmp_path / "two", ["bad", "good"])), CLASSIFIER, similarity)
 
 
@@ -209,7 +209,7 @@ def test_names_that_say_nothing_are_taken_in_order(
     task = make_task(name="toy", kind="classification", labels=labels, **given)
     ready = load_classifier(resolve(checkpoint(tmp_path / "x", names)), CLASSIFIER, task)
     assert ready.new == () and [*ready.model.config.id2label.values()] == kept
-    assert "taken in their order: " in ready.notes[0] and f"{names[1]} as {labels[1]}" in ready.notes[0]
+    assert "matched by their order: " in ready.notes[0] and f"{names[1]} as {labels[1]}" in ready.notes[0]
 
 
 def test_a_head_of_several_labels_at_once(tmp_path: Path) -> None:

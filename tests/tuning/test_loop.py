@@ -97,13 +97,13 @@ def test_another_run_is_not_touched(tmp_path: Path) -> None:
 def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
-    with pytest.raises(TargetError, match="holds no run"):
+    with pytest.raises(TargetError, match="is not a run folder"):
         trained(classifier(), settings_for(tmp_path / "run", overwrite=True))
     assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
 
 
 class _Breaking(RandomJob):
-    """Its loss is no number from some step on."""
+    """Its loss is NaN from some step on."""
 
     def __init__(self, at: int) -> None:
         super().__init__()

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from hf_bias_patch.errors import TuneError
-from hf_bias_patch.tuning.kinds import GlueSettings
-from hf_bias_patch.tuning.settings import Settings, make_settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.settings import TuneSettings, make_settings
+from hf_bias_patch.tuning.task_settings import GlueSettings
+from hf_bias_patch.tuning.watcher import Watcher
 from tests.tuning.jobs import alone, classifier, settings_for, trained
 from tests.tuning.stopped import Stop, killed, killed_whole, lines, ran, ran_by_two
 
 SHORT = {"train": "all", "learning_rate": 0.06, "max_train_steps": 8, "save_steps": 4, "eval_steps": 3}
 
 
-def resumed(settings: Settings) -> Settings:
+def resumed(settings: TuneSettings) -> TuneSettings:
     return settings.model_copy(update={"resume": True})
 
 
@@ -34,7 +34,7 @@ class Began(Watcher):
         self.at = first
 
 
-def terminated_everywhere(whole: Settings, cut: Settings, last: int, **more: Any) -> None:
+def terminated_everywhere(whole: TuneSettings, cut: TuneSettings, last: int, **more: Any) -> None:
     """SIGTERM in every step, and in every evaluation."""
     expected = ran(whole, **more)
     assert expected["step"] == last

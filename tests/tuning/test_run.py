@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 import hf_bias_patch
 from hf_bias_patch.assets import folder
 from hf_bias_patch.errors import CheckpointError, DataError, ExtraError, RecipeError, TargetError, TaskError, TuneError
-from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings, LanguageSettings
-from hf_bias_patch.tuning.run import Result, tune
+from hf_bias_patch.tuning.run import TuneResult, tune
 from hf_bias_patch.tuning.settings import make_settings
-from hf_bias_patch.tuning.watch import Watcher
+from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings, LanguageSettings
+from hf_bias_patch.tuning.watcher import Watcher
 from tests.tuning.jobs import alone
 
 _SHORT = {"max_train_samples": 24, "max_eval_samples": 10, "num_train_epochs": 1, "per_device_train_batch_size": 8}
@@ -35,12 +35,12 @@ class Said(Watcher):
         self.lines.append(text)
 
 
-def run(kind: Any, out: Path, watcher: Watcher | None = None, **fields: Any) -> Result:
+def run(kind: Any, out: Path, watcher: Watcher | None = None, **fields: Any) -> TuneResult:
     alone()
     return tune(make_settings(kind, **{"output_dir": out, **_SHORT, **fields}), watcher)
 
 
-def glue(out: Path, **fields: Any) -> Result:
+def glue(out: Path, **fields: Any) -> TuneResult:
     return run(GlueSettings, out, **{**_OPINION, **fields})
 
 
@@ -69,7 +69,7 @@ def test_glue_leaves_a_whole_folder(tmp_path: Path) -> None:
 
 def test_the_model_loads_with_stock_transformers_and_scores_the_same(tmp_path: Path) -> None:
     from hf_bias_patch.scoring.data import load_split
-    from hf_bias_patch.scoring.run import evaluate
+    from hf_bias_patch.scoring.score import evaluate_model
     from hf_bias_patch.scoring.tasks import load_task
 
     result = glue(tmp_path / "run", num_train_epochs=3)
@@ -80,7 +80,7 @@ def test_the_model_loads_with_stock_transformers_and_scores_the_same(tmp_path: P
     assert stock.config.id2label == {0: "negative", 1: "positive"}
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
     task = load_task("embedded:opinion")
-    scores = evaluate(stock, tokenizer, task, load_split(task, "validation", limit=10))
+    scores = evaluate_model(stock, tokenizer, task, load_split(task, "validation", limit=10))
     assert scores.metrics == dict(result.metrics)
 
 
@@ -196,7 +196,7 @@ def test_a_share_to_validate_on(tmp_path: Path) -> None:
     file.write_text("sentence\tlabel\nfine\t1\n")
     with pytest.raises(DataError, match="1 training samples, and a validation_share"):
         glue(tmp_path / "one", **given)
-    with pytest.raises(RecipeError, match="nothing is given to validate on"):
+    with pytest.raises(RecipeError, match="needs data to validate on"):
         glue(tmp_path / "none", task_name="sst2", train_file=file, early_stopping_patience=2)
 
 

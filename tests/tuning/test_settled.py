@@ -15,11 +15,11 @@ from hf_bias_patch.errors import DataError
 from hf_bias_patch.models.load import quiet
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import Options, evaluate
+from hf_bias_patch.scoring.score import ScoringOptions, evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.tuning.kinds import KINDS
-from hf_bias_patch.tuning.run import Result, tune
+from hf_bias_patch.tuning.run import TuneResult, tune
 from hf_bias_patch.tuning.settings import make_settings
+from hf_bias_patch.tuning.task_settings import KINDS
 from tests.tuning.jobs import alone
 from tests.tuning.test_heads import Said
 
@@ -44,7 +44,7 @@ def bare(tmp_path: Path) -> Path:
     return place
 
 
-def run(kind: str, place: Path, out: Path, said: Said, **fields: Any) -> Result:
+def run(kind: str, place: Path, out: Path, said: Said, **fields: Any) -> TuneResult:
     alone()
     short = {"max_train_samples": 16, "max_eval_samples": 8, "max_train_steps": 2, "per_device_train_batch_size": 8}
     given = {"model_name_or_path": str(place), "output_dir": out / "run", **short, **fields}
@@ -71,7 +71,7 @@ def test_a_classifier(bare: Path, tmp_path: Path) -> None:
     check_files(saved, generates=False)
     rows = load_split(task, "validation", limit=8)
     for budget in (1, 8000):
-        scores = evaluate(*load_scorable(str(saved), task.kind), task, rows, Options(batch_tokens=budget))
+        scores = evaluate_model(*load_scorable(str(saved), task.kind), task, rows, ScoringOptions(batch_tokens=budget))
         assert scores.metrics == pytest.approx(dict(result.metrics), abs=1e-3) and scores.notes == ()
     with quiet():
         pipe = transformers.pipeline("text-classification", model=str(saved), device="cpu")
@@ -109,7 +109,7 @@ def test_tokens_that_the_model_does_not_know(bare: Path, tmp_path: Path, kind: s
     tokenizer.save_pretrained(bare)
     file = tmp_path / "train.tsv"
     file.write_text("text\tlabel\nTom is here\tyes\nSo Anna is here\tno\n")
-    with pytest.raises(DataError, match="makes the token 1024 of these texts, and the model knows 1,024, from 0"):
+    with pytest.raises(DataError, match="gives these texts the token 1024, and the model has only 1,024"):
         run(kind, bare, tmp_path, Said(), train_file=file)
     assert not (tmp_path / "run").exists()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hf_bias_patch.tuning.select import select
+from hf_bias_patch.tuning.set_trainable import set_trainable
 from hf_bias_patch.tuning.slices import join_slices, train_slice
 from tests.models import fresh, inputs_of, outputs_of
 
@@ -38,7 +38,7 @@ def test_the_function_is_the_same(model: Any) -> None:
 
 def test_only_the_slice_moves(model: Any) -> None:
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    select(model, "value", head=False)
+    set_trainable(model, "value", head=False)
     steps(model)
     join_slices(model)
     after = dict(model.named_parameters())
@@ -73,7 +73,7 @@ def test_gradient_is_that_of_the_whole(model: Any) -> None:
 
 
 def test_optimiser_state_is_of_the_slice(model: Any) -> None:
-    select(model, "value", head=False)
+    set_trainable(model, "value", head=False)
     state = steps(model, 1).state_dict()["state"]
     sizes = [entry["exp_avg"].numel() for entry in state.values()]
     assert sizes == [32, 32, 32]

@@ -13,9 +13,9 @@ import transformers
 from hf_bias_patch.assets import folder
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import DataError, RecipeError
-from hf_bias_patch.tuning.kinds import GenerationSettings, GlueSettings
 from hf_bias_patch.tuning.settings import make_settings
 from hf_bias_patch.tuning.task_data import TaskData, task_data
+from hf_bias_patch.tuning.task_settings import GenerationSettings, GlueSettings
 
 REFERENCES = 5
 
@@ -90,7 +90,7 @@ def test_a_head_for_regression_goes_on_as_one(said: dict[str, Any], ratings: Pat
     transformers.AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes((folder("bert") / "model.safetensors").read_bytes())
     data = loaded(GlueSettings, model_name_or_path=str(tmp_path / "model"), train_file=ratings)
-    assert data.task.kind == "regression" and "head is one for regression" in data.notes[0]
+    assert data.task.kind == "regression" and "has a regression head" in data.notes[0]
 
 
 def test_own_data_knows_what_it_is(ratings: Path) -> None:
@@ -116,7 +116,7 @@ def test_rows_that_cannot_be_read(tmp_path: Path) -> None:
     rows = [f"day {number}\t{mood}" for number in range(6) for mood in ("glad", "sad")]
     path.write_text("\n".join(["text\tlabel", *rows[:4], "half a row", *rows[4:], "no mood\t"]) + "\n")
     given = {"model_name_or_path": "embedded:bert", "train_file": path}
-    with pytest.raises(DataError, match=r"line 6: 1 fields between tabs.*--skip_bad_rows"):
+    with pytest.raises(DataError, match=r"line 6: 1 fields between tabs.*--skip-bad-rows"):
         loaded(GlueSettings, **given)
     data = loaded(GlueSettings, **given, skip_bad_rows=True)
     assert len(data.train.dataset) == 12 and data.task.labels == ("glad", "sad")

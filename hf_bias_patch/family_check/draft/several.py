@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hf_bias_patch.attention.family import families, parsed
 from hf_bias_patch.attention.family_files import drafted, text_of
@@ -60,6 +61,13 @@ class Drafts:
         """Hold the drafts against the numbers: at the default configs, as published, and with each value changed."""
         left = [name for name in model_types if name not in self.failed]
         yield from sweep(cases(left, vary=vary, changes=changes_to_try), jobs, timeout)
+
+    def write(self, folder: Path) -> Iterator[Path]:
+        """Write the files into a folder, which is made if it is missing; each file once it is written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            (folder / f"{name}.toml").write_text(text, "utf-8")
+            yield folder / f"{name}.toml"
 
     def _forget(self, model_type: str) -> None:
         for family in families():

@@ -14,7 +14,7 @@ from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
-from hf_bias_patch.scoring.run import Options, Scores, evaluate, prepare
+from hf_bias_patch.scoring.score import Scores, ScoringOptions, encode_for, evaluate_model
 from hf_bias_patch.scoring.tasks import Task, dump_task, load_task
 from hf_bias_patch.study.biases.arms import STUDIED, Arm, Target
 from hf_bias_patch.study.biases.swap import Biases
@@ -132,10 +132,10 @@ def _scores(
     """
     model, tokenizer = load_scorable(model_name, task.kind, device=settings.device, dtype=settings.dtype)
     rows = load_split(task, "validation", settings.files.get(name), settings.task_options.get("max_eval_samples"))
-    encoded, biases = prepare(model, tokenizer, task, rows, Options()), Biases(model)
+    encoded, biases = encode_for(model, tokenizer, task, rows, ScoringOptions()), Biases(model)
     for removed in arms:
         with nullcontext() if removed == "nothing" else biases.swapped(_without(biases, removed), 0):
-            yield removed, evaluate(model, tokenizer, task, rows, encoded=encoded)
+            yield removed, evaluate_model(model, tokenizer, task, rows, encoded=encoded)
 
 
 def _without(biases: Biases, removed: str) -> Arm:

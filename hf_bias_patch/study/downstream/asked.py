@@ -10,7 +10,7 @@ from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import ArgumentError, PlanError, RecipeError
 from hf_bias_patch.models.source_files import load_config
 from hf_bias_patch.scoring.data import load_split
-from hf_bias_patch.scoring.forms import form_of_class, require_form
+from hf_bias_patch.scoring.heads import head_kind_of_class, require_head
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.study.biases.arms import STUDIED
 from hf_bias_patch.study.downstream.as_it_is import as_it_is, removed_after
@@ -73,7 +73,7 @@ def check_tasks(settings: Settings, source: Source) -> None:
                 remedy=f"Add {name}:validation=PATH to the files",
             )
         if trains and task.kind not in ("classification", "regression"):  # a classifier's head comes by training
-            require_form(task.kind, form_of_class((load_config(source).architectures or [""])[0]), source.name)
+            require_head(task.kind, head_kind_of_class((load_config(source).architectures or [""])[0]), source.name)
         for split in ("train", "validation") if trains else ("validation",):
             load_split(task, split, settings.files.get(name), limit=1)
 

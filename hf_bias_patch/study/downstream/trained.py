@@ -20,10 +20,10 @@ from hf_bias_patch.study.found import scores_of
 from hf_bias_patch.study.kept import Measured
 from hf_bias_patch.study.settings import Settings
 from hf_bias_patch.study.stage import Item, Stage
-from hf_bias_patch.tuning.apart import result_of
 from hf_bias_patch.tuning.folder import RunFolder, folder_name
-from hf_bias_patch.tuning.kinds import TaskSettings, settings_for
 from hf_bias_patch.tuning.settings import AT_THE_END, make_settings
+from hf_bias_patch.tuning.subprocess_run import result_of
+from hf_bias_patch.tuning.task_settings import TaskSettings, settings_for
 
 __all__ = ["SCRATCH_RATE", "Run", "run_of", "run_settings", "trained"]
 

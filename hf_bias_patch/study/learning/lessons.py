@@ -11,7 +11,7 @@ from hf_bias_patch.study.learning.loop import parts, train
 from hf_bias_patch.study.measuring.effects import Effect, run
 from hf_bias_patch.study.measuring.inputs import Batch, Inputs
 from hf_bias_patch.study.stage import Tell
-from hf_bias_patch.tuning.select import select
+from hf_bias_patch.tuning.set_trainable import set_trainable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +49,7 @@ def lesson(
     import torch
 
     learning, device = copy.deepcopy(model).float(), str(model.device)
-    selection = select(learning, trained, head=False, redundant=True)
+    selection = set_trainable(learning, trained, head=False, redundant=True)
     texts, held = parts(inputs)
     fitted, shown = list(texts.batches(batch_tokens, device)), list(held.batches(batch_tokens, device))
     before = [run(learning, batch) for batch in shown]

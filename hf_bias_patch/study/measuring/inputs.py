@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.errors import DataError
 from hf_bias_patch.models.inputs.token_ids import first_known
 from hf_bias_patch.scoring.collate import IGNORED
-from hf_bias_patch.scoring.forms import Form, longest_input
+from hf_bias_patch.scoring.heads import HeadKind, longest_input
 from hf_bias_patch.scoring.padding import choose_padding
-from hf_bias_patch.scoring.run import batches_by_length
+from hf_bias_patch.scoring.score import batches_by_length
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ class Inputs:
     rows: tuple[tuple[int, ...], ...]
     truncated: int
     longest: int
-    _form: Form | None
+    _form: HeadKind | None
     _pad: int
     _mask: int | None
     _start: int | None
@@ -132,7 +132,7 @@ class Inputs:
         return asked & there
 
 
-def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: Form | None, seed: int) -> Inputs:
+def make_inputs(texts: Sequence[str], tokenizer: Any, model: Any, form: HeadKind | None, seed: int) -> Inputs:
     """Tokenise texts for a model; those that it cannot take whole are cut, and counted.
 
     Args:
