@@ -2,7 +2,7 @@
 
 The words used here are those of docs/design.md; why the edits are exact is docs/theory.md.
 Nothing heavy is imported before it is used: torch and transformers only by `apply`, `compare`, `evaluate`, `load`,
-`probe`, `tune`, `verify` and `where_possible`.
+`probe`, `study`, `tune`, `verify` and `where_possible`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from hf_bias_patch.publish.push import Pushed, push
     from hf_bias_patch.publish.push_plan import PushPlan, plan_push
     from hf_bias_patch.scoring.evaluate import EvaluateSettings, Evaluation, evaluate
+    from hf_bias_patch.studies.comparison import StudyComparison, compare_studies
+    from hf_bias_patch.studies.run import StudyResult, study
+    from hf_bias_patch.studies.settings import StudySettings
     from hf_bias_patch.surveying.survey import Survey, survey
     from hf_bias_patch.tuning.compare import CompareSettings, compare
     from hf_bias_patch.tuning.run import tune
@@ -54,11 +57,15 @@ __all__ = [
     "Pushed",
     "Recipe",
     "Reverted",
+    "StudyComparison",
+    "StudyResult",
+    "StudySettings",
     "Survey",
     "__version__",
     "apply",
     "card",
     "compare",
+    "compare_studies",
     "evaluate",
     "inspect",
     "load",
@@ -70,6 +77,7 @@ __all__ = [
     "pull",
     "push",
     "revert",
+    "study",
     "survey",
     "tune",
     "verify",
@@ -94,10 +102,14 @@ _HOMES = {
     "Pushed": "publish.push",
     "Recipe": "patching.recipe",
     "Reverted": "patching.revert",
+    "StudyComparison": "studies.comparison",
+    "StudyResult": "studies.run",
+    "StudySettings": "studies.settings",
     "Survey": "surveying.survey",
     "apply": "patching.applying",
     "card": "publish.card",
     "compare": "tuning.compare",
+    "compare_studies": "studies.comparison",
     "evaluate": "scoring.evaluate",
     "inspect": "attention.inspect",
     "load": "models.load",
@@ -109,6 +121,7 @@ _HOMES = {
     "pull": "patching.pulling",
     "push": "publish.push",
     "revert": "patching.revert",
+    "study": "studies.run",
     "survey": "surveying.survey",
     "tune": "tuning.run",
     "verify": "evidence.run",

@@ -22,10 +22,10 @@ import transformers
 from transformers import BertConfig, BertForMaskedLM
 
 from hf_bias_patch.cli.console import stdout, table
-from hf_bias_patch.study.biases.arms import Arm, layer_arms, whole_arms
-from hf_bias_patch.study.measuring.bench import Bench
-from hf_bias_patch.study.measuring.effects import Effect, Outputs, run
-from hf_bias_patch.study.measuring.inputs import Batch, Inputs
+from hf_bias_patch.studies.biases.arms import Arm, layer_arms, whole_arms
+from hf_bias_patch.studies.measuring.bench import Bench
+from hf_bias_patch.studies.measuring.effects import Effect, ModelOutputs, run
+from hf_bias_patch.studies.measuring.inputs import TextBatch, TokenisedTexts
 
 BAR = 1 / 3
 BATCH = 32
@@ -44,21 +44,23 @@ def save_model(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def make_texts(count: int) -> Inputs:
+def make_texts(count: int) -> TokenisedTexts:
     """Random ids of 26 to 130 tokens."""
     random = torch.Generator().manual_seed(1)
     lengths = torch.randint(26, 131, (count,), generator=random).tolist()
     rows = tuple(tuple(torch.randint(1000, 30_000, (length,), generator=random).tolist()) for length in lengths)
-    return Inputs(rows, 0, 512, "masked", 0, MASK, None, 0)
+    return TokenisedTexts(rows, 0, 512, "masked", 0, MASK, None, 0)
 
 
-def plain_batches(inputs: Inputs) -> list[Batch]:
+def plain_batches(inputs: TokenisedTexts) -> list[TextBatch]:
     """In the order in which they come."""
     count = len(inputs.rows)
     return [inputs.batch(range(at, min(at + BATCH, count)), "cpu") for at in range(0, count, BATCH)]
 
 
-def plainly(folder: Path, arm: Arm, batches: list[Batch], base: list[Outputs], names: dict[Any, str]) -> Effect:
+def plainly(
+    folder: Path, arm: Arm, batches: list[TextBatch], base: list[ModelOutputs], names: dict[Any, str]
+) -> Effect:
     """Reload, edit, run."""
     model = BertForMaskedLM.from_pretrained(folder).eval()
     parameters = dict(model.named_parameters())
@@ -87,7 +89,7 @@ def main() -> None:
         asked.json.write_text(json.dumps(found, indent=2))
 
 
-def measure(folder: Path, inputs: Inputs) -> dict[str, Any]:
+def measure(folder: Path, inputs: TokenisedTexts) -> dict[str, Any]:
     """Both ways over all arms; seconds of each, and how far their figures are apart."""
     bench = Bench(BertForMaskedLM.from_pretrained(folder).eval(), inputs)
     sites = list(bench.biases.sites.values())

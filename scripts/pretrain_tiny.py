@@ -2,7 +2,7 @@
 
     python scripts/pretrain_tiny.py --out hf_bias_patch/assets
 
-Their text is documents from generated worlds (`hf_bias_patch.assets.documents`). One idle core takes
+Their text is documents from generated worlds (`hf_bias_patch.assets.stories`). One idle core takes
 about twelve minutes for all three. The same seed and library versions give the same files, byte for byte.
 """
 
@@ -37,7 +37,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from hf_bias_patch.assets.documents import Document, documents
+from hf_bias_patch.assets.stories import Story, stories
 from hf_bias_patch.assets.world import make_world
 
 LENGTH = 128  # positions a model has; the longest documents come close to it
@@ -52,14 +52,14 @@ IGNORED = -100  # the label of a position that no loss looks at
 Batch = dict[str, Tensor]
 
 
-def corpus(worlds: int, per_world: int, first: int = 0) -> list[Document]:
+def corpus(worlds: int, per_world: int, first: int = 0) -> list[Story]:
     """Return documents of the worlds with seeds `first`, `first + 1`, …, the shortest first."""
     seeds = range(first, first + worlds)
-    found = [document for seed in seeds for document in documents(make_world(seed), per_world, seed)]
+    found = [document for seed in seeds for document in stories(make_world(seed), per_world, seed)]
     return sorted(found, key=lambda document: len(document.text))
 
 
-def held_out(worlds: int = 20, per_world: int = 20) -> list[Document]:
+def held_out(worlds: int = 20, per_world: int = 20) -> list[Story]:
     """Return documents of worlds that training never sees."""
     return corpus(worlds, per_world, first=HELD_OUT)
 
@@ -191,7 +191,7 @@ def order_positions(model: nn.Module) -> None:
 
 def masked(
     tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[Document],
+    texts: Sequence[Story],
     generator: torch.Generator,
     share: float = 0.15,
 ) -> Batch:
@@ -211,14 +211,14 @@ def masked(
     return batch
 
 
-def cut_in_two(document: Document, generator: torch.Generator) -> tuple[str, str]:
+def cut_in_two(document: Story, generator: torch.Generator) -> tuple[str, str]:
     """Cut `document` somewhere between two sentences, or between two words if it has only one sentence."""
     units = document.sentences if len(document.sentences) > 1 else document.text.split()
     cut = int(torch.randint(1, len(units), (), generator=generator))
     return " ".join(units[:cut]), " ".join(units[cut:])
 
 
-def causal(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], generator: torch.Generator) -> Batch:
+def causal(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Story], generator: torch.Generator) -> Batch:
     """GPT-2's task: each next token, from the end-of-text token before a document to the one after it."""
     end = tokenizer.eos_token
     batch = _encode(tokenizer, [f"{end}{document.text}{end}" for document in texts])
@@ -226,7 +226,7 @@ def causal(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], genera
     return batch
 
 
-def denoising(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document], generator: torch.Generator) -> Batch:
+def denoising(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Story], generator: torch.Generator) -> Batch:
     """BART's text infilling: write a document from a copy in which single masks stand for spans."""
     whole = _encode(tokenizer, [document.text for document in texts])
     rows = [row[keep == 1] for row, keep in zip(whole["input_ids"], whole["attention_mask"], strict=True)]
@@ -276,9 +276,7 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def train(
-    name: str, texts: Sequence[Document], steps: int, seed: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def train(name: str, texts: Sequence[Story], steps: int, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Pretrain the checkpoint `name` on `texts`, sorted by length."""
     recipe = RECIPES[name]
     torch.manual_seed(seed)
@@ -304,7 +302,7 @@ def train(
     return model.eval(), tokenizer
 
 
-def _draw(texts: Sequence[Document], done: float, generator: torch.Generator) -> Sequence[Document]:
+def _draw(texts: Sequence[Story], done: float, generator: torch.Generator) -> Sequence[Story]:
     """Draw neighbours in the sorted `texts`, which need little padding, all within `BUDGET`.
 
     Only the shortest tenth takes part at first, everything from half way on: grammar is easiest to learn from
@@ -335,7 +333,7 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Document]) -> Score:
+def evaluate(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Story]) -> Score:
     """Score a checkpoint on `texts` by the loss of its task.
 
     The unigram model is given the frequencies of the scored tokens themselves; its loss is their entropy.

@@ -21,7 +21,7 @@ class Pronoun:
 
 
 @dataclass(frozen=True)
-class Job:
+class Occupation:
     """What someone does: ``baker``, ``bakes``, ``bread``, ``bakery``."""
 
     title: str
@@ -77,18 +77,18 @@ SPOTS = (
     "next to the window",
 )
 JOBS = (
-    Job("baker", "bakes", "bread", "bakery"),
-    Job("teacher", "teaches", "children", "school"),
-    Job("doctor", "treats", "patients", "hospital"),
-    Job("farmer", "grows", "potatoes", "farm"),
-    Job("gardener", "plants", "roses", "park"),
-    Job("writer", "writes", "books", "library"),
-    Job("tailor", "sews", "dresses", "shop"),
-    Job("mechanic", "repairs", "cars", "garage"),
-    Job("cook", "prepares", "soup", "restaurant"),
-    Job("actor", "plays", "kings", "theatre"),
-    Job("judge", "reads", "laws", "court"),
-    Job("carpenter", "makes", "doors", "workshop"),
+    Occupation("baker", "bakes", "bread", "bakery"),
+    Occupation("teacher", "teaches", "children", "school"),
+    Occupation("doctor", "treats", "patients", "hospital"),
+    Occupation("farmer", "grows", "potatoes", "farm"),
+    Occupation("gardener", "plants", "roses", "park"),
+    Occupation("writer", "writes", "books", "library"),
+    Occupation("tailor", "sews", "dresses", "shop"),
+    Occupation("mechanic", "repairs", "cars", "garage"),
+    Occupation("cook", "prepares", "soup", "restaurant"),
+    Occupation("actor", "plays", "kings", "theatre"),
+    Occupation("judge", "reads", "laws", "court"),
+    Occupation("carpenter", "makes", "doors", "workshop"),
 )
 ACTIVITIES = (
     Activity("plays", "play", "chess"),

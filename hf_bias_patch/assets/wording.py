@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from hf_bias_patch.assets.lexicon import opposite
 from hf_bias_patch.assets.world import (
     Age,
+    Belonging,
+    Colouring,
     Fact,
     Gift,
     Hobby,
     Home,
     Keeping,
-    Look,
+    Location,
     Opinion,
     Owning,
     Person,
-    Place,
     Possession,
     Purchase,
     Relation,
     Setting,
-    Thing,
     Visit,
     Work,
     item,
@@ -67,7 +67,7 @@ WORDINGS: dict[type, tuple[str, ...]] = {
         "{a} {a:belongs|belong} to {who:object}.",
         "{who} is the owner of {a}.",
     ),
-    Look: (
+    Colouring: (
         "{thing} {thing:is|are} {colour}.",
         "{thing} {thing:has|have} the colour {colour}.",
         "{who} has {own:object} in {colour}.",
@@ -126,7 +126,7 @@ def wordings(fact: Fact) -> tuple[str, ...]:
     if isinstance(fact, Visit):
         return PAST_VISIT if fact.past else FUTURE_VISIT
     if isinstance(fact, Opinion):
-        if isinstance(fact.target, Thing):
+        if isinstance(fact.target, Belonging):
             return OPINION + (LIKES_THING if fact.positive else DISLIKES_THING)
         return OPINION + (LIKES_PLACE if fact.positive else DISLIKES_PLACE)
     return WORDINGS[type(fact)]
@@ -161,8 +161,8 @@ class Discourse:
 
     rng: random.Random
     recent: set[Person] = field(default_factory=set)  # named in the last sentence about people
-    item: Thing | Place | None = None  # what the last sentence was about
-    known: set[Thing | Place] = field(default_factory=set)
+    item: Belonging | Location | None = None  # what the last sentence was about
+    known: set[Belonging | Location] = field(default_factory=set)
 
     def say(self, fact: Fact, wording: str) -> str:
         """Return `fact` in `wording`, starting in lower case, and remember what it mentioned."""
@@ -197,7 +197,7 @@ class Discourse:
         if isinstance(fact, Opinion):
             first, second = fact.adjectives
             values |= {"first": first, "second": second, "against": opposite(first)}
-            if isinstance(fact.target, Thing):
+            if isinstance(fact.target, Belonging):
                 phrases = self._thing(fact.target, fact.who, who)
                 values |= {"own": phrases["own"], "target": phrases["thing"]}
             else:
@@ -211,7 +211,7 @@ class Discourse:
             return Phrase(who.pronoun.subject, who.pronoun.object, who.pronoun.possessive)
         return _noun_phrase(who.name)
 
-    def _thing(self, thing: Thing, owner: Person, who: Phrase) -> dict[str, Phrase]:
+    def _thing(self, thing: Belonging, owner: Person, who: Phrase) -> dict[str, Phrase]:
         """`thing` where it stands on its own, and `own` where its owner comes first in the same sentence."""
         if thing == self.item and self.rng.random() < 0.5:
             pronoun = THEM if thing.plural else IT
@@ -224,12 +224,12 @@ class Discourse:
             "own": _noun_phrase(f"{owner.pronoun.possessive} {thing.noun}", thing.plural),
         }
 
-    def _place(self, where: Place) -> Phrase:
+    def _place(self, where: Location) -> Phrase:
         if where == self.item and self.rng.random() < 0.5:
             return IT
         return _noun_phrase(where.name)
 
-    def _new(self, thing: Thing) -> Phrase:
+    def _new(self, thing: Belonging) -> Phrase:
         """The phrase that brings `thing` into the text, with or without its colour."""
         words = f"{thing.colour} {thing.noun}" if self.rng.random() < 0.5 else thing.noun
         return _noun_phrase(words if thing.plural else _indefinite(words), thing.plural)

@@ -2,7 +2,7 @@
 
 What the embedded checkpoints read in pretraining was a fact here before it was a sentence, so text can be
 labelled from, or checked against, the facts behind it. :mod:`hf_bias_patch.assets.wording` puts facts into
-English, :mod:`hf_bias_patch.assets.documents` tells stories of them.
+English, :mod:`hf_bias_patch.assets.stories` tells stories of them.
 
 Who lives where, owns what and likes it is drawn anew for each seed, so a model must read it in
 the text before. Standard library only; a seed gives the same world on every Python from 3.10 on.
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from hf_bias_patch.assets import lexicon
-from hf_bias_patch.assets.lexicon import Activity, Job, Pronoun
+from hf_bias_patch.assets.lexicon import Activity, Occupation, Pronoun
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Somewhere people live or go: ``Harwick``, ``village``, ``by the sea``."""
 
     name: str
@@ -35,7 +35,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Thing:
+class Belonging:
     """A possession; `plural` says that its noun takes plural verbs (``boots``)."""
 
     noun: str
@@ -47,7 +47,7 @@ class Thing:
 class Setting:
     """`where` is what and where it is."""
 
-    where: Place
+    where: Location
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Home:
     """`who` lives in `where`."""
 
     who: Person
-    where: Place
+    where: Location
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Work:
     """`who` has the job `job`."""
 
     who: Person
-    job: Job
+    job: Occupation
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ class Owning:
     """`thing` belongs to `who`."""
 
     who: Person
-    thing: Thing
+    thing: Belonging
 
 
 @dataclass(frozen=True)
-class Look:
+class Colouring:
     """`thing`, which belongs to `who`, has its colour."""
 
     who: Person
-    thing: Thing
+    thing: Belonging
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Keeping:
     """`who` keeps `thing` at `spot`, a phrase such as ``in the kitchen``."""
 
     who: Person
-    thing: Thing
+    thing: Belonging
     spot: str
 
 
@@ -123,7 +123,7 @@ class Purchase:
     """`who` paid `price` crowns for `thing`."""
 
     who: Person
-    thing: Thing
+    thing: Belonging
     price: int
 
 
@@ -132,7 +132,7 @@ class Gift:
     """`who` was given `thing` by `other` on `day`."""
 
     who: Person
-    thing: Thing
+    thing: Belonging
     other: Person
     day: str
 
@@ -142,7 +142,7 @@ class Visit:
     """`who`, together with `other` if there is one, went (`past`) or will go to `where` on `day`."""
 
     who: Person
-    where: Place
+    where: Location
     other: Person | None
     day: str
     past: bool
@@ -153,16 +153,16 @@ class Opinion:
     """What `who` thinks of `target`; both `adjectives` agree with `positive`."""
 
     who: Person
-    target: Thing | Place
+    target: Belonging | Location
     positive: bool
     adjectives: tuple[str, str]
 
 
-Possession: TypeAlias = Owning | Look | Keeping | Purchase | Gift
+Possession: TypeAlias = Owning | Colouring | Keeping | Purchase | Gift
 Fact: TypeAlias = Setting | Home | Work | Age | Relation | Hobby | Possession | Visit | Opinion
 
 
-def item(fact: Fact) -> Thing | Place | None:
+def item(fact: Fact) -> Belonging | Location | None:
     """Return the thing or the place that `fact` is about, if it is about one."""
     if isinstance(fact, Opinion):
         return fact.target
@@ -177,10 +177,10 @@ class World:
 
     seed: int
     people: tuple[Person, ...]
-    places: tuple[Place, ...]
+    places: tuple[Location, ...]
     facts: tuple[Fact, ...]
 
-    def about(self, subject: Person | Place) -> tuple[Fact, ...]:
+    def about(self, subject: Person | Location) -> tuple[Fact, ...]:
         """Return the facts whose subject is `subject`."""
         return tuple(f for f in self.facts if (f.where if isinstance(f, Setting) else f.who) == subject)
 
@@ -192,7 +192,7 @@ def make_world(seed: int) -> World:
     people += [Person(name, lexicon.HE) for name in rng.sample(lexicon.MEN, 6)]
     rng.shuffle(people)
     places = [
-        Place(name, rng.choice(lexicon.PLACE_KINDS), rng.choice(lexicon.SETTINGS))
+        Location(name, rng.choice(lexicon.PLACE_KINDS), rng.choice(lexicon.SETTINGS))
         for name in rng.sample(lexicon.PLACE_NAMES, 6)
     ]
     homes = [Home(person, rng.choice(places)) for person in people]
@@ -235,8 +235,8 @@ def _possessions(who: Person, known: list[Person], rng: random.Random) -> list[F
     """Give `who` two things with different nouns, each bought or received, kept somewhere and judged."""
     facts: list[Fact] = []
     for noun in rng.sample(lexicon.NOUNS + lexicon.PLURAL_NOUNS, 2):
-        thing = Thing(noun, noun in lexicon.PLURAL_NOUNS, rng.choice(lexicon.COLOURS))
-        facts += [Owning(who, thing), Look(who, thing), Keeping(who, thing, rng.choice(lexicon.SPOTS))]
+        thing = Belonging(noun, noun in lexicon.PLURAL_NOUNS, rng.choice(lexicon.COLOURS))
+        facts += [Owning(who, thing), Colouring(who, thing), Keeping(who, thing, rng.choice(lexicon.SPOTS))]
         if rng.random() < 0.5:
             facts.append(Purchase(who, thing, 5 * rng.randint(2, 19)))
         else:
@@ -245,8 +245,8 @@ def _possessions(who: Person, known: list[Person], rng: random.Random) -> list[F
     return facts
 
 
-def _opinion(who: Person, target: Thing | Place, rng: random.Random) -> Opinion:
-    pairs = lexicon.THING_ADJECTIVES if isinstance(target, Thing) else lexicon.PLACE_ADJECTIVES
+def _opinion(who: Person, target: Belonging | Location, rng: random.Random) -> Opinion:
+    pairs = lexicon.THING_ADJECTIVES if isinstance(target, Belonging) else lexicon.PLACE_ADJECTIVES
     positive = rng.random() < 0.5
     first, second = (good if positive else bad for good, bad in rng.sample(pairs, 2))
     return Opinion(who, target, positive, (first, second))

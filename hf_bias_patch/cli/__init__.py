@@ -22,7 +22,7 @@ from hf_bias_patch.cli.patch import patch
 from hf_bias_patch.cli.pull import pull
 from hf_bias_patch.cli.push import push
 from hf_bias_patch.cli.revert import revert
-from hf_bias_patch.cli.studies import studies
+from hf_bias_patch.cli.study import studies
 from hf_bias_patch.cli.survey import census, survey
 from hf_bias_patch.cli.verify import verify
 from hf_bias_patch.errors import BiasPatchError

@@ -12,8 +12,8 @@ import torch
 import transformers
 
 from hf_bias_patch.assets import NAMES, folder
-from hf_bias_patch.assets.documents import documents, sentences
 from hf_bias_patch.assets.lexicon import opposite
+from hf_bias_patch.assets.stories import sentences, stories
 from hf_bias_patch.assets.world import Opinion, Relation, make_world
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain_tiny.py"
@@ -118,8 +118,8 @@ def test_text_follows_from_the_seed_alone() -> None:
 
 def test_documents_say_their_facts() -> None:
     world = make_world(3)
-    found = list(documents(world, 50, seed=0))
-    assert found == list(documents(world, 50, seed=0))
+    found = list(stories(world, 50, seed=0))
+    assert found == list(stories(world, 50, seed=0))
     for document in found:
         assert len(document.facts) == len(document.sentences) in range(1, 13)
         assert set(document.facts) <= set(world.facts)

@@ -18,7 +18,7 @@ from hf_bias_patch.cli.console import CountBar, table
 from hf_bias_patch.cli.inspect import _heads, _sites
 from hf_bias_patch.cli.study_tables import arms_table
 from hf_bias_patch.cli.tables import plan_lines
-from tests.study.complete import complete
+from tests.studies.complete import complete
 
 DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
 

@@ -15,9 +15,9 @@ from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable
 from hf_bias_patch.scoring.score import evaluate_model
 from hf_bias_patch.scoring.tasks import load_task
-from hf_bias_patch.study.found import NOISE
-from hf_bias_patch.study.run import study
-from hf_bias_patch.study.settings import Settings
+from hf_bias_patch.studies.records import NOISE
+from hf_bias_patch.studies.run import study
+from hf_bias_patch.studies.settings import StudySettings
 from tests.gpu.runs import glue
 from tests.models import DTYPES, error, fresh, inputs_of, outputs_of
 from tests.tuning.jobs import alone
@@ -91,10 +91,10 @@ def test_a_study_finds_the_same(device: str, name: str, tmp_path: Path) -> None:
     for where in ("cpu", device):
         out = tmp_path / f"of-{where}-{len(found)}"
         alone()
-        made = study(Settings(f"embedded:{name}", count=4, train_steps=2, device=where), out)
+        made = study(StudySettings(f"embedded:{name}", count=4, train_steps=2, device=where), out)
         assert made is not None
         assert json.loads((out / "environment.json").read_text())["device"] == where
-        found[out] = made
+        found[out] = made.study
     here, there = found.values()
     assert [row.stage for row in here.rows] == [row.stage for row in there.rows]
     # What is removed first is told by figures, which rounding may put in another order.

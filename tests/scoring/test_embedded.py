@@ -101,7 +101,7 @@ def test_every_slot_can_be_changed_and_no_other_changes_with_it() -> None:
 
 
 def test_acceptable_sentences_are_as_the_world_says_them() -> None:
-    from hf_bias_patch.assets.documents import sentences
+    from hf_bias_patch.assets.stories import sentences
 
     said = {text for seed in range(2_000_000, 2_000_040) for text in sentences(make_world(seed), 40, seed=1)}
     found = generate("acceptability", "train")

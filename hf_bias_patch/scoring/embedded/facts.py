@@ -11,16 +11,16 @@ from hf_bias_patch.assets import lexicon
 from hf_bias_patch.assets.wording import Discourse, capital, wordings
 from hf_bias_patch.assets.world import (
     Age,
+    Belonging,
+    Colouring,
     Fact,
     Gift,
     Hobby,
     Home,
     Keeping,
-    Look,
     Person,
     Purchase,
     Relation,
-    Thing,
     Visit,
     Work,
     World,
@@ -34,7 +34,7 @@ SLOTS: dict[type, tuple[str, ...]] = {
     Age: ("who", "years"),
     Relation: ("who", "kind", "other"),
     Hobby: ("who", "activity", "day", "other"),
-    Look: ("who", "noun", "colour"),
+    Colouring: ("who", "noun", "colour"),
     Keeping: ("who", "noun", "spot"),
     Purchase: ("who", "noun", "price"),
     Gift: ("who", "noun", "other", "day"),
@@ -93,7 +93,7 @@ def _get(fact: Any, slot: str) -> Any:
 
 def _put(fact: Any, slot: str, value: Any) -> Any:
     if slot == "noun":
-        return replace(fact, thing=Thing(value, value in lexicon.PLURAL_NOUNS, fact.thing.colour))
+        return replace(fact, thing=Belonging(value, value in lexicon.PLURAL_NOUNS, fact.thing.colour))
     if slot == "colour":
         return replace(fact, thing=replace(fact.thing, colour=value))
     if slot == "other" and isinstance(fact, Relation):

@@ -11,12 +11,12 @@ from hf_bias_patch.assets.lexicon import opposite
 from hf_bias_patch.assets.wording import OPINION, Discourse, capital, wordings
 from hf_bias_patch.assets.world import (
     Age,
+    Colouring,
     Fact,
     Gift,
     Hobby,
     Home,
     Keeping,
-    Look,
     Opinion,
     Purchase,
     Visit,
@@ -36,7 +36,7 @@ _ONLY: dict[type, str] = {
     Work: "job",
     Age: "years",
     Hobby: "day",
-    Look: "colour",
+    Colouring: "colour",
     Keeping: "spot",
     Purchase: "price",
     Gift: "day",

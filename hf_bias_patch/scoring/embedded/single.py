@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from hf_bias_patch.assets.documents import sentences
+from hf_bias_patch.assets.stories import sentences
 from hf_bias_patch.assets.wording import Discourse, capital, wordings
-from hf_bias_patch.assets.world import Look, Opinion, Setting, World, item
+from hf_bias_patch.assets.world import Colouring, Opinion, Setting, World, item
 
 __all__ = ["acceptability", "opinion"]
 
@@ -111,6 +111,6 @@ def _sentence(fact: Opinion, discourse: Discourse, rng: random.Random) -> str:
 
 
 def _neutral(world: World, fact: Opinion, discourse: Discourse, rng: random.Random) -> str:
-    about = [other for other in world.facts if item(other) == item(fact) and isinstance(other, Look | Setting)]
+    about = [other for other in world.facts if item(other) == item(fact) and isinstance(other, Colouring | Setting)]
     known = rng.choice(about)
     return discourse.say(known, rng.choice(wordings(known))) + " "

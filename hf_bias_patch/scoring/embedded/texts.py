@@ -9,18 +9,18 @@ from typing import Any
 from hf_bias_patch.assets.wording import Discourse, capital, wordings
 from hf_bias_patch.assets.world import (
     Age,
+    Belonging,
+    Colouring,
     Fact,
     Hobby,
     Home,
     Keeping,
-    Look,
     Opinion,
     Owning,
     Person,
     Purchase,
     Relation,
     Setting,
-    Thing,
     Visit,
     Work,
     World,
@@ -54,7 +54,7 @@ def _field(fact: Fact) -> str:
         return f"{fact.kind}[{fact.other.name}]"
     if isinstance(fact, Hobby) and fact.other is None:
         return f"hobby[{fact.activity.plural} {fact.activity.what}, {fact.day}]"
-    if isinstance(fact, Look):
+    if isinstance(fact, Colouring):
         return f"colour[{fact.thing.noun}, {fact.thing.colour}]"
     if isinstance(fact, Purchase):
         return f"price[{fact.thing.noun}, {fact.price} crowns]"
@@ -139,5 +139,5 @@ def _an(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _with_article(thing: Thing) -> str:
+def _with_article(thing: Belonging) -> str:
     return thing.noun if thing.plural else _an(thing.noun)

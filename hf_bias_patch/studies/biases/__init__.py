@@ -1,0 +1,1 @@
+"""Which attention biases a study changes, to what values, and back again bit for bit."""

@@ -1,0 +1,1 @@
+"""A study, or several side by side, as one HTML page that opens without a network."""

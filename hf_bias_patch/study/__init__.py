@@ -1,1 +1,0 @@
-"""The paper's experiments on any checkpoint: what each bias does."""

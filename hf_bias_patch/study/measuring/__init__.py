@@ -1,1 +1,0 @@
-"""What a change does to a model: states, choices and loss, on texts."""

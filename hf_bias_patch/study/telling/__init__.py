@@ -1,1 +1,0 @@
-"""What was found, in plain words made from the numbers alone."""
