@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from hf_bias_patch.evidence.certificate import Certificate, Claim, DecodingComparison, Figure
+    from hf_bias_patch.evidence.certificate import Certificate, Claim, DecodingComparison, ErrorFigure
     from hf_bias_patch.evidence.training import Training
 
 __all__ = ["certificate_lines", "evidence_lines"]
@@ -88,7 +88,7 @@ def _figures(certificate: Certificate) -> Table:
     return table
 
 
-def _row(figure: Figure) -> tuple[str, ...]:
+def _row(figure: ErrorFigure) -> tuple[str, ...]:
     floor = "" if figure.floor is None else f"{figure.floor:.2g}"
     mark = "[green]ok[/]" if figure.passed else "[red]too far[/]"
     error, bound = told_apart(figure.error, figure.bound)

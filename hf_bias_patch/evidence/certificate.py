@@ -20,9 +20,9 @@ __all__ = [
     "Certificate",
     "Claim",
     "DecodingComparison",
-    "Figure",
+    "ErrorFigure",
     "Fork",
-    "Measurement",
+    "MeasuredRun",
     "Party",
     "TensorComparison",
 ]
@@ -38,7 +38,7 @@ _SHOWN = 5
 """Names in a reason, at most."""
 
 
-class Figure(EvidencePart):
+class ErrorFigure(EvidencePart):
     """One measured error.
 
     Attributes:
@@ -48,7 +48,7 @@ class Figure(EvidencePart):
             mean squares.
         bound: what the error may be.
         floor: the noise floor the bound comes from; None for float64 figures.
-        values: numbers compared.
+        values: how many values were compared.
     """
 
     output: str
@@ -105,7 +105,7 @@ class DecodingComparison(EvidencePart):
     forks: tuple[Fork, ...] = ()
 
 
-class Measurement(EvidencePart):
+class MeasuredRun(EvidencePart):
     """What was measured with one attention implementation, or of one attention site.
 
     Attributes:
@@ -117,8 +117,8 @@ class Measurement(EvidencePart):
     """
 
     where: str
-    algebra: tuple[Figure, ...] = ()
-    deployed: tuple[Figure, ...]
+    algebra: tuple[ErrorFigure, ...] = ()
+    deployed: tuple[ErrorFigure, ...]
     decoding: DecodingComparison | None = None
     amplification: float | None = None
 
@@ -226,7 +226,7 @@ class Certificate(EvidenceFile):
     recipe: dict[str, Any] | None = None
     no_algebra: str = ""
     if_dropped: float | None = None
-    runs: tuple[Measurement, ...]
+    runs: tuple[MeasuredRun, ...]
     equal: tuple[Claim, ...] = ()
     tensors: TensorComparison | None = None
     differs: tuple[str, ...] = ()
@@ -237,19 +237,19 @@ class Certificate(EvidenceFile):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def algebra(self) -> Figure | None:
+    def algebra(self) -> ErrorFigure | None:
         """The first of the two figures: the float64 error that takes the largest share of its bound."""
         return max((figure for run in self.runs for figure in run.algebra), key=lambda f: f.share, default=None)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def deployed(self) -> Figure | None:
+    def deployed(self) -> ErrorFigure | None:
         """The second of the two figures: the deployed error that takes the largest share of its bound."""
         return max((figure for run in self.runs for figure in run.deployed), key=lambda f: f.share, default=None)
 
     @property
     def headline(self) -> str:
-        """What a certificate that passes comes to, in a sentence."""
+        """What was measured, in a sentence, of a certificate that passes."""
         figure = self.deployed
         assert figure is not None, "a certificate that passes has compared something"
         if figure.floor is None:
@@ -263,7 +263,7 @@ class Certificate(EvidenceFile):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def comparisons(self) -> int:
-        """Numbers of the variant that were compared with the source's."""
+        """How many values of the variant were compared with the source's."""
         return sum(figure.values for run in self.runs for figure in run.deployed)
 
     @computed_field  # type: ignore[prop-decorator]
@@ -301,7 +301,7 @@ def _reasons(certificate: Certificate) -> Iterator[str]:
         yield _listed("Loading the variant does not go like loading the source", certificate.load_report)
 
 
-def _of_run(run: Measurement) -> Iterator[str]:
+def _of_run(run: MeasuredRun) -> Iterator[str]:
     for figure in run.algebra:
         if not figure.passed:
             error, bound = told_apart(figure.error, figure.bound)
@@ -323,14 +323,14 @@ def _of_run(run: Measurement) -> Iterator[str]:
             )
 
 
-def _amplified(run: Measurement) -> str:
-    """What a site's folds have to do with its error, where they can."""
+def _amplified(run: MeasuredRun) -> str:
+    """How much the folds of a site amplify its error; empty where they do not."""
     if run.amplification is None or run.amplification <= 1:
         return ""
     return f" A fold at this site multiplies the rounding error of its bias by {run.amplification:.3g}."
 
 
-def _too_far(figure: Figure) -> str:
+def _too_far(figure: ErrorFigure) -> str:
     if figure.bound != figure.bound or figure.bound == float("inf"):
         return "the source itself gives NaN or infinite values in the storage dtype, so there is no noise floor."
     if figure.error == float("inf"):
@@ -348,7 +348,7 @@ def _of_claims(certificate: Certificate) -> Iterator[str]:
             yield f"The plan says that {flag} stay equal, but they differ by {error}, which is above {bound}."
 
 
-def _place(figure: Figure) -> str:
+def _place(figure: ErrorFigure) -> str:
     return figure.output if figure.output == figure.worst else f"{figure.output} (worst: {figure.worst})"
 
 

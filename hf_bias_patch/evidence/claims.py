@@ -1,4 +1,4 @@
-"""Measures, in float64, what a plan says stays equal: inner states, attention weights, training, LoRA, old caches."""
+"""Measures in float64 what a plan says stays equal: hidden states, attention weights, training, LoRA, old caches."""
 
 from __future__ import annotations
 

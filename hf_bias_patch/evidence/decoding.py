@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.evidence.certificate import DecodingComparison, Fork
-from hf_bias_patch.models.inputs.text import NEW_TOKENS, TextBatch, TextFormat
+from hf_bias_patch.models.inputs.text import NEW_TOKENS, TextFormat, TokenBatch
 from hf_bias_patch.models.inputs.token_ids import first_known
 from hf_bias_patch.models.load import quiet
 
@@ -30,7 +30,7 @@ class Decoded:
     gaps: torch.Tensor
 
 
-def decode(model: Any, form: TextFormat, prompts: Sequence[TextBatch]) -> list[Decoded]:
+def decode(model: Any, form: TextFormat, prompts: Sequence[TokenBatch]) -> list[Decoded]:
     """Decode every prompt greedily, with a cache, not stopping at an end-of-sequence token.
 
     The checkpoint's own generation settings (beams, penalties, lengths) are set aside: each of them would make one
@@ -45,7 +45,7 @@ def decode(model: Any, form: TextFormat, prompts: Sequence[TextBatch]) -> list[D
         model.generation_config = kept
 
 
-def _decode(model: Any, form: TextFormat, prompt: TextBatch) -> Decoded:
+def _decode(model: Any, form: TextFormat, prompt: TokenBatch) -> Decoded:
     import torch
     from transformers import GenerationConfig
 
@@ -77,7 +77,7 @@ def _start(model: Any, form: TextFormat) -> int:
 
 
 def compare_decoded(
-    prompts: Sequence[TextBatch], source: Sequence[Decoded], variant: Sequence[Decoded], floor: float
+    prompts: Sequence[TokenBatch], source: Sequence[Decoded], variant: Sequence[Decoded], floor: float
 ) -> DecodingComparison:
     """Compare what two models say to the same prompts.
 

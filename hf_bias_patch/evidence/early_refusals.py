@@ -1,4 +1,4 @@
-"""What a certificate would be refused for, said before a patch writes anything."""
+"""Refuses, before a patch writes anything, what could not be verified afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WITHOUT = "To patch without a certificate, add --no-verify"
 
 
 def refuse_storage_ahead(model: str | os.PathLike[str]) -> None:
-    """Refuse a checkpoint whose files tell that no variant of it can be verified. Reads no values, downloads nothing.
+    """Refuse a checkpoint if its files show that no variant of it can be verified. Reads no values, downloads nothing.
 
     Args:
         model: as for `patch`.

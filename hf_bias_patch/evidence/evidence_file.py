@@ -16,14 +16,14 @@ __all__ = ["EvidenceFile", "EvidencePart"]
 
 
 class EvidencePart(BaseModel):
-    """A part of a document."""
+    """A part of the evidence in a file."""
 
     # Bounds and errors may be infinite or NaN, for which JSON has no numbers.
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
 class EvidenceFile(EvidencePart):
-    """What a file holds."""
+    """All that a file of evidence holds."""
 
     WHAT: ClassVar[str]
     REMEDY: ClassVar[str]
@@ -47,6 +47,6 @@ class EvidenceFile(EvidencePart):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise CheckpointError(
-                f"{where or cls.WHAT} is no {cls.WHAT} this version can read ({error.error_count()} problems)",
+                f"{where or cls.WHAT} cannot be read as a {cls.WHAT} of this version ({error.error_count()} problems)",
                 remedy=cls.REMEDY,
             ) from None

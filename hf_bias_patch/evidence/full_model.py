@@ -10,7 +10,14 @@ from typing import Any, cast
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import BiasPatchError, VerifyError
-from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, TOLERANCE, Claim, DecodingComparison, Figure, Measurement
+from hf_bias_patch.evidence.certificate import (
+    ALGEBRA_BOUND,
+    TOLERANCE,
+    Claim,
+    DecodingComparison,
+    ErrorFigure,
+    MeasuredRun,
+)
 from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.evidence.compare import Meter, collect, measure
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
@@ -46,7 +53,7 @@ Deployed = tuple[Meter, list[Decoded]]
 class Gathered:
     """What running the models gave; the fields of the certificate of the same names."""
 
-    runs: list[Measurement] = field(default_factory=list)
+    runs: list[MeasuredRun] = field(default_factory=list)
     equal: list[Claim] = field(default_factory=list)
     if_dropped: float | None = None
     no_algebra: str = ""
@@ -97,14 +104,14 @@ class ModelVerifier:
         variant = self.deployed(kind, reference, of_source=False)
         self.found.runs.append(self.compared(kind, algebra, source, variant))
 
-    def compared(self, kind: str, algebra: Sequence[Figure], source: Deployed, variant: Deployed) -> Measurement:
+    def compared(self, kind: str, algebra: Sequence[ErrorFigure], source: Deployed, variant: Deployed) -> MeasuredRun:
         """What source and variant gave in the storage dtype, beside each other."""
         (floor, ours), (error, theirs) = source, variant
         figures = deployed_figures(error, floor, self.pair.dtype, self.bound)
         decoding = self._decoding(floor, ours, theirs) if self.inputs.prompts else None
-        return Measurement(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding)
+        return MeasuredRun(where=kind, algebra=tuple(algebra), deployed=figures, decoding=decoding)
 
-    def in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[Figure]]:
+    def in_float64(self, kind: str) -> tuple[list[Outputs], Sequence[ErrorFigure]]:
         """The reference, and the algebra against it."""
         self.step(f"source in float64, {kind}")
         try:
@@ -219,7 +226,7 @@ class ModelVerifier:
 
 
 def _of_loading(loaded: Loaded) -> Iterator[str]:
-    """What of the source and its class does not go together, and fails nothing."""
+    """Where the source and its class do not fit each other, as notes: the certificate does not fail for it."""
     name = type(loaded.model).__name__
     if loaded.missing:
         yield f"The source lacks parameters of {name}, which are the same in both models: {listed(loaded.missing)}."
@@ -229,17 +236,17 @@ def _of_loading(loaded: Loaded) -> Iterator[str]:
         )
 
 
-def algebra_figures(meter: Meter, bound: float) -> tuple[Figure, ...]:
+def algebra_figures(meter: Meter, bound: float) -> tuple[ErrorFigure, ...]:
     """Float64 figures of every group of outputs."""
     return tuple(
-        Figure(output=group, worst=meter.worst(group)[1], error=meter.worst(group)[0], bound=bound, values=values)
+        ErrorFigure(output=group, worst=meter.worst(group)[1], error=meter.worst(group)[0], bound=bound, values=values)
         for group, values in _counted(meter)
     )
 
 
 def deployed_figures(
     error: Meter, floor: Meter, dtype: str, algebra_bound: float, least: float | None = None
-) -> tuple[Figure, ...]:
+) -> tuple[ErrorFigure, ...]:
     """Deployed figures of every group of outputs, each bounded by its own noise floor.
 
     In float64 there is no floor, and the bound is the algebra's. NaN in the source leaves no finite bound.
@@ -260,12 +267,12 @@ def deployed_figures(
             bound = math.inf
         worst, name = error.worst(group)
         shown = None if dtype == "F64" else noise
-        figures.append(Figure(output=group, worst=name, error=worst, bound=bound, floor=shown, values=values))
+        figures.append(ErrorFigure(output=group, worst=name, error=worst, bound=bound, floor=shown, values=values))
     return tuple(figures)
 
 
 def _counted(meter: Meter) -> list[tuple[str, int]]:
-    """Group → numbers compared in all of its outputs; 0 where one of them has no counterpart."""
+    """Group → how many values were compared in all of its outputs; 0 where one of them has no counterpart."""
     return [
         (group, min(meter.values[name] for name in names) and sum(meter.values[name] for name in names))
         for group, names in meter.groups().items()

@@ -36,7 +36,7 @@ def refuse_ignored(loaded: Loaded, name: str, tensors: Collection[str]) -> None:
         VerifyError: a tensor under test was left over, or one could not be read.
     """
     if loaded.errors:
-        raise VerifyError(f"{name} is not loaded whole", why="; ".join(loaded.errors))
+        raise VerifyError(f"{name} cannot be loaded completely", why="; ".join(loaded.errors))
     left_over, names, own = set(loaded.unexpected), _names_in_memory(loaded.model), set(loaded.model.state_dict())
     silent = loaded.model._keys_to_ignore_on_load_unexpected or ()
 
@@ -136,7 +136,7 @@ def _remedy(loaded: Loaded, otherwise: str) -> str:
     found = max(set(filter(None, prefixes)), key=prefixes.count, default="")
     if not found:
         return otherwise
-    return f"Take {found!r} off the tensor names: under it lies what stock transformers looks for without it"
+    return f"Remove {found!r} from the tensor names: stock transformers looks for these tensors without it"
 
 
 def _before(key: str, missing: Collection[str]) -> str:

@@ -25,7 +25,7 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, Figure, Measurement
+from hf_bias_patch.evidence.certificate import ALGEBRA_BOUND, ErrorFigure, MeasuredRun
 from hf_bias_patch.evidence.compare import Meter, RmsMeter
 from hf_bias_patch.evidence.full_model import Gathered, algebra_figures, deployed_figures
 from hf_bias_patch.evidence.fully_loaded import listed, missing_inside, refuse_ignored
@@ -87,7 +87,7 @@ def _refuse_ignored(side: Source, pair: Pair) -> str:
     return f"The {which} lacks parameters of the base model, which loaders make up: {listed(missing)}."
 
 
-def _closest(runs: Sequence[Measurement]) -> Iterator[str]:
+def _closest(runs: Sequence[MeasuredRun]) -> Iterator[str]:
     """The site that comes closest to its bound, or exceeds it by most, and what amplifies rounding there."""
     run = max(runs, key=lambda run: run.deployed[0].share, default=None)
     if run is None or not run.deployed[0].floor:
@@ -103,7 +103,7 @@ def _closest(runs: Sequence[Measurement]) -> Iterator[str]:
 
 def run_site(
     source: Checkpoint, site: Site, plan: Plan | None, variant: Read, dtype: str, seed: list[int]
-) -> Measurement:
+) -> MeasuredRun:
     """Measure one site.
 
     Args:
@@ -117,7 +117,7 @@ def run_site(
     states = _states(source, site, seed)
     double = _Double(source)
     reference = site_output(site, double.read, states, "F64")
-    algebra: tuple[Figure, ...] = ()
+    algebra: tuple[ErrorFigure, ...] = ()
     bound, amplification = ALGEBRA_BOUND, None
     if plan is not None:
         plan = _of_site(plan, site)
@@ -131,7 +131,7 @@ def run_site(
     error = _metered(RmsMeter() if dtype != "F64" else Meter(), output, reference)
     least = ONE_ROUNDING * unit_roundoff(dtype)
     deployed = deployed_figures(error, floor, dtype, bound, least)
-    return Measurement(where=site.name, algebra=algebra, deployed=deployed, amplification=amplification)
+    return MeasuredRun(where=site.name, algebra=algebra, deployed=deployed, amplification=amplification)
 
 
 def _metered(meter: Meter, values: torch.Tensor, reference: torch.Tensor) -> Meter:

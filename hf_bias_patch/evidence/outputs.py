@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.models.inputs.multimodal import MultimodalBatch
-from hf_bias_patch.models.inputs.text import TextBatch
+from hf_bias_patch.models.inputs.text import TokenBatch
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ __all__ = ["INNER_GROUPS", "NOTHING", "AnyBatch", "Inner", "Outputs", "outputs_o
 Outputs = dict[str, "torch.Tensor"]
 """Output name → values at real (not padded) positions, float64. `hidden_states.3` is the third of its group."""
 
-AnyBatch = TextBatch | MultimodalBatch
+AnyBatch = TokenBatch | MultimodalBatch
 
 INNER_GROUPS = frozenset({"hidden_states", "attentions", "cache"})
 _INNER = ("hidden_states", "attentions")
@@ -66,7 +66,7 @@ def outputs_of(model: Any, batch: AnyBatch, inner: Inner = NOTHING) -> Outputs:
     return {name: _real(values, mask).double() for name, values, mask in _named(result, batch, look)}
 
 
-def _named(result: Any, batch: TextBatch, look: Inner) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+def _named(result: Any, batch: TokenBatch, look: Inner) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     """Names, values with positions in front, and the mask of those positions."""
     import torch
 
@@ -171,7 +171,7 @@ def _same_draws() -> Any:
 
 
 def _all_named(name: str, value: Any, look: Inner) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors by name; states and weights of all layers under the names of their groups."""
+    """Tensors by name; hidden states and attention weights of all layers under the names of their groups."""
     import torch
 
     from hf_bias_patch.models.run import CACHES

@@ -80,8 +80,8 @@ def refuse_texts(texts: Sequence[str] | None, layerwise: bool) -> None:
     """
     if texts and layerwise:
         raise VerifyError(
-            "Texts are no inputs of a check site by site",
-            why="It runs no whole model, and gives each site random states instead",
+            "A check site by site cannot use texts",
+            why="It runs each attention site by itself, on random hidden states",
             remedy="Leave out --texts (texts=) or --layerwise (layerwise=True)",
         )
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS
-from hf_bias_patch.checkpoint.quantised import Quantised, quantised
+from hf_bias_patch.checkpoint.quantised import quantised
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.evidence.tensors import storage_dtype
 
-__all__ = ["dtype_to_verify"]
+__all__ = ["dtype_to_verify", "storage_dtype"]
+
+
+def storage_dtype(checkpoint: Checkpoint) -> str:
+    """The dtype of most floating bytes: one of `F64`, `F32`, `F16`, `BF16`, or another that starts with F."""
+    sizes: dict[str, int] = {}
+    for info in checkpoint.tensors.values():
+        if "F" in info.dtype:
+            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
+    return max(sizes, key=lambda name: sizes[name], default="")
 
 
 def dtype_to_verify(name: str, files: Checkpoint) -> str:
@@ -23,8 +31,19 @@ def dtype_to_verify(name: str, files: Checkpoint) -> str:
     """
     dtype = storage_dtype(files)
     found = quantised(files.config, files.tensors)
+    if found is not None and found.leftover:
+        raise VerifyError(
+            f"{name} cannot be verified: {found.what}",
+            why=f"All weights are plain {dtype}. Stock transformers goes by config.json and would not load them as "
+            "they are; merging an adapter of a quantised model often leaves this entry behind",
+            remedy=f"If the weights are meant to be plain, take `{found.key}` out of config.json",
+        )
     if found is not None:
-        raise _leftover(name, found, dtype) if found.leftover else _quantised(name, found)
+        raise VerifyError(
+            f"{name} cannot be verified: {found.what}",
+            why="Quantised weights have no float64 counterpart to compare with",
+            remedy="Verify the checkpoint that was quantised, as it was before",
+        )
     if dtype not in FLOATS:
         raise VerifyError(
             f"{name} is stored as {dtype or 'no floating tensors'}",
@@ -32,20 +51,3 @@ def dtype_to_verify(name: str, files: Checkpoint) -> str:
             remedy=f"Verify a checkpoint stored as one of {', '.join(FLOATS)}",
         )
     return dtype
-
-
-def _quantised(name: str, found: Quantised) -> VerifyError:
-    return VerifyError(
-        f"{name} cannot be verified: {found.what}",
-        why="Quantised weights have no float64 counterpart to compare with",
-        remedy="Verify the checkpoint that was quantised, as it was before",
-    )
-
-
-def _leftover(name: str, found: Quantised, dtype: str) -> VerifyError:
-    return VerifyError(
-        f"{name} cannot be verified: {found.what}",
-        why=f"All weights are plain {dtype}. Stock transformers goes by config.json and would not load them as they "
-        "are; merging an adapter of a quantised model often leaves this entry behind",
-        remedy=f"If the weights are meant to be plain, take `{found.key}` out of config.json",
-    )

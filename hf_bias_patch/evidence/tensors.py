@@ -13,21 +13,12 @@ from hf_bias_patch.evidence.certificate import TensorComparison
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.rewrite import Rewrite
 
-__all__ = ["compare_tensors", "norm_bound", "storage_dtype"]
+__all__ = ["compare_tensors", "norm_bound"]
 
 _STEP = 4 << 20
 _SLACK = 1e-12  # of the largest value: what float64 sums may differ by between two machines
 
 Progress = Callable[[int], None]
-
-
-def storage_dtype(checkpoint: Checkpoint) -> str:
-    """The dtype of most floating bytes: one of `F64`, `F32`, `F16`, `BF16`, or another that starts with F."""
-    sizes: dict[str, int] = {}
-    for info in checkpoint.tensors.values():
-        if "F" in info.dtype:
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
-    return max(sizes, key=lambda name: sizes[name], default="")
 
 
 def norm_bound(edits: Collection[Edit]) -> float:

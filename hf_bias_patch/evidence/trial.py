@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.errors import PlanError, VerifyError
-from hf_bias_patch.evidence.certificate import Measurement
+from hf_bias_patch.evidence.certificate import MeasuredRun
 from hf_bias_patch.evidence.full_model import Deployed, ModelVerifier, UnsupportedError
 from hf_bias_patch.evidence.outputs import Outputs
 from hf_bias_patch.evidence.pair import Pair, Step
@@ -77,7 +77,7 @@ class Trial:
         except PlanError:  # a value that is beyond the range of the storage dtype
             return math.inf
 
-    def _run(self, kind: str, recipe: Recipe) -> Measurement:
+    def _run(self, kind: str, recipe: Recipe) -> MeasuredRun:
         pair, (reference, source) = self._pair, self._source[kind]
         assert pair.plan is not None
         model = load_model(pair.source, pair.dtype, kind).model
@@ -110,7 +110,7 @@ def _round(model: Any, dtypes: Mapping[str, str]) -> None:
             value.detach().copy_(stored)
 
 
-def share_of(run: Measurement) -> float:
+def share_of(run: MeasuredRun) -> float:
     """The largest share of its bound that a figure of a run takes; infinite where decoding parts without a tie."""
     if run.decoding is not None and not all(fork.tie for fork in run.decoding.forks):
         return math.inf

@@ -81,7 +81,9 @@ def where_possible(
     step = progress or (lambda what: None)
     wanted = recipe_or_fields(recipe, fields).model_copy(update={"where_possible": True})
     if not wanted.fold:
-        raise RecipeError("Nothing is folded, and what is possible is asked of folds", remedy="Say what to fold")
+        raise RecipeError(
+            "Nothing is folded, so there is no fold to try", remedy="Say what to fold, such as --fold key,value"
+        )
     given = resolve(model)
     place = place_beside(folder_of(given))
     with readable(given, place / "source") as (files, shared), typed_as(files, wanted.model_type, place) as source:

@@ -54,7 +54,7 @@ def source_of(variant: Source, against: str | os.PathLike[str] | None) -> Iterat
     if not (folder / UNDO).is_file():
         raise VerifyError(
             f"There is nothing to compare {variant.name} with",
-            why=f"It has no {UNDO} to restore a source from, so it is no variant, or was saved anew since",
+            why=f"It has no {UNDO} to restore its source from: it is no variant, or was saved anew after the patch",
             remedy=_REMEDY,
         )
     with working_folder(place_beside(folder), "source") as place:

@@ -1,1 +1,1 @@
-"""Holds the family table against small random models of every type that transformers has; drafts new families."""
+"""THE TABLE HELD AGAINST NUMBERS: small random models of every type, the sweep over them, drafts of new families."""

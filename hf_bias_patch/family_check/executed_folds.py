@@ -1,4 +1,4 @@
-"""Executes every fold that a family's verdicts offer, as a user's patch would, and measures what the outputs do."""
+"""Executes every fold that a family's verdicts offer, as a patch would, and measures how far the outputs move."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ TriedFold = tuple[str, str]
 def offers(sites: tuple[Site, ...]) -> Iterator[tuple[str, str, tuple[Site, ...]]]:
     """Projection, destination, and the sites whose verdicts offer that fold, where any does."""
     for projection, destinations in DESTINATIONS.items():
-        for into in destinations:
-            chosen = tuple(site for site in sites if into in site.slots[projection].verdict.destinations)
+        for destination in destinations:
+            chosen = tuple(site for site in sites if destination in site.slots[projection].verdict.destinations)
             if chosen:
-                yield projection, into, chosen
+                yield projection, destination, chosen
 
 
 def trials(model: PreTrainedModel, run: Callable[[], Mapping[str, Tensor]]) -> list[TriedFold]:
@@ -45,8 +45,8 @@ def trials(model: PreTrainedModel, run: Callable[[], Mapping[str, Tensor]]) -> l
     runner = ReferenceRunner(model, run)
     sites = find_sites(model.config.to_dict(), ModelTensors(model).tensors)
     found = [
-        (f"{projection}:{into}", _try(runner, model, {projection: into}, chosen))
-        for projection, into, chosen in offers(sites)
+        (f"{projection}:{destination}", _try(runner, model, {projection: destination}, chosen))
+        for projection, destination, chosen in offers(sites)
     ]
     folds, chosen = all_offered(sites)
     if folds:

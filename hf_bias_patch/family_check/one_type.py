@@ -15,7 +15,7 @@ from hf_bias_patch.family_check.variations import Change
 from hf_bias_patch.probing.check import Checked, Difference, check
 
 if TYPE_CHECKING:
-    from hf_bias_patch.probing.probe import Probe
+    from hf_bias_patch.probing.findings import Probe
 
 __all__ = ["NotBuiltError", "changes_of_type", "check_type", "config_of_type", "switched_on"]
 
@@ -56,9 +56,8 @@ def check_type(
     from hf_bias_patch.models.names import names_in_files
     from hf_bias_patch.models.run import run_all
     from hf_bias_patch.patching.memory import ModelTensors
-    from hf_bias_patch.probing.combine import combine
+    from hf_bias_patch.probing.findings import combine, renamed
     from hf_bias_patch.probing.probe import probe
-    from hf_bias_patch.probing.renames import renamed
 
     config = config_of_type(model_type, changes, written)
     probes, given = [], set[str]()

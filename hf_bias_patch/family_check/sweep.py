@@ -188,7 +188,9 @@ def _line(text: str) -> str:
 def _result(pipe: Connection, ready: bool, case: Case, spent: float, process: Any) -> Swept:
     """What a process sent; or why it sent nothing. The process has ended when this returns."""
     try:
-        swept = Swept(**pipe.recv()) if ready else Swept(case, problem=f"no end in {spent:.0f} s", seconds=spent)
+        swept = (
+            Swept(**pipe.recv()) if ready else Swept(case, problem=f"not finished after {spent:.0f} s", seconds=spent)
+        )
     except EOFError:
         process.join()
         swept = Swept(case, problem=f"its process died (exit code {process.exitcode})", seconds=spent)

@@ -1,1 +1,1 @@
-"""Live models of transformers: choosing the class, loading, memory, names, inputs and running in float64."""
+"""LIVE MODELS: chooses the class, loads, runs in float64, makes inputs of every kind, tells names. Judges nothing."""

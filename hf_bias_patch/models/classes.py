@@ -88,13 +88,13 @@ def stock_class(config: Mapping[str, Any], name: str) -> Any:
         other = config_class is not named.config_class
         if plain is not None and other and plain.__module__ != named.__module__:
             raise VerifyError(
-                f"config.json: a model of type {config['model_type']} is no {named.__name__}, which `architectures` "
-                "names",
+                f"config.json: `architectures` names {named.__name__}, and `model_type` is {config['model_type']}",
+                why="Models of this type are of other classes",
                 remedy="Use the config.json that was saved with these weights",
             )
         return named
     if plain is None:
-        raise VerifyError(f"{name}: transformers has no plain model of type {config['model_type']!r}")
+        raise VerifyError(f"{name}: transformers has no model without a head of type {config['model_type']!r}")
     return plain
 
 
@@ -114,7 +114,7 @@ def _config_class(config: Mapping[str, Any]) -> type:
         brings = bool(config.get("auto_map"))
         raise VerifyError(
             f"The installed transformers has no model type {brief(model_type)}",
-            why="The checkpoint brings code of its own" if brings else "The checkpoint brings no code for it either",
+            why="The checkpoint has code of its own" if brings else "The checkpoint has no code for it either",
             remedy="Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` (in Python "
             "`probe(…, trust_remote_code=True)`); no other command runs it"
             if brings

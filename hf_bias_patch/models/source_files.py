@@ -12,7 +12,7 @@ from hf_bias_patch.checkpoint.source import Source, sha256_of
 from hf_bias_patch.errors import CheckpointError, SourceError
 from hf_bias_patch.models.load import quiet
 
-__all__ = ["folder_of", "load_config", "load_tokenizer", "weight_files"]
+__all__ = ["folder_of", "load_config", "load_tokenizer", "read_config", "weight_files"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.vocab", "*.tiktoken", "tekken.json")
 
@@ -29,8 +29,6 @@ def load_config(source: Source) -> Any:
         CheckpointError: there is none, or none that transformers itself can use.
         SourceError: it was published as a patch alone, which is no checkpoint yet.
     """
-    import transformers
-
     folder = folder_of(source)
     if is_patch_only(folder):
         raise SourceError(
@@ -39,19 +37,30 @@ def load_config(source: Source) -> Any:
         )
     if is_adapter_alone(folder):
         raise CheckpointError(
-            f"{source.name} is a peft adapter, and no model by itself",
-            remedy="Take the merged model, which `tune` leaves in `model` beside it, or merge it (peft's "
+            f"{source.name} is a peft adapter, not a model",
+            remedy="Give the merged model, which `tune` leaves in `model` beside it, or merge it (peft's "
             "`merge_and_unload`) and save that",
         )
+    remedy = (
+        "Give a checkpoint whose config.json names a model type of transformers: old ones may lack it (add "
+        '"model_type": "bert", say). Code that comes with a checkpoint is never run here'
+    )
+    return read_config(folder, source.name, remedy)
+
+
+def read_config(folder: Path, name: str, remedy: str = "") -> Any:
+    """The config in a folder, as transformers has it.
+
+    Raises:
+        CheckpointError: there is none, or none that transformers itself can use.
+    """
+    import transformers
+
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each way of being wrong has its own
-        raise CheckpointError(
-            f"{source.name} has no config that transformers can use",
-            why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
-            remedy="Take a checkpoint with a config.json of a model type that transformers has, which an old one may "
-            'lack (add "model_type": "bert", say); code that comes with one is never run here',
-        ) from error
+        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise CheckpointError(f"{name} has no config that transformers can use", why, remedy) from error
 
 
 def load_tokenizer(source: Source) -> Any | None:

@@ -11,7 +11,8 @@ import numpy as np
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.errors import BiasPatchError, CheckpointError
-from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, Probe
+from hf_bias_patch.probing.findings import Finding, Probe
+from hf_bias_patch.probing.probe import NO_CONSTANT
 
 __all__ = ["UNSEEN", "Checked", "Difference", "check"]
 
@@ -106,7 +107,7 @@ def check(config: Mapping[str, Any], tensors: Mapping[str, Tensor], probe: Probe
 
 
 def _entries(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[_Entry] | str | Difference:
-    """The table's slots; or that it has none; or that it takes a model that runs for a damaged one."""
+    """The table's slots; or a text, why it has none; or a difference, where it takes a working model for damaged."""
     try:
         sites = find_sites(config, tensors)
     except CheckpointError as error:
@@ -150,14 +151,21 @@ def _compare(entry: _Entry | None, finding: Finding, twins: set[str]) -> list[Di
         kind = WRONG if slot.verdict.destinations else _missed(finding)
         return [Difference(kind, name, f"{table} of {len(entry.indices)} elements", says)]
     found = []
-    proved = {"nothing": finding.state == "redundant", **{into: not why for into, why in finding.folds.items()}}
-    for into, refusal in slot.verdict.folds.items():
-        if into == "norm" or into not in proved or finding.folds.get(into, "").endswith(NO_CONSTANT):
+    proved = {
+        "nothing": finding.state == "redundant",
+        **{destination: not why for destination, why in finding.folds.items()},
+    }
+    for destination, refusal in slot.verdict.folds.items():
+        if (
+            destination == "norm"
+            or destination not in proved
+            or finding.folds.get(destination, "").endswith(NO_CONSTANT)
+        ):
             continue
-        if not refusal and not proved[into]:
-            found.append(Difference(WRONG, name, f"{into}: exact", says))
-        elif refusal and proved[into]:
-            found.append(Difference(MISSED, name, f"{into}: {refusal}", says))
+        if not refusal and not proved[destination]:
+            found.append(Difference(WRONG, name, f"{destination}: exact", says))
+        elif refusal and proved[destination]:
+            found.append(Difference(MISSED, name, f"{destination}: {refusal}", says))
     return found
 
 
@@ -174,7 +182,7 @@ def _other_norm(slot: Slot, finding: Finding) -> tuple[str, str] | None:
 
 
 def _missed(finding: Finding) -> str:
-    """What it is if the table does not know a bias: a loss, if the numbers show a fold for it."""
+    """The kind of a difference for a bias that the table lacks: `missed` if the numbers show a fold for it."""
     return MISSED if finding.state == "redundant" or "" in finding.folds.values() else UNSEEN
 
 
@@ -183,5 +191,5 @@ def _name(finding: Finding) -> str:
 
 
 def _says(finding: Finding) -> str:
-    folds = "; ".join(f"{into}: {why or 'exact'}" for into, why in finding.folds.items())
+    folds = "; ".join(f"{destination}: {why or 'exact'}" for destination, why in finding.folds.items())
     return f"{finding.state} ({finding.reason})" + (f"; {folds}" if folds else "")

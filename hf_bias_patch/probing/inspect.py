@@ -20,11 +20,10 @@ from hf_bias_patch.models.load_for_probe import load_double
 from hf_bias_patch.models.names import names_on_disk
 from hf_bias_patch.models.run import run_all
 from hf_bias_patch.probing.check import Checked, Difference, check
-from hf_bias_patch.probing.combine import combine
+from hf_bias_patch.probing.findings import Finding, Probe, combine, renamed
 from hf_bias_patch.probing.moves import require_repeatable
-from hf_bias_patch.probing.probe import STILL, Finding, Probe
+from hf_bias_patch.probing.probe import STILL
 from hf_bias_patch.probing.probe import probe as probe_once
-from hf_bias_patch.probing.renames import renamed
 from hf_bias_patch.probing.slots import sites_of
 
 __all__ = ["Probed", "ProbedBias", "probe", "probe_model"]
@@ -63,7 +62,7 @@ class ProbedBias:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """How many parameters it has."""
         if self.finding:
             return len(self.finding.indices)
         assert self.slot is not None
@@ -81,7 +80,7 @@ class ProbedBias:
         if self.finding is None:
             return ()
         nothing = ("nothing",) if self.finding.state == "redundant" and self.projection == "key" else ()
-        return nothing + tuple(into for into, why in self.finding.folds.items() if not why)
+        return nothing + tuple(destination for destination, why in self.finding.folds.items() if not why)
 
 
 @dataclass(frozen=True)

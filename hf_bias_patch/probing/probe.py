@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from hf_bias_patch.models.float64 import in_single_steps
+from hf_bias_patch.probing.findings import Finding, Probe
 from hf_bias_patch.probing.moves import ReferenceRunner, moved, part
 from hf_bias_patch.probing.origin import Elements
 from hf_bias_patch.probing.sites import ProbedSite, ProbedSlot, assemble
 from hf_bias_patch.probing.tags import NormTag
 from hf_bias_patch.probing.trace import Trace
 
-__all__ = ["Finding", "Probe", "probe"]
+__all__ = ["probe"]
 
 STILL = 1e-9
 """Relative change of the outputs up to which they count as unmoved. On 542 model types the largest change by a
@@ -39,54 +39,6 @@ NO_CONSTANT = "makes no constant"
 """A fold into the weight is refused with this for values that another checkpoint may not have."""
 
 _SIZES = (1.0, 1.0, 6.0)  # of moves: several, and one far out, so that nothing discrete stays still by chance
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the numbers say of one bias.
-
-    Attributes:
-        site, projection: whose bias it is.
-        parameter: its name.
-        indices: its elements.
-        effect: largest relative change of an output when it was moved.
-        state: `redundant`, `needed`, `not reached` or `undecided`.
-        reason: one sentence.
-        folds: destination (`output`, `weight`) → empty if the fold was exact, else why not.
-        norm: the layer norm that the weight reads, directly and alone; None if there is none.
-        weight: the rows or columns of the weight it belongs to; None if that is not known.
-        output: the bias of the site's output projection; None if there is none, or several.
-        read: for each input of the output projection, the value bias element (an index of the parameter) that
-            reaches it, -1 where none does; empty for other projections and where something stands between.
-    """
-
-    site: str
-    projection: str
-    parameter: str
-    indices: tuple[int, ...]
-    effect: float
-    state: str
-    reason: str
-    folds: dict[str, str] = field(default_factory=dict)
-    norm: NormTag | None = None
-    weight: Elements | None = None
-    output: ProbedSlot | None = None
-    read: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Probe:
-    """All that a probe found.
-
-    Attributes:
-        findings: a bias each.
-        floor: relative change of the outputs by the last bits of all parameters.
-        untouched: parameters that no op of the runs read; nothing is known of them.
-    """
-
-    findings: tuple[Finding, ...]
-    floor: float
-    untouched: tuple[str, ...]
 
 
 def probe(model: nn.Module, run: Callable[[], Mapping[str, Tensor]], seed: int = 0) -> Probe:
@@ -219,21 +171,25 @@ class _Prober:
             max(100 * self.runner.floor, min(self.still, CARRIED * effect)) if state == "needed" else self.still
             for state, effect in zip(states, effects, strict=True)
         ]
-        for into, way in {"weight": self._into_weight, "output": self._into_output}.items():
+        for destination, way in {"weight": self._fold_into_weight, "output": self._fold_into_output}.items():
             trials: dict[int, list[_Edits]] = {}
             for number, (site, slot) in enumerate(self.slots):
-                if states[number] not in ("redundant", "needed") or (into == "output" and slot.projection != "value"):
+                if states[number] not in ("redundant", "needed") or (
+                    destination == "output" and slot.projection != "value"
+                ):
                     continue
                 edits = [way(site, slot, amount) for amount in self._amounts(slot)]
-                found[number][into] = next((edit for edit in edits if isinstance(edit, str)), "")
-                if not found[number][into]:
+                found[number][destination] = next((edit for edit in edits if isinstance(edit, str)), "")
+                if not found[number][destination]:
                     trials[number] = [edit for edit in edits if not isinstance(edit, str)]
             if not trials:
                 continue
             limit = min(limits[number] for number in trials)
             if any(self._tried(list(together), limit) for together in zip(*trials.values(), strict=True)):
                 for number, each in trials.items():
-                    found[number][into] = next(filter(None, (self._tried([edit], limits[number]) for edit in each)), "")
+                    found[number][destination] = next(
+                        filter(None, (self._tried([edit], limits[number]) for edit in each)), ""
+                    )
         return found
 
     def _amounts(self, slot: ProbedSlot) -> tuple[Tensor, Tensor]:
@@ -251,7 +207,7 @@ class _Prober:
             effect = self.runner.effect()
         return "" if effect <= limit else f"tried, it moves the output by {effect:.1e}"
 
-    def _into_weight(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
+    def _fold_into_weight(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
         """Identity 3, for an amount of the bias."""
         norm = slot.norms[0] if len(slot.norms) == 1 else None
         if slot.weight is None or norm is None:
@@ -271,7 +227,7 @@ class _Prober:
         constant = float((beta / gamma).sum())
         return 1 / gamma / constant if abs(constant) > 1e-6 else None
 
-    def _into_output(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
+    def _fold_into_output(self, site: ProbedSite, slot: ProbedSlot, bias: Tensor) -> _Edits | str:
         """Identity 2, for an amount of the bias."""
         output, read = site.output, self._read(site, slot)
         if not read:

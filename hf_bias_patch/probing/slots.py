@@ -12,8 +12,8 @@ from hf_bias_patch.attention.layout import View
 from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot, Tensor
 from hf_bias_patch.attention.verdict import DESTINATIONS, Verdict
 from hf_bias_patch.patching.algebra import repeat_groups
+from hf_bias_patch.probing.findings import Finding, Probe
 from hf_bias_patch.probing.origin import Elements
-from hf_bias_patch.probing.probe import Finding, Probe
 
 __all__ = ["sites_of", "view_of"]
 
@@ -134,7 +134,9 @@ def _folds(
         found["output"] = found.get("output") or _no_output(finding, tensors, heads)
     if any(f is not finding and f.output != finding.output for f in shared):
         found["output"] = "several sites mix this value"
-    return {into: closed or found.get(into, "not tried") for into in DESTINATIONS[finding.projection]}
+    return {
+        destination: closed or found.get(destination, "not tried") for destination in DESTINATIONS[finding.projection]
+    }
 
 
 def _no_output(finding: Finding, tensors: Mapping[str, Tensor], heads: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
-from hf_bias_patch.evidence.certificate import Certificate, Figure
+from hf_bias_patch.evidence.certificate import Certificate, ErrorFigure
 from hf_bias_patch.patching.base_card import sealed
 from hf_bias_patch.patching.folds import FOLDS
 from hf_bias_patch.patching.plan import Plan
@@ -250,7 +250,7 @@ def _licence(matter: Mapping[str, Any]) -> str:
     return ", ".join(names)
 
 
-def _figure(figure: Figure) -> tuple[str, ...]:
+def _figure(figure: ErrorFigure) -> tuple[str, ...]:
     floor = "" if figure.floor is None else f"{figure.floor:.2g}"
     error, bound = told_apart(figure.error, figure.bound)
     return figure.output, error, floor, bound

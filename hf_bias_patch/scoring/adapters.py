@@ -12,7 +12,7 @@ from hf_bias_patch.checkpoint.sidecar import ADAPTER, SIDE_FOLDER, is_adapter_al
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.models.load import load_reported, quiet, refusing
-from hf_bias_patch.models.source_files import folder_of
+from hf_bias_patch.models.source_files import folder_of, read_config
 from hf_bias_patch.scoring.extra import need
 from hf_bias_patch.scoring.heads import AUTO_CLASSES, HeadKind, head_kind_of_class, require_head
 from hf_bias_patch.scoring.metric_info import TaskKind
@@ -125,20 +125,8 @@ def _head_kind(source: Source, base: Source) -> HeadKind | None:
     return head_kind_of_class(name or (_base_config(base).architectures or [""])[0])
 
 
-def _read_config(folder: Path, what: str) -> Any:
-    import transformers
-
-    try:
-        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # each way of being wrong has its own
-        raise CheckpointError(
-            f"{what} has no config that transformers can use",
-            why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
-        ) from error
-
-
 def _base_config(base: Source) -> Any:
-    return _read_config(folder_of(base), f"{base.name}, the base of the adapter,")
+    return read_config(folder_of(base), f"{base.name}, the base of the adapter,")
 
 
 def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mapping[str, Any]) -> Any:
@@ -149,7 +137,7 @@ def _model_config(source: Source, base: Source, auto_class: Any, tensors: Mappin
     # adapter_config.json, where transformers takes it for that of a whole model.
     own = folder_of(source) / SIDE_FOLDER
     if (own / "config.json").is_file():
-        return _read_config(own, f"The folder {own}")
+        return read_config(own, f"The folder {own}")
     config = _base_config(base)
     with torch.device("meta"):
         empty = auto_class.from_config(config).state_dict()

@@ -211,7 +211,7 @@ def test_texts_site_by_site_are_refused_before_anything_is_written(
     texts = tmp_path / "texts.txt"
     texts.write_text("a text\n")
     code, _, err = run("patch", saved("bert"), tmp_path / "out", "--fold", "key", "--texts", texts, "--layerwise")
-    assert code == 2 and "Texts are no inputs" in " ".join(err.split())
+    assert code == 2 and "A check site by site cannot use texts" in " ".join(err.split())
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""`families`: the matrix, its page, and the check of table against numbers."""
+"""`families`: the support_table, its page, and the check of table against numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def matrix(*names: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+def printed_cells(*names: str) -> dict[tuple[str, str, str], dict[str, Any]]:
     """(model type, stack, kind) → cells."""
     code, out = run(*names, "--json")
     assert code == 0
@@ -39,7 +39,7 @@ def matrix(*names: str) -> dict[tuple[str, str, str], dict[str, Any]]:
 
 
 def test_the_matrix_says_what_the_facts_say() -> None:
-    cells = {key[0]: found for key, found in matrix("bert", "gpt_neox", "llama").items() if key[2] == "self"}
+    cells = {key[0]: found for key, found in printed_cells("bert", "gpt_neox", "llama").items() if key[2] == "self"}
     bert, neox, llama = cells["bert"], cells["gpt_neox"], cells["llama"]
     assert bert["key"]["verdict"] == "redundant" and bert["value"]["folds"] == {"output": "", "weight": ""}
     assert neox["key"]["verdict"] == "foldable" and neox["key"]["closed"] == ["rotary"]
@@ -143,7 +143,7 @@ def test_a_type_that_takes_too_long_or_fails_stops_nothing(monkeypatch: pytest.M
     monkeypatch.setattr(sweep, "check_type", check_type)
     items = (Case(name) for name in ("slow", "dead", "bad"))
     found = {one.case.model_type: one.problem for one in sweep.sweep(items, jobs=2, timeout=2)}
-    assert "no end" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
+    assert "not finished" in found["slow"] and "exit code 3" in found["dead"] and found["bad"] == "ValueError: bad"
 
 
 def test_bias_flags_are_switched_on() -> None:

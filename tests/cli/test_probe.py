@@ -213,7 +213,7 @@ def test_a_quantised_model_is_refused(run: Run, tmp_path: Path) -> None:
         ({"model_type": None}, "names no `model_type`"),
         ({"model_type": ["bert"]}, "model_type is ['bert']"),
         ({"model_type": "frobnicator"}, "no model type 'frobnicator'"),
-        ({"model_type": "llama"}, "a model of type llama is no BertFor"),
+        ({"model_type": "llama"}, "and `model_type` is llama"),
         ({"model_type": "llama", "architectures": None}, "lacks most tensors of a model of type llama"),
         ({"hidden_size": 48}, "do not have the shapes that config.json asks for"),
     ],

@@ -13,17 +13,17 @@ from hf_bias_patch.evidence.certificate import (
     Certificate,
     Claim,
     DecodingComparison,
-    Figure,
+    ErrorFigure,
     Fork,
-    Measurement,
+    MeasuredRun,
     Party,
     TensorComparison,
 )
 
-ALGEBRA = Figure(output="logits", worst="logits", error=1e-15, bound=1e-9, values=10)
-DEPLOYED = Figure(output="logits", worst="logits", error=2e-7, bound=4e-7, floor=1e-7, values=10)
+ALGEBRA = ErrorFigure(output="logits", worst="logits", error=1e-15, bound=1e-9, values=10)
+DEPLOYED = ErrorFigure(output="logits", worst="logits", error=2e-7, bound=4e-7, floor=1e-7, values=10)
 FORK = Fork(prompt="texts", row=1, step=2, gap=0.1, floor=0.2, tie=True)
-RUN = Measurement(
+RUN = MeasuredRun(
     where="sdpa",
     algebra=(ALGEBRA,),
     deployed=(DEPLOYED,),
@@ -51,7 +51,7 @@ def but(**changes: Any) -> Certificate:
     return GOOD.model_copy(update=changes)
 
 
-def run(**changes: Any) -> tuple[Measurement, ...]:
+def run(**changes: Any) -> tuple[MeasuredRun, ...]:
     return (RUN.model_copy(update=changes),)
 
 
@@ -144,7 +144,7 @@ def test_a_verdict_written_into_the_json_is_not_believed() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}'])
 def test_what_is_no_certificate_is_refused(text: str) -> None:
-    with pytest.raises(CheckpointError, match=r"here\.json is no certificate"):
+    with pytest.raises(CheckpointError, match=r"here\.json cannot be read as a certificate"):
         Certificate.loads(text, "here.json")
 
 

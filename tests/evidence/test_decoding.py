@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
-from hf_bias_patch.models.inputs.text import TextBatch, TextFormat, prompt_batches
+from hf_bias_patch.models.inputs.text import TextFormat, TokenBatch, prompt_batches
 from hf_bias_patch.patching.memory import apply
 from tests.models import fresh
 
-PROMPT = TextBatch("prompts", {}, torch.ones(2, 3, dtype=torch.bool))
+PROMPT = TokenBatch("prompts", {}, torch.ones(2, 3, dtype=torch.bool))
 
 
 def decoded(*rows: list[int], gap: float = 1.0) -> Decoded:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hf_bias_patch.evidence.certificate import TensorComparison
-from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound, storage_dtype
+from hf_bias_patch.evidence.storage import storage_dtype
+from hf_bias_patch.evidence.tensors import compare_tensors, norm_bound
 from tests.evidence.helpers import edited, pair_of, variant_of
 from tests.models import NAMES
 

@@ -172,8 +172,8 @@ def test_a_damaged_record_is_refused(tuned: Path, tmp_path: Path) -> None:
     model = _copy(tuned, tmp_path / "model")
     place = model / "bias_patch" / "training.json"
     place.write_text(json.dumps({"format": 1}))
-    with pytest.raises(CheckpointError, match="no training record this version can read"):
+    with pytest.raises(CheckpointError, match="cannot be read as a training record of this version"):
         read_facts(model)
     place.write_text("{")
-    with pytest.raises(CheckpointError, match="no training record"):
+    with pytest.raises(CheckpointError, match="cannot be read as a training record"):
         verify(model)

@@ -255,7 +255,7 @@ def test_texts(saved: Saved, tmp_path: Path) -> None:
 
 def test_texts_are_refused_site_by_site(saved: Saved, tmp_path: Path) -> None:
     variant = variant_of(saved("bert"), tmp_path / "out", fold="value")
-    with pytest.raises(VerifyError, match=r"Texts are no inputs.*--layerwise"):
+    with pytest.raises(VerifyError, match=r"cannot use texts.*--layerwise"):
         verify(variant, saved("bert"), texts=["a text"], layerwise=True)
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hf_bias_patch.attention.verdict import BLOCKERS
 from hf_bias_patch.errors import VerifyError
-from hf_bias_patch.probing.combine import combine
+from hf_bias_patch.probing.findings import Finding, Probe, combine
 from hf_bias_patch.probing.moves import require_repeatable
-from hf_bias_patch.probing.probe import Finding, Probe, probe
+from hf_bias_patch.probing.probe import probe
 from tests.probing import traps
 from tests.probing.traps import OF_TRAP, Attention, Model, tokens
 

@@ -323,7 +323,7 @@ def test_an_earlier_adapter_is_taken_away(tmp_path: Path) -> None:
 
 def test_an_adapter_is_no_model_to_tune(tmp_path: Path) -> None:
     run(tmp_path / "first", "beft", tiny(tmp_path / "base", "T5Gemma"))
-    with pytest.raises(CheckpointError, match="is a peft adapter, and no model by itself"):
+    with pytest.raises(CheckpointError, match="is a peft adapter, not a model"):
         run(tmp_path / "second", "value", tmp_path / "first" / "adapter")
     with pytest.raises(TuneError, match="holds an adapter beside its model"):
         run(tmp_path / "second", "beft", tmp_path / "first" / "model")

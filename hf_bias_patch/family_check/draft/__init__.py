@@ -1,1 +1,1 @@
-"""Drafts the family of a model type from what small random models show: sites, what they read, what closes a road."""
+"""Drafts the family of a model type from what small models show: sites, what they read, what closes a destination."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from hf_bias_patch.family_check.draft.names import wild
 from hf_bias_patch.family_check.draft.traps import Watch, name_traps
 from hf_bias_patch.models.float64 import in_single_steps
+from hf_bias_patch.probing.findings import Finding
 from hf_bias_patch.probing.origin import Elements
-from hf_bias_patch.probing.probe import NO_CONSTANT, Finding, probe
+from hf_bias_patch.probing.probe import NO_CONSTANT, probe
 from hf_bias_patch.probing.sites import ProbedSite, assemble
 
 __all__ = ["SeenProjection", "SeenSite", "see"]
@@ -52,7 +53,7 @@ class SeenSite:
         kind: `self` or `cross`.
         decoder: whether it attends to what came before only, or to another stream.
         heads: query heads; 0 if that is not seen.
-        traps: what closes roads, by name.
+        traps: what closes destinations, by name.
         doubts: what could not be told, a sentence each.
     """
 

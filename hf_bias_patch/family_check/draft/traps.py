@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_bias_patch.probing.probe import Finding
+from hf_bias_patch.probing.findings import Finding
 from hf_bias_patch.probing.sites import ProbedSite
 from hf_bias_patch.probing.tags import Tag
 from hf_bias_patch.probing.trace import Trace

@@ -60,6 +60,12 @@ _STARTS = {
 }
 _IMAGES = {"image_token_index": 119}
 
+
+def _rope(sections: list[int]) -> dict[str, Any]:
+    """Rotary positions of time, height and width, with so many frequencies each."""
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}}
+
+
 FIELDS: dict[str, dict[str, Any]] = {
     "align": {"projection_dim": 16},
     "align_vision_model": _EFFICIENT,
@@ -103,9 +109,7 @@ FIELDS: dict[str, dict[str, Any]] = {
             kind: {"rope_type": "default", "rope_theta": 10000.0} for kind in ("sliding_attention", "full_attention")
         },
     },
-    "cosmos3_edge_text": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    },
+    "cosmos3_edge_text": _rope([4, 2, 2]),
     "cvt": {"depth": [1, 2, 3]},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_ocr2_sam_vision_model": {"downsample_channels": [64, 64]},
@@ -133,9 +137,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         | {f"<|visual token {i:06}|>": 20 + i for i in range(64)},
         "vq_config": {"codebook_size": 64, "base_channels": 32, "channel_multiplier": [1, 2, 2, 2]},
     },
-    "ernie4_5_vl_moe_text": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]}
-    },
+    "ernie4_5_vl_moe_text": _rope([3, 3, 2]),
     "esm": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 4},
     "fastspeech2_conformer_with_hifigan": {
         "vocoder_config": {"model_in_dim": 16, "upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4]}
@@ -178,9 +180,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "hgnet_v2": _HGNET,
     "hiera": {"image_size": [64, 64]},
-    "hy_v4_vl_text": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
-    },
+    "hy_v4_vl_text": _rope([2, 1, 1]),
     "informer": _SERIES,
     "inkling2_loop_text": {
         "n_layers_per_attn_res_block": 2,
@@ -237,9 +237,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "audio_config": {"projection_hidden_size": 96, "projection_bias": False},
     },
     "oneformer": {"mask_dim": 64, "conv_dim": 64} | _WINDOWS,
-    "paddleocr_vl_text": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    },
+    "paddleocr_vl_text": _rope([4, 2, 2]),
     "phi4_multimodal_audio": {"ext_pw_out_channel": 64, "depthwise_separable_out_channel": 64},
     "pix2struct_text_model": {"initializer_range": 0.02},
     "pp_doclayout_v2": {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.models.inputs.multimodal import MultimodalBatch, multimodal_batches
-from hf_bias_patch.models.inputs.text import TextBatch, TextFormat, prompt_batches, read_texts, text_batches
+from hf_bias_patch.models.inputs.text import TextFormat, TokenBatch, prompt_batches, read_texts, text_batches
 from hf_bias_patch.models.inputs.token_ids import unknown_ids
 from hf_bias_patch.models.source_files import folder_of
 
@@ -34,8 +34,8 @@ class ChosenInputs:
         notes: for the certificate.
     """
 
-    batches: Sequence[TextBatch | MultimodalBatch]
-    prompts: Sequence[TextBatch] = ()
+    batches: Sequence[TokenBatch | MultimodalBatch]
+    prompts: Sequence[TokenBatch] = ()
     form: TextFormat | None = None
     notes: Sequence[str] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ def text_inputs(model: Any, source: Source, texts: Sequence[str] | None, seed: i
     return ChosenInputs(batches, prompts, form, list(filter(None, notes)))
 
 
-def _with_options(model: Any, batches: Sequence[TextBatch], seed: int) -> Iterator[TextBatch]:
+def _with_options(model: Any, batches: Sequence[TokenBatch], seed: int) -> Iterator[TokenBatch]:
     """The short batches once more, with what the model takes beside token ids and what makes more of its attention run.
 
     Such as LUKE's entities: query maps that plain text never reaches meet the keys there.

@@ -15,7 +15,7 @@ from hf_bias_patch.models.source_files import load_tokenizer
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["NEW_TOKENS", "TextBatch", "TextFormat", "padded", "prompt_batches", "read_texts", "text_batches"]
+__all__ = ["NEW_TOKENS", "TextFormat", "TokenBatch", "padded", "prompt_batches", "read_texts", "text_batches"]
 
 LONG = 128  # tokens; beyond that only time is added
 MEDIUM = 16
@@ -26,7 +26,7 @@ NEW_TOKENS = 24
 
 
 @dataclass(frozen=True)
-class TextBatch:
+class TokenBatch:
     """One batch.
 
     Attributes:
@@ -118,7 +118,7 @@ def _positions(config: Any) -> int:
     return max(1, found - 2) if isinstance(found, int) and found > 0 else LONG
 
 
-def text_batches(form: TextFormat, rows_of_texts: Sequence[Sequence[int]], seed: int) -> list[TextBatch]:
+def text_batches(form: TextFormat, rows_of_texts: Sequence[Sequence[int]], seed: int) -> list[TokenBatch]:
     """Random batches of 1, 2, a medium and a long number of tokens, padded ones, and the texts.
 
     Args:
@@ -145,7 +145,7 @@ def text_batches(form: TextFormat, rows_of_texts: Sequence[Sequence[int]], seed:
     return batches
 
 
-def prompt_batches(form: TextFormat, rows_of_texts: Sequence[Sequence[int]], seed: int) -> list[TextBatch]:
+def prompt_batches(form: TextFormat, rows_of_texts: Sequence[Sequence[int]], seed: int) -> list[TokenBatch]:
     """Inputs for greedy decoding: a single one, a padded batch, and the first texts; empty unless the model generates.
 
     Decoders alone are padded on the left, as their users do; encoders on the right.
@@ -164,7 +164,7 @@ def prompt_batches(form: TextFormat, rows_of_texts: Sequence[Sequence[int]], see
     prompts = []
     for name, rows in drawn:
         ids, mask = padded(rows, form.pad, left=not form.encoder_decoder)
-        prompts.append(TextBatch(name, {"input_ids": ids, "attention_mask": mask.long()}, mask))
+        prompts.append(TokenBatch(name, {"input_ids": ids, "attention_mask": mask.long()}, mask))
     return prompts
 
 
@@ -205,7 +205,7 @@ def _batch(
     *,
     left: bool = False,
     inner: bool = False,
-) -> TextBatch:
+) -> TokenBatch:
     import torch
 
     if form.eos is not None:
@@ -222,7 +222,7 @@ def _batch(
         inputs["encoder_hidden_states"] = torch.randn(len(rows), MEMORY, form.memory, generator=random)
     if form.choices:
         inputs = {key: value[None] for key, value in inputs.items()}
-    return TextBatch(name, inputs, mask, decoder_mask, inner)
+    return TokenBatch(name, inputs, mask, decoder_mask, inner)
 
 
 def read_texts(source: Source, texts: Sequence[str] | None, limit: int) -> tuple[list[list[int]], tuple[int, ...], str]:
