@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hf_bias_patch.attention.family import model_types
-from hf_bias_patch.attention.family_files import drafted, text_of
-from hf_bias_patch.attention.support_table import support_table
+from hf_bias_patch.architecture.family import model_types
+from hf_bias_patch.architecture.family_files import drafted, text_of
+from hf_bias_patch.architecture.support_table import support_table
 from hf_bias_patch.cli import app
 
 ROOT = Path(__file__).parents[2]
