@@ -12,7 +12,7 @@ import transformers
 
 __all__ = ["save", "text_of"]
 
-FOLDER = Path(__file__).parents[1] / "hf_bias_patch" / "attention"
+FOLDER = Path(__file__).parents[1] / "hf_bias_patch" / "architecture"
 MADE_FROM = "# Made from transformers "
 
 
