@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from hf_bias_patch.evidence.run import verify
     from hf_bias_patch.evidence.where_possible import where_possible
     from hf_bias_patch.models.load import load
-    from hf_bias_patch.patching.applying import apply
     from hf_bias_patch.patching.disk import Patched, patch, plan
     from hf_bias_patch.patching.inplace import patch_in_place
-    from hf_bias_patch.patching.memory import Applied
+    from hf_bias_patch.patching.memory import Applied, apply
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.pulling import pull
     from hf_bias_patch.patching.recipe import Recipe
@@ -106,7 +105,7 @@ _HOMES = {
     "StudyResult": "studies.run",
     "StudySettings": "studies.settings",
     "Survey": "surveying.survey",
-    "apply": "patching.applying",
+    "apply": "patching.memory",
     "card": "publish.card",
     "compare": "tuning.compare",
     "compare_studies": "studies.comparison",

@@ -10,7 +10,7 @@
     ├── RecipeError      (ValueError)          the request is malformed or selects nothing
     ├── PlanError        (ValueError)          the request is clear, and refused for this checkpoint
     ├── TargetError      (OSError)             the place to write to cannot be used
-    ├── VerifyError      (RuntimeError)        evidence could not be collected (a failed certificate is no error)
+    ├── VerifyError      (RuntimeError)        evidence could not be collected (a failed certificate is not an error)
     ├── TaskError        (ValueError)          a task is unknown, malformed, or does not fit the model
     ├── DataError        (ValueError)          a task's data cannot be had, or is not what the task says
     ├── TuneError        (RuntimeError)        training cannot begin, or cannot go on

@@ -26,7 +26,7 @@ from hf_bias_patch.attention.condition import lookup
 from hf_bias_patch.attention.family import model_types
 from hf_bias_patch.attention.find import finders
 from hf_bias_patch.attention.resolve import Finder
-from hf_bias_patch.attention.site_maker import SiteMaker
+from hf_bias_patch.attention.site_maker import site_at
 from hf_bias_patch.attention.sites import PROJECTIONS
 from hf_bias_patch.attention.unread import NEVER, SITE
 from hf_bias_patch.family_check.small_models.classes import class_of
@@ -220,11 +220,11 @@ def build(model_type: str, switches: dict[str, Any]) -> Built:
     own = {name: Info(tuple(value.shape)) for name, value in model.named_parameters(remove_duplicate=False)}
     groups: dict[Group, dict[str, bool]] = {}
     types, layers = {}, {}
-    for finder, memory in finders(config.to_dict(), {**made_up(model), **own}):
+    for finder, outer in finders(config.to_dict(), {**made_up(model), **own}):
         path = finder.part.path
         for attention in finder.attention:
             for number, place in enumerate(finder.there(attention)):
-                site = SiteMaker(finder, attention, place, number, memory).site()
+                site = site_at(finder, attention, place, number, outer)
                 slots = groups.setdefault((path, attention.stack, attention.kind), {})
                 for name in PROJECTIONS:
                     slot = site.slots[name]

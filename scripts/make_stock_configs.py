@@ -18,11 +18,10 @@ from dataclasses import MISSING, fields
 from types import NoneType
 from typing import Any
 
+from config_keys import keys_asked
 from stock_tables import save, text_of
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
-
-from hf_bias_patch.attention.asked import keys_asked
 
 HEADER = """\
 # Model type = how its config class reads the keys that are asked for; as_read.py says what is what.

@@ -1,4 +1,4 @@
-"""Why tensors are not those that a config.json describes: the cause, as far as the files tell it, and what to do."""
+"""Why the tensors are not those that config.json describes: the cause, where the files show it, and the remedy."""
 
 from __future__ import annotations
 
@@ -6,24 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hf_bias_patch.attention.family import family_of, is_known
-from hf_bias_patch.attention.likeness import alike
 from hf_bias_patch.attention.model_type import type_of_class
 from hf_bias_patch.attention.sites import Tensor
+from hf_bias_patch.attention.suggest import alike
 from hf_bias_patch.checkpoint.quantised import quantised
-from hf_bias_patch.checkpoint.showing import brief, listed
-from hf_bias_patch.checkpoint.side import LOADER
+from hf_bias_patch.checkpoint.shorten import brief, listed
+from hf_bias_patch.checkpoint.sidecar import LOADER
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = [
-    "BY_PROBE",
-    "MisfitError",
-    "MissingError",
-    "NoAttentionError",
-    "explained",
-    "own_code",
-]
+__all__ = ["BY_PROBE", "MisfitError", "MissingError", "NoAttentionError", "explained", "own_code"]
 
-BY_PROBE = "Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` decides by numbers"
+BY_PROBE = "Read that code, then `hf-bias-patch inspect MODEL --probe --trust-remote-code` measures it"
 _ADAPTERS = (".lora_A.", ".lora_B.", ".lora_magnitude_vector", ".beft_", "lora_embedding_A")
 
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_bias_patch.attention.base_names import with_base
 from hf_bias_patch.attention.condition import MISSING, Condition, lookup, matches
-from hf_bias_patch.attention.family_files import from_files, texts
+from hf_bias_patch.attention.family_files import from_files, texts, with_base
 from hf_bias_patch.attention.sites import Projection
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.attention.stock import parse_toml
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import FamilyError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 __all__ = [
-    "Attention", "Family", "FinalNorm", "Layout", "Stack", "Tower", "Trap", "families", "family_of", "is_known",
-    "model_types", "parsed",
+    "Attention",
+    "Blocker",
+    "Family",
+    "FinalNorm",
+    "Layout",
+    "Stack",
+    "Tower",
+    "families",
+    "family_of",
+    "is_known",
+    "model_types",
+    "parsed",
 ]  # fmt: skip
 
 
@@ -59,11 +63,11 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Trap:
-    """Something in the attention that closes identities (its name is one of `verdict.TRAPS`).
+class Blocker:
+    """Something in the attention that closes identities.
 
     Attributes:
-        trap: its name.
+        name: one of `verdict.BLOCKERS` (`trap` in a family file).
         when: what the config must say for it to be there; always, if empty.
         layers: a config key with a list, an entry a layer.
         values: the entries of that list for which it is there.
@@ -71,7 +75,7 @@ class Trap:
         only: a config key with the numbers of the layers where alone it is there.
     """
 
-    trap: str
+    name: str
     when: Condition = field(default_factory=dict)
     layers: str = ""
     values: tuple[Any, ...] = ()
@@ -125,7 +129,7 @@ class Attention:
         sparse: whether only some layers have such a site.
         told_by: modules that the layers with such a site have, and others lack; with `!` before it, one that they lack.
         apart: projections of self-attention that may read something else than the others, of another width.
-        traps: what closes identities.
+        blockers: what closes identities (`traps` in a family file).
         when: what the config must say for these facts to hold; a key that is not there counts as "null".
     """
 
@@ -147,8 +151,13 @@ class Attention:
     sparse: bool = False
     told_by: tuple[str, ...] = ()
     apart: tuple[Projection, ...] = ()
-    traps: tuple[Trap, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
     when: Condition = field(default_factory=dict)
+
+    def may_skip(self, config: Mapping[str, Any]) -> bool:
+        """Whether training skips layers, so that it is sometimes another norm that is read."""
+        chance = lookup(config, self.layerdrop) if self.layerdrop else 0
+        return chance not in (0, None, MISSING)
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,11 @@ class Family:
     handled: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
+    def file(self) -> str:
+        """Where these facts are written."""
+        return f"families/{self.name}.toml"
+
+    @property
     def is_empty(self) -> bool:
         """Whether its models have no attention at all."""
         return not self.attention and not self.towers
@@ -236,9 +250,9 @@ def parsed(name: str, text: str) -> Family:
     """A family from the text of its file.
 
     Raises:
-        tomllib.TOMLDecodeError, TypeError: it is no family file.
+        ValueError, TypeError: it is not a family file.
     """
-    facts = with_base(tomllib.loads(text))
+    facts = with_base(parse_toml(text))
     return Family(
         name=name,
         model_types=tuple(facts.pop("model_types")),
@@ -257,11 +271,15 @@ def _stack(entry: dict[str, Any]) -> Stack:
     return Stack(**entry, final_norm=tuple(FinalNorm(**norm) for norm in norms))
 
 
+def _blocker(entry: dict[str, Any]) -> Blocker:
+    return Blocker(entry.pop("trap"), **{**entry, "values": tuple(entry.get("values", ()))})
+
+
 def _attention(entry: dict[str, Any]) -> Attention:
-    traps = tuple(Trap(**{**trap, "values": tuple(trap.get("values", ()))}) for trap in entry.pop("traps", ()))
+    blockers = tuple(map(_blocker, entry.pop("traps", ())))
     layouts = tuple(Layout(**layout) for layout in entry.pop("layouts", ()))
     lists: dict[str, Any] = {name: tuple(entry.pop(name, ())) for name in ("apart", "told_by")}
-    return Attention(**entry, **lists, traps=traps, layouts=layouts)
+    return Attention(**entry, **lists, blockers=blockers, layouts=layouts)
 
 
 def families() -> tuple[Family, ...]:

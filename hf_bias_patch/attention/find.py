@@ -7,25 +7,23 @@ from dataclasses import replace
 from typing import Any
 
 from hf_bias_patch.attention.as_read import as_read
-from hf_bias_patch.attention.causes import (
-    BY_PROBE,
-    MisfitError,
-    NoAttentionError,
-    explained,
-    own_code,
-)
+from hf_bias_patch.attention.causes import BY_PROBE, MisfitError, NoAttentionError, explained, own_code
 from hf_bias_patch.attention.family import Family, Tower, family_of, is_known
-from hf_bias_patch.attention.likeness import hint
 from hf_bias_patch.attention.model_type import no_model_type
-from hf_bias_patch.attention.placeholders import refuse_placeholders
-from hf_bias_patch.attention.places import KINDS, Part, Scope, parameter
+from hf_bias_patch.attention.name_patterns import KINDS, ModelPart, Scope, parameter
+from hf_bias_patch.attention.norms_read import OuterNorm
+from hf_bias_patch.attention.refusals import refuse_placeholders
 from hf_bias_patch.attention.resolve import Finder
-from hf_bias_patch.attention.site_maker import Memory
+from hf_bias_patch.attention.site_maker import sites_of
 from hf_bias_patch.attention.sites import Site, Tensor
-from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.attention.suggest import hint
+from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.errors import CheckpointError, FamilyError
 
 __all__ = ["find_sites", "finders", "uncovered"]
+
+_NOT_KNOWN = "Whether its biases are redundant is not known, and is never guessed"
+_LOOK_UP = "`hf-bias-patch inspect MODEL --probe` measures it; `hf-bias-patch families` lists what is known"
 
 
 def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Site, ...]:
@@ -47,17 +45,21 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
     if not is_known(config["model_type"]):
         _refuse_unknown(config, tensors)
     try:
-        found = tuple(site for finder, memory in finders(config, tensors) for site in finder.sites(memory))
+        found = tuple(site for finder, outer in finders(config, tensors) for site in sites_of(finder, outer))
         if not found:
             if family_of(config).is_empty:
                 raise FamilyError(
-                    f"A model of type {config['model_type']} has no attention by a softmax",
+                    f"A model of type {config['model_type']} has no softmax attention",
                     why="Its layers mix positions by other means, so there is no query, key or value bias",
                 )
             if towers := uncovered(config):
-                _refuse_towers(config["model_type"], towers)
+                raise FamilyError(
+                    f"No family covers all parts of this {config['model_type']} model: {', '.join(towers)}",
+                    why=_NOT_KNOWN,
+                    remedy=_LOOK_UP,
+                )
             raise NoAttentionError(
-                f"The checkpoint has no attention tensors of a model of type {config['model_type']}",
+                f"The checkpoint has none of the attention tensors of a model of type {config['model_type']}",
                 why=f"Its tensors are called {listed(list(tensors))}",
                 remedy="Use the config.json that was saved with these weights",
             )
@@ -68,22 +70,10 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
 
 def _refuse_unknown(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     place = own_code(config)
+    code = f"The model is made by code of its own (config.json: `auto_map` names {place})" if place else ""
+    why = code or hint(tensors) or _NOT_KNOWN
     raise FamilyError(
-        f"No family covers the model type {brief(config['model_type'])}",
-        why=f"The model is made by code of its own (config.json: `auto_map` names {place})"
-        if place
-        else hint(tensors) or "Whether its biases are redundant is not known, and is never guessed",
-        remedy=BY_PROBE
-        if place
-        else "`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
-    )
-
-
-def _refuse_towers(model_type: object, towers: tuple[str, ...]) -> None:
-    raise FamilyError(
-        f"No family covers what is inside this {model_type} model: {', '.join(towers)}",
-        why="Whether its biases are redundant is not known, and is never guessed",
-        remedy="`hf-bias-patch inspect MODEL --probe` decides by numbers; `hf-bias-patch families` lists what is known",
+        f"No family covers the model type {brief(config['model_type'])}", why, BY_PROBE if place else _LOOK_UP
     )
 
 
@@ -101,7 +91,7 @@ def uncovered(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def finders(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[Finder, Memory]]:
+def finders(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[Finder, OuterNorm]]:
     """What finds the sites of each part of a model, towers first; and what its cross-attention reads from outside.
 
     Args:
@@ -110,31 +100,31 @@ def finders(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterato
     Raises:
         FamilyError, CheckpointError: as `find_sites`.
     """
-    yield from _finders(as_read(config), tensors, Part(str(config["model_type"])), Memory())
+    yield from _finders(as_read(config), tensors, ModelPart(str(config["model_type"])), OuterNorm())
 
 
 def _finders(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], part: Part, memory: Memory
-) -> Iterator[tuple[Finder, Memory]]:
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], part: ModelPart, reads: OuterNorm
+) -> Iterator[tuple[Finder, OuterNorm]]:
     family = family_of(config)
     yield from _towers(config, tensors, family, part)
     if family.attention:
         apart = tuple(name for inner in family.towers.values() for name in inner.under if name)
         scope = Scope(part.scope.under, (*part.scope.apart, *apart))
-        yield Finder(config, tensors, family, replace(part, scope=scope)), memory
+        yield Finder(config, tensors, family, replace(part, scope=scope)), reads
 
 
 def _towers(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: Part
-) -> Iterator[tuple[Finder, Memory]]:
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: ModelPart
+) -> Iterator[tuple[Finder, OuterNorm]]:
     covered = 0
     for name, tower in family.towers.items():
         inside = _part(config, tower)
         if inside is None and not family.memory:
             continue
-        memory = _memory(config, tensors, family, outer, name)
+        reads = _outer_norm(config, tensors, family, outer, name)
         try:
-            yield from _finders(inside or {}, tensors, _inner(family, name, outer), memory)
+            yield from _finders(inside or {}, tensors, _inner(family, name, outer), reads)
             covered += 1
         except FamilyError:
             if family.memory:
@@ -144,13 +134,13 @@ def _towers(
         family_of(_part(config, first) or {})  # raises, and names the type
 
 
-def _inner(family: Family, name: str, outer: Part) -> Part:
+def _inner(family: Family, name: str, outer: ModelPart) -> ModelPart:
     """A tower of a part."""
     tower = family.towers[name]
     others = (other for key, other in family.towers.items() if key != name)
     apart = (*outer.scope.apart, *(part for other in others for part in other.under if part))
     inner = f"{outer.name}-{name}" if outer.name else name
-    return Part(outer.root, inner, f"{outer.path}{tower.config}.", Scope(tower.under, apart))
+    return ModelPart(outer.root, inner, f"{outer.path}{tower.config}.", Scope(tower.under, apart))
 
 
 def _part(config: Mapping[str, Any], tower: Tower) -> Mapping[str, Any] | None:
@@ -161,13 +151,15 @@ def _part(config: Mapping[str, Any], tower: Tower) -> Mapping[str, Any] | None:
     return part if part.get("model_type") or not tower.model_type else {**part, "model_type": tower.model_type}
 
 
-def _memory(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: Part, name: str) -> Memory:
+def _outer_norm(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: ModelPart, name: str
+) -> OuterNorm:
     """What a tower's cross-attention reads, where that is another tower."""
     if own := family.towers[name].memory:
         sources = (_last_norm(config, tensors, family, outer, source) for source in own.split("|"))
-        return next((memory for memory in sources if memory.norm), Memory())
+        return next((norm for norm in sources if norm.norm), OuterNorm())
     if not family.memory or name == family.memory:
-        return Memory()
+        return OuterNorm()
     tower = family.towers[family.memory]
     part = _part(config, tower)
     encoder, encoder_type = family_of(part or {}), (part or {}).get("model_type")
@@ -180,22 +172,22 @@ def _memory(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Fa
         )
         raise FamilyError(f"config.json: `{tower.config}` is {what}", remedy="No family covers this")
     if any(tensor.startswith(f"{family.bridge}.") for tensor in tensors):
-        return Memory(none=f"{family.bridge} stands between the encoder's last norm and it")
+        return OuterNorm(none=f"{family.bridge} stands between the encoder's last norm and it")
     finder = Finder(part or {}, tensors, encoder, _inner(family, family.memory, outer))
-    return Memory(norm=finder.final_norm(), skipped=finder.may_skip())
+    return OuterNorm(norm=finder.final_norm(), skipped=finder.may_skip())
 
 
 def _last_norm(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: Part, name: str
-) -> Memory:
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, outer: ModelPart, name: str
+) -> OuterNorm:
     """The norm whose output is a tower's output; none if the checkpoint has none, or it is not known."""
     part = _part(config, family.towers[name])
     try:
         encoder = family_of(part or {})
     except FamilyError:
-        return Memory()
+        return OuterNorm()
     if encoder.towers or len(encoder.stacks) != 1:
-        return Memory()
+        return OuterNorm()
     finder = Finder(part or {}, tensors, encoder, _inner(family, name, outer))
     there = (module for module in finder.final_norm().split("|") if parameter(module, KINDS, tensors))
-    return Memory(norm=next(there, ""), skipped=finder.may_skip())
+    return OuterNorm(norm=next(there, ""), skipped=finder.may_skip())

@@ -57,7 +57,7 @@ def _inputs(slot: Slot, tensors: Mapping[str, Tensor]) -> int | None:
     """Entries of what a map reads; None where there is no plain matrix."""
     shape = tensors[slot.weight].shape if slot.weight else (0, 0, 0)
     if len(shape) < 2:
-        _refuse(f"Tensor {slot.weight} has shape {list(shape)}, and is no matrix")
+        _refuse(f"Tensor {slot.weight} has shape {list(shape)}, and is not a matrix")
     return None if len(shape) > 2 else shape[0] if slot.conv1d else shape[1]
 
 
@@ -107,7 +107,7 @@ def _refuse(what: str) -> NoReturn:
     of_config = what.startswith("config.json")
     raise MisfitError(
         what,
-        why="The sizes do not fit together, so no model can be made of them",
+        why="These sizes contradict each other, so no model can have them",
         remedy="Use the config.json that was saved with these weights"
         if of_config
         else "Download the checkpoint again, or save the model again with transformers",

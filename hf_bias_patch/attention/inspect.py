@@ -20,8 +20,8 @@ from hf_bias_patch.attention.unread_biases import unread_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
-from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.quantised import quantised
+from hf_bias_patch.checkpoint.remote import open_anywhere
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["BiasValues", "Inspection", "inspect"]
@@ -29,15 +29,15 @@ __all__ = ["BiasValues", "Inspection", "inspect"]
 
 @dataclass(frozen=True)
 class BiasValues:
-    """The numbers of one bias.
+    """What one bias holds.
 
     Attributes:
         dtype: its storage dtype, such as `F32`.
-        parameters: how many numbers it has.
+        parameters: how many it has.
         nbytes: bytes they take.
         norm: Euclidean norm.
         head_norms: Euclidean norm per head (per key-value head for key and value); empty for the output bias.
-        not_finite: how many of the numbers are NaN or infinite; norms over such are NaN or infinite too.
+        not_finite: how many of them are NaN or infinite; norms over such are NaN or infinite too.
     """
 
     dtype: str
@@ -57,13 +57,13 @@ class Inspection:
         model_type: from its config.json, or as it was given.
         family: whose facts the verdicts rest on.
         sites: its attention sites.
-        values: (site name, projection) → the bias's numbers; absent biases are not in it.
+        values: (site name, projection) → what the bias holds; absent biases are not in it.
         parameters, nbytes: of the whole checkpoint.
         commit: of a model on the Hub, or in its cache; None for any other place.
         received: bytes that came over the network; 0 for what is on this machine.
         quantised: what says that weights are quantised, as a sentence; empty if nothing does. Such a checkpoint cannot
             be verified.
-        uncovered: names of the tensors that look like attention biases and are at none of the sites; they are not
+        uncovered: names of the tensors that look like attention biases and belong to none of the sites; they are not
             among `values`.
         unread: attention bias of the files that stock transformers does not read → why. It is no part of the model.
     """
@@ -83,7 +83,7 @@ class Inspection:
 
     @property
     def bias_parameters(self) -> int:
-        """How many numbers all attention biases have together."""
+        """Parameters of all attention biases together."""
         return sum(values.parameters for values in self.values.values())
 
     @property
@@ -122,13 +122,7 @@ class Inspection:
 
     def _plain_site(self, site: Site) -> dict[str, Any]:
         biases = {name: self._plain_slot(site, slot) for name, slot in site.slots.items()}
-        place = {
-            "site": site.name,
-            "stack": site.stack,
-            "layer": site.layer,
-            "kind": site.kind,
-            "heads": site.heads,
-        }
+        place = {"site": site.name, "stack": site.stack, "layer": site.layer, "kind": site.kind, "heads": site.heads}
         return place | {"biases": biases}
 
     def _plain_slot(self, site: Site, slot: Slot) -> dict[str, Any]:
@@ -166,7 +160,7 @@ def inspect(model: str | os.PathLike[str], *, revision: str | None = None, model
     Raises:
         SourceError, CheckpointError, FamilyError: see their docstrings; all name the file or tensor.
     """
-    name, commit, checkpoint = look(model, revision=revision)
+    name, commit, checkpoint = open_anywhere(model, revision=revision)
     config = with_model_type(checkpoint.config, model_type)
     refuse_wrapped(config, checkpoint.tensors)
     sites = find_sites(config, checkpoint.tensors)

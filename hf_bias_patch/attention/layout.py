@@ -40,12 +40,6 @@ class View:
         """All of an axis of `size` entries."""
         return cls(1, size, 0, size)
 
-    @classmethod
-    def block(cls, size: int, index: int, count: int) -> View:
-        """Block `index` of `count` equal blocks on an axis of `size` entries."""
-        width = size // count
-        return cls(1, size, index * width, (index + 1) * width)
-
     @property
     def axis(self) -> int:
         """Entries of the whole axis."""

@@ -1,4 +1,4 @@
-"""The model type of a config.json that names none, as those of 2019: said by the user, never guessed."""
+"""The model type of a config.json that names none, as in 2019: given by the user, never guessed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_bias_patch.attention.family import model_types
-from hf_bias_patch.attention.likeness import alike, hint
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.attention.suggest import alike, hint
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import FamilyError
 
 __all__ = ["no_model_type", "saved_class", "type_of_class", "with_model_type"]
@@ -29,7 +29,7 @@ def with_model_type(config: Mapping[str, Any], model_type: str | None) -> Mappin
     if named:
         raise FamilyError(
             f"config.json names the model type {brief(named)}, and {model_type!r} was given",
-            why="Stock transformers goes by config.json",
+            why="Stock transformers uses the type in config.json",
             remedy="Leave the model type out: --model-type, or in Python model_type",
         )
     return {**config, "model_type": model_type}

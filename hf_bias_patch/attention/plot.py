@@ -31,7 +31,7 @@ def draw(found: Inspection, path: Path) -> None:
         TargetError: the ending names no format, matplotlib is missing, or the file cannot be written.
     """
     if path.suffix.lower() not in _FORMATS:
-        raise TargetError(f"{path} names no picture format", remedy=f"End it in one of {', '.join(_FORMATS)}")
+        raise TargetError(f"{path} does not end in a picture format", remedy=f"End it in one of {', '.join(_FORMATS)}")
     try:
         from matplotlib.figure import Figure
     except ImportError:

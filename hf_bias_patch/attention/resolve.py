@@ -1,4 +1,4 @@
-"""Resolves one family's patterns against one model's tensors."""
+"""Resolves one family's patterns against one model's tensors: which layers there are, under which prefix."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any
 from hf_bias_patch.attention.causes import MisfitError, MissingError
 from hf_bias_patch.attention.condition import MISSING, lookup, meant
 from hf_bias_patch.attention.family import Attention, Family, Stack
-from hf_bias_patch.attention.places import Part, Place, first_there, places
-from hf_bias_patch.attention.site_maker import Memory, SiteMaker, chance_to_skip
-from hf_bias_patch.attention.sites import Site, Tensor
+from hf_bias_patch.attention.name_patterns import LayerIndex, ModelPart, first_there, places
+from hf_bias_patch.attention.sites import Tensor
 from hf_bias_patch.attention.unread import SITE, layers_key, unread, within
 from hf_bias_patch.attention.wrapped import stock_prefixes
-from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Finder"]
 
 
 class Finder:
-    """Finds the sites of one family, of one model or tower.
+    """What one family finds in one model or tower.
 
     Args:
         config: the model's, or the tower's own, as transformers reads it.
@@ -31,13 +30,16 @@ class Finder:
         part: which part of it is looked at.
     """
 
-    def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, part: Part) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Family, part: ModelPart
+    ) -> None:
         self.config, self.tensors, self.family, self.part = config, tensors, family, part
         self._scope = part.scope
-        self._found: dict[int, list[Place]] = {}
+        self._found: dict[int, list[LayerIndex]] = {}
         there = (facts for facts in family.attention if meant(facts.when, config) and SITE not in self.unread(facts))
         self.attention = tuple(self._settled(facts) for facts in there)
-        self.unhandled = family.unhandled(config)
+        unhandled = family.unhandled(config)
+        self.unhandled = unhandled and f"{unhandled} (see `handled` in {family.file})"
 
     def unread(self, attention: Attention, stage: int = 0) -> dict[str, str]:
         """What stock transformers does not read of one kind of attention, in a stage → why; see `unread`."""
@@ -47,19 +49,6 @@ class Finder:
         """The same with one name for each module: of several, the first that is there."""
         maps = attention.maps.items()
         return replace(attention, maps={first_there(name, self.tensors, self._scope): made for name, made in maps})
-
-    def sites(self, memory: Memory) -> tuple[Site, ...]:
-        """The sites, by stack, layer and kind."""
-        found = []
-        for attention in self.attention:
-            for number, place in enumerate(self.there(attention)):
-                found.append(SiteMaker(self, attention, place, number, memory).site())
-        order = {name: number for number, name in enumerate(self.family.stacks)}
-        kinds = {"self": 0, "cross": 1}
-        # A stack may go by another name than its facts do (a decoder of encoder layers): then there is one only.
-        return tuple(
-            sorted(found, key=lambda site: (order.get(site.stack.rpartition("-")[2], 0), site.layer, kinds[site.kind]))
-        )
 
     def final_norm(self, stack: str | None = None) -> str:
         """Module name of the norm whose output is the (first) stack's output, prefix included; empty if none is."""
@@ -75,7 +64,7 @@ class Finder:
         """Whether training may skip layers of the (first) stack."""
         name = stack or next(iter(self.family.stacks))
         own = (attention for attention in self.attention if attention.stack == name)
-        return any(chance_to_skip(attention, self.config) for attention in own)
+        return any(attention.may_skip(self.config) for attention in own)
 
     def last(self, stack: str) -> int:
         """The last layer of a stack."""
@@ -121,7 +110,7 @@ class Finder:
                 return found.pop()
         return ""
 
-    def there(self, attention: Attention) -> list[Place]:
+    def there(self, attention: Attention) -> list[LayerIndex]:
         """The layers that have this kind of site (one of `attention`): as many as the config says, or none.
 
         Stock transformers reads none beyond these.
@@ -130,7 +119,7 @@ class Finder:
             self._found[id(attention)] = self._there(attention)
         return self._found[id(attention)]
 
-    def _there(self, attention: Attention) -> list[Place]:
+    def _there(self, attention: Attention) -> list[LayerIndex]:
         stack = self.family.stacks[attention.stack]
         key = layers_key(self.config, attention.stack)
         counted = lookup(self.config, key) if key else None
@@ -149,7 +138,7 @@ class Finder:
         count = self.size(stack.layers) if stack.layers else 0
         # No more layers are gone through than the file has and one: the config may say any number.
         asked = min(count, len(everywhere) + 1)
-        wanted = [Place(0, layer) for layer in range(asked)] if count and not attention.sparse else everywhere
+        wanted = [LayerIndex(0, layer) for layer in range(asked)] if count and not attention.sparse else everywhere
         for module, there in present.items():
             if missing := [place for place in wanted if place not in there]:
                 raise self._lacks(stack, count, module, missing[0], everywhere)
@@ -160,12 +149,14 @@ class Finder:
                 )
         return wanted
 
-    def _places(self, module: str) -> set[Place]:
+    def _places(self, module: str) -> set[LayerIndex]:
         """The layers that have a module; of several names with `|` between them, of the first that is there."""
         pattern = first_there(module, self.tensors, self._scope)
         return places(pattern, self.tensors, self._scope).get(self.prefix, set())
 
-    def _lacks(self, stack: Stack, count: int, module: str, place: Place, everywhere: list[Place]) -> MissingError:
+    def _lacks(
+        self, stack: Stack, count: int, module: str, place: LayerIndex, everywhere: list[LayerIndex]
+    ) -> MissingError:
         what = f"{self._says(stack, count)} checkpoint lacks {self._module(module, place)}"
         if place not in everywhere and place > everywhere[-1]:
             return MissingError(
@@ -184,5 +175,5 @@ class Finder:
     def _says(self, stack: Stack, count: int) -> str:
         return f"config.json says {stack.layers} = {count}, but the" if stack.layers else "The"
 
-    def _module(self, module: str, place: Place) -> str:
+    def _module(self, module: str, place: LayerIndex) -> str:
         return self.prefix + module.format(stage=place.stage, layer=place.layer)

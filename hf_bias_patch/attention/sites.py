@@ -1,4 +1,4 @@
-"""What an attention site is: its projections, where their biases live, and what surrounds them."""
+"""What an attention site is: its projections, where their biases are, and what surrounds them."""
 
 from __future__ import annotations
 

@@ -15,11 +15,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["entry", "named_in"]
+__all__ = ["entry", "named_in", "parse_toml"]
+
+parse_toml = tomllib.loads
 
 
-def entry(table: str, model_type: object) -> dict[str, Any]:
-    """What a table says of a model type; empty where it says nothing.
+def entry(table: str, model_type: object) -> Any:
+    """What a table says of a model type; an empty mapping where it says nothing.
 
     Only the type's own line is parsed: a whole table takes longer than all else that `inspect` does.
 
@@ -31,9 +33,9 @@ def entry(table: str, model_type: object) -> dict[str, Any]:
 
 
 @cache
-def _parsed(table: str, model_type: str) -> dict[str, Any]:
+def _parsed(table: str, model_type: str) -> Any:
     line = _lines(table).get(model_type)
-    return tomllib.loads(line)[model_type] if line else {}
+    return parse_toml(line)[model_type] if line else {}
 
 
 def named_in(table: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Attention biases of a checkpoint that are at none of its sites: told by names and shapes alone, whatever the family.
+"""Attention biases of a checkpoint that belong to none of its known sites: found by names and shapes alone.
 
 A family knows the sites that it names. What else looks like an attention bias is counted nowhere, no action changes it,
 and no verdict is about it. So it is named.
@@ -83,7 +83,7 @@ def gathered(names: Iterable[str]) -> list[str]:
 
 
 def _module(name: str, info: Tensor, tensors: Mapping[str, Tensor]) -> str:
-    """The map whose bias a tensor is, `in_proj_` if that is `in_proj_bias`; empty if it is no map's."""
+    """The map whose bias a tensor is, `in_proj_` if that is `in_proj_bias`; empty if it is not a map's."""
     if not name.endswith("bias") or len(info.shape) != 1 or info.dtype not in FLOATS:
         return ""
     stem = name.removesuffix("bias")

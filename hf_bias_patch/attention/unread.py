@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_bias_patch.attention.condition import MISSING, lookup
-from hf_bias_patch.attention.places import Place
+from hf_bias_patch.attention.name_patterns import LayerIndex
 from hf_bias_patch.attention.stock import entry
 
-__all__ = ["NEVER", "SITE", "TABLE", "keys_read", "layers_key", "unread", "within"]
+__all__ = ["NEVER", "NOT", "SITE", "TABLE", "layers_key", "unread", "within"]
 
 TABLE = "stock_biases"
 """Model type → `layers` (stack → the key that counts its layers; of a staged model, a list of counts), and `biases`
@@ -23,7 +23,7 @@ bias, `query.norm`, … for the bias of the norm that it reads, `site` for all o
 
 NEVER = "never"
 SITE = "site"
-_NOT = "not "
+NOT = "not "
 
 
 def unread(config: Mapping[str, Any], stack: str, kind: str, path: str = "", stage: int = 0) -> dict[str, str]:
@@ -46,7 +46,7 @@ def unread(config: Mapping[str, Any], stack: str, kind: str, path: str = "", sta
 def _why(config: Mapping[str, Any], key: str, path: str, stage: int) -> str:
     if key == NEVER:
         return f"a model of type {config['model_type']} has no such bias"
-    off, key = key.startswith(_NOT), key.removeprefix(_NOT)
+    off, key = key.startswith(NOT), key.removeprefix(NOT)
     value = lookup(config, key)
     turned = value[stage] if isinstance(value, (list, tuple)) and stage < len(value) else value
     if value is MISSING or bool(turned) is not off:
@@ -59,7 +59,7 @@ def layers_key(config: Mapping[str, Any], stack: str) -> str:
     return str(entry(TABLE, config.get("model_type")).get("layers", {}).get(stack, ""))
 
 
-def within(place: Place, count: Any) -> bool:
+def within(place: LayerIndex, count: Any) -> bool:
     """Whether a layer is among those that a config counts, by a number or, of a staged model, by a list of them."""
     if isinstance(count, (list, tuple)):
         if place.stage >= len(count):
@@ -67,10 +67,3 @@ def within(place: Place, count: Any) -> bool:
         count = count[place.stage]
     counts = isinstance(count, int) and not isinstance(count, bool) and count > 0
     return not counts or place.layer < count
-
-
-def keys_read(model_type: str) -> set[str]:
-    """Every key of a config that the table asks for."""
-    facts = entry(TABLE, model_type)
-    switches = {key.removeprefix(_NOT) for names in facts.get("biases", {}).values() for key in names} - {NEVER}
-    return switches | set(facts.get("layers", {}).values())

@@ -8,8 +8,9 @@ from typing import Any
 from hf_bias_patch.attention.condition import lookup, meant
 from hf_bias_patch.attention.family import Attention
 from hf_bias_patch.attention.find import finders
-from hf_bias_patch.attention.places import Place, first_there, parameter, places
+from hf_bias_patch.attention.name_patterns import LayerIndex, first_there, parameter, places
 from hf_bias_patch.attention.resolve import Finder
+from hf_bias_patch.attention.site_maker import sites_of
 from hf_bias_patch.attention.sites import Tensor
 from hf_bias_patch.attention.unread import SITE, layers_key, within
 
@@ -27,8 +28,8 @@ def unread_biases(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> d
     """
     found: dict[str, str] = {}
     read: set[str | None] = set()
-    for finder, memory in finders(config, tensors):
-        read |= {slot.bias for site in finder.sites(memory) for slot in site.slots.values()}
+    for finder, outer in finders(config, tensors):
+        read |= {slot.bias for site in sites_of(finder, outer) for slot in site.slots.values()}
         for attention in finder.family.attention:
             if meant(attention.when, finder.config):
                 found |= dict(_of(finder, attention))
@@ -47,7 +48,7 @@ def _of(finder: Finder, attention: Attention) -> Iterator[tuple[str, str]]:
                     yield bias, why
 
 
-def _why(finder: Finder, attention: Attention, prefix: str, place: Place, projections: list[Any]) -> str:
+def _why(finder: Finder, attention: Attention, prefix: str, place: LayerIndex, projections: list[Any]) -> str:
     unread = finder.unread(attention, place.stage)
     if SITE in unread:
         return unread[SITE]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-__all__ = ["DESTINATIONS", "NO_BIAS", "TRAPS", "Evidence", "Verdict", "decide"]
+__all__ = ["BLOCKERS", "DESTINATIONS", "NO_BIAS", "Destination", "SlotFacts", "Verdict", "decide"]
 
-DESTINATIONS: dict[str, tuple[str, ...]] = {
+Destination = Literal["nothing", "output", "weight", "norm"]
+
+DESTINATIONS: dict[str, tuple[Destination, ...]] = {
     "query": ("weight", "norm"),
     "key": ("nothing", "weight"),
     "value": ("output", "weight"),
@@ -16,7 +19,7 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {
 
 
 _KEY, _VALUE, _WEIGHT = "key", "value", "weight"
-TRAPS: dict[str, tuple[str, frozenset[str]]] = {
+BLOCKERS: dict[str, tuple[str, frozenset[str]]] = {
     name: (reason, frozenset(closed))
     for name, reason, *closed in (
         ("rotary", "rotary positions turn the key after its bias was added", _KEY),
@@ -50,8 +53,8 @@ TRAPS: dict[str, tuple[str, frozenset[str]]] = {
         ("not_known", "this attention is not understood", _KEY, _VALUE, _WEIGHT),
     )
 }
-"""What a family may say of an attention: name → reason, and the roads it closes (docs/theory.md, "Where they fail"):
-identity 1 (`key`), identity 2 (`value`), identity 3 (`weight`)."""
+"""What a family may say of an attention: name → reason, and the identities it closes (docs/theory.md, "Where they
+fail"): identity 1 (`key`), identity 2 (`value`), identity 3 (`weight`)."""
 
 
 NO_BIAS = "the checkpoint has no such bias"
@@ -59,13 +62,13 @@ NO_BIAS = "the checkpoint has no such bias"
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a verdict rests on. Each `no_…` is empty, or the reason why that road is closed.
+class SlotFacts:
+    """What a verdict rests on. Each `no_…` is empty, or the reason why that is closed.
 
     Attributes:
         bias: whether the model has the bias at all.
         unread: why it has none although the checkpoint does; empty if that has none either.
-        unhandled: a config entry the family does not cover, as `key = value`.
+        unhandled: a config entry the family does not cover, and where to look for what it does.
         no_cancel: why the key bias does not cancel (identity 1).
         no_norm: why identity 3 (into the own weight) has no layer norm to use.
         no_shift: why identity 4 (into that norm's bias) is closed.
@@ -111,26 +114,24 @@ _EXACT = {
 }
 
 
-def decide(projection: str, evidence: Evidence) -> Verdict:
+def decide(projection: str, facts: SlotFacts) -> Verdict:
     """The verdict on one slot of softmax dot-product attention (docs/theory.md, identities 1 to 4)."""
-    if not evidence.bias:
-        return Verdict(
-            "absent", f"stock transformers does not read it: {evidence.unread}" if evidence.unread else NO_BIAS
-        )
-    if evidence.unhandled:
-        refusal = f"the family does not cover {evidence.unhandled}"
-        return Verdict("unknown", refusal, dict.fromkeys(DESTINATIONS[projection], refusal))
+    if not facts.bias:
+        return Verdict("absent", f"stock transformers does not read it: {facts.unread}" if facts.unread else NO_BIAS)
+    if facts.unhandled:
+        refusal = f"the family does not cover {facts.unhandled}"
+        return Verdict("unknown", refusal, {destination: refusal for destination in DESTINATIONS[projection]})
     if projection == "output":
         return Verdict("needed", "it is added after attention, and value biases fold into it")
     refusals = {
-        "nothing": evidence.no_cancel,
-        "output": evidence.no_output,
-        "weight": evidence.no_weight or evidence.no_norm,
-        "norm": evidence.no_weight or evidence.no_norm or evidence.no_shift,
+        "nothing": facts.no_cancel,
+        "output": facts.no_output,
+        "weight": facts.no_weight or facts.no_norm,
+        "norm": facts.no_weight or facts.no_norm or facts.no_shift,
     }
-    folds = {destination: refusals[destination] for destination in DESTINATIONS[projection]}
-    open_roads = [destination for destination, refusal in folds.items() if not refusal]
-    if not open_roads:
+    folds: dict[str, str] = {destination: refusals[destination] for destination in DESTINATIONS[projection]}
+    exact = [destination for destination, refusal in folds.items() if not refusal]
+    if not exact:
         return Verdict("needed", "; ".join(dict.fromkeys(folds.values())), folds)
-    state = "redundant" if open_roads[0] == "nothing" else "foldable"
-    return Verdict(state, _EXACT[open_roads[0]], folds)
+    state = "redundant" if exact[0] == "nothing" else "foldable"
+    return Verdict(state, _EXACT[exact[0]], folds)

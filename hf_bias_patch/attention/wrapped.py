@@ -1,4 +1,4 @@
-"""Sees tensor names that a wrapper prefixed: torch.compile, DDP, Lightning, PEFT, a module of somebody's own.
+"""Detects tensor names with the prefix of a wrapper: torch.compile, DDP, Lightning, PEFT, or other code.
 
 A family finds its modules under any prefix; stock transformers does not. It loads none of a wrapped model's tensors,
 and fills the model with random values instead.
@@ -6,25 +6,22 @@ and fills the model with random values instead.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from hf_bias_patch.attention.as_read import as_read
 from hf_bias_patch.attention.family import Family, family_of
-from hf_bias_patch.attention.places import Scope, places
-from hf_bias_patch.checkpoint.showing import listed
+from hf_bias_patch.attention.name_patterns import Scope, places
+from hf_bias_patch.attention.stock import entry, named_in
+from hf_bias_patch.checkpoint.shorten import listed
 from hf_bias_patch.errors import CheckpointError, FamilyError
 
 __all__ = ["refuse_wrapped", "stock_prefixes", "wrapper"]
+
+_TABLE = "stock_parts"
+"""Model type → what may stand first in the tensor names of its stock classes."""
 
 _MOST = 20
 """Prefixes whose tensors are counted: a file may have one for every tensor."""
@@ -47,16 +44,16 @@ def refuse_wrapped(config: Mapping[str, Any], names: Iterable[str]) -> None:
     count = sum(name.startswith(prefix) for name in names)
     other = prefix.rstrip(".").replace("_", "-")
     prefix = listed([prefix])
-    if other in _stock_parts():
+    if other in named_in(_TABLE):
         raise CheckpointError(
-            f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
-            why=f"So a {other} model calls its tensors, and config.json says {config.get('model_type')}",
+            f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not remove",
+            why=f"A {other} model names its tensors so, and config.json says {config.get('model_type')}",
             remedy="Use the config.json that was saved with these weights",
         )
     raise CheckpointError(
-        f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not take off",
+        f"{count} of {len(names)} tensor names begin with `{prefix}`, which stock transformers does not remove",
         why="They were saved from a wrapper (torch.compile, DDP or other code around the model), and from_pretrained "
-        "loads none of them: it makes up their values",
+        "loads none of them: it initialises them at random",
         remedy=f"Save the model inside the wrapper with save_pretrained, or rename its tensors without `{prefix}`",
     )
 
@@ -123,15 +120,9 @@ def _scope(family: Family, tower: str, outer: Scope) -> Scope:
     return Scope(family.towers[tower].under, (*outer.apart, *others))
 
 
+@cache
 def _parts_of(model_type: object) -> frozenset[str]:
     """What may stand first in a stock model's tensor names; of a type that transformers lacks, in that of any."""
-    stock = _stock_parts()
-    return (
-        stock[model_type] if isinstance(model_type, str) and model_type in stock else frozenset().union(*stock.values())
-    )
-
-
-@cache
-def _stock_parts() -> dict[str, frozenset[str]]:
-    text = resources.files(__package__).joinpath("stock_parts.toml").read_text("utf-8")
-    return {model_type: frozenset(parts.split()) for model_type, parts in tomllib.loads(text).items()}
+    own = entry(_TABLE, model_type)
+    known = [own] if own else [entry(_TABLE, name) for name in named_in(_TABLE)]
+    return frozenset(part for parts in known for part in parts.split())

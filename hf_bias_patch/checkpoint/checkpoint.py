@@ -17,8 +17,8 @@ from hf_bias_patch.checkpoint.guards import refuse_interrupted
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, read_header
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, LARGEST_JSON, parse_object, read_shards
 from hf_bias_patch.checkpoint.no_weights import no_config
-from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.checkpoint.side import ADAPTER, is_patch_only
+from hf_bias_patch.checkpoint.paths import open_regular
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, is_patch_only
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Checkpoint", "entry_file", "open_checkpoint", "open_model", "read_config"]
@@ -147,9 +147,8 @@ class Checkpoint:
                 while view:
                     count = file.readinto(view)
                     if not count:
-                        _refuse(
-                            f"Tensor {info.name!r} of {path} ends early",
-                            "The file shrank since it was opened",
+                        raise CheckpointError(
+                            f"Tensor {info.name!r} of {path} ends early", "The file shrank since it was opened"
                         )
                     view = view[count:]
         except OSError as error:
@@ -176,9 +175,9 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         refuse_interrupted(folder)
         config, config_bytes = read_config(folder, required=False)
     elif path.exists():
-        _refuse(f"{path} is no checkpoint", "A folder or a .safetensors file was expected")
+        raise CheckpointError(f"{path} is not a checkpoint", "A folder or a .safetensors file was expected")
     else:
-        _refuse(f"{path} does not exist")
+        raise CheckpointError(f"{path} does not exist")
     if name.endswith(INDEX_SUFFIX):
         files, index = read_shards(folder, name)
         return Checkpoint(folder, config, config_bytes, files, name, index)
@@ -193,7 +192,7 @@ def open_model(path: str | os.PathLike[str]) -> Checkpoint:
     """
     checkpoint = open_checkpoint(path)
     if not checkpoint.config_bytes:
-        _refuse(
+        raise CheckpointError(
             f"There is no config.json beside {path}",
             "It says which architecture this is",
             "Put the model's config.json into the same folder",
@@ -205,7 +204,7 @@ def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]
     """A folder's config.json, parsed and as it is; empty where there is none and none is required.
 
     Raises:
-        CheckpointError: it is missing, cannot be read, or is no JSON object.
+        CheckpointError: it is missing, cannot be read, or is not a JSON object.
     """
     path = folder / "config.json"
     try:
@@ -215,10 +214,12 @@ def read_config(folder: Path, *, required: bool) -> tuple[dict[str, Any], bytes]
         if not required:
             return {}, b""
         if (folder / ADAPTER).is_file():
-            _refuse(f"{folder} holds a PEFT adapter, no model", "", "Merge the adapter and save the whole model")
+            raise CheckpointError(
+                f"{folder} holds a PEFT adapter and no model", "", "Merge the adapter and save the whole model"
+            ) from None
         raise no_config(folder, [entry.name for entry in folder.iterdir()], _below(folder)) from None
     except OSError as error:
-        _refuse(f"{path} cannot be read", error.strerror or str(error))
+        raise CheckpointError(f"{path} cannot be read", error.strerror or str(error)) from error
     return parse_object(path, content), content
 
 
@@ -244,12 +245,8 @@ def _below(folder: Path) -> Iterator[str]:
 
 def refuse_patch_only(folder: Path) -> NoReturn:
     """Of a variant that was published without its weights."""
-    _refuse(
-        f"{folder} holds a patch alone, and no weights",
-        "They are made of its base's",
-        f"Make the variant with `hf-bias-patch pull {folder} OUT`, or look at its base",
+    raise CheckpointError(
+        f"{folder} holds only a patch, without weights",
+        "They are computed from the weights of its base",
+        f"Make the variant with `hf-bias-patch pull {folder} OUT`, or use its base",
     )
-
-
-def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:
-    raise CheckpointError(what, why=why, remedy=remedy)

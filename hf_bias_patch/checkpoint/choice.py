@@ -1,4 +1,4 @@
-"""Which file a folder is opened by: the one that `from_pretrained(folder)` loads, told nothing of a `variant=`.
+"""Which weight file a folder is opened by: the one that `from_pretrained(folder)` loads without `variant=`.
 
 The order is that of `_get_resolved_checkpoint_files` in transformers/modeling_utils.py.
 """
@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
 from hf_bias_patch.checkpoint.no_weights import no_weights
-from hf_bias_patch.checkpoint.showing import listed
-from hf_bias_patch.checkpoint.side import is_adapter_weights
+from hf_bias_patch.checkpoint.paths import is_inside
+from hf_bias_patch.checkpoint.shorten import listed
+from hf_bias_patch.checkpoint.sidecar import is_adapter_weights
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["MAIN_FILE", "MAIN_INDEX", "PICKLE", "PICKLE_INDEX", "entry_name", "refuse_other_name", "stock_choice"]
@@ -38,8 +39,7 @@ def stock_choice(names: Collection[str], config: Mapping[str, Any]) -> str | Non
     """
     named = config.get(_NAMED)
     if isinstance(named, str) and named:
-        parts = PurePosixPath(named.replace("\\", "/")).parts
-        if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in named:
+        if not is_inside(named):
             raise CheckpointError(
                 f"config.json: `{_NAMED}` is {named!r}, which is not inside the folder",
                 remedy="Restore the field from the model's original config.json",
@@ -93,21 +93,17 @@ def entry_name(folder: Path, names: Iterable[str], config: Mapping[str, Any], be
         if len(found) == 1:
             return found[0]
         if found:
-            _refuse(
+            raise CheckpointError(
                 f"{folder} holds several weight files and neither {MAIN_FILE} nor {MAIN_INDEX}",
                 f"Found {listed(found, 10)}",
-                "Give the path of the one that is meant",
+                "Give the path of one of them",
             )
     raise no_weights(folder, names, below)
 
 
 def _refuse_pickle(folder: Path) -> NoReturn:
-    _refuse(
+    raise CheckpointError(
         f"What transformers loads from {folder} is a PyTorch pickle",
         "This needs safetensors files",
         "`hf-bias-patch patch` converts it while it patches, without executing it",
     )
-
-
-def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:
-    raise CheckpointError(what, why=why, remedy=remedy)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.choice import MAIN_FILE, MAIN_INDEX
-from hf_bias_patch.checkpoint.copying import Keep, Put, copy_whole, write_file
+from hf_bias_patch.checkpoint.copying import CopyRange, NewBytes, copy_whole, write_file
 from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import companion_files
@@ -55,9 +55,9 @@ def _write(pickled: PickledCheckpoint, file: str, target: Path, progress: Callab
     # The library's order: wide types first, so that every tensor starts at a multiple of its width.
     infos = sorted(pickled.files[file].tensors.values(), key=lambda info: (-BITS[info.dtype], info.name))
     header = build_header(infos, {"format": "pt"})
-    segments: list[Keep | Put] = [Put(header, len(header))]
+    segments: list[CopyRange | NewBytes] = [NewBytes(header, len(header))]
     for info in infos:
         plain = not isinstance(info, PickledTensor) or info.is_plain
         content = (pickled.read(name).tobytes() for name in (info.name,))
-        segments.append(Keep(info.start, info.stop) if plain else Put(content, info.nbytes))
+        segments.append(CopyRange(info.start, info.stop) if plain else NewBytes(content, info.nbytes))
     write_file(pickled.folder / file, target, segments, progress)

@@ -1,4 +1,4 @@
-"""Whether a file holds a model's weights once more: told by the tensors in it, whatever the file is called."""
+"""Whether a file holds another copy of the model's weights: its tensors decide, whatever the file is called."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import numpy as np
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, dtype_name
 from hf_bias_patch.checkpoint.header import TensorInfo, read_header
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.pickled import PickledCheckpoint
 from hf_bias_patch.checkpoint.pickled_file import read_pickled
 from hf_bias_patch.checkpoint.pickled_parts import pickled_parts
-from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["Model", "Part", "parts_of"]
+__all__ = ["FileTensor", "OwnWeights", "parts_of"]
 
 _FEWEST_BITS = 1.5
 """Bits that a weight takes at least, however it is quantised."""
@@ -41,7 +41,7 @@ _DAMAGED = (
 """What an archive may raise; a RuntimeError where it is encrypted, or compressed in some way that is not offered."""
 
 _PICKLE = b"\x80"
-"""How a pickle begins that is no text."""
+"""How a pickle begins that is not text."""
 
 _COMPARED, _ROWS = 7, 8
 """Matrices whose values are compared, and rows of each."""
@@ -51,7 +51,7 @@ _RENAMED = 0.9
 
 
 @dataclass(frozen=True)
-class Part:
+class FileTensor:
     """One tensor of a file: its name, dtype and shape."""
 
     name: str
@@ -68,7 +68,7 @@ class Part:
         return self.size * BITS[self.dtype]
 
 
-def parts_of(path: Path) -> list[Part]:
+def parts_of(path: Path) -> list[FileTensor]:
     """The tensors in a safetensors file, a pickle or an archive of numpy; none where it has none, or cannot be read."""
     try:
         with open_regular(path) as file:
@@ -76,12 +76,12 @@ def parts_of(path: Path) -> list[Part]:
     except (OSError, CheckpointError):
         return []
     if start[8:] == b"{":
-        return [Part(info.name, info.dtype, info.shape) for info in _infos(path)]
+        return [FileTensor(info.name, info.dtype, info.shape) for info in _infos(path)]
     if start[:2] == b"PK" and (arrays := list(_arrays(path))):
         return arrays
     if start[:2] != b"PK" and start[:1] != _PICKLE:
         return []
-    return [Part(name, view.dtype, view.shape) for name, view in pickled_parts(path).items()]
+    return [FileTensor(name, view.dtype, view.shape) for name, view in pickled_parts(path).items()]
 
 
 def _infos(path: Path) -> list[TensorInfo]:
@@ -91,7 +91,7 @@ def _infos(path: Path) -> list[TensorInfo]:
         return []
 
 
-def _arrays(path: Path) -> Iterator[Part]:
+def _arrays(path: Path) -> Iterator[FileTensor]:
     """The arrays in an archive of numpy: each a file that begins with its own header."""
     with suppress(*_DAMAGED), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
@@ -101,11 +101,11 @@ def _arrays(path: Path) -> Iterator[Part]:
                 old = np.lib.format.read_magic(header) == (1, 0)
                 read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(header)
-                yield Part(name.removesuffix(".npy"), dtype_name(dtype), shape)
+                yield FileTensor(name.removesuffix(".npy"), dtype_name(dtype), shape)
 
 
 @dataclass(frozen=True)
-class Model:
+class OwnWeights:
     """What files are compared with.
 
     Attributes:
@@ -113,11 +113,6 @@ class Model:
     """
 
     checkpoint: Checkpoint
-
-    @cached_property
-    def size(self) -> int:
-        """Values of all its tensors."""
-        return sum(math.prod(info.shape) for info in self.checkpoint.tensors.values())
 
     @cached_property
     def _modules(self) -> dict[str, dict[str, TensorInfo]]:
@@ -140,9 +135,9 @@ class Model:
 
     def fits(self, nbytes: int) -> bool:
         """Whether so many bytes can hold all its values, however they are quantised."""
-        return nbytes * 8 >= _FEWEST_BITS * self.size
+        return nbytes * 8 >= _FEWEST_BITS * self.checkpoint.parameters
 
-    def named_alike(self, parts: Iterable[Part]) -> dict[str, str]:
+    def named_alike(self, parts: Iterable[FileTensor]) -> dict[str, str]:
         """The parts that are of this model's layers by their names and shapes: name of the part → of the tensor.
 
         A quantised one may have any shape, and a name that stands for no tensor of the model (then ""). Names may have
@@ -160,18 +155,18 @@ class Model:
                 same = [part for part in leaves.values() if (_last_two(part.name), part.shape) in self._others]
             alike += sum(part.bits for part in same)
             values += sum(part.size for part in same)
-        return found if 2 * alike > bits or 2 * values > self.size else {}
+        return found if 2 * alike > bits or 2 * values > self.checkpoint.parameters else {}
 
-    def _by_module(self, parts: Iterable[Part]) -> Iterator[tuple[dict[str, Part], dict[str, TensorInfo]]]:
+    def _by_module(self, parts: Iterable[FileTensor]) -> Iterator[tuple[dict[str, FileTensor], dict[str, TensorInfo]]]:
         """Each module of a file, and the model's module of that name, if there is one: leaf name → tensor."""
-        modules: dict[str, dict[str, Part]] = defaultdict(dict)
+        modules: dict[str, dict[str, FileTensor]] = defaultdict(dict)
         for part in parts:
             path, _, leaf = part.name.rpartition(".")
             modules[path][leaf] = part
         for path, leaves in modules.items():
             yield leaves, next((self._modules[end] for end in _ends(path) if end in self._modules), {})
 
-    def shaped_alike(self, parts: Iterable[Part]) -> bool:
+    def shaped_alike(self, parts: Iterable[FileTensor]) -> bool:
         """Whether the file holds the same matrices as the model under other names, some of them fused or not.
 
         Or whether its values are there in a row, as DeepSpeed and FSDP keep them.
@@ -181,7 +176,7 @@ class Model:
         own = _blocks(info.shape for info in self.checkpoint.tensors.values())
         theirs = _blocks(part.shape for part in parts)
         least = _RENAMED * max(_values(own), _values(theirs))
-        return 2 * flat >= self.size > 0 or _values(own & theirs) >= least > 0
+        return 2 * flat >= self.checkpoint.parameters > 0 or _values(own & theirs) >= least > 0
 
     def same_values(self, path: Path, named: Mapping[str, str]) -> bool:
         """Whether a file that is named alike holds the model's values, but for a rounding to 16 bits.
@@ -251,7 +246,7 @@ def _values(blocks: Counter[tuple[int, ...]]) -> int:
     return sum(math.prod(shape) * count for shape, count in blocks.items())
 
 
-def _is_same_module(leaves: Mapping[str, Part], own: Mapping[str, TensorInfo]) -> bool:
+def _is_same_module(leaves: Mapping[str, FileTensor], own: Mapping[str, TensorInfo]) -> bool:
     plain = [leaf for leaf, part in leaves.items() if leaf in own and part.dtype in FLOATS]
     if plain:
         return all(leaves[leaf].shape == own[leaf].shape for leaf in plain)

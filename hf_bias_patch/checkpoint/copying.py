@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hf_bias_patch.errors import CheckpointError, TargetError
 
-__all__ = ["Keep", "Put", "copy_whole", "target_error", "write_file"]
+__all__ = ["CopyRange", "NewBytes", "copy_whole", "target_error", "write_file"]
 
 Buffer = bytes | bytearray | memoryview
 Progress = Callable[[int], None]
@@ -27,7 +27,7 @@ _NOT_OFFERED = {
 
 
 @dataclass(frozen=True)
-class Keep:
+class CopyRange:
     """Bytes start to stop of the source file, as they are."""
 
     start: int
@@ -35,7 +35,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Put:
+class NewBytes:
     """New bytes: one buffer, or several made one after the other while they are written; nbytes in all."""
 
     data: Buffer | Iterable[Buffer]
@@ -43,14 +43,14 @@ class Put:
 
 
 def write_file(
-    source: Path | None, target: Path, segments: Iterable[Keep | Put], progress: Progress | None = None
+    source: Path | None, target: Path, segments: Iterable[CopyRange | NewBytes], progress: Progress | None = None
 ) -> None:
     """Write a new file from ranges of a source file and new bytes.
 
     Ranges are shared instead of copied where the filesystem can (reflink). The file is not synced.
 
     Args:
-        source: the file that `Keep` ranges are of; never modified. None if there are only `Put`s.
+        source: the file that `CopyRange` ranges are of; never modified. None if there are only `NewBytes`s.
         target: created, or emptied first; must not be the source.
         segments: in the order they are written; adjoining ranges are copied as one.
         progress: called with the number of bytes written since the last call.
@@ -60,13 +60,13 @@ def write_file(
         TargetError: the target cannot be written; when the disk is full, with the bytes needed and free.
     """
     segments = list(_merged(segments))
-    total = sum(s.nbytes if isinstance(s, Put) else s.stop - s.start for s in segments)
+    total = sum(s.nbytes if isinstance(s, NewBytes) else s.stop - s.start for s in segments)
     report = progress or (lambda count: None)
     with _opened(source) as read_from:
         try:
             with open(target, "wb", buffering=0) as file:
                 for segment in segments:
-                    if isinstance(segment, Put):
+                    if isinstance(segment, NewBytes):
                         _put(file.fileno(), segment, report)
                     else:
                         _copy(source, read_from, file.fileno(), segment, report)
@@ -87,7 +87,7 @@ def copy_whole(source: Path, target: Path, progress: Progress | None = None) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise target_error(target, error, 0) from error
-    write_file(source, target, [Keep(0, size)], progress)
+    write_file(source, target, [CopyRange(0, size)], progress)
 
 
 @contextmanager
@@ -123,16 +123,16 @@ def target_error(target: Path, error: OSError, needed: int) -> TargetError:
     )
 
 
-def _merged(segments: Iterable[Keep | Put]) -> Iterator[Keep | Put]:
-    held: Keep | None = None
+def _merged(segments: Iterable[CopyRange | NewBytes]) -> Iterator[CopyRange | NewBytes]:
+    held: CopyRange | None = None
     for segment in segments:
-        if isinstance(segment, Keep) and held is not None and held.stop == segment.start:
-            held = Keep(held.start, segment.stop)
+        if isinstance(segment, CopyRange) and held is not None and held.stop == segment.start:
+            held = CopyRange(held.start, segment.stop)
             continue
         if held is not None:
             yield held
             held = None
-        if isinstance(segment, Keep):
+        if isinstance(segment, CopyRange):
             held = segment
         else:
             yield segment
@@ -140,7 +140,7 @@ def _merged(segments: Iterable[Keep | Put]) -> Iterator[Keep | Put]:
         yield held
 
 
-def _put(target: int, segment: Put, progress: Progress) -> None:
+def _put(target: int, segment: NewBytes, progress: Progress) -> None:
     buffers = [segment.data] if isinstance(segment.data, (bytes, bytearray, memoryview)) else segment.data
     written = 0
     for buffer in buffers:
@@ -148,7 +148,7 @@ def _put(target: int, segment: Put, progress: Progress) -> None:
         written += len(view)
         _write_all(target, view, progress)
     if written != segment.nbytes:
-        raise ValueError(f"a Put of {segment.nbytes} bytes came with {written}")
+        raise ValueError(f"NewBytes of {segment.nbytes} bytes came with {written}")
 
 
 def _write_all(target: int, view: memoryview, progress: Progress) -> None:
@@ -158,7 +158,7 @@ def _write_all(target: int, view: memoryview, progress: Progress) -> None:
         view = view[count:]
 
 
-def _copy(source: Path | None, read_from: int, target: int, part: Keep, progress: Progress) -> None:
+def _copy(source: Path | None, read_from: int, target: int, part: CopyRange, progress: Progress) -> None:
     """Copy a range by the first way that works; each way says how far it came."""
     position = part.start
     for way in _ways():

@@ -1,4 +1,4 @@
-"""The number formats a safetensors file may hold, and how numpy spells them."""
+"""The dtypes that a safetensors file may hold, and their numpy names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         raise CheckpointError(
             f"dtype {name} has no numpy form", why=f"Its values take {_PACKED[name]} bits and share bytes"
         )
-    raise CheckpointError(f"{name!r} is no safetensors dtype", why=f"Known are {', '.join(BITS)}")
+    raise CheckpointError(f"{name!r} is not a safetensors dtype", why=f"Known are {', '.join(BITS)}")
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
@@ -94,4 +94,4 @@ def unit_roundoff(name: str) -> float:
     try:
         return _UNIT_ROUNDOFF[name]
     except KeyError:
-        raise CheckpointError(f"dtype {name} is not edited", why=f"Only {', '.join(FLOATS)} are") from None
+        raise CheckpointError(f"dtype {name} cannot be edited", why=f"Only {', '.join(FLOATS)} are") from None

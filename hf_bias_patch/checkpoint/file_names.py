@@ -1,11 +1,11 @@
-"""What the name of a file says about the weights in it, where its content is not read or cannot be."""
+"""What a file's name says about the weights in it, for files whose content is not or cannot be read."""
 
 from __future__ import annotations
 
 import re
 from fnmatch import fnmatch
 
-from hf_bias_patch.checkpoint.side import is_adapter_weights
+from hf_bias_patch.checkpoint.sidecar import is_adapter_weights
 
 __all__ = [
     "OPTIMISER", "OTHER_FORMAT", "TRAINING", "UNPATCHED", "left_by_folder", "left_by_name", "may_be_variant",
@@ -81,7 +81,7 @@ def may_be_variant(name: str) -> bool:
 
 
 def may_hold_weights(name: str) -> bool:
-    """Whether it is worth looking into a file: adapters, and what a trainer keeps beside them, are no weights."""
+    """Whether it is worth looking into a file: adapters, and what a trainer keeps beside them, are not weights."""
     return not (is_adapter_weights(name) or any(fnmatch(name, pattern) for pattern in _TRAINER))
 
 

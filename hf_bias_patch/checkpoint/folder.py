@@ -94,7 +94,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise TargetError(f"{out} exists", remedy="Choose another folder, or replace it with --overwrite")
     if not out.is_dir():
-        raise TargetError(f"{out} exists and is no folder", remedy="Choose another place")
+        raise TargetError(f"{out} exists and is not a folder", remedy="Choose another place")
     # Whole folders go: be sure that it is a checkpoint, and not, say, a home folder given by mistake.
     names = set(os.listdir(out))
     if "config.json" not in names or ".git" in names:
@@ -161,7 +161,7 @@ def _give_name(folder: Path, out: Path, overwrite: bool) -> None:
     elif _is_empty(out):
         os.rename(folder, out)  # which fails if something came into it in this moment
     elif not overwrite:
-        raise TargetError(f"{out} was made by somebody else in the meantime", remedy="Choose another folder")
+        raise TargetError(f"{out} was created by another program in the meantime", remedy="Choose another folder")
     elif _rename2(folder, out, _EXCHANGE):
         shutil.rmtree(folder, ignore_errors=True)
     else:

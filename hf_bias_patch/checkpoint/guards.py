@@ -1,4 +1,4 @@
-"""What must not be edited where it lies, and what must not be read while it is edited."""
+"""What must not be edited in place, and what must not be read during an edit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hf_bias_patch.checkpoint.journal import JOURNAL
-from hf_bias_patch.checkpoint.links import hub_repo
+from hf_bias_patch.checkpoint.paths import hub_repo
 from hf_bias_patch.errors import CheckpointError, TargetError
 
 __all__ = ["ASSETS", "refuse_interrupted", "refuse_place", "refuse_unsafe"]
@@ -25,8 +25,8 @@ def refuse_interrupted(folder: Path) -> None:
     """
     if (folder / JOURNAL).exists():
         raise CheckpointError(
-            f"{folder} is neither old nor new",
-            why="An in-place edit of it was interrupted, or is going on",
+            f"{folder} is in the middle of an edit",
+            why="An edit in place was interrupted, or is still running",
             remedy=f"`hf-bias-patch revert {folder}` puts back what was there before",
         )
 
@@ -64,16 +64,12 @@ def refuse_unsafe(path: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         _refuse(path, f"It is a symbolic link to {os.readlink(path)}", copy)
     if not stat.S_ISREG(status.st_mode):
-        _refuse(path, "It is no regular file", copy)
+        _refuse(path, "It is not a regular file", copy)
     if status.st_nlink > 1:
         _refuse(path, f"It has {status.st_nlink - 1} other hard links, which would change too", copy)
     # The bits count even for root, whom os.access always lets pass.
     if not status.st_mode & 0o222 or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        _refuse(
-            path,
-            "It is read-only",
-            f"Make it writable, or patch a copy: `hf-bias-patch patch {path.parent} OUT`",
-        )
+        _refuse(path, "It is read-only", f"Make it writable, or patch a copy: `hf-bias-patch patch {path.parent} OUT`")
 
 
 def _copy(folder: Path) -> str:

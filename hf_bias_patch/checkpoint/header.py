@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.mistaken import mistaken
-from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.paths import open_regular
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["Header", "TensorInfo", "build_header", "header_size", "parse_header", "read_header"]
@@ -178,7 +178,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
             parse_int=_integer if b"-0" in raw else None,  # seldom, and a tenth of the time
             parse_float=_finite,
         )
-        "".join(entries).encode()  # an escaped lone surrogate is no text
+        "".join(entries).encode()  # an escaped lone surrogate is not text
     except (CheckpointError, MemoryError):
         raise
     except (ValueError, TypeError, RecursionError) as error:
@@ -189,7 +189,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _integer(text: str) -> int | float:
@@ -222,7 +222,7 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
         _refuse(path, f"has dtype {brief(dtype)}, which the safetensors format does not know", name)
     size = _size(path, name, shape)
     if type(start) is not int or type(stop) is not int or not 0 <= start <= stop < _UNSIGNED_64:
-        _refuse(path, f"has offsets [{brief(start)}, {brief(stop)}], which are no range", name)
+        _refuse(path, f"has offsets [{brief(start)}, {brief(stop)}], which are not a range", name)
     if size * BITS[dtype] != (stop - start) * 8:
         _refuse(path, f"is {dtype} of shape {shape} and has offsets {stop - start} bytes apart", name)
     return TensorInfo(name, dtype, tuple(shape), data_start + start, data_start + stop)
@@ -231,13 +231,13 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
 def _size(path: Path, name: str, shape: Any) -> int:
     """Number of values of a shape that an array can have."""
     if type(shape) is not list:
-        _refuse(path, f"has shape {brief(shape)}, which is no list of sizes", name)
+        _refuse(path, f"has shape {brief(shape)}, which is not a list of sizes", name)
     if len(shape) > _MOST_AXES:
         _refuse(path, f"has {len(shape)} axes, more than the {_MOST_AXES} that an array can have", name)
     size, filled = 1, 1
     for axis in shape:
         if type(axis) is not int or axis < 0:
-            _refuse(path, f"has shape {brief(shape)}, which is no list of sizes", name)
+            _refuse(path, f"has shape {brief(shape)}, which is not a list of sizes", name)
         size, filled = size * axis, filled * (axis or 1)
         if size >= _UNSIGNED_64:
             _refuse(path, f"has shape {brief(shape)}, which overflows", name)

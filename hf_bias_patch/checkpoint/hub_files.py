@@ -14,7 +14,7 @@ from typing import Any
 from hf_bias_patch.checkpoint.hub_errors import hub_error
 from hf_bias_patch.errors import CheckpointError, SourceError, UnreachableError
 
-__all__ = ["HubFiles", "Part", "open_hub_files"]
+__all__ = ["ByteRange", "HubFiles", "open_hub_files"]
 
 _TIMEOUT = 10.0
 """Seconds without a byte until a request is given up."""
@@ -28,7 +28,7 @@ _LARGEST_SMALL = 50_000_000
 
 
 @dataclass(frozen=True)
-class Part:
+class ByteRange:
     """Bytes `start` to `stop`, not included, of a file."""
 
     name: str
@@ -63,7 +63,7 @@ class HubFiles:
         return build_hf_headers()
 
     def small(self, name: str) -> bytes:
-        """A whole file that is no weight file.
+        """A whole file that is not a weight file.
 
         Raises:
             CheckpointError: it is not there, or is larger than any config.
@@ -72,8 +72,8 @@ class HubFiles:
         if name not in self.sizes:
             raise CheckpointError(f"{self.model} has no {name}")
         if self.sizes[name] > _LARGEST_SMALL:
-            raise CheckpointError(f"{name} of {self.model} has {self.sizes[name]:,} bytes, which is no sound {name}")
-        return self.part(Part(name, 0, self.sizes[name]))
+            raise CheckpointError(f"{name} of {self.model} has {self.sizes[name]:,} bytes, more than any valid {name}")
+        return self.part(ByteRange(name, 0, self.sizes[name]))
 
     def sha256_of(self, name: str) -> str | None:
         """The sha256 of a file, of one that is kept in git by its content; None if there is no such file.
@@ -86,13 +86,13 @@ class HubFiles:
             return self.sha256.get(name)
         return hashlib.sha256(self.small(name)).hexdigest()
 
-    def parts(self, wanted: Iterable[Part]) -> Iterator[tuple[Part, bytes]]:
+    def parts(self, wanted: Iterable[ByteRange]) -> Iterator[tuple[ByteRange, bytes]]:
         """Several parts, some requests under way at once, in the order asked for."""
         wanted = list(wanted)
         with ThreadPoolExecutor(min(_AT_ONCE, len(wanted) or 1)) as pool:
             yield from zip(wanted, pool.map(self.part, wanted), strict=True)
 
-    def part(self, part: Part) -> bytes:
+    def part(self, part: ByteRange) -> bytes:
         """A part of a file. A connection that is cut goes on where it was cut.
 
         Raises:
@@ -119,7 +119,7 @@ class HubFiles:
             remedy="Try again later",
         )
 
-    def _stream(self, part: Part, had: int) -> Iterator[bytes]:
+    def _stream(self, part: ByteRange, had: int) -> Iterator[bytes]:
         import huggingface_hub as hub
         from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff
 
@@ -169,7 +169,7 @@ def open_hub_files(model: str, revision: str | None = None) -> HubFiles:
     )
 
 
-def _check_range(model: str, part: Part, start: int, response: Any) -> None:
+def _check_range(model: str, part: ByteRange, start: int, response: Any) -> None:
     """Refuse anything but the bytes asked for, before a byte of a body that may be a whole weight file is read."""
     said = response.headers.get("content-range", "")
     if response.status_code != 206 or not said.startswith(f"bytes {start}-{part.stop - 1}/"):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 from hf_bias_patch.checkpoint.header import Header, read_header
-from hf_bias_patch.checkpoint.links import check_link
-from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.checkpoint.paths import check_link, is_inside, open_regular
+from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = [
@@ -67,7 +66,7 @@ def refuse_missing(folder: Path, index_name: str, names: list[str]) -> None:
     """
     missing = [name for name in names if not os.path.isfile(folder / name)]
     if missing:
-        _refuse(
+        raise CheckpointError(
             f"{folder} lacks {len(missing):,} of {len(names):,} weight files: {listed(missing, _SHOWN)}",
             f"{index_name} lists them",
             "Download them",
@@ -81,15 +80,17 @@ def parse_object(path: Path, content: bytes) -> dict[str, Any]:
         CheckpointError: it does not; `path` is named.
     """
     if len(content) > LARGEST_JSON:
-        _refuse(f"{path} has more than {LARGEST_JSON:,} bytes", "No sound one is that large", _RESTORE)
+        raise CheckpointError(f"{path} has more than {LARGEST_JSON:,} bytes", "No valid one is that large", _RESTORE)
     try:
         table = json.loads(content)
     except (ValueError, RecursionError) as error:
-        _refuse(f"{path} is not valid JSON", str(error), _RESTORE)
+        raise CheckpointError(f"{path} is not valid JSON", str(error), _RESTORE) from error
     if type(table) is not dict:
-        _refuse(f"{path} is not a JSON object", "", _RESTORE)
+        raise CheckpointError(f"{path} is not a JSON object", "", _RESTORE)
     if _is_deep(table):
-        _refuse(f"{path} has more than {_DEEPEST} brackets within one another", "No sound one has", _RESTORE)
+        raise CheckpointError(
+            f"{path} has more than {_DEEPEST} brackets within one another", "No valid one has", _RESTORE
+        )
     return table
 
 
@@ -112,7 +113,7 @@ def read_index(path: Path) -> dict[str, Any]:
         with open_regular(path) as file:
             content = file.read(LARGEST_JSON + 1)
     except OSError as error:
-        _refuse(f"{path} cannot be read", error.strerror or str(error))
+        raise CheckpointError(f"{path} cannot be read", error.strerror or str(error)) from error
     return parse_index(path, content)
 
 
@@ -125,9 +126,9 @@ def parse_index(path: Path, content: bytes) -> dict[str, Any]:
     index = parse_object(path, content)
     weight_map = index.get("weight_map")
     if type(weight_map) is not dict or not all(type(file) is str for file in weight_map.values()):
-        _refuse(f"{path} has no weight_map from tensor to file", "", _RESTORE)
+        raise CheckpointError(f"{path} has no weight_map from tensor to file", "", _RESTORE)
     if not weight_map:
-        _refuse(f"{path} lists no tensors", "", _RESTORE)
+        raise CheckpointError(f"{path} lists no tensors", "", _RESTORE)
     return index
 
 
@@ -151,13 +152,15 @@ def listed_names(index_path: Path, index: dict[str, Any]) -> list[str]:
 
 
 def _check_inside(index_path: Path, name: str) -> None:
-    # Read as a Windows path too: an index travels, and "\\" or "C:" must not begin to matter there.
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in name:
-        _refuse(f"{index_path} lists the weight file {brief(name)}, which is not inside the folder", "", _RESTORE)
-    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
+    if not is_inside(name):
+        raise CheckpointError(
+            f"{index_path} lists the weight file {brief(name)}, which is not inside the folder", "", _RESTORE
+        )
+    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in PurePosixPath(name).parts]
     if max(sizes) > _LONGEST_NAME or sum(sizes) > _LONGEST_PATH or not is_text(name):
-        _refuse(f"{index_path} lists the weight file {brief(name)}, which no file can be called", "", _RESTORE)
+        raise CheckpointError(
+            f"{index_path} lists the weight file {brief(name)}, which no file can be called", "", _RESTORE
+        )
 
 
 def is_text(name: str) -> bool:
@@ -173,7 +176,7 @@ def check_agreement(index_path: Path, index: dict[str, Any], files: dict[str, He
     """
     for tensor, file in index["weight_map"].items():
         if tensor not in files[file].tensors:
-            _refuse(
+            raise CheckpointError(
                 f"Tensor {brief(tensor)} is not in {file}, where {index_path} puts it",
                 "The index and the weight files are of different versions",
                 "Download them together",
@@ -183,12 +186,8 @@ def check_agreement(index_path: Path, index: dict[str, Any], files: dict[str, He
         for tensor in header.tensors:
             first = owner.setdefault(tensor, file)
             if first != file:
-                _refuse(
+                raise CheckpointError(
                     f"Tensor {brief(tensor)} is both in {first} and in {file} of {index_path.parent}",
-                    "Which of the two a loader takes is left to chance",
+                    "Loaders may take either of them",
                     "Export the checkpoint again",
                 )
-
-
-def _refuse(what: str, why: str = "", remedy: str = "") -> NoReturn:
-    raise CheckpointError(what, why=why, remedy=remedy)

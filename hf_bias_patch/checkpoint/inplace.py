@@ -22,29 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hf_bias_patch.checkpoint.copying import target_error
-from hf_bias_patch.checkpoint.durable import (
-    lock_folder,
-    replace_file,
-    sync_folder,
-    temporary_name,
-    write_range,
-)
+from hf_bias_patch.checkpoint.durable import lock_folder, replace_file, sync_folder, temporary_name, write_range
 from hf_bias_patch.checkpoint.guards import refuse_interrupted, refuse_unsafe
-from hf_bias_patch.checkpoint.journal import (
-    JOURNAL,
-    Journal,
-    OldRange,
-    read_journal,
-    unfinished_journal,
-    write_journal,
-)
-from hf_bias_patch.checkpoint.links import check_link
+from hf_bias_patch.checkpoint.journal import JOURNAL, Journal, OldRange, read_journal, unfinished_journal, write_journal
+from hf_bias_patch.checkpoint.paths import check_link, is_inside
 from hf_bias_patch.errors import CheckpointError, TargetError
 
 __all__ = ["MARK", "ByteEdit", "edit_in_place", "recover", "refuse_unsafe"]
 
 MARK = b"MID-EDIT"
-"""Stands where a safetensors file has its header length while it is neither old nor new."""
+"""Stands where a safetensors file has its header length while it is in the middle of an edit."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +88,8 @@ def edit_in_place(folder: Path, edits: Sequence[ByteEdit], replace: Mapping[str,
     ranges = _checked_ranges(folder, edits)
     edited = {item.file for item in ranges}
     for name in sorted({*replace, *edited}):
-        _check_name(name)
+        if not is_inside(name):
+            raise ValueError(f"{name!r} is not inside the checkpoint folder")
         if name in edited or os.path.lexists(folder / name):
             refuse_unsafe(folder / name)
         check_link(folder, folder / name)
@@ -143,12 +131,6 @@ def recover(folder: Path) -> bool:
             if isinstance(error, TargetError):
                 raise
             raise target_error(folder, error, journal.stat().st_size if journal.exists() else 0) from error
-
-
-def _check_name(name: str) -> None:
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
-        raise ValueError(f"{name!r} is not inside the checkpoint folder")
 
 
 def _checked_ranges(folder: Path, edits: Sequence[ByteEdit]) -> list[OldRange]:
@@ -195,7 +177,7 @@ def _take_back(folder: Path, error: BaseException) -> None:
         raise TargetError(
             f"{folder} could be neither edited nor put back",
             why=f"{error}; then {second}",
-            remedy=f"Solve this, then `hf-bias-patch revert {folder}` puts back what was there before",
+            remedy=f"Solve this; then `hf-bias-patch revert {folder}` puts back what was there before",
         ) from error
 
 
@@ -231,7 +213,7 @@ def _drop_damaged(folder: Path, error: CheckpointError) -> None:
     marked = [path for path in sorted(folder.rglob("*.safetensors")) if _head(path) == MARK]
     if marked:
         raise CheckpointError(
-            f"{', '.join(map(str, marked))}: neither old nor new, and cannot be put back",
+            f"{', '.join(map(str, marked))}: the files are in the middle of an edit, and cannot be put back",
             why=str(error),
             remedy="Restore the files from their origin",
         ) from error
@@ -244,9 +226,9 @@ def _check_same_files(folder: Path, journal: Journal) -> None:
         path = folder / file.name
         if not path.is_file() or path.is_symlink() or path.stat().st_size != file.size:
             raise CheckpointError(
-                f"{path} is not the file that an interrupted edit was made in",
+                f"{path} is not the file in which an edit was interrupted",
                 why=f"It is missing or its size changed from {file.size:,} bytes",
-                remedy=f"Put the file back, or remove {journal.path} to give up the old bytes",
+                remedy=f"Put the file back, or remove {journal.path} to lose the old bytes",
             )
 
 
@@ -280,9 +262,5 @@ def _sync_folders(folder: Path, journal: Journal) -> None:
 
 def _touched_folders(folder: Path, journal: Journal) -> Iterator[Path]:
     names = {small.name for small in journal.smalls}
-    found = {
-        folder,
-        *((folder / name).parent for name in names),
-        *((folder / n).parent for n in journal.folders),
-    }
+    found = {folder, *((folder / name).parent for name in names), *((folder / n).parent for n in journal.folders)}
     return (path for path in sorted(found) if path.is_dir())

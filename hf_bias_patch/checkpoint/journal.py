@@ -13,12 +13,12 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.durable import read_range, sync_folder, write_synced
-from hf_bias_patch.checkpoint.links import check_link
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.paths import check_link, is_inside
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["JOURNAL", "Journal", "OldFile", "OldRange", "OldSmall", "read_journal", "write_journal"]
@@ -153,7 +153,7 @@ def read_journal(folder: Path) -> Journal | None:
         found = _journal(path, json.loads(b"".join(read_range(path, 16, length))), length)
         _check(folder, found, size)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged", why=f"Its table makes no sense: {brief(str(error))}") from error
+        raise CheckpointError(f"{path} is damaged", why=f"Its table is invalid: {brief(str(error))}") from error
     return found
 
 
@@ -166,8 +166,7 @@ def _check(folder: Path, journal: Journal, size: int) -> None:
     """
     names = [file.name for file in journal.files] + [small.name for small in journal.smalls] + [*journal.folders]
     for name in names:
-        parts = PurePosixPath(name).parts
-        if not parts or parts[0] == "/" or ".." in parts or name == JOURNAL:
+        if not is_inside(name) or name == JOURNAL:
             raise ValueError(f"{brief(name)} is not inside the folder")
         check_link(folder, folder / name)
     sizes = {file.name: file.size for file in journal.files}

@@ -1,4 +1,4 @@
-"""Hidden working folders: each is locked while its process lives, and removed by the next one once that is gone."""
+"""Hidden working folders: locked while their process lives, removed by the next run once it is gone."""
 
 from __future__ import annotations
 

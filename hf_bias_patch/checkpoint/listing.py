@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, entry_file, read_config
-from hf_bias_patch.checkpoint.copies import Model, parts_of
+from hf_bias_patch.checkpoint.copies import OwnWeights, parts_of
 from hf_bias_patch.checkpoint.file_names import (
     OTHER_FORMAT,
     TRAINING,
@@ -25,8 +25,8 @@ from hf_bias_patch.checkpoint.file_names import (
     says_weights,
 )
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, shard_names
-from hf_bias_patch.checkpoint.links import check_link
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.paths import check_link
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["companion_files", "files_beside", "left_behind", "weight_names"]
@@ -94,13 +94,13 @@ def _checked(folder: Path, weights: Collection[str], left: dict[Path, str]) -> l
     for path in found:
         check_link(folder, folder / path)
         if not (folder / path).is_file():
-            raise CheckpointError(f"{folder / path} is no readable file", remedy="Remove it, or put the file there")
+            raise CheckpointError(f"{folder / path} is not a readable file", remedy="Remove it, or put the file there")
     return found
 
 
 def _left(checkpoint: Checkpoint) -> dict[Path, str]:
     """Every file beside the checkpoint's own, and what it holds that a variant must not; empty if nothing."""
-    model = Model(checkpoint)
+    model = OwnWeights(checkpoint)
     found = {}
     for path, what in _walk(checkpoint.folder):
         if path.as_posix() not in checkpoint.weight_names:
@@ -111,7 +111,7 @@ def _left(checkpoint: Checkpoint) -> dict[Path, str]:
     return found
 
 
-def _held(model: Model, path: Path) -> str:
+def _held(model: OwnWeights, path: Path) -> str:
     """What the content of a file tells."""
     place = model.checkpoint.folder / path
     if not may_hold_weights(path.name) or not place.is_file():

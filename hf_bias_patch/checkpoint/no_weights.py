@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from hf_bias_patch.checkpoint.showing import listed
+from hf_bias_patch.checkpoint.shorten import listed
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["no_config", "no_weights"]

@@ -1,4 +1,4 @@
-"""Which tensors of a file have values in common: tied weights. Views of one storage that do not meet are none."""
+"""Which tensors of a file share values (tied weights). Views of one storage that do not overlap share none."""
 
 from __future__ import annotations
 

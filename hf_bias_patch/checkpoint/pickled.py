@@ -14,8 +14,8 @@ from hf_bias_patch.checkpoint.choice import PICKLE, PICKLE_INDEX, stock_choice
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import TensorInfo
 from hf_bias_patch.checkpoint.index import read_index, refuse_missing, shard_names
-from hf_bias_patch.checkpoint.links import check_link
 from hf_bias_patch.checkpoint.overlap import overlapping
+from hf_bias_patch.checkpoint.paths import check_link
 from hf_bias_patch.checkpoint.pickled_file import PickledTensor, read_pickled
 from hf_bias_patch.checkpoint.pickled_views import SAVE_AGAIN
 from hf_bias_patch.errors import CheckpointError

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, NoReturn
 from hf_bias_patch.checkpoint.dtypes import BITS
 from hf_bias_patch.checkpoint.header import MAX_HEADER, Header, TensorInfo
 from hf_bias_patch.checkpoint.mistaken import FIRST_BYTES, mistaken
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.pickled_views import Storage, StoredView, is_known, views_of
-from hf_bias_patch.checkpoint.regular import open_regular
-from hf_bias_patch.checkpoint.showing import brief, listed
+from hf_bias_patch.checkpoint.shorten import brief, listed
 from hf_bias_patch.checkpoint.unpickle import ForbiddenError, unpickle
 from hf_bias_patch.errors import CheckpointError
 
@@ -89,7 +89,9 @@ def read_pickled(path: Path) -> Header:
         ) from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)[:_WHY]
-        raise CheckpointError(f"{path} is no readable PyTorch pickle", why=why, remedy="Download it again") from error
+        raise CheckpointError(
+            f"{path} is not a readable PyTorch pickle", why=why, remedy="Download it again"
+        ) from error
 
 
 def _parse(path: Path, file: BinaryIO, size: int) -> Header:
@@ -129,7 +131,7 @@ def _zipped(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, StoredView
         _damaged("it lists a file twice")
     top = entries[0].filename.split("/")[0] if entries else ""
     if f"{top}/constants.pkl" in members:
-        raise CheckpointError(f"{path} is a TorchScript program, no table of tensors", remedy="Save its state dict")
+        raise CheckpointError(f"{path} is a TorchScript program, not a table of tensors", remedy="Save its state dict")
 
     def content(name: str) -> bytes:
         start, stop = _place(file, members, f"{top}/{name}", size)

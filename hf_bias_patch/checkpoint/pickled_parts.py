@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hf_bias_patch.checkpoint.header import MAX_HEADER
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.checkpoint.pickled_file import Bounded
 from hf_bias_patch.checkpoint.pickled_views import StoredView, views_of
-from hf_bias_patch.checkpoint.regular import open_regular
 from hf_bias_patch.checkpoint.unpickle import ForbiddenError, unpickle
 from hf_bias_patch.errors import CheckpointError
 

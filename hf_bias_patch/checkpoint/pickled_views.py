@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from hf_bias_patch.checkpoint.dtypes import BITS, OF_TORCH
 from hf_bias_patch.checkpoint.index import is_text
-from hf_bias_patch.checkpoint.showing import brief
-from hf_bias_patch.checkpoint.unpickle import Call, Named, Stored
+from hf_bias_patch.checkpoint.shorten import brief
+from hf_bias_patch.checkpoint.unpickle import PickledCall, PickledName, PickledStorage
 from hf_bias_patch.errors import CheckpointError
 
 __all__ = ["SAVE_AGAIN", "Storage", "StoredView", "is_known", "views_of"]
@@ -97,10 +97,10 @@ def views_of(path: Path, content: Any) -> dict[str, StoredView]:
         content: what `unpickle` gave.
 
     Raises:
-        CheckpointError: it is no table of tensors, or one of them has no plain values; the entry is named.
+        CheckpointError: it is not a table of tensors, or one of them has no plain values; the entry is named.
     """
     if type(content) is not dict:
-        _refuse(f"{path} holds a {_kind(content)}, no table of tensors", BY_STATE_DICT)
+        _refuse(f"{path} holds a {_kind(content)}, not a table of tensors", BY_STATE_DICT)
     for name, value in content.items():
         if _is_table(value):
             raise CheckpointError(
@@ -114,7 +114,7 @@ def views_of(path: Path, content: Any) -> dict[str, StoredView]:
 def _view(path: Path, name: Any, value: Any) -> StoredView:
     call = _unwrapped(value)
     if type(name) is not str or not _is_tensor(value):
-        _refuse(f"Entry {brief(name)} of {path} is a {_kind(value)}, no tensor", BY_STATE_DICT)
+        _refuse(f"Entry {brief(name)} of {path} is a {_kind(value)}, not a tensor", BY_STATE_DICT)
     if name == "__metadata__" or not is_text(name):
         _refuse(f"Tensor {brief(name)} of {path} has a name that safetensors cannot hold")
     kind = call.what.removeprefix("torch._utils._rebuild_")
@@ -131,13 +131,13 @@ def _view(path: Path, name: Any, value: Any) -> StoredView:
         raise
     except (ValueError, TypeError):
         raise CheckpointError(
-            f"Tensor {brief(name)} of {path} is no sound part of its storage", remedy="Download the file again"
+            f"Tensor {brief(name)} of {path} is not a valid part of its storage", remedy="Download the file again"
         ) from None
 
 
 def _is_tensor(value: Any) -> bool:
     call = _unwrapped(value)
-    return isinstance(call, Call) and "._rebuild_" in call.what
+    return isinstance(call, PickledCall) and "._rebuild_" in call.what
 
 
 def _is_table(value: Any) -> bool:
@@ -147,12 +147,12 @@ def _is_table(value: Any) -> bool:
 def _unwrapped(value: Any) -> Any:
     """The tensor in a parameter, or in one with attributes of its own."""
     for _ in range(_WRAPPINGS):
-        if not (isinstance(value, Call) and value.args):
+        if not (isinstance(value, PickledCall) and value.args):
             break
         if value.what in _WRAPPED:
             value = value.args[0]
         elif value.what == "torch._tensor._rebuild_from_type_v2" and len(value.args) == 4:
-            value = Call(value.args[0].name, value.args[2]) if isinstance(value.args[0], Named) else None
+            value = PickledCall(value.args[0].name, value.args[2]) if isinstance(value.args[0], PickledName) else None
         else:
             break
     return value
@@ -162,7 +162,7 @@ def _checked(
     path: Path, name: str, stored: Any, named: Any, offset: Any, shape: Any, strides: Any, metadata: list[Any]
 ) -> StoredView:
     storage, own = _storage(stored)
-    torch_name = named.name.removeprefix("torch.") if isinstance(named, Named) else own
+    torch_name = named.name.removeprefix("torch.") if isinstance(named, PickledName) else own
     if torch_name not in OF_TORCH:
         _refuse(f"Tensor {brief(name)} of {path} has torch.{torch_name}, which safetensors cannot hold")
     dtype = OF_TORCH[torch_name]
@@ -184,10 +184,10 @@ def _checked(
 
 def _storage(stored: Any) -> tuple[Storage, str]:
     """The storage that a persistent id names, and the torch dtype of its values; empty if it has none."""
-    if not isinstance(stored, Stored):
+    if not isinstance(stored, PickledStorage):
         raise TypeError
     tag, kind, key, _, count, *view = stored.said
-    if tag != "storage" or type(key) is not str or not isinstance(kind, Named):
+    if tag != "storage" or type(key) is not str or not isinstance(kind, PickledName):
         raise TypeError
     dtype = _OF_STORAGE.get(kind.name.removeprefix("torch.").removesuffix("Storage"), "")
     if not dtype and kind.name != _UNTYPED:
@@ -200,7 +200,7 @@ def _storage(stored: Any) -> tuple[Storage, str]:
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
-    if isinstance(value, Call) and value.what == "torch.Size":
+    if isinstance(value, PickledCall) and value.what == "torch.Size":
         (value,) = value.args
     if type(value) not in (tuple, list) or len(value) > _MOST_AXES:
         raise TypeError
@@ -214,7 +214,9 @@ def _count(value: Any) -> int:
 
 
 def _kind(value: Any) -> str:
-    return value.what if isinstance(value, Call) else value.name if isinstance(value, Named) else type(value).__name__
+    if isinstance(value, PickledCall):
+        return value.what
+    return value.name if isinstance(value, PickledName) else type(value).__name__
 
 
 def _refuse(what: str, remedy: str = SAVE_AGAIN) -> NoReturn:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hf_bias_patch.checkpoint.dtypes import FLOATS
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 
 __all__ = ["PACKED_NAMES", "Quantised", "quantised"]
 

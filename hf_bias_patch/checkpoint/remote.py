@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +15,15 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, refuse_patch_only
 from hf_bias_patch.checkpoint.choice import PICKLE, PICKLE_INDEX, entry_name, stock_choice
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import Header, TensorInfo, header_size, parse_header
-from hf_bias_patch.checkpoint.hub_files import HubFiles, Part, open_hub_files
+from hf_bias_patch.checkpoint.hub_files import ByteRange, HubFiles, open_hub_files
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX, check_agreement, listed_names, parse_index, parse_object
-from hf_bias_patch.checkpoint.showing import listed
-from hf_bias_patch.checkpoint.side import ADAPTER, PATCH
+from hf_bias_patch.checkpoint.pickled import open_any_model
+from hf_bias_patch.checkpoint.shorten import listed
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, PATCH
+from hf_bias_patch.checkpoint.source import Source, locate
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["RemoteCheckpoint", "open_remote"]
+__all__ = ["Opened", "RemoteCheckpoint", "open_anywhere", "open_remote"]
 
 _FIRST = 32_768
 """Bytes asked for first of a weight file: the header of a shard of a large model fits."""
@@ -55,7 +58,7 @@ class RemoteCheckpoint(Checkpoint):
         for name in sorted(set(names) - set(self._cache)):
             by_file.setdefault(self.file_of(name), []).append(self.info(name))
         runs = [(file, run) for file, infos in by_file.items() for run in _runs(infos)]
-        wanted = [Part(file, run[0].start, run[-1].stop) for file, run in runs]
+        wanted = [ByteRange(file, run[0].start, run[-1].stop) for file, run in runs]
         for (_, run), (part, content) in zip(runs, self.hub.parts(wanted), strict=True):
             for info in run:
                 self._cache[info.name] = content[info.start - part.start : info.stop - part.start]
@@ -66,7 +69,7 @@ class RemoteCheckpoint(Checkpoint):
         if info.name in self._cache:
             content = self._cache[info.name][start - info.start :][:nbytes]
         else:
-            content = self.hub.part(Part(self.file_of(info.name), start, start + nbytes))
+            content = self.hub.part(ByteRange(self.file_of(info.name), start, start + nbytes))
         return np.frombuffer(bytearray(content), dtype).reshape(shape)
 
 
@@ -87,7 +90,7 @@ def open_remote(model: str, revision: str | None = None) -> RemoteCheckpoint:
         raise CheckpointError(
             f"{model} has no config.json",
             why="It holds a PEFT adapter" if ADAPTER in hub.sizes else "It says which architecture this is",
-            remedy="Give the model it belongs to",
+            remedy="Give the Hub id of the model itself",
         )
     if PATCH in hub.sizes:
         refuse_patch_only(folder)
@@ -112,18 +115,18 @@ def _refuse_pickles(model: str, chosen: str | None) -> None:
     if chosen in (PICKLE, PICKLE_INDEX):
         raise CheckpointError(
             f"What transformers loads from {model} is a PyTorch pickle",
-            why="On the Hub, only safetensors files are read by parts",
+            why="On the Hub, only safetensors files can be read in parts",
             remedy=f"Download the model (`hf download {model}`) and give its folder",
         )
 
 
 def _headers(hub: HubFiles, folder: Path, names: list[str]) -> dict[str, Header]:
     """The headers of weight files, by a request or two each."""
-    firsts = {
-        part.name: content for part, content in hub.parts(Part(name, 0, min(_FIRST, hub.sizes[name])) for name in names)
-    }
+    begin = [ByteRange(name, 0, min(_FIRST, hub.sizes[name])) for name in names]
+    firsts = {part.name: content for part, content in hub.parts(begin)}
     sizes = {name: header_size(folder / name, firsts[name], hub.sizes[name]) for name in names}
-    rests = hub.parts(Part(name, len(firsts[name]), sizes[name]) for name in names if sizes[name] > len(firsts[name]))
+    longer = [name for name in names if sizes[name] > len(firsts[name])]
+    rests = hub.parts(ByteRange(name, len(firsts[name]), sizes[name]) for name in longer)
     for part, content in rests:
         firsts[part.name] += content
     return {name: parse_header(folder / name, firsts[name][: sizes[name]], hub.sizes[name]) for name in names}
@@ -139,3 +142,34 @@ def _runs(infos: list[TensorInfo]) -> list[list[TensorInfo]]:
         else:
             runs.append([info])
     return runs
+
+
+class Opened(NamedTuple):
+    """A checkpoint that was found and opened.
+
+    Attributes:
+        name: what the user called it; of a Hub id without its revision.
+        commit: of a model on the Hub, or in its cache; None for any other place.
+        checkpoint: opened.
+    """
+
+    name: str
+    commit: str | None
+    checkpoint: Checkpoint
+
+
+def open_anywhere(model: str | os.PathLike[str], *, revision: str | None = None) -> Opened:
+    """Find and open a checkpoint of which little will be read: what is not on this machine is not downloaded.
+
+    Args:
+        model, revision: as for `source.locate`.
+
+    Raises:
+        ArgumentError, SourceError: as for `source.resolve`.
+        CheckpointError: as for `open_any_model`.
+    """
+    found = locate(model, revision=revision)
+    if isinstance(found, Source):
+        return Opened(found.name, found.revision, open_any_model(found.path))
+    remote = open_remote(found.name, found.revision)
+    return Opened(found.name, remote.hub.commit, remote)

@@ -11,7 +11,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.checkpoint import read_config
 from hf_bias_patch.checkpoint.choice import PICKLE, PICKLE_INDEX, stock_choice
 from hf_bias_patch.checkpoint.file_names import left_by_name, may_be_variant
@@ -19,12 +18,12 @@ from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_errors import GIVE_A_FOLDER, hub_error
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
-from hf_bias_patch.checkpoint.links import hub_repo, hub_sha256
 from hf_bias_patch.checkpoint.listing import weight_names
-from hf_bias_patch.checkpoint.side import is_patch_only
+from hf_bias_patch.checkpoint.paths import forget, hub_repo, hub_sha256
+from hf_bias_patch.checkpoint.sidecar import is_patch_only
 from hf_bias_patch.errors import ArgumentError, CheckpointError, SourceError
 
-__all__ = ["HubModel", "Source", "absolute_name", "locate", "place_name", "resolve", "sha256_of"]
+__all__ = ["HubModel", "Source", "absolute_name", "arrived_sha256", "locate", "place_name", "resolve", "sha256_of"]
 
 EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -88,7 +87,7 @@ def locate(model: str | os.PathLike[str], *, revision: str | None = None) -> Sou
         revision: branch, tag or commit of a Hub id, where `model` names none; its main branch if neither does.
 
     Raises:
-        ArgumentError: it is no path or Hub id, but say a model in memory.
+        ArgumentError: it is not a path or Hub id, but say a model in memory.
         SourceError: it leads nowhere. Of `resolve` also: the Hub cannot be reached, within seconds.
     """
     name = place_name(model)
@@ -102,9 +101,11 @@ def locate(model: str | os.PathLike[str], *, revision: str | None = None) -> Sou
     hub_id, at, inside = name.partition("@")
     sound = _HUB_ID.fullmatch(hub_id) and (not at or _REVISION.fullmatch(inside))
     if not isinstance(model, str) or not sound or name.endswith(".safetensors"):
-        _refuse(f"{name!r} does not exist, and is no Hub id either", GIVE_A_FOLDER)
+        _refuse(f"{name!r} does not exist, and is not a Hub id either", GIVE_A_FOLDER)
     if at and revision is not None:
-        _refuse(f"{name} names the revision {inside}, and {revision} was asked for beside it", "Leave one of them out")
+        _refuse(
+            f"{name} names the revision {inside}, and the revision {revision} was given too", "Leave one of them out"
+        )
     revision = inside if at else revision
     cached = _cached(hub_id, revision)
     if cached is not None and _is_complete(cached):
@@ -145,6 +146,30 @@ def sha256_of(source: Source, names: Iterable[str]) -> dict[str, str]:
     return {name: source.known_sha256.get(name) or sha256_file(folder / name) for name in names}
 
 
+def arrived_sha256(folder: Path, name: str, said: str | None, model: str) -> str:
+    """The sha256 of a file, read and not believed.
+
+    Args:
+        folder: where it lies.
+        name: relative to the folder.
+        said: what the Hub says it is; None if it does not.
+        model: for messages.
+
+    Raises:
+        CheckpointError: it cannot be read; or it lies in the Hub's cache and is not what the Hub said it was. It is
+            removed from there then.
+    """
+    found = sha256_file(folder / name)
+    if said not in (None, found):
+        forget(folder, folder / name)
+        raise CheckpointError(
+            f"{name} of {model} is damaged: its sha256 is {found}, and the Hub's is {said}",
+            why="The download or the disk is at fault; the file was removed from the cache",
+            remedy="Try again: it will be downloaded again",
+        )
+    return found
+
+
 def _local(path: Path, name: str) -> Source:
     folder = path if path.is_dir() else path.parent
     found = hub_repo(folder)
@@ -163,7 +188,7 @@ def _embedded(name: str) -> Path:
     wanted = name.removeprefix(EMBEDDED)
     if wanted not in known:
         choice = ", ".join(EMBEDDED + other for other in known) or "none"
-        _refuse(f"There is no embedded checkpoint {wanted!r}", f"Embedded are: {choice}")
+        _refuse(f"No embedded checkpoint is called {wanted!r}", f"Embedded are: {choice}")
     return ASSETS / wanted
 
 
@@ -196,7 +221,7 @@ def _download(name: str, revision: str | None) -> Path:
         import huggingface_hub as hub
     except ImportError as error:
         raise SourceError(
-            f"{name} is no local path, and the Hub cannot be asked",
+            f"{name} is not a local path, and the Hub cannot be asked",
             why="huggingface_hub is not installed",
             remedy="pip install huggingface_hub",
         ) from error

@@ -1,7 +1,7 @@
 """Reads a pickle as data: what it would call is written down, and nothing is called.
 
 A pickle is a program for a small machine with a stack. This one knows only the operations that tables of tensors are
-made of, and no function at all: a call becomes a `Call`, a name a `Named`, a storage a `Stored`.
+made of, and no function at all: a call becomes a `PickledCall`, a name a `PickledName`, a storage a `PickledStorage`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
-__all__ = ["Call", "ForbiddenError", "Named", "Readable", "Stored", "unpickle"]
+__all__ = ["ForbiddenError", "PickledCall", "PickledName", "PickledStorage", "Readable", "unpickle"]
 
 _MOST = 2_000_000
 """Operations of a pickle: some forty make a tensor, and more than this are no table of any model."""
@@ -35,14 +35,14 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class PickledName:
     """A class, function or constant, by its name `module.name`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class PickledCall:
     """What would be called, and with what."""
 
     what: str
@@ -50,16 +50,17 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class PickledStorage:
     """What a persistent id says of values that lie elsewhere."""
 
     said: tuple[Any, ...]
 
 
 def unpickle(file: Readable, known: Callable[[str], bool]) -> Any:
-    """What a pickle holds: None, bool, int, float, str, tuple, list, dict, `Named`, `Call` and `Stored`.
+    """What a pickle holds: plain Python values, `PickledName`, `PickledCall` and `PickledStorage`.
 
-    Ordered dicts come as dicts. What is set on an object after it was made is left out.
+    Plain are None, bool, int, float, str, tuple, list and dict. Ordered dicts come as dicts. What is set on an object
+    after it was made is left out.
 
     Args:
         file: at the start of the pickle; afterwards at its end.
@@ -139,7 +140,7 @@ class _Machine:
         elif name == "REDUCE":
             self._call(*self._last(2))
         elif name == "BINPERSID":
-            self.stack.append(Stored(_of(tuple, self.stack.pop())))
+            self.stack.append(PickledStorage(_of(tuple, self.stack.pop())))
         elif name == "BUILD":
             self._last(1)
         else:
@@ -148,10 +149,10 @@ class _Machine:
     def _name(self, name: str) -> None:
         if not self.known(name):
             raise ForbiddenError(name)
-        self.stack.append(Named(name))
+        self.stack.append(PickledName(name))
 
     def _call(self, what: Any, args: Any) -> None:
-        call = Call(_of(Named, what).name, _of(tuple, args))
+        call = PickledCall(_of(PickledName, what).name, _of(tuple, args))
         self.stack.append(self._ordered(call.args) if call.what == _ORDERED else call)
 
     def _ordered(self, args: tuple[Any, ...]) -> dict[Any, Any]:
@@ -184,7 +185,7 @@ def _of(kind: type, value: Any) -> Any:
 
 def _pair(value: Any) -> Any:
     if type(value) not in (list, tuple) or len(value) != 2:
-        raise TypeError("an ordered table whose entries are no pairs")
+        raise TypeError("an ordered table whose entries are not pairs")
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Container
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -27,7 +28,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ByteBar", "CountBar", "nbytes", "plain", "stderr", "stdout", "strong", "table"]
+__all__ = ["ByteBar", "CountBar", "clear_beside", "nbytes", "plain", "stderr", "stdout", "strong", "table"]
 
 _PIPED_WIDTH = 160  # a pipe has no width; tables for a file or a pager must not be squeezed into 80 columns
 
@@ -131,3 +132,11 @@ def nbytes(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def clear_beside(out: Path, console: Console) -> None:
+    """Remove what killed runs left beside a folder, and name it."""
+    from hf_bias_patch.checkpoint.leftovers import clear_leftovers
+
+    for folder in clear_leftovers(out.resolve().parent):
+        console.print(f"Removed {folder}: the working folder of a run that was killed.", soft_wrap=True)

@@ -31,7 +31,7 @@ def inspect(
         Path | None, typer.Option(help="Draw a heat map of the norms.", metavar="FILE.png|.svg|.pdf")
     ] = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Load and run the model, and decide by numbers. Needs no family.")
+        bool, typer.Option("--probe", help="Load and run the model, and decide by measuring. Needs no family.")
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
     model_type: ModelType = None,
@@ -39,7 +39,7 @@ def inspect(
 ) -> None:
     """Show a checkpoint's attention sites, their biases, and a verdict for each. Loads no model without --probe.
 
-    Exit code 1 if the numbers of a probe refute what the family table promises.
+    Exit code 1 if a probe refutes what the family table promises.
     """
     if probe or trust_remote_code:
         _probe(model, revision, trust_remote_code, as_json, probe, values or plot is not None, model_type)
@@ -61,7 +61,6 @@ def inspect(
 
 
 def _say_where(picture: Path, as_json: bool) -> None:
-
     from hf_bias_patch.cli.console import stderr, stdout, strong
 
     console = stderr() if as_json else stdout()  # what reads JSON from stdout wants nothing else there
@@ -77,11 +76,11 @@ def _probe(
     if not asked:
         raise RecipeError("--trust-remote-code needs --probe", why="Nothing else runs a checkpoint's code")
     if drawn:
-        raise RecipeError("--probe goes with neither --values nor --plot", remedy="Use two commands")
+        raise RecipeError("--probe cannot be given with --values or --plot", remedy="Use two commands")
     if model_type:
         raise RecipeError(
-            "--model-type does not go with --probe",
-            why="A probe loads the model with transformers, which goes by config.json",
+            "--model-type cannot be given with --probe",
+            why="A probe loads the model with transformers, which uses the type in config.json",
             remedy="Add the field `model_type` to config.json",
         )
     show_probe(probed(model, revision, trusted), as_json)
@@ -108,7 +107,7 @@ def _print(found: Inspection, values: bool) -> None:
     for state, count in found.verdicts().items():
         console.print(f"  [{_COLOURS[state]}]{state:<9}[/] {count:>12,} parameters")
     if found.quantised:
-        console.print(f"No variant of it can be verified: {plain(found.quantised)}.", markup=False)
+        console.print(f"A variant of it cannot be verified: {plain(found.quantised)}.", markup=False)
     if found.uncovered:
         console.print(told(found.uncovered), markup=False, soft_wrap=True)
     for reason, names in _unread(found).items():

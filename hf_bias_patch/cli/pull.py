@@ -21,8 +21,7 @@ def pull(
     overwrite: Overwrite = False,
 ) -> None:
     """Fetch a published variant as a folder, and check it; one without weights is made from its base, bit for bit."""
-    from hf_bias_patch.cli.console import ByteBar, stdout, strong
-    from hf_bias_patch.cli.leftovers import clear_beside
+    from hf_bias_patch.cli.console import ByteBar, clear_beside, stdout, strong
     from hf_bias_patch.patching.pulling import pull as fetch
 
     clear_beside(out, stdout())

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from hf_bias_patch.attention.uncovered import told
 from hf_bias_patch.cli.console import table as empty_table
-from hf_bias_patch.patching.summary import FLAGS
+from hf_bias_patch.patching.preserved import FLAGS
 from hf_bias_patch.patching.wording import told_apart
 
 if TYPE_CHECKING:

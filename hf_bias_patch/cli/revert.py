@@ -23,8 +23,7 @@ def revert(
     overwrite: Overwrite = False,
 ) -> None:
     """Restore what a variant was made from, bit for bit, or undo an edit in place that was interrupted."""
-    from hf_bias_patch.cli.console import stdout, strong
-    from hf_bias_patch.cli.leftovers import clear_beside
+    from hf_bias_patch.cli.console import clear_beside, stdout, strong
     from hf_bias_patch.patching.revert import revert as restore
 
     clear_beside(out or Path(variant), stdout())

@@ -10,7 +10,9 @@ from rich.markup import escape
 from hf_bias_patch.attention.uncovered import told
 from hf_bias_patch.cli.console import nbytes
 from hf_bias_patch.cli.console import table as empty_table
-from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places, stays
+from hf_bias_patch.patching.folds import FOLDS
+from hf_bias_patch.patching.preserved import FLAGS
+from hf_bias_patch.patching.summary import by_label, places, stays
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,7 +27,7 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     groups = by_label(plan)
     columns = {
         "action": list(groups),
-        "goes to": [CARRIES.get(edits[0].into or "", "") for edits in groups.values()],
+        "destination": [FOLDS[to].words if (to := edits[0].destination) else "" for edits in groups.values()],
         "sites": [places(edits) for edits in groups.values()],
         "amplification": [_range([edit.amplification for edit in edits]) for edits in groups.values()],
         "conditioning": [_range([edit.conditioning for edit in edits]) for edits in groups.values()],

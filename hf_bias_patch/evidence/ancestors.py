@@ -22,7 +22,7 @@ from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import PLAN, UNDO, source_sha256
-from hf_bias_patch.patching.undo import Undo
+from hf_bias_patch.patching.undo.reader import Undo
 
 __all__ = ["Patch", "ancestor", "ancestor_files", "history"]
 

@@ -15,8 +15,8 @@ from hf_bias_patch.evidence.certificate import Claim
 from hf_bias_patch.evidence.compare import Meter, collect, meter_for
 from hf_bias_patch.evidence.outputs import AnyBatch, Inner, Outputs
 from hf_bias_patch.models.inputs.multimodal import MultimodalBatch
-from hf_bias_patch.patching.effects import Equal
 from hf_bias_patch.patching.memory import ModelTensors, apply
+from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ Compare = Callable[[Sequence[Outputs], Sequence[Outputs]], Meter]
 def measure_claims(
     model: Any,
     recipe: Recipe,
-    claimed: Equal,
+    claimed: Preserved,
     batches: Sequence[AnyBatch],
     bound: float,
     sites: Sequence[Site] | None = None,
@@ -67,7 +67,7 @@ def measure_claims(
     }
     return [
         Claim(flag=flag, claimed=getattr(claimed, flag), error=measured[flag][0], bound=bound, how=measured[flag][1])
-        for flag in Equal.model_fields
+        for flag in Preserved.model_fields
     ]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from hf_bias_patch.attention.countable import refuse_countless
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.refusals import refuse_countless
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
-from hf_bias_patch.checkpoint.look import look
+from hf_bias_patch.checkpoint.remote import open_anywhere
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import FamilyError, VerifyError
 from hf_bias_patch.evidence.fully_loaded import refuse_ignored
@@ -33,7 +33,7 @@ def refuse_storage_ahead(model: str | os.PathLike[str]) -> None:
         VerifyError: see `dtype_to_verify`.
         SourceError, CheckpointError: it cannot be opened.
     """
-    found = look(model)
+    found = open_anywhere(model)
     try:
         dtype_to_verify(found.name, found.checkpoint)
     except VerifyError as error:
@@ -54,7 +54,7 @@ def refuse_plan_ahead(model: str | os.PathLike[str], plan: Plan, *, texts: int =
         VerifyError: it could not be verified.
     """
     source = resolve(model)
-    files = look(model).checkpoint
+    files = open_anywhere(model).checkpoint
     try:
         if not layerwise:
             require_to_verify(files, plan, texts, source.name)

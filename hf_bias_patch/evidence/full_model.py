@@ -126,7 +126,7 @@ class ModelVerifier:
         if self.pair.plan is None or self.found.no_algebra:
             return reference, ()
         self.step(f"plan applied in float64, {kind}")
-        recipe = self.pair.plan.recipe
+        recipe = self.pair.plan.recipe.storing_zeros()
         sites = sites_in_memory(model, self.pair.source_files, self.pair.plan.sites)
         try:
             with apply(model, recipe, sites=sites) as patched:

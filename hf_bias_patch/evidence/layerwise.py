@@ -33,8 +33,8 @@ from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.evidence.tensors import norm_bound
 from hf_bias_patch.models.load_for_verify import load_model
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.planner import Tensors
 from hf_bias_patch.patching.rewrite import Rewrite
+from hf_bias_patch.patching.tensors import TensorReader
 
 if TYPE_CHECKING:
     import torch
@@ -256,7 +256,7 @@ def _with_absent(variant: Checkpoint, source: Checkpoint) -> Read:
 
 
 class _Double:
-    """A checkpoint as if it were stored in float64 (a `planner.Tensors`); nothing is held."""
+    """A checkpoint as if it were stored in float64 (a `planner.TensorReader`); nothing is held."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -282,7 +282,7 @@ def _of_site(plan: Plan, site: Site) -> Plan:
     return plan.model_copy(update={"edits": tuple(edit for edit in plan.edits if edit.site == site.name)})
 
 
-def planned_values(plan: Plan, tensors: Tensors) -> Read:
+def planned_values(plan: Plan, tensors: TensorReader) -> Read:
     """The values after a plan, in the dtypes of `tensors`: of a checkpoint, those that a patched file would hold."""
     rewrite = Rewrite(plan, tensors)
 

@@ -11,8 +11,8 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from hf_bias_patch.attention.countable import refuse_countless
 from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.attention.refusals import refuse_countless
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.attention.uncovered import uncovered_biases
 from hf_bias_patch.attention.wrapped import refuse_wrapped
@@ -25,11 +25,11 @@ from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.storage import dtype_to_verify
 from hf_bias_patch.evidence.working_source import place_beside, typed_as
 from hf_bias_patch.models.source_files import folder_of
-from hf_bias_patch.patching.asked import difference_of
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.record import PLAN, block_of, source_sha256
+from hf_bias_patch.patching.request import difference_of
 from hf_bias_patch.version import __version__
 
 __all__ = ["Pair", "Step", "before_patch", "open_pair", "opened_pair", "versions"]

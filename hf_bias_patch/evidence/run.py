@@ -175,7 +175,7 @@ def _notes(pair: Pair, found: Gathered) -> list[str]:
         notes.append("Every bias the plan removes is zero already: the variant is its source.")
     if plan and not all(figure.passed for run in found.runs for figure in run.deployed):
         notes += _amplified(plan)
-    moves = plan is not None and any(edit.action == "fold" and edit.into != "nothing" for edit in plan.edits)
+    moves = plan is not None and any(edit.action == "fold" and edit.destination != "nothing" for edit in plan.edits)
     worst = max((figure.bound for run in found.runs for figure in run.deployed), default=0.0)
     if moves and found.if_dropped is not None and found.if_dropped < worst:
         notes.append(

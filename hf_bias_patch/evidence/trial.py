@@ -82,7 +82,7 @@ class Trial:
         assert pair.plan is not None
         model = load_model(pair.source, pair.dtype, kind).model
         sites, coarser = sites_in_memory(model, pair.source_files, pair.plan.sites), self._coarser(model)
-        patched = apply(model, recipe, sites=sites)  # and never restored: the model is of this run alone
+        patched = apply(model, recipe.storing_zeros(), sites=sites)  # never restored: the model is of this run
         _round(model, {name: coarser[name] for name in patched.plan.touched if name in coarser})
         variant = self._verifier.run(model, pair.source.name, reference, of_source=False)
         return self._verifier.compared(kind, (), source, variant)

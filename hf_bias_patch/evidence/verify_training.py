@@ -18,7 +18,7 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.leftovers import working_folder
-from hf_bias_patch.checkpoint.side import ADAPTER, is_adapter_alone
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, is_adapter_alone
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError, VerifyError
 from hf_bias_patch.evidence.certificate import Party

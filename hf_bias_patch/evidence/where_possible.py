@@ -29,9 +29,10 @@ from hf_bias_patch.evidence.trial import Trial, share_of
 from hf_bias_patch.evidence.working_source import place_beside, typed_as
 from hf_bias_patch.models.memory import require_to_verify
 from hf_bias_patch.models.source_files import folder_of
-from hf_bias_patch.patching.disk import plan_for, readable
+from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
+from hf_bias_patch.patching.request import Request
 
 __all__ = ["where_possible"]
 
@@ -88,7 +89,7 @@ def where_possible(
     with readable(given, place / "source") as (files, shared), typed_as(files, wanted.model_type, place) as source:
         checkpoint = open_model(source.path)
         refuse_wrapped(checkpoint.config, checkpoint.tensors)
-        plan = plan_for(checkpoint, wanted, wanted, sites, shared)
+        plan = Request(wanted, sites).resolve(checkpoint.config, checkpoint, shared)
         if not any(edit.action == "fold" and edit.changes for edit in plan.edits):
             return plan.recipe
         pair = before_patch(source, plan)
@@ -97,7 +98,8 @@ def where_possible(
         else:
             require_to_verify(pair.source_files, pair.plan, len(texts or ()), pair.source.name)
             convicted = _by_whole(pair, Trial(pair, attention, texts, seed, step), seed, step)
-        return plan_for(checkpoint, wanted.without(convicted), wanted.without(convicted), sites, shared).recipe
+        request = Request(wanted.without(convicted), sites)
+        return request.resolve(checkpoint.config, checkpoint, shared).recipe
 
 
 def _by_whole(pair: Pair, trial: Trial, seed: int, step: Step) -> dict[str, str]:

@@ -19,7 +19,7 @@ from hf_bias_patch.checkpoint.copying import target_error
 from hf_bias_patch.checkpoint.guards import refuse_interrupted, refuse_place
 from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.listing import companion_files
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, TargetError, VerifyError
 from hf_bias_patch.models.source_files import folder_of

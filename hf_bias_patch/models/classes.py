@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_bias_patch.attention.model_type import saved_class
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import CheckpointError, VerifyError
 
 __all__ = ["class_for", "modeling_modules", "named_class", "remote_class", "stock_class"]

@@ -23,6 +23,7 @@ EXPERTS = "eager"
 """The implementation of experts: the fused ones know no float64."""
 
 _NO_EAGER: dict[str, str | dict[str, str]] = {
+    "nemotron3_5_asr": {"": "eager", "encoder_config": "sdpa"},
     "nemotron_asr_streaming": {"": "eager", "encoder_config": "sdpa"},
     "nemotron_asr_streaming_encoder": "sdpa",
     "qwen2_5_omni_dit": "sdpa",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.leftovers import working_folder
-from hf_bias_patch.checkpoint.side import is_patch_only
+from hf_bias_patch.checkpoint.sidecar import is_patch_only
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.models.classes import class_for

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
-from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only
+from hf_bias_patch.checkpoint.sidecar import ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only
 from hf_bias_patch.checkpoint.source import Source, sha256_of
 from hf_bias_patch.errors import CheckpointError, SourceError
 from hf_bias_patch.models.load import quiet

@@ -1,4 +1,4 @@
-"""A peft adapter in a model's own folder: transformers puts it on when it loads the model. What a plan means for it."""
+"""A peft adapter in the model's own folder, which transformers applies on loading: what a plan means for it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.copies import parts_of
 from hf_bias_patch.checkpoint.index import parse_object
-from hf_bias_patch.checkpoint.look import look
-from hf_bias_patch.checkpoint.remote import RemoteCheckpoint
-from hf_bias_patch.checkpoint.side import ADAPTER, is_adapter_weights
+from hf_bias_patch.checkpoint.remote import RemoteCheckpoint, open_anywhere
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, is_adapter_weights
+from hf_bias_patch.patching.folds import FOLDS, touched
 from hf_bias_patch.patching.plan import Edit, Plan
 
 __all__ = ["adapter_note"]
 
-_TRAVELS = f"The folder holds a peft adapter ({ADAPTER}), which transformers puts on when it loads the model"
+_TRAVELS = f"The folder holds a peft adapter ({ADAPTER}), which transformers applies when it loads the model"
 _IN_FILE = "base_model.model."  # before each name in a peft file
 
 _ADD = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA", "VBLORA", "RANDLORA", "FOURIERFT", "WAVEFT", "BEFT"}
@@ -33,13 +33,13 @@ def adapter_note(model: str | os.PathLike[str], plan: Plan) -> str:
         plan: made for it.
 
     Raises:
-        SourceError, CheckpointError: as for `look`; or adapter_config.json is damaged.
+        SourceError, CheckpointError: as for `open_anywhere`; or adapter_config.json is damaged.
     """
-    checkpoint = look(model).checkpoint
+    checkpoint = open_anywhere(model).checkpoint
     if isinstance(checkpoint, RemoteCheckpoint):
         if ADAPTER not in checkpoint.hub.sizes:
             return ""
-        return f"{_TRAVELS}. What these edits mean for it is told once the model is on this machine."
+        return f"{_TRAVELS}. Download the model to see what these edits mean for it."
     if not (checkpoint.folder / ADAPTER).is_file():
         return ""
     config = parse_object(checkpoint.folder / ADAPTER, (checkpoint.folder / ADAPTER).read_bytes())
@@ -47,17 +47,17 @@ def adapter_note(model: str | os.PathLike[str], plan: Plan) -> str:
     on, own = _held(checkpoint)
     changed = sorted({name for edit in plan.edits if edit.changes for name in _in_the_way(edit, on, own, adds)})
     if not changed:
-        return f"{_TRAVELS}. It comes along as it is, and with it on these edits keep what they keep without it."
+        return f"{_TRAVELS}. It is copied unchanged, and what these edits keep equal stays equal with it."
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return (
-        f"{_TRAVELS}. It comes along as it is, but with it on these edits change what the model computes, because it "
-        f"changes what they go by: {', '.join(changed[:3])}{more}. Merge it first (merge_and_unload of peft), or leave "
-        "these edits out."
+        f"{_TRAVELS}. It is copied unchanged, but with it these edits change what the model computes: it changes "
+        f"what they rely on: {', '.join(changed[:3])}{more}. Merge it first (merge_and_unload of peft), or leave these "
+        "edits out."
     )
 
 
 def _held(checkpoint: Checkpoint) -> tuple[set[str], set[str]]:
-    """What an adapter is for: the model's modules that it is put on, and the model's tensors that it replaces."""
+    """What an adapter is for: the model's modules that it is applied to, and the model's tensors that it replaces."""
     ends: dict[str, str] = {}
     for tensor in checkpoint.tensors:
         for name in (tensor, tensor.rpartition(".")[0]):
@@ -84,27 +84,11 @@ def _in_the_way(edit: Edit, on: set[str], own: set[str], adds: bool) -> set[str]
         on, own: as `_held` gives them.
         adds: whether the adapter adds to what a map gives out.
     """
-    found = own & set(edit.touches)
-    if found == set(edit.touches):
+    changes = set(touched(edit))
+    found = own & changes
+    if found == changes:
         return set()  # with the adapter on, none of the edit is there
     if edit.norm is not None:
         norm = {edit.norm.weight, edit.norm.bias}
         found |= norm & own | {name.rpartition(".")[0] for name in norm} & on
-    maps = {slot.projection: (slot.weight or "").rpartition(".")[0] for slot in (edit.slot, edit.output) if slot}
-    if edit.into == "output":
-        found |= {maps["output"]} & on
-        found |= set() if adds else {maps[edit.projection]} & on
-    elif edit.into == "weight":
-        found |= set() if adds else {maps[edit.projection]} & on
-    elif edit.into == "norm":
-        # Whatever reads the norm, reads another input now: it is in the same layer.
-        layer = _layer(maps[edit.projection])
-        found |= {module for module in on if _layer(module) == layer}
-    return found
-
-
-def _layer(module: str) -> str:
-    """A module's path up to the last number in it."""
-    parts = module.split(".")
-    last = max((place for place, part in enumerate(parts) if part.isdecimal()), default=-1)
-    return ".".join(parts[: last + 1])
+    return found | (FOLDS[edit.destination].spoiled_by(edit, on, adds) if edit.destination else set())

@@ -1,4 +1,4 @@
-"""A model's README.md: ours once a card was written, and then that of its source is kept aside."""
+"""The README.md of a model: the card that this package writes, and that of the source, which is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.patching.record import PLAN, TRAINING
 
 __all__ = [

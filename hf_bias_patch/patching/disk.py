@@ -1,4 +1,4 @@
-"""`plan` and `patch` as users call them: a recipe for a checkpoint on disk, and the variant it makes."""
+"""`plan` and `patch` as users call them: for a checkpoint on disk, the plan, and the variant."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from hf_bias_patch.checkpoint.convert import convert
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.leftovers import working_folder
 from hf_bias_patch.checkpoint.listing import left_behind
-from hf_bias_patch.checkpoint.look import look
 from hf_bias_patch.checkpoint.pickled import is_pickled, open_any_model, pickle_files
+from hf_bias_patch.checkpoint.remote import open_anywhere
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve, sha256_of
-from hf_bias_patch.errors import PlanError
-from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import is_same
+from hf_bias_patch.patching.request import Request
 from hf_bias_patch.patching.variant import fill_variant
 
-__all__ = ["Patched", "changes_nothing", "patch", "plan", "plan_for", "readable"]
+__all__ = ["Patched", "changes_nothing", "patch", "plan", "readable"]
 
 Progress = Callable[[int], None]
 
@@ -69,17 +68,17 @@ def plan(
 
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: see `planner.make_plan`.
-        ArgumentError: `model` is no path or Hub id, or `recipe` no recipe.
+        ArgumentError: `model` is not a path or Hub id, or `recipe` no recipe.
     """
     place_name(model)
-    wanted = recipe_asked(recipe, fields)
-    checkpoint = look(model).checkpoint
-    config = with_model_type(checkpoint.config, wanted.model_type)
+    request = Request.of(recipe, fields, sites)
+    checkpoint = open_anywhere(model).checkpoint
+    config = with_model_type(checkpoint.config, request.recipe.model_type)
     refuse_other_name(checkpoint.folder, checkpoint.entry, config)
     refuse_wrapped(config, checkpoint.tensors)
     chosen = sites or find_sites(config, checkpoint.tensors)
     checkpoint.prepare(name for site in chosen for slot in site.slots.values() for name in slot.vectors)
-    return plan_for(checkpoint, recipe or wanted, wanted, sites, checkpoint.shared)
+    return request.resolve(checkpoint.config, checkpoint, checkpoint.shared)
 
 
 def patch(
@@ -112,18 +111,18 @@ def patch(
     Raises:
         RecipeError, PlanError, FamilyError, CheckpointError, SourceError: nothing is written. PlanError also for a
             plan of another checkpoint.
-        ArgumentError: `model` or `out` is no path, or `recipe` no recipe.
+        ArgumentError: `model` or `out` is not a path, or `recipe` no recipe.
         TargetError: `out` exists, lies in the source, or cannot be written.
     """
     place_name(model)
     out = Path(place_name(out))
-    wanted = recipe_asked(recipe, fields)
+    request = Request.of(recipe, fields, sites)
     given = resolve(model)
     with readable(given, out) as (source, shared):
         checkpoint = open_model(source.path)
         refuse_other_name(checkpoint.folder, checkpoint.entry, checkpoint.config)
         refuse_wrapped(checkpoint.config, checkpoint.tensors)
-        resolved = plan_for(checkpoint, recipe or wanted, wanted, sites, shared)
+        resolved = request.resolve(checkpoint.config, checkpoint, shared)
         if changes_nothing(checkpoint, resolved):
             return Patched(checkpoint.folder if source is given else given.path, resolved, unchanged=True)
         if announce is not None:
@@ -160,47 +159,3 @@ def changes_nothing(checkpoint: Checkpoint, plan: Plan) -> bool:
     if any(edit.removes and edit.changes for edit in plan.edits):
         return False  # a variant that was trained on keeps its config, while its biases may have come back
     return is_same(checkpoint.config, plan.recipe) or not (plan.changes or plan.frozen)
-
-
-def plan_for(
-    checkpoint: Checkpoint,
-    asked: Recipe | Plan,
-    recipe: Recipe,
-    sites: Sequence[Site] | None,
-    shared: Sequence[tuple[str, ...]],
-) -> Plan:
-    """As `plan_asked`, where some tensors share their memory: none of these is edited.
-
-    Args:
-        checkpoint, asked, recipe, sites: see there.
-        shared: groups of tensor names.
-
-    Raises:
-        PlanError: also if a tensor to edit is among them, and the recipe is not one for what is possible.
-        RecipeError, FamilyError, CheckpointError: as for `make_plan`.
-    """
-    made = plan_asked(checkpoint.config, checkpoint, asked, recipe, sites)
-    tied = {name: other for names in shared for name, other in _each(names) if name in made.touched}
-    if not tied:
-        return made
-    if not recipe.where_possible:
-        name = min(tied)
-        raise PlanError(
-            f"Tensor {name} shares its memory with {tied[name]}",
-            why="Loaders tie them to one another, so editing one would edit the other",
-            remedy="Untie them first, leave these sites out with --layers, --stack or --attention, or fold the others "
-            "with --where-possible",
-        )
-    left_out = {
-        edit.name: f"tensor {name} shares its memory with {tied[name]}"
-        for edit in made.edits
-        for name in edit.touches
-        if name in tied and edit.action == "fold"
-    }
-    plain = recipe.model_copy(update={"where_possible": bool(left_out)}).without(left_out)
-    return plan_for(checkpoint, plain, plain, sites, shared)
-
-
-def _each(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Each of some names, and another of them."""
-    return ((name, next(other for other in names if other != name)) for name in names)

@@ -17,17 +17,17 @@ from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.choice import refuse_other_name
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe
 from hf_bias_patch.checkpoint.listing import left_behind
-from hf_bias_patch.checkpoint.side import side_files
+from hf_bias_patch.checkpoint.sidecar import side_files
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve
 from hf_bias_patch.errors import PlanError
-from hf_bias_patch.patching.asked import plan_asked, recipe_asked
 from hf_bias_patch.patching.base_card import readme_of_source
 from hf_bias_patch.patching.disk import Patched, changes_nothing
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import PLAN, UNDO, patched_config, training_files
+from hf_bias_patch.patching.request import Request
 from hf_bias_patch.patching.rewrite import Rewrite
-from hf_bias_patch.patching.undo import UndoWriter
+from hf_bias_patch.patching.undo.writer import UndoWriter
 from hf_bias_patch.patching.variant import keep_old_files
 
 __all__ = ["editable", "patch_in_place"]
@@ -52,21 +52,21 @@ def patch_in_place(
     Raises:
         PlanError: also for storage `absent`, which would move every byte of the file, and for a plan of another
             checkpoint.
-        ArgumentError: `model` is no path, or `recipe` no recipe.
+        ArgumentError: `model` is not a path, or `recipe` no recipe.
         TargetError: a file is read-only, a link, in the Hub's cache, in this package or has other hard links; nothing
             is changed.
     """
     place_name(model)
-    wanted = recipe_asked(recipe, fields)
-    if wanted.storage == "absent":
+    request = Request.of(recipe, fields, sites)
+    if request.recipe.storage == "absent":
         raise PlanError(
             "Storage `absent` cannot be made in place",
-            why="A tensor that leaves moves every byte behind it",
+            why="Removing a tensor moves every byte after it",
             remedy="Write a copy, or keep --storage zeros",
         )
     source = resolve(model)
     checkpoint = editable(source)
-    plan = plan_asked(checkpoint.config, checkpoint, recipe or wanted, wanted, sites)
+    plan = request.resolve(checkpoint.config, checkpoint)
     if changes_nothing(checkpoint, plan):
         return Patched(checkpoint.folder, plan, unchanged=True)
     if announce is not None:

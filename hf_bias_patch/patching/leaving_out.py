@@ -1,4 +1,4 @@
-"""What becomes of folds that cannot be made: all are refused at once, or, where possible is enough, left out by name.
+"""Folds that cannot be made: refused all at once, or, with `where_possible`, left out and listed.
 
 A recipe that says `where_possible` is planned once. The plan's own recipe is a plain one that names what was left out:
 planned again elsewhere (in float64, for other bytes of the same checkpoint), it must come to the same edits, and what
@@ -16,7 +16,7 @@ from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.summary import stays
 
-__all__ = ["Refusal", "nothing_folds", "partly_removed", "settle"]
+__all__ = ["Refusal", "in_part", "nothing_folds", "settle"]
 
 
 class Refusal(NamedTuple):
@@ -73,20 +73,17 @@ def nothing_folds(left_out: Mapping[str, str]) -> PlanError:
     )
 
 
-def partly_removed(edits: Iterable[Edit]) -> list[str]:
-    """Bias tensors of which a part is removed and a part stays."""
-    removed: dict[str, int] = {}
-    size: dict[str, int] = {}
+def in_part(edits: Iterable[Edit]) -> list[str]:
+    """Bias tensors of which some edits are about a part, and not all of it."""
+    left: dict[str, int] = {}
     for edit in edits:
-        if edit.removes:
-            removed[edit.bias] = removed.get(edit.bias, 0) + edit.slot.view.size
-            size[edit.bias] = edit.slot.view.axis
-    return sorted(name for name in removed if removed[name] < size[name])
+        left[edit.bias] = left.get(edit.bias, edit.slot.view.axis) - edit.slot.view.size
+    return [name for name, entries in left.items() if entries > 0]
 
 
 def _shared_with_what_stays(edits: Sequence[Edit]) -> dict[str, str]:
     """The folds that storage `absent` has no room for, and why."""
-    partly = partly_removed(edits)
+    partly = in_part(edit for edit in edits if edit.removes)
     return {
         edit.name: f"storage absent cannot take a part out of {edit.bias}, and another part of it stays"
         for edit in edits

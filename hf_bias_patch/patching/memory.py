@@ -13,10 +13,11 @@ import numpy as np
 
 from hf_bias_patch.attention.sites import Site
 from hf_bias_patch.checkpoint.dtypes import OF_TORCH, numpy_dtype
-from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
+from hf_bias_patch.errors import ArgumentError, CheckpointError, PlanError
+from hf_bias_patch.patching.leaving_out import in_part
 from hf_bias_patch.patching.plan import Plan
-from hf_bias_patch.patching.planner import make_plan
-from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
+from hf_bias_patch.patching.recipe import Recipe
+from hf_bias_patch.patching.request import Request
 from hf_bias_patch.patching.rewrite import Rewrite
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class _Info:
 
 
 class ModelTensors:
-    """A model's parameters as named tensors (a `planner.Tensors`), read and written in place."""
+    """A model's parameters as named tensors (a `TensorReader`), read and written in place."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
@@ -165,15 +166,9 @@ def _digest(values: np.ndarray) -> bytes:
 
 def _marks(plan: Plan) -> dict[str, bool]:
     """Bias parameter → whether an optimiser may touch it, for those that the plan says something about."""
-    marks: dict[str, bool] = {}
-    covered: dict[str, int] = {}
-    for edit in plan.frozen:
-        trains = edit.action == "train"
-        covered[edit.bias] = covered.get(edit.bias, 0) + edit.slot.view.size
-        if marks.setdefault(edit.bias, trains) != trains:
-            covered[edit.bias] = 0
-    axis = {edit.bias: edit.slot.view.axis for edit in plan.frozen}
-    if partly := [name for name in marks if covered[name] < axis[name]]:
+    marks = {edit.bias: edit.action == "train" for edit in plan.frozen}
+    partly = [name for action in ("freeze", "train") for name in in_part(e for e in plan.frozen if e.action == action)]
+    if partly:
         raise PlanError(
             f"{partly[0]} cannot be frozen or trained in part",
             why="query, key and value share this one parameter, and an optimiser sees it whole",
@@ -183,25 +178,39 @@ def _marks(plan: Plan) -> dict[str, bool]:
 
 
 def apply(
-    model: PreTrainedModel,
-    recipe: Recipe | Plan | None = None,
-    *,
-    sites: Sequence[Site] | None = None,
-    **fields: Any,
+    model: PreTrainedModel, recipe: Recipe | Plan | None = None, *, sites: Sequence[Site] | None = None, **fields: Any
 ) -> Applied:
-    """Patch a model's values, whatever the storage asked for. Users call `applying.apply`, which checks more.
+    """Patch a model in memory. The values it gets are those a patched checkpoint of the same dtype would hold.
 
     Args:
-        model: a transformers model, on any device.
-        recipe: a Recipe, or a Plan that is executed as it is; or give a recipe's fields as keywords.
+        model: any supported transformers model, on any device. `freeze` and `train` set `requires_grad` of the
+            biases they name, and of nothing else.
+        recipe: a Recipe, or a Plan made for this model; or give a recipe's fields as keywords.
         sites: the attention sites and their verdicts, from a probe; by default the family's.
 
+    Returns:
+        The handle: `.plan` says what was done, `.restore()` undoes it, and so does leaving a `with` block. Where
+        something else changed the same parameters in between (a later `apply`, training), that is refused.
+
     Raises:
-        RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then.
+        RecipeError, PlanError, FamilyError, CheckpointError: as for `plan`; the model is unchanged then. PlanError
+            also for storage `absent`, and for a plan of another model or checkpoint.
+        ArgumentError: `model` is no model, or `recipe` no recipe.
+
+    Example:
+        >>> with apply(model, fold="key,value"):  # doctest: +SKIP
+        ...     evaluate(model)
     """
-    if isinstance(recipe, Plan):
-        if fields:
-            raise RecipeError(f"A plan was given, and {', '.join(fields)} beside it", remedy="A plan says it all")
-        return Applied(model, recipe)
-    wanted = recipe_or_fields(recipe, fields)
-    return Applied(model, make_plan(model.config.to_dict(), ModelTensors(model), wanted, sites))
+    if not (hasattr(model, "named_parameters") and hasattr(getattr(model, "config", None), "to_dict")):
+        raise ArgumentError(
+            f"`apply` takes a transformers model, and was given a {type(model).__name__}",
+            remedy="Load the checkpoint first, or write a patched copy of it with `patch`",
+        )
+    request = Request.of(recipe, fields, sites)
+    if request.recipe.storage == "absent":
+        raise PlanError(
+            "Storage `absent` is unsupported for a model in memory",
+            why="The parameters could not be put back as they were",
+            remedy="Write a variant with `patch` and load it with `load`, or keep storage `zeros`",
+        )
+    return Applied(model, request.resolve(model.config.to_dict(), ModelTensors(model)))

@@ -1,4 +1,4 @@
-"""A variant without its weights: what somebody who has the base needs to make it again, bit for bit, in kilobytes."""
+"""A variant published without its weights: the few kilobytes from which its base becomes it again, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.header import build_header
-from hf_bias_patch.checkpoint.side import PATCH, SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import PATCH, SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import PLAN, UNDO, source_sha256
 from hf_bias_patch.patching.revert import restored_sha256
-from hf_bias_patch.patching.undo import Undo
+from hf_bias_patch.patching.undo.reader import Undo
 
 __all__ = ["VALUES", "PatchOnly", "extract", "read_patch"]
 
@@ -70,12 +70,12 @@ def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, 
         Name in the folder → content.
 
     Raises:
-        CheckpointError: it is no variant, changed since it was patched, or was edited in place.
+        CheckpointError: it is not a variant, changed since it was patched, or was edited in place.
     """
     folder = variant.folder
     if not source_sha256(variant.config):
         raise CheckpointError(
-            f"{folder} cannot be published as a patch alone",
+            f"{folder} cannot be published without its weights",
             why="It was edited in place, and the sha256 of what it was made from is not known",
             remedy="Patch the base into a folder of its own, or publish the whole variant",
         )
@@ -83,7 +83,7 @@ def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, 
         for file, expected in undo.manifest.sha256.items():
             if restored_sha256(variant, undo, file) != expected:
                 raise CheckpointError(
-                    f"{folder} cannot be published as a patch alone: {file} holds more than the plan's edits",
+                    f"{folder} cannot be published without its weights: {file} holds more than the plan's edits",
                     why="Tensors that the patch did not touch changed since",
                     remedy="Publish the whole variant, or go back to it as it was written",
                 )
@@ -91,15 +91,9 @@ def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, 
             name for name, old in undo.manifest.tensors.items() if old.patched_sha256 is not None and not old.updates
         ]
     manifest = _Manifest(
-        base=base,
-        revision=revision,
-        base_sha256=source_sha256(variant.config),
-        variant_sha256=dict(sha256),
+        base=base, revision=revision, base_sha256=source_sha256(variant.config), variant_sha256=dict(sha256)
     )
-    return {
-        PATCH: (json.dumps(manifest.model_dump(), indent=1) + "\n").encode(),
-        VALUES: _written(variant, vectors),
-    }
+    return {PATCH: (json.dumps(manifest.model_dump(), indent=1) + "\n").encode(), VALUES: _written(variant, vectors)}
 
 
 def _written(checkpoint: Checkpoint, vectors: list[str]) -> bytes:

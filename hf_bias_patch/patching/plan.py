@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hf_bias_patch.attention.sites import Norm, Projection, Site, Slot
+from hf_bias_patch.attention.verdict import Destination
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patching.effects import Equal
-from hf_bias_patch.patching.recipe import Fill, Recipe
+from hf_bias_patch.patching.fills import Fill
+from hf_bias_patch.patching.preserved import Preserved
+from hf_bias_patch.patching.recipe import Recipe
 
-__all__ = ["Edit", "Plan"]
+__all__ = ["Action", "Edit", "Plan"]
+
+Action = Literal["fold", "drop", "fill", "freeze", "train"]
 
 
 class Edit(BaseModel):
@@ -21,7 +26,7 @@ class Edit(BaseModel):
     Attributes:
         site: name of the attention site, such as `decoder.0.cross`.
         heads: query heads of the site.
-        action, into: what is done, and where a fold's bias goes.
+        action, destination: what is done, and where a fold's bias goes (`into` in JSON).
         slot: the bias slot it is done to.
         value, output: the site's value and output slots, where the edit involves them.
         norm: the layer norm that carries the bias (folds into `weight` and `norm`).
@@ -33,13 +38,13 @@ class Edit(BaseModel):
         zero: whether the bias is zero already, so that no value changes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     site: str
     heads: int
-    action: Literal["fold", "drop", "fill", "freeze", "train"]
+    action: Action
     slot: Slot
-    into: Literal["nothing", "output", "weight", "norm"] | None = None
+    destination: Destination | None = Field(default=None, validation_alias="into", serialization_alias="into")
     value: Slot | None = None
     output: Slot | None = None
     norm: Norm | None = None
@@ -48,7 +53,7 @@ class Edit(BaseModel):
     amplification: float | None = None
     conditioning: float | None = None
     loss: float | None = None
-    equal: Equal = Equal()
+    equal: Preserved = Preserved()
     zero: bool = False
 
     @property
@@ -80,25 +85,14 @@ class Edit(BaseModel):
     @property
     def label(self) -> str:
         """The action as a person would write it, such as `fold value:output`."""
-        into = f":{self.into}" if self.into else ""
-        return f"{self.action} {self.projection}{into}"
+        destination = f":{self.destination}" if self.destination else ""
+        return f"{self.action} {self.projection}{destination}"
 
     @property
-    def touches(self) -> tuple[str, ...]:
-        """Tensors whose values change."""
-        if not self.changes:
-            return ()
-        names = [self.bias]
-        if self.output is not None:
-            assert self.output.bias
-            names.append(self.output.bias)
-        if self.into == "weight":
-            assert self.slot.weight
-            names.append(self.slot.weight)
-        if self.into == "norm":
-            assert self.norm
-            names.append(self.norm.bias)
-        return tuple(names)
+    def replacement(self) -> np.ndarray:
+        """What takes the bias's place: zeros, or the values of a fill; shape (slot.view.size,), float64."""
+        size = self.slot.view.size
+        return self.fill.values(self.seed, self.name, size) if self.fill else np.zeros(size)
 
 
 class Plan(BaseModel):
@@ -127,7 +121,7 @@ class Plan(BaseModel):
     touched: dict[str, int]
     absent: tuple[str, ...] = ()
     nbytes: int
-    equal: Equal
+    equal: Preserved
     lossy: bool
     sites: tuple[Site, ...] = ()
     uncovered: tuple[str, ...] = ()
@@ -144,28 +138,19 @@ class Plan(BaseModel):
 
     def dumps(self) -> str:
         """The plan as JSON text."""
-        return self.model_dump_json(exclude_defaults=True) + "\n"
+        return self.model_dump_json(by_alias=True, exclude_defaults=True) + "\n"
 
     @classmethod
     def loads(cls, text: str | bytes, where: str | Path = "plan") -> Plan:
         """A plan from JSON text.
 
         Raises:
-            CheckpointError: it is no plan, or one of another version of this package.
+            CheckpointError: it is not a plan, or is one of another version of this package.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise CheckpointError(
-                f"{where} is no plan this version can read ({error.error_count()} problems)",
+                f"{where} is not a plan that this version can read ({error.error_count()} problems)",
                 remedy="Use the version of hf_bias_patch that made it, or patch the source again",
             ) from None
-
-    def summary(self) -> dict[str, Any]:
-        """Counts and bytes, for tables and logs."""
-        return {
-            "edits": len(self.edits),
-            "tensors": len(self.touched) + len(set(self.absent) - set(self.touched)),
-            "bytes": sum(self.touched.values()),
-            "lossy": self.lossy,
-        }

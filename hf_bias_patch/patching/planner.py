@@ -3,52 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 
 from hf_bias_patch.attention.family import family_of
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.model_type import with_model_type
-from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
+from hf_bias_patch.attention.sites import Site, Slot, Tensor
 from hf_bias_patch.attention.uncovered import uncovered_biases
-from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.checkpoint.dtypes import BITS, FLOATS, unit_roundoff
+from hf_bias_patch.checkpoint.dtypes import BITS, numpy_dtype, unit_roundoff
 from hf_bias_patch.errors import FamilyError, PlanError, ValuesError
-from hf_bias_patch.patching import algebra
-from hf_bias_patch.patching.effects import Equal, equal_under
-from hf_bias_patch.patching.fills import refuse_overflow
-from hf_bias_patch.patching.given_sites import refuse_strange
-from hf_bias_patch.patching.leaving_out import Refusal, partly_removed, settle
-from hf_bias_patch.patching.plan import Edit, Plan
+from hf_bias_patch.patching.algebra import round_once
+from hf_bias_patch.patching.folds import FOLDS, RoundingCost, touched
+from hf_bias_patch.patching.folds.into_nothing import IntoNothing
+from hf_bias_patch.patching.leaving_out import Refusal, in_part, settle
+from hf_bias_patch.patching.plan import Action, Edit, Plan
+from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import block_of
-from hf_bias_patch.patching.selecting import select
+from hf_bias_patch.patching.selecting import refuse_strange, select
+from hf_bias_patch.patching.tensors import TensorReader, read_finite, read_floats
 from hf_bias_patch.patching.wording import told_apart
 from hf_bias_patch.version import __version__
 
-__all__ = ["Tensors", "make_plan", "read_finite", "weight_matrix"]
+__all__ = ["make_plan"]
 
 
-class Tensors(Protocol):
-    """Named tensors and their values: a checkpoint on disk, or a model in memory."""
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """Name → dtype and shape."""
-        ...
-
-    def read(self, name: str) -> np.ndarray:
-        """A tensor's values in the storage dtype."""
-        ...
-
-    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows `start:stop` of a tensor, in the storage dtype."""
-        ...
-
-
-def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites: Sequence[Site] | None = None) -> Plan:
+def make_plan(
+    config: Mapping[str, Any], tensors: TensorReader, recipe: Recipe, sites: Sequence[Site] | None = None
+) -> Plan:
     """Resolve `recipe`.
 
     Args:
@@ -72,16 +57,16 @@ def make_plan(config: Mapping[str, Any], tensors: Tensors, recipe: Recipe, sites
     recipe, chosen = select(found, recipe, block_of(config))
     planner = _Planner(tensors, recipe)
     recipe, edits = settle(recipe, tuple(planner.edits(chosen)), planner.refusals)
-    touched = sorted({name for edit in edits for name in edit.touches})
+    changed = sorted({name for edit in edits for name in touched(edit)})
     return Plan(
         package=__version__,
         recipe=recipe,
         family=_family(config) if sites is not None else family_of(config).name,
         edits=edits,
-        touched={name: _nbytes(tensors.tensors[name]) for name in touched},
+        touched={name: _nbytes(tensors.tensors[name]) for name in changed},
         absent=_absent(edits) if recipe.storage == "absent" else (),
         nbytes=sum(map(_nbytes, tensors.tensors.values())),
-        equal=Equal.everything([edit.equal for edit in edits]),
+        equal=Preserved.by_all(edit.equal for edit in edits),
         lossy=any(not edit.equal.logits for edit in edits),
         sites=() if sites is None else tuple(sites),
         uncovered=uncovered_biases(found, tensors.tensors),
@@ -96,56 +81,13 @@ def _family(config: Mapping[str, Any]) -> str:
         return ""
 
 
-def read_finite(tensors: Tensors, name: str) -> np.ndarray:
-    """A tensor in float64.
-
-    Raises:
-        ValuesError: it is not floating point, or holds NaN or infinite values.
-    """
-    return check_finite(name, _read(tensors, name))
-
-
-def _read(tensors: Tensors, name: str) -> np.ndarray:
-    dtype = tensors.tensors[name].dtype
-    if dtype not in FLOATS:
-        raise ValuesError(f"Tensor {name} is stored as {dtype}", why=f"Only {', '.join(FLOATS)} can be edited")
-    with np.errstate(invalid="ignore"):  # what is no number is said later, in words
-        return tensors.read(name).astype(np.float64)
-
-
-def check_finite(name: str, values: np.ndarray) -> np.ndarray:
-    """`values`, unless some are NaN or infinite."""
-    if not np.isfinite(values).all():
-        raise ValuesError(
-            f"Tensor {name} holds {np.count_nonzero(~np.isfinite(values))} NaN or infinite values",
-            why="Whatever is computed from them would be NaN too",
-            remedy="Start from an undamaged checkpoint, or leave this layer out with --layers. A drop or fill of all "
-            "of a bias repairs it",
-        )
-    return values
-
-
-def weight_matrix(tensors: Tensors, slot: Slot) -> np.ndarray:
-    """The slot's part of its weight as (out, in), float64."""
-    assert slot.weight is not None
-    stored = read_finite(tensors, slot.weight)
-    return slot.rows.take(stored.T if slot.conv1d else stored)
-
-
-def _spills(site: Site, slot: Slot) -> bool:
-    """Whether a shift of the slot's norm reaches the site's output: through the value, or a post-norm residual."""
-    value = site.slots["value"].norm
-    return slot.norm is not None and (slot.norm.residual or (value is not None and value.bias == slot.norm.bias))
-
-
 def _nbytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
 
 def _absent(edits: Sequence[Edit]) -> tuple[str, ...]:
     """Bias tensors that leave the file: those of which every part is removed."""
-    partly = partly_removed(edits)
-    if partly:
+    if partly := sorted(in_part(edit for edit in edits if edit.removes)):
         raise PlanError(
             f"Storage `absent` cannot take a part out of {partly[0]}"
             + (f" (nor of {len(partly) - 1} more)" if len(partly) > 1 else ""),
@@ -158,32 +100,24 @@ def _absent(edits: Sequence[Edit]) -> tuple[str, ...]:
 class _Planner:
     """Makes edits slot by slot, and collects what it refuses."""
 
-    def __init__(self, tensors: Tensors, recipe: Recipe) -> None:
+    def __init__(self, tensors: TensorReader, recipe: Recipe) -> None:
         self.tensors, self.recipe = tensors, recipe
         self.refusals: list[Refusal] = []
-        self._witnesses: dict[str, algebra.Witness | None] = {}
 
     def edits(self, sites: Iterable[Site]) -> Iterable[Edit]:
-        recipe = self.recipe
-        actions: list[tuple[Literal["fold", "drop", "fill", "freeze", "train"], Iterable[Projection]]] = [
-            ("fold", recipe.fold),
-            ("drop", recipe.drop),
-            ("fill", recipe.fill),
-            ("freeze", recipe.freeze),
-            ("train", recipe.train),
-        ]
         for site in sites:
-            for action, projections in actions:
-                for projection in projections:
+            for action in get_args(Action):
+                for projection in getattr(self.recipe, action):
                     slot = site.slots[projection]
                     removes = action in ("fold", "drop")
-                    if slot.bias is None or (removes and f"{site.name}.{projection}" in recipe.left_out):
+                    if slot.bias is None or (removes and f"{site.name}.{projection}" in self.recipe.left_out):
                         continue
                     edit = self._fold(site, slot) if action == "fold" else self._plain(site, slot, action)
                     if edit is not None:
                         yield edit
 
-    def _plain(self, site: Site, slot: Slot, action: Literal["fold", "drop", "fill", "freeze", "train"]) -> Edit:
+    def _plain(self, site: Site, slot: Slot, action: Action) -> Edit:
+        """A drop or fill, or what an optimiser may touch."""
         # A random fill differs from site to site, but not with the selectors that happen to be around it.
         fill = self.recipe.fill.get(slot.projection) if action == "fill" else None
         values = self._plain_bias(slot)
@@ -194,11 +128,11 @@ class _Planner:
             slot=slot,
             fill=fill,
             seed=self.recipe.seed if fill else 0,
-            equal=self._equal(slot, action, None, sound=bool(np.isfinite(values).all())),
+            equal=_preserved(slot, action, bool(np.isfinite(values).all())),
             zero=not values.any(),
         )
         if fill is not None:
-            refuse_overflow(edit, self.tensors.tensors[edit.bias].dtype)
+            _refuse_overflow(edit, self.tensors.tensors[edit.bias].dtype)
         return edit
 
     def _fold(self, site: Site, slot: Slot) -> Edit | None:
@@ -207,53 +141,38 @@ class _Planner:
         except ValuesError as error:
             if not self.recipe.where_possible:
                 raise
-            self._refuse(site.name, slot, f"fold {slot.projection}", error.what)
-            return None
+            return self._refuse(site, slot, None, error.what)
 
     def _exact_fold(self, site: Site, slot: Slot) -> Edit | None:
-        into = self._destination(site, slot)
-        if into is None:
-            return None
-        spills = into == "norm" and _spills(site, slot)
+        wanted: str = self.recipe.fold[slot.projection]
+        folds = slot.verdict.folds
+        if wanted == "default":
+            if not slot.verdict.destinations:
+                return self._refuse(site, slot, None, "; ".join(dict.fromkeys(folds.values())) or slot.verdict.reason)
+            wanted = slot.verdict.destinations[0]
+        fold = FOLDS[wanted]
+        if refusal := folds.get(wanted) or fold.refusal(site, slot):
+            return self._refuse(site, slot, wanted, refusal)
         edit = Edit(
             site=site.name,
             heads=site.heads,
             action="fold",
             slot=slot,
-            into=into,
-            value=site.slots["value"] if spills else None,
-            output=site.slots["output"] if spills or into == "output" else None,
-            norm=slot.norm if into in ("weight", "norm") else None,
-            equal=self._equal(slot, "fold", into),
+            destination=fold.destination,
+            equal=fold.preserves(slot),
             zero=not self._bias(slot).any(),
+            **fold.involves(site, slot),
         )
-        if edit.zero:
-            return edit
-        measure: dict[str, Callable[[Edit], Edit | None]] = {
-            "weight": self._measure_weight,
-            "norm": self._measure_norm,
-        }
-        return measure[into](edit) if into in measure else edit
+        measure = None if edit.zero else fold.measure(edit, self.tensors)
+        if isinstance(measure, str):
+            return self._refuse(site, slot, wanted, measure)
+        return edit if measure is None else self._within(site, edit, measure)
 
-    def _destination(self, site: Site, slot: Slot) -> str | None:
-        wanted = self.recipe.fold[slot.projection]
-        folds = slot.verdict.folds
-        if wanted == "default":
-            if slot.verdict.destinations:
-                return slot.verdict.destinations[0]
-            reasons = "; ".join(dict.fromkeys(folds.values())) or slot.verdict.reason
-            self._refuse(site.name, slot, f"fold {slot.projection}", reasons)
-            return None
-        if folds.get(wanted):
-            self._refuse(site.name, slot, f"fold {slot.projection}:{wanted}", folds[wanted])
-            return None
-        if wanted == "norm" and _spills(site, slot) and site.slots["output"].bias is None:
-            self._refuse(site.name, slot, "fold query:norm", "the output projection has no bias to make up for it")
-            return None
-        return wanted
-
-    def _refuse(self, site: str, slot: Slot, label: str, reason: str) -> None:
-        self.refusals.append(Refusal(site, slot.projection, label, reason))
+    def _refuse(self, site: Site, slot: Slot, destination: str | None, reason: str) -> Edit | None:
+        """Note why a fold cannot be made; None stands for its edit."""
+        label = f"fold {slot.projection}" + (f":{destination}" if destination else "")
+        self.refusals.append(Refusal(site.name, slot.projection, label, reason))
+        return None
 
     def _bias(self, slot: Slot) -> np.ndarray:
         assert slot.bias is not None
@@ -262,51 +181,36 @@ class _Planner:
     def _plain_bias(self, slot: Slot) -> np.ndarray:
         """The bias for an action that computes nothing from it: of one that has its tensor alone, anything goes."""
         assert slot.bias is not None
-        return slot.view.take(_read(self.tensors, slot.bias)) if slot.view.is_whole else self._bias(slot)
+        return slot.view.take(read_floats(self.tensors, slot.bias)) if slot.view.is_whole else self._bias(slot)
 
-    def _equal(self, slot: Slot, action: Any, into: str | None, sound: bool = True) -> Equal:
-        return equal_under(
-            action,
-            into,
-            redundant=slot.verdict.state == "redundant" and sound,  # NaN does not cancel in softmax
-            dropout=bool(slot.norm and slot.norm.dropout),
-            residual=bool(slot.norm and slot.norm.residual),
-        )
-
-    def _measure_weight(self, edit: Edit) -> Edit | None:
-        assert edit.norm is not None and edit.slot.weight is not None
-        if edit.norm.bias not in self._witnesses:
-            gamma, beta = (
-                read_finite(self.tensors, edit.norm.weight),
-                read_finite(self.tensors, edit.norm.bias),
-            )
-            self._witnesses[edit.norm.bias] = algebra.witness(gamma, beta)
-        witness = self._witnesses[edit.norm.bias]
-        if witness is None:
-            self._refuse(edit.site, edit.slot, edit.label, f"{edit.norm.bias} makes no constant (1/γ · β is zero)")
-            return None
-        return self._within(edit, witness.amplification, edit.slot.weight, {})
-
-    def _measure_norm(self, edit: Edit) -> Edit | None:
-        assert edit.norm is not None
-        shift = algebra.solve_shift(weight_matrix(self.tensors, edit.slot), self._bias(edit.slot))
-        if shift is None:
-            self._refuse(edit.site, edit.slot, edit.label, f"{edit.slot.weight} has no inverse")
-            return None
-        return self._within(edit, shift.amplification, edit.norm.bias, {"conditioning": shift.conditioning})
-
-    def _within(self, edit: Edit, amplification: float, tensor: str, more: dict[str, float]) -> Edit | None:
+    def _within(self, site: Site, edit: Edit, measure: RoundingCost) -> Edit | None:
         """The edit with its measures, unless it loses more than the recipe allows."""
-        loss = amplification * unit_roundoff(self.tensors.tensors[tensor].dtype)
+        dtype = self.tensors.tensors[measure.tensor].dtype
+        loss = measure.amplification * unit_roundoff(dtype)
         if loss > self.recipe.max_loss:
             cost, allowed = told_apart(loss, self.recipe.max_loss)
             reason = (
-                f"rounding {tensor} to {self.tensors.tensors[tensor].dtype} would cost {cost} of the bias "
-                f"(amplification {amplification:.3g}), above max_loss {allowed}"
+                f"rounding {measure.tensor} to {dtype} would cost {cost} of the bias "
+                f"(amplification {measure.amplification:.3g}), above max_loss {allowed}"
             )
-            self._refuse(edit.site, edit.slot, edit.label, reason)
-            return None
-        return edit.model_copy(update={"amplification": amplification, "loss": loss, **more})
+            return self._refuse(site, edit.slot, edit.destination, reason)
+        figures = {"amplification": measure.amplification, "loss": loss, "conditioning": measure.conditioning}
+        return edit.model_copy(update={name: value for name, value in figures.items() if value is not None})
 
 
-assert set(DESTINATIONS) == set(PROJECTIONS)
+def _preserved(slot: Slot, action: Action, finite: bool) -> Preserved:
+    """What an action leaves equal that is no fold."""
+    if action in ("freeze", "train"):
+        return Preserved()
+    redundant = slot.verdict.state == "redundant" and finite  # NaN does not cancel in softmax
+    return IntoNothing.preserves(slot) if redundant else Preserved.nothing()
+
+
+def _refuse_overflow(edit: Edit, dtype: str) -> None:
+    """Refuse a fill that the bias's storage dtype cannot hold."""
+    if not np.isfinite(round_once(edit.replacement, numpy_dtype(dtype))).all():
+        raise PlanError(
+            f"Tensor {edit.bias} would overflow: {np.abs(edit.replacement).max():.4g} is beyond the range of {dtype}",
+            why=f"It is what {edit.site} is to be filled with",
+            remedy=f"Fill the {edit.projection} bias with smaller values, or store the checkpoint as float32 first",
+        )

@@ -1,4 +1,4 @@
-"""Fetches a variant or fine-tuned model from the Hub as a folder, or makes it of its base, and checks what came."""
+"""Fetches a variant or fine-tuned model from the Hub into a folder, or rebuilds it from its base, and checks it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.copying import copy_whole
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.listing import companion_files, files_beside
-from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only, side_files
-from hf_bias_patch.checkpoint.source import Source, locate, place_name, resolve
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, ADAPTER_WEIGHTS, is_adapter_alone, is_patch_only, side_files
+from hf_bias_patch.checkpoint.source import Source, arrived_sha256, locate, place_name, resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.patch_only import read_patch
 from hf_bias_patch.patching.rebuild import fetch_base, rebuild
@@ -48,7 +47,7 @@ def pull(
 
     Raises:
         SourceError: variant or base lead nowhere, or the Hub cannot be reached.
-        CheckpointError: it is no variant; a file is damaged; the base is not what was patched; or the outcome is not
+        CheckpointError: it is not a variant; a file is damaged; the base is not what was patched; or the outcome is not
             what was published.
         TargetError: `out` cannot be written.
     """

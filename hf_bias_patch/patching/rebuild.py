@@ -1,4 +1,4 @@
-"""Makes a variant of its base and a patch alone, and proves by sha256 that it is the one that was published."""
+"""Rebuilds a variant from its base and a patch without weights, and proves by sha256 that it is the published one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hf_bias_patch.checkpoint.arrived import arrived_sha256
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.copying import copy_whole
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
@@ -14,14 +13,14 @@ from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.hub_files import open_hub_files
 from hf_bias_patch.checkpoint.listing import files_beside
-from hf_bias_patch.checkpoint.showing import brief
-from hf_bias_patch.checkpoint.side import PATCH, side_files
-from hf_bias_patch.checkpoint.source import HubModel, Source, locate, resolve
+from hf_bias_patch.checkpoint.shorten import brief
+from hf_bias_patch.checkpoint.sidecar import PATCH, side_files
+from hf_bias_patch.checkpoint.source import HubModel, Source, arrived_sha256, locate, resolve
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patching.asked import plan_asked
 from hf_bias_patch.patching.disk import readable
 from hf_bias_patch.patching.patch_only import VALUES, PatchOnly, read_patch
 from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.request import Request
 from hf_bias_patch.patching.variant import fill_variant
 
 __all__ = ["fetch_base", "rebuild"]
@@ -74,7 +73,7 @@ def rebuild(
     _check_base(patch, base)
     with readable(base, out) as (source, _):
         checkpoint = open_model(source.path)
-        plan = plan_asked(checkpoint.config, checkpoint, patch.plan, patch.plan.recipe)
+        plan = Request.of(patch.plan, {}, None).resolve(checkpoint.config, checkpoint)
         _check_values(patch, checkpoint, plan)
         origin = {} if source is base else patch.base_sha256
         if announce is not None:
@@ -106,9 +105,9 @@ def _check_values(patch: PatchOnly, checkpoint: Checkpoint, plan: Plan) -> None:
         info = checkpoint.tensors.get(name) if name in plan.touched else None
         if info is None or (numpy_dtype(info.dtype), info.shape) != (values.dtype, values.shape):
             raise CheckpointError(
-                f"The patch holds values of {brief(name)}, which its plan leaves alone or the base has otherwise",
-                why="It is damaged, or its files are of two patches",
-                remedy="Fetch it again",
+                f"The patch holds values of {brief(name)} that do not fit",
+                why="Its plan does not touch that tensor, or the base has it in another dtype or shape",
+                remedy="The patch is damaged, or its files belong to two patches: fetch it again",
             )
 
 
@@ -118,7 +117,7 @@ def _compare(base: str, found: Mapping[str, str], patch: PatchOnly) -> None:
             raise CheckpointError(
                 f"{name} of {base} is not what was patched: its sha256 is {sha256}, and the patch is for "
                 f"{patch.base_sha256[name]}",
-                why="Another base would become another model, which nobody measured",
+                why="Another base would become another model, which was not verified",
                 remedy=f"Get {patch.base} at commit {patch.revision}",
             )
 
@@ -128,7 +127,7 @@ def _check_result(patch: PatchOnly, made: Path) -> None:
         found = sha256_file(made / name) if (made / name).is_file() else "missing"
         if found != expected:
             raise CheckpointError(
-                f"{name} does not come out as it was published: its sha256 is {found} instead of {expected}",
-                why="The patch is damaged, or this version of the package computes it otherwise",
+                f"{name} differs from what was published: its sha256 is {found} instead of {expected}",
+                why="The patch is damaged, or this version of the package computes it differently",
                 remedy="Fetch it again, or use the version that made it (`version` in its config.json)",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    FiniteFloat,
     StrictBool,
     StrictInt,
     ValidationError,
@@ -20,55 +18,17 @@ from pydantic import (
 )
 
 from hf_bias_patch.attention.sites import Projection, Site
-from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.attention.verdict import DESTINATIONS, Destination
+from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import ArgumentError, RecipeError
+from hf_bias_patch.patching.fills import Fill, fields_of
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import not_offered, problems
 
-__all__ = ["Destination", "Fill", "Recipe", "as_folds", "as_names", "make_recipe", "read_recipe", "recipe_or_fields"]
-
-Destination = Literal["default", "nothing", "output", "weight", "norm"]
+__all__ = ["DestinationOrDefault", "Recipe", "as_folds", "as_names", "make_recipe", "read_recipe", "recipe_or_fields"]
 
 
-class Fill(BaseModel):
-    """Values to put in place of a bias: a constant, or random ones drawn from the recipe's seed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["constant", "uniform", "normal"]
-    first: FiniteFloat
-    second: FiniteFloat = 0.0
-
-    @model_validator(mode="after")
-    def _drawable(self) -> Fill:
-        if self.kind == "uniform" and self.first >= self.second:
-            raise ValueError(f"uniform:{self.first:g}:{self.second:g}: LOW must lie below HIGH")
-        if self.kind == "uniform" and math.isinf(self.second - self.first):
-            raise ValueError(
-                f"uniform:{self.first:g}:{self.second:g}: HIGH lies too far above LOW to draw between them"
-            )
-        if self.kind == "normal" and self.second <= 0:
-            raise ValueError(f"normal:{self.first:g}:{self.second:g}: STD must be positive")
-        return self
-
-    @classmethod
-    def parse(cls, text: str) -> Fill:
-        """Read `3.5`, `uniform:LOW:HIGH` or `normal:MEAN:STD`."""
-        return cls(**_fill(text))
-
-
-def _fill(text: Any) -> dict[str, Any]:
-    kind, *numbers = str(text).split(":")
-    try:
-        if not numbers:
-            return {"kind": "constant", "first": float(kind)}
-        first, second = map(float, numbers)
-    except ValueError:
-        kind = ""
-    if kind not in ("uniform", "normal"):
-        raise ValueError(f"{brief(text)} is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD")
-    return {"kind": kind, "first": first, "second": second}
+DestinationOrDefault = Literal["default", Destination]
 
 
 def as_folds(value: Any) -> Any:
@@ -84,9 +44,9 @@ def _fills(value: Any) -> Any:
     if not isinstance(value, Mapping):
         pairs = [item.partition("=") for item in as_names(value)]
         if missing := [name for name, equals, _ in pairs if not equals]:
-            raise ValueError(f"{brief(missing[0])} names no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
+            raise ValueError(f"{brief(missing[0])} has no value; write {missing[0]}=0 or {missing[0]}=uniform:-5:5")
         value = _once((name, text) for name, _, text in pairs)
-    return {name: fill if isinstance(fill, (Fill, Mapping)) else _fill(fill) for name, fill in value.items()}
+    return {name: fill if isinstance(fill, (Fill, Mapping)) else fields_of(fill) for name, fill in value.items()}
 
 
 def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -94,14 +54,14 @@ def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in pairs:
         if found.setdefault(name, value) != value:
-            raise ValueError(f"{name} is asked for twice, as {found[name]} and as {value}")
+            raise ValueError(f"{name} is given twice, as {found[name]} and as {value}")
     return found
 
 
 def as_names(value: Any) -> Any:
     """`"key,value"` or an iterable of such, as a list."""
     if value is not None and not isinstance(value, Iterable):
-        raise ValueError(f"{brief(value)} is no list of names")
+        raise ValueError(f"{brief(value)} is not a list of names")
     items = [value] if isinstance(value, str) else list(value or ())
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
 
@@ -116,16 +76,16 @@ def _layers(value: Any) -> Any:
         try:
             return tuple(sorted(set(value)))
         except TypeError:
-            raise ValueError(f"{brief(value)} is no list of layers; write 0-5,7 or [0, 1]") from None
+            raise ValueError(f"{brief(value)} is not a list of layers; write 0-5,7 or [0, 1]") from None
     chosen: set[int] = set()
     for part in as_names(value):
         low, dash, high = part.partition("-")
         try:
             first, last = int(low), int(high) if dash else int(low)
         except ValueError:
-            raise ValueError(f"{brief(part)} is no layer or range of layers; write 0-5,7") from None
+            raise ValueError(f"{brief(part)} is not a layer or range of layers; write 0-5,7") from None
         if first > last:
-            raise ValueError(f"{part!r}: the first layer lies behind the last")
+            raise ValueError(f"{part!r}: the first layer is behind the last")
         if last > _LAST_LAYER:
             raise ValueError(f"{part!r}: no model has a layer {last}")
         chosen.update(range(first, last + 1))
@@ -160,7 +120,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fold: Annotated[dict[Projection, Destination], BeforeValidator(as_folds)] = Field(default_factory=dict)
+    fold: Annotated[dict[Projection, DestinationOrDefault], BeforeValidator(as_folds)] = Field(default_factory=dict)
     drop: _Projections = ()
     fill: Annotated[dict[Projection, Fill], BeforeValidator(_fills)] = Field(default_factory=dict)
     freeze: _Projections = ()
@@ -169,7 +129,7 @@ class Recipe(BaseModel):
     stack: Literal["encoder", "decoder"] | None = None
     attention: Literal["self", "cross"] | None = None
     storage: Literal["zeros", "absent"] = "zeros"
-    # Strict: YAML reads `yes` as true, which is no number, and Python would take it for 1.
+    # Strict: YAML reads `yes` as true, which is not a number, and Python would take it for 1.
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     max_loss: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
     model_type: Annotated[str, Field(min_length=1)] | None = None
@@ -186,20 +146,24 @@ class Recipe(BaseModel):
         for projection, destination in self.fold.items():
             offered = DESTINATIONS[projection]
             if not offered:
-                raise ValueError(f"the {projection} bias has nowhere to go; drop or fill it instead")
+                raise ValueError(f"the {projection} bias cannot be folded; drop or fill it instead")
             if destination not in ("default", *offered):
                 raise ValueError(not_offered(projection, destination))
         if self.storage == "absent" and not (self.fold or self.drop):
-            raise ValueError("storage absent takes away what is folded or dropped, and nothing is")
+            raise ValueError("storage absent is about folded or dropped biases, and there is no fold or drop")
         if self.where_possible and not self.fold:
-            raise ValueError("where_possible is about folds, and nothing is folded")
+            raise ValueError("where_possible is about folds, and there is no fold")
         if self.left_out and not (self.fold or self.drop):
-            raise ValueError("left_out names what is not folded or dropped, and nothing is")
+            raise ValueError("left_out is about folds and drops, and there is neither")
         return self
 
     def without(self, left_out: Mapping[str, str]) -> Recipe:
         """The same, but for some slots, which are not folded: `SITE.PROJECTION` → why."""
         return self.model_copy(update={"left_out": {**self.left_out, **left_out}})
+
+    def storing_zeros(self) -> Recipe:
+        """The same for a model in memory, where a removed bias stays as zeros whatever the storage of a variant."""
+        return self.model_copy(update={"storage": "zeros"})
 
     def selects(self, site: Site) -> bool:
         """Whether a site is among those the recipe is for."""
@@ -244,7 +208,7 @@ def recipe_or_fields(recipe: Recipe | None, fields: Mapping[str, Any]) -> Recipe
         )
     if fields:
         raise RecipeError(
-            f"A recipe was given, and {', '.join(fields)} beside it",
+            f"A recipe was given, and {', '.join(fields)} too",
             remedy="Say everything in the recipe, or everything by keywords",
         )
     return recipe

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.attention.model_type import with_model_type
-from hf_bias_patch.checkpoint.showing import brief
-from hf_bias_patch.checkpoint.side import LOADER, SIDE_FOLDER, side_files
+from hf_bias_patch.checkpoint.shorten import brief
+from hf_bias_patch.checkpoint.sidecar import LOADER, SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.plan import Plan
@@ -80,8 +80,8 @@ def block_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if not sound or not _is_source(block.get("source", {})):
         raise CheckpointError(
             f"config.json: `{BLOCK}` is {textwrap.shorten(brief(block), 60)}",
-            why="There stands what a patch says of itself, and this is damaged or somebody else's",
-            remedy="Restore the field from the variant as it was written, or remove it if this is no variant",
+            why="A patch describes itself in this field, and its content is damaged or not ours",
+            remedy="Restore the field from the variant as it was written, or remove it if this is not a variant",
         )
     return block
 
@@ -105,9 +105,7 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def source_sha256(config: Mapping[str, Any]) -> dict[str, str]:
     """The files a variant was made from, name to sha256; empty for an edit in place, and for other checkpoints."""
-    source = config[BLOCK].get("source") if is_patched(config) else None
-    named = source.get("sha256") if isinstance(source, dict) else None
-    return dict(named) if isinstance(named, dict) else {}
+    return dict(block_of(config).get("source", {}).get("sha256") or {})
 
 
 def is_same(config: Mapping[str, Any], recipe: Recipe) -> bool:

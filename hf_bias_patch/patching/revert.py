@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from hf_bias_patch.checkpoint.copying import Keep, Put, copy_whole, write_file
+from hf_bias_patch.checkpoint.copying import CopyRange, NewBytes, copy_whole, write_file
 from hf_bias_patch.checkpoint.durable import read_range
 from hf_bias_patch.checkpoint.folder import new_folder
 from hf_bias_patch.checkpoint.guards import refuse_place
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, recover
 from hf_bias_patch.checkpoint.listing import companion_files
-from hf_bias_patch.checkpoint.side import side_files
+from hf_bias_patch.checkpoint.sidecar import side_files
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import readme_of_source
 from hf_bias_patch.patching.record import UNDO, source_sha256
-from hf_bias_patch.patching.undo import Undo
+from hf_bias_patch.patching.undo.reader import Undo
 
 __all__ = ["Reverted", "restored_sha256", "revert"]
 
@@ -68,7 +68,7 @@ def revert(
         progress: called with the number of bytes written since the last call.
 
     Raises:
-        CheckpointError: it is no variant, its tensors changed since, or the undo file is damaged.
+        CheckpointError: it is not a variant, its tensors changed since, or the undo file is damaged.
         TargetError: the place to write to cannot be used, as the Hub's cache and this package's own checkpoints cannot.
             In either case nothing is changed.
     """
@@ -82,7 +82,7 @@ def revert(
     if not (folder / UNDO).exists():
         raise CheckpointError(
             f"{folder} cannot be reverted",
-            why=f"It has no {UNDO}, so it is no variant, or was saved anew since it was patched",
+            why=f"It has no {UNDO}, so it is not a variant, or was saved again since it was patched",
             remedy="Go back to the model it was made from",
         )
     with Undo(folder / UNDO) as undo:
@@ -154,7 +154,7 @@ def restored_sha256(checkpoint: Checkpoint, undo: Undo, file: str) -> str:
     """
     digest = hashlib.sha256()
     for segment in _segments(checkpoint, undo, file):
-        if isinstance(segment, Keep):
+        if isinstance(segment, CopyRange):
             pieces: Iterable[Any] = read_range(checkpoint.folder / file, segment.start, segment.stop - segment.start)
         else:
             pieces = [segment.data] if isinstance(segment.data, (bytes, bytearray, memoryview)) else segment.data
@@ -200,21 +200,21 @@ def _copy(
             _check_sha256(file, sha256_file(folder / file) if (folder / file).is_file() else "", expected)
 
 
-def _segments(checkpoint: Checkpoint, undo: Undo, file: str) -> Iterator[Keep | Put]:
+def _segments(checkpoint: Checkpoint, undo: Undo, file: str) -> Iterator[CopyRange | NewBytes]:
     if file in undo.manifest.headers:
         raw = undo.content(undo.manifest.headers[file])
         names = _names(file, raw)
     else:
         header = checkpoint.files[file]
         raw, names = header.raw, [info.name for info in sorted(header.tensors.values(), key=lambda info: info.start)]
-    yield Put(raw, len(raw))
+    yield NewBytes(raw, len(raw))
     for name in names:
         if name in undo.manifest.tensors:
             old = undo.manifest.tensors[name]
-            yield Put(undo.restored(name, checkpoint), old.nbytes)
+            yield NewBytes(undo.restored(name, checkpoint), old.nbytes)
         else:
             info = checkpoint.info(name)
-            yield Keep(info.start, info.stop)
+            yield CopyRange(info.start, info.stop)
 
 
 def _names(file: str, header: bytes) -> list[str]:

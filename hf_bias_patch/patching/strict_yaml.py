@@ -1,4 +1,4 @@
-"""YAML (and so JSON) in which no key stands twice: the last one would win, and the first be forgotten silently.
+"""YAML (and so JSON) that refuses a key given twice: the last would win silently, and the first be lost.
 
 Nor do some lines stand for more than they have room for: `*name` repeats what `&name` marks, and a few lines of
 repeated repetitions would fill any memory.
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hf_bias_patch.checkpoint.regular import open_regular
+from hf_bias_patch.checkpoint.paths import open_regular
 from hf_bias_patch.errors import BiasPatchError
 
 __all__ = ["load", "read_fields"]
@@ -42,9 +42,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"{key.value} stands there twice", key.start_mark
-                    )
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} occurs twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -52,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 def _size(node: yaml.Node, known: dict[int, int], within: set[int]) -> int:
     """How many values a node stands for."""
     if id(node) in within:
-        raise yaml.composer.ComposerError(None, None, "a value repeats itself within itself", node.start_mark)
+        raise yaml.composer.ComposerError(None, None, "a value contains itself", node.start_mark)
     if id(node) not in known:
         pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
         parts = (part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,)))
@@ -80,9 +78,9 @@ def load(text: str) -> Any:
     """What a YAML document holds, as plain Python values.
 
     Raises:
-        yaml.YAMLError: it is no YAML, names a Python type, a key of a mapping stands there twice, or repetitions make
+        yaml.YAMLError: it is no YAML, names a Python type, a key of a mapping occurs twice, or repetitions make
             too much of it.
-        ValueError, RecursionError: a value is no date although it looks like one, or the nesting is too deep.
+        ValueError, RecursionError: a value is not a date although it looks like one, or the nesting is too deep.
     """
     return yaml.load(text, _Loader)
 
@@ -93,8 +91,8 @@ def read_fields(path: str | Path, what: str, error: type[BiasPatchError], remedy
     Args:
         path: the file.
         what: what it should be, for errors: `The recipe`.
-        error: what to raise if it cannot be read, is no mapping, or has a key twice.
-        remedy: what to write instead of something that is no mapping.
+        error: what to raise if it cannot be read, is not a mapping, or has a key twice.
+        remedy: what to write instead of something that is not a mapping.
     """
     try:
         with open_regular(Path(path)) as file:
@@ -105,5 +103,5 @@ def read_fields(path: str | Path, what: str, error: type[BiasPatchError], remedy
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
         raise error(f"{what} {path} cannot be read: {problem}") from None
     if not isinstance(content, dict):
-        raise error(f"{what} {path} is no mapping of fields", remedy=remedy)
+        raise error(f"{what} {path} is not a mapping of fields", remedy=remedy)
     return {str(key): value for key, value in content.items()}

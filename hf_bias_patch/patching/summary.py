@@ -8,20 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hf_bias_patch.patching.plan import Edit, Plan
 
-__all__ = ["CARRIES", "FLAGS", "by_label", "places", "runs", "stays"]
-
-FLAGS = {
-    "logits": "logits",
-    "hidden_states": "hidden states",
-    "attention_weights": "attention weights",
-    "with_dropout": "training with dropout",
-    "lora": "existing LoRA adapters",
-    "kv_cache": "existing KV caches",
-}
-"""Flag of what stays equal → in words."""
-
-CARRIES = {"nothing": "cancels in softmax", "output": "output bias", "weight": "own weight", "norm": "norm bias"}
-"""Destination of a fold → where the bias goes."""
+__all__ = ["by_label", "places", "runs", "stays"]
 
 
 def by_label(plan: Plan) -> dict[str, list[Edit]]:

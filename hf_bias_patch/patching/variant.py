@@ -11,16 +11,16 @@ import numpy as np
 
 from hf_bias_patch.attention.model_type import with_model_type
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
-from hf_bias_patch.checkpoint.copying import Keep, Put, copy_whole, write_file
+from hf_bias_patch.checkpoint.copying import CopyRange, NewBytes, copy_whole, write_file
 from hf_bias_patch.checkpoint.hashing import BackgroundHash
 from hf_bias_patch.checkpoint.header import build_header
 from hf_bias_patch.checkpoint.listing import companion_files
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER, side_files
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import LOADER, PLAN, UNDO, loader_text, patched_config, training_files
 from hf_bias_patch.patching.rewrite import Rewrite
-from hf_bias_patch.patching.undo import UndoWriter
+from hf_bias_patch.patching.undo.writer import UndoWriter
 
 __all__ = ["fill_variant", "keep_old_files"]
 
@@ -101,24 +101,24 @@ def _write_weights(
     absent = [name for name in header.tensors if name in plan.absent]
     for name in absent:
         undo.vector(name, file, header.tensors[name].dtype, checkpoint.read(name), None)
-    segments: list[Keep | Put] = [Keep(0, len(header.raw))]
+    segments: list[CopyRange | NewBytes] = [CopyRange(0, len(header.raw))]
     if absent:
         undo.header(file, header.raw)
         if len(absent) == len(header.tensors):
             return  # a shard that holds nothing any more: no index could name it
         raw = build_header([info for info in header.tensors.values() if info.name not in absent], header.metadata)
-        segments = [Put(raw, len(raw))]
+        segments = [NewBytes(raw, len(raw))]
     for info in sorted(header.tensors.values(), key=lambda info: info.start):
         if info.name in absent:
             continue
         if info.name in rewrite.vectors:
             new = rewrite.vectors[info.name]
             undo.vector(info.name, file, info.dtype, checkpoint.read(info.name), new)
-            segments.append(Put(new.tobytes(), info.nbytes))
+            segments.append(NewBytes(new.tobytes(), info.nbytes))
         elif info.name in rewrite.matrices:
-            segments.append(Put(_matrix(info.name, file, checkpoint, rewrite, undo), info.nbytes))
+            segments.append(NewBytes(_matrix(info.name, file, checkpoint, rewrite, undo), info.nbytes))
         else:
-            segments.append(Keep(info.start, info.stop))
+            segments.append(CopyRange(info.start, info.stop))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_file(checkpoint.folder / file, target, segments, progress)
 

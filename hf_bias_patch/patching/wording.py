@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words: pydantic's findings as a person would say them."""
+"""What is wrong with a recipe, in sentences: pydantic's findings as a person would say them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from hf_bias_patch.attention.sites import PROJECTIONS
 from hf_bias_patch.attention.verdict import DESTINATIONS
-from hf_bias_patch.checkpoint.showing import brief
+from hf_bias_patch.checkpoint.shorten import brief
 
 __all__ = ["either", "not_offered", "problems", "told_apart"]
 
@@ -17,18 +17,18 @@ _LONGEST = 60  # characters of a wrong value that are shown
 _MOST = 10  # things said to be wrong at once
 
 _SAYS = {
-    "finite_number": "{input} is no finite number",
-    "int_type": "{input} is no whole number",
-    "int_parsing": "{input} is no whole number",
-    "int_from_float": "{input} is no whole number",
-    "float_type": "{input} is no number",
-    "float_parsing": "{input} is no number",
+    "finite_number": "{input} is not a finite number",
+    "int_type": "{input} is not a whole number",
+    "int_parsing": "{input} is not a whole number",
+    "int_from_float": "{input} is not a whole number",
+    "float_type": "{input} is not a number",
+    "float_parsing": "{input} is not a number",
     "greater_than": "{input} is not above {gt:g}",
     "greater_than_equal": "{input} is below {ge}",
     "less_than_equal": "{input} is above {le:g}",
     "literal_error": "{input} is not {expected}",
-    "dict_type": "{input} is no mapping",
-    "tuple_type": "{input} is no list",
+    "dict_type": "{input} is not a mapping",
+    "tuple_type": "{input} is not a list",
 }
 """Kind of finding → sentence, from the wrong value and what pydantic tells beside it."""
 
@@ -51,7 +51,7 @@ def told_apart(*values: float) -> list[str]:
 def not_offered(projection: str, destination: str) -> str:
     """That a projection's bias does not go to a destination, and where it does go."""
     offered = either(f"{projection}:{place}" for place in DESTINATIONS[projection])
-    return f"{projection}:{destination} is not offered; write {offered}"
+    return f"{projection}:{destination} is unsupported; write {offered}"
 
 
 def problems(error: ValidationError) -> Iterator[str]:
@@ -60,10 +60,10 @@ def problems(error: ValidationError) -> Iterator[str]:
         where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int) and part != "[key]")
         kind, given = problem["type"], problem["input"]
         if kind == "extra_forbidden":
-            yield f"there is no field `{where}`"
+            yield f"`{where}` is not a field"
         elif kind == "missing":
             field, _, name = where.rpartition(".")
-            yield f"{field}: there is no `{name}`"
+            yield f"{field}: `{name}` is missing"
         elif kind == "literal_error" and (said := _projection(problem["loc"], given)):
             yield said
         else:
@@ -80,7 +80,7 @@ def _projection(place: tuple[int | str, ...], given: Any) -> str:
     if field not in ("fold", "drop", "fill", "freeze", "train") or (field == "fill" and inner[-1:] != ["[key]"]):
         return ""
     names = [name for name in PROJECTIONS if field != "fold" or DESTINATIONS[name]]
-    return f"{field}: {_shown(given)} is no projection; write {either(names)}"
+    return f"{field}: {_shown(given)} is not a projection; write {either(names)}"
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:

@@ -86,12 +86,16 @@ class ReferenceRunner:
         model: in float64 and evaluation mode.
         reference: what it gives as it is.
         floor: how far outputs move when every parameter is moved by its last bit: below that is rounding.
+
+    Raises:
+        VerifyError: when it is made, where an output holds NaN: what moves it cannot be seen.
     """
 
     def __init__(self, model: nn.Module, run: Callable[[], Outputs], seed: int = 0) -> None:
         self.model, self._run = model, run
         self._random = torch.Generator().manual_seed(seed)
         self.reference = self.outputs()
+        _require_no_nan(model, self.reference)
         self.again = change(self.outputs(), self.reference)
         self.floor = max(1e-15, self.again, *(self._shaken() for _ in range(2)))
 
@@ -154,3 +158,22 @@ def _run_from(model: Any, inputs: Mapping[str, Any], seed: int) -> Mapping[str, 
         return run(model, inputs)
     finally:
         handle.remove()
+
+
+def _require_no_nan(model: nn.Module, outputs: Outputs) -> None:
+    """Refuse outputs that hold NaN: nothing moves one, so that every bias behind it would look as if not reached."""
+    counts = {name: int(value.isnan().sum()) for name, value in outputs.items()}
+    if not (bad := {name: count for name, count in counts.items() if count}):
+        return
+    first = next(iter(bad))
+    broken = (name for name, value in model.named_parameters() if not value.isfinite().all())
+    parameter = next(broken, "")
+    raise VerifyError(
+        f"{type(model).__name__} gives NaN: {bad[first]} of the {outputs[first].numel()} numbers in its output {first}",
+        why=f"{parameter} holds NaN or infinity"
+        if parameter
+        else "Its parameters are finite; a step of its own makes it",
+        remedy="Give it finite values"
+        if parameter
+        else "Probe it with inputs, or an attention, for which it gives numbers",
+    )

@@ -17,11 +17,11 @@ from hf_bias_patch.attention.sites import PROJECTIONS, Slot
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import TensorInfo
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.errors import CheckpointError, ExtraError
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.record import UNDO
-from hf_bias_patch.patching.undo import Undo
+from hf_bias_patch.patching.undo.reader import Undo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

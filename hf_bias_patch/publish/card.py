@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_bias_patch.checkpoint.durable import replace_file
-from hf_bias_patch.checkpoint.links import hub_repo
-from hf_bias_patch.checkpoint.side import EVAL_RESULTS
+from hf_bias_patch.checkpoint.paths import hub_repo
+from hf_bias_patch.checkpoint.sidecar import EVAL_RESULTS
 from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import ArgumentError, TargetError
 from hf_bias_patch.patching.base_card import BASE_CARD, CARD, base_card, is_as_made, is_own_card

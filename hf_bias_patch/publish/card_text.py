@@ -8,12 +8,14 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from hf_bias_patch.checkpoint.side import SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import SIDE_FOLDER
 from hf_bias_patch.evidence.certificate import Certificate, ErrorFigure
 from hf_bias_patch.patching.base_card import sealed
+from hf_bias_patch.patching.folds import FOLDS
 from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.preserved import FLAGS
 from hf_bias_patch.patching.record import BEFORE, CERTIFICATE, frozen_slots
-from hf_bias_patch.patching.summary import CARRIES, FLAGS, by_label, places, stays
+from hf_bias_patch.patching.summary import by_label, places, stays
 from hf_bias_patch.patching.wording import told_apart
 from hf_bias_patch.publish.bias_norms import FIGURE
 from hf_bias_patch.publish.facts import Facts
@@ -145,7 +147,8 @@ def _changes(plan: Plan, before: str) -> Iterable[str]:
     for label, edits in by_label(plan).items():
         folds = [edit for edit in edits if edit.action == "fold"]
         reasons = "; ".join(dict.fromkeys(edit.slot.verdict.reason for edit in folds if edit.slot.verdict.reason))
-        where = CARRIES.get(edits[0].into or "", "nowhere" if edits[0].removes else "stays")
+        destination = edits[0].destination
+        where = FOLDS[destination].words if destination else "nowhere" if edits[0].removes else "stays"
         rows.append((label, where, places(edits), str(len(edits)), reasons))
     yield table(("action", "where the bias went", "sites", "biases", "verdict"), rows)
     touched = sum(plan.touched.values())

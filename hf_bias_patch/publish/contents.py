@@ -16,7 +16,7 @@ from huggingface_hub.utils.sha import git_hash
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.listing import companion_files, files_beside
-from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, side_files
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, ADAPTER_WEIGHTS, side_files
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.base_card import CARD, is_as_made, is_own_card
 from hf_bias_patch.patching.patch_only import extract

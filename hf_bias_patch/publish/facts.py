@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_bias_patch.attention.model_type import saved_class
 from hf_bias_patch.checkpoint.index import parse_object
-from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, SIDE_FOLDER, is_adapter_alone
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.evidence.certificate import Certificate
 from hf_bias_patch.evidence.training import PatchBefore, Training, patch_before, patch_of, read_training

@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.index import INDEX_SUFFIX
 from hf_bias_patch.checkpoint.listing import weight_names
-from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
+from hf_bias_patch.checkpoint.sidecar import ADAPTER_WEIGHTS
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.evidence.ancestors import ancestor_files
 from hf_bias_patch.evidence.certificate import Certificate

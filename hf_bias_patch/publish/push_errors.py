@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from hf_bias_patch.checkpoint.hub_words import chain, hub_words
+from hf_bias_patch.checkpoint.hub_errors import chain, hub_words
 from hf_bias_patch.errors import TargetError
 
 __all__ = ["NewPlaces", "a_branch", "a_repository", "metadata_error", "push_error"]

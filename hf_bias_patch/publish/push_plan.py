@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hf_bias_patch.checkpoint.side import EVAL_RESULTS, SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import EVAL_RESULTS, SIDE_FOLDER
 from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import ArgumentError, CheckpointError, TargetError
 from hf_bias_patch.patching.record import LOADER

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.checkpoint.side import ADAPTER, SIDE_FOLDER, is_adapter_alone
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, SIDE_FOLDER, is_adapter_alone
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import CheckpointError, SourceError, TaskError
 from hf_bias_patch.models.load import load_reported, quiet, refusing

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.links import hub_repo
-from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS, is_patch_only
+from hf_bias_patch.checkpoint.paths import hub_repo
+from hf_bias_patch.checkpoint.sidecar import ADAPTER_WEIGHTS, is_patch_only
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.models.source_files import folder_of
 from hf_bias_patch.scoring.adapters import PEFT_PREFIX

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hf_bias_patch.checkpoint.side import ADAPTER
+from hf_bias_patch.checkpoint.sidecar import ADAPTER
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.models.source_files import folder_of

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.checkpoint.side import ADAPTER, ADAPTER_WEIGHTS, SIDE_FOLDER
+from hf_bias_patch.checkpoint.sidecar import ADAPTER, ADAPTER_WEIGHTS, SIDE_FOLDER
 from hf_bias_patch.models.load import quiet
 from hf_bias_patch.tuning.merging import merged_by_option, merged_state, stock_state
 from hf_bias_patch.tuning.slices import join_slices

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hf_bias_patch.attention.sites import Projection
 from hf_bias_patch.errors import RecipeError
-from hf_bias_patch.patching.recipe import Destination, as_folds, as_names
+from hf_bias_patch.patching.recipe import DestinationOrDefault, as_folds, as_names
 from hf_bias_patch.patching.strict_yaml import read_fields
 from hf_bias_patch.patching.wording import problems
 from hf_bias_patch.tuning.adapters import RANK
@@ -77,7 +77,7 @@ class TuneSettings(BaseModel):
     lora_alpha: Positive | None = Field(
         None, description="With --train lora: its product is scaled by alpha / rank; by default twice the rank."
     )
-    fold: Annotated[dict[Projection, Destination], BeforeValidator(as_folds)] = Field(
+    fold: Annotated[dict[Projection, DestinationOrDefault], BeforeValidator(as_folds)] = Field(
         default_factory=dict, description="Before training, remove these biases exactly, as `patch` does."
     )
     where_possible: bool = Field(

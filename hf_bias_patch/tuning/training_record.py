@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.hashing import sha256_file
 from hf_bias_patch.checkpoint.index import parse_object
-from hf_bias_patch.checkpoint.side import ADAPTER_WEIGHTS
+from hf_bias_patch.checkpoint.sidecar import ADAPTER_WEIGHTS
 from hf_bias_patch.checkpoint.source import Source, resolve
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.evidence.certificate import Party

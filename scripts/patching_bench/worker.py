@@ -53,7 +53,7 @@ def _call(job: Callable[[], Any]) -> dict[str, Any]:
     start = time.perf_counter()
     plan = job().plan
     seconds = time.perf_counter() - start
-    matrices = {edit.slot.weight for edit in plan.edits if edit.into == "weight"}
+    matrices = {edit.slot.weight for edit in plan.edits if edit.destination == "weight"}
     largest = max((plan.touched[name] for name in matrices), default=0)
     return {"call_seconds": seconds, "touched_bytes": sum(plan.touched.values()), "largest_matrix": largest}
 

@@ -14,9 +14,9 @@ import transformers
 
 import hf_bias_patch
 from hf_bias_patch.attention.as_read import as_read
-from hf_bias_patch.attention.asked import keys_asked
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.attention.stock import entry
+from scripts.config_keys import keys_asked
 from tests.models import fresh, randomise
 
 TABLE = "stock_configs"

@@ -9,7 +9,7 @@ import pytest
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_bias_patch.attention.countable import refuse_countless
+from hf_bias_patch.attention.refusals import refuse_countless
 from hf_bias_patch.errors import CheckpointError
 
 NAMES = [f"t{number}" for number in range(75)]

@@ -181,7 +181,7 @@ def test_a_fused_map_of_the_first_release_is_found() -> None:
 
 
 def test_a_type_without_attention_is_told_so() -> None:
-    with pytest.raises(FamilyError, match="A model of type mamba has no attention by a softmax"):
+    with pytest.raises(FamilyError, match="A model of type mamba has no softmax attention"):
         find_sites({"model_type": "mamba"}, maps("layers.0.mixer.in_proj"))
 
 

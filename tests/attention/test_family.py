@@ -14,7 +14,7 @@ from hf_bias_patch.attention import family as family_module
 from hf_bias_patch.attention.family import family_of, model_types
 from hf_bias_patch.attention.layout import ORDERS
 from hf_bias_patch.attention.sites import PROJECTIONS
-from hf_bias_patch.attention.verdict import TRAPS
+from hf_bias_patch.attention.verdict import BLOCKERS
 from hf_bias_patch.errors import FamilyError
 from tests.models import FAMILIES, config_of, fresh, inputs_of, run
 
@@ -35,7 +35,7 @@ def test_facts_are_complete(model_type: str) -> None:
         assert mapped
         assert attention.stack in family.stacks and attention.kind in ("self", "cross")
         assert not attention.reads_first or attention.reads
-        assert all(trap.trap in TRAPS for trap in attention.traps)
+        assert all(blocker.name in BLOCKERS for blocker in attention.blockers)
         assert all(layout.order in ORDERS for layout in attention.layouts)
 
 

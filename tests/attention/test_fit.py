@@ -57,7 +57,7 @@ WRONG: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
         {},
         r"dense\.bias makes 30 values, and they are added to the 32",
     ),
-    ("bert", {f"{BERT}self.query.weight": (32,)}, {}, r"query\.weight has shape \[32\], and is no matrix"),
+    ("bert", {f"{BERT}self.query.weight": (32,)}, {}, r"query\.weight has shape \[32\], and is not a matrix"),
     ("gpt2", {"transformer.h.1.attn.c_attn.weight": (31, 96)}, {}, r"c_attn\.weight reads 31 values"),
     ("gpt2", {"transformer.h.1.attn.c_proj.weight": (31, 32)}, {}, r"c_proj\.weight reads 31 values"),
     ("bart", {f"{BART}k_proj.weight": (32, 31)}, {}, r"k_proj\.weight reads 31 values, and .*encoder\.layers\.1"),
@@ -82,7 +82,7 @@ def test_sizes_that_do_not_fit(
     ):
         with pytest.raises(CheckpointError, match=says) as caught:
             attempt()
-        assert "sizes do not fit together" in str(caught.value)
+        assert "These sizes contradict each other" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

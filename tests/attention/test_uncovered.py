@@ -107,5 +107,5 @@ def test_inspect_plan_and_certificate_name_them(beside: Path, saved: Callable[..
 
 def test_a_model_whose_towers_no_family_covers_is_refused_for_that() -> None:
     towers = {"model_type": "qwen2_audio", "audio_config": {}, "text_config": {"model_type": "no-such-type"}}
-    with pytest.raises(FamilyError, match=r"what is inside this qwen2_audio model: .*no-such-type"):
+    with pytest.raises(FamilyError, match=r"all parts of this qwen2_audio model: .*no-such-type"):
         find_sites(towers, _linear("audio_tower.attn.out_proj"))

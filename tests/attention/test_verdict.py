@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_bias_patch.attention.verdict import DESTINATIONS, TRAPS, Evidence, decide
+from hf_bias_patch.attention.verdict import BLOCKERS, DESTINATIONS, SlotFacts, decide
 
 REASONS = ("no_norm", "no_shift", "no_output", "no_weight")
 CLOSED_BY = {
@@ -29,7 +29,7 @@ def test_a_road_is_closed_by_its_own_reasons_only(projection: str) -> None:
     states = set()
     for closed in EVIDENCE:
         given = {name: f"because of {name}" for name, text in closed.items() if text}
-        verdict = decide(projection, Evidence(bias=True, **given))
+        verdict = decide(projection, SlotFacts(bias=True, **given))
         assert tuple(verdict.folds) == DESTINATIONS[projection]
         for destination, refusal in verdict.folds.items():
             reasons = CLOSED_BY[projection, destination] & set(given)
@@ -46,23 +46,23 @@ def test_a_road_is_closed_by_its_own_reasons_only(projection: str) -> None:
 
 @pytest.mark.parametrize("projection", DESTINATIONS)
 def test_what_is_not_there_is_absent(projection: str) -> None:
-    verdict = decide(projection, Evidence(bias=False, unhandled="a = 1"))
+    verdict = decide(projection, SlotFacts(bias=False, unhandled="a = 1"))
     assert verdict.state == "absent" and not verdict.destinations
 
 
 @pytest.mark.parametrize("projection", DESTINATIONS)
 def test_what_is_not_covered_is_unknown_by_name(projection: str) -> None:
-    verdict = decide(projection, Evidence(bias=True, unhandled="a = 1"))
+    verdict = decide(projection, SlotFacts(bias=True, unhandled="a = 1"))
     assert verdict.state == "unknown" and "a = 1" in verdict.reason and not verdict.destinations
 
 
 def test_the_output_bias_is_needed() -> None:
-    verdict = decide("output", Evidence(bias=True))
+    verdict = decide("output", SlotFacts(bias=True))
     assert verdict.state == "needed" and verdict.folds == {}
 
 
 def test_a_needed_bias_names_every_closed_road() -> None:
-    verdict = decide("value", Evidence(bias=True, no_norm="no norm", no_output="no output bias"))
+    verdict = decide("value", SlotFacts(bias=True, no_norm="no norm", no_output="no output bias"))
     assert verdict.state == "needed" and verdict.reason == "no output bias; no norm"
 
 
@@ -78,4 +78,4 @@ def test_the_theory_has_a_row_for_each_trap_that_says_what_it_closes() -> None:
             told[named[1]] = {road for road, answer in zip(roads, answers, strict=True) if answer[:2] == "no"}
             assert all(answer[:3] in ("yes", "no", "no:", "unk") for answer in answers)
     told["not_known"] = {"key", "value", "weight"}  # its row says that nothing is known
-    assert told == {name: set(roads) for name, (_, roads) in TRAPS.items()}
+    assert told == {name: set(roads) for name, (_, roads) in BLOCKERS.items()}

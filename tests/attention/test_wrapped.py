@@ -74,5 +74,5 @@ def test_inspect_plan_and_patch_say_so(saved: Saved, tmp_path: Path) -> None:
 def test_the_name_of_another_type_is_no_wrapper() -> None:
     config = {"model_type": "bert", "num_hidden_layers": 1, "num_attention_heads": 4}
     names = [f"roberta.encoder.layer.0.attention.self.{name}.weight" for name in ("query", "key", "value")]
-    with pytest.raises(CheckpointError, match=r"So a roberta model calls its tensors, and config\.json says bert"):
+    with pytest.raises(CheckpointError, match=r"A roberta model names its tensors so, and config\.json says bert"):
         refuse_wrapped(config, names)

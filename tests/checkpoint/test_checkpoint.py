@@ -307,7 +307,7 @@ def test_a_pipe_is_not_waited_for(make_folder: MakeFolder, shards: int, name: st
     folder = make_folder(shards=shards)
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(CheckpointError, match=f"{re.escape(name)} is no regular file"):
+    with pytest.raises(CheckpointError, match=f"{re.escape(name)} is not a regular file"):
         open_checkpoint(folder)
 
 

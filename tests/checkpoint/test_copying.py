@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_bias_patch.checkpoint import copying
-from hf_bias_patch.checkpoint.copying import Keep, Put, write_file
+from hf_bias_patch.checkpoint.copying import CopyRange, NewBytes, write_file
 from hf_bias_patch.errors import CheckpointError, TargetError
 
 WAYS = ["copy_file_range", "sendfile", "buffer"]
@@ -41,20 +41,20 @@ def only(way: str, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(os, "sendfile", refuse)
 
 
-keeps = st.tuples(st.integers(0, len(SOURCE)), st.integers(0, len(SOURCE))).map(lambda pair: Keep(*sorted(pair)))
+keeps = st.tuples(st.integers(0, len(SOURCE)), st.integers(0, len(SOURCE))).map(lambda pair: CopyRange(*sorted(pair)))
 puts = st.one_of(
-    st.binary(max_size=50).map(lambda data: Put(data, len(data))),
-    st.lists(st.binary(max_size=20), max_size=4).map(lambda parts: Put(parts, sum(map(len, parts)))),
+    st.binary(max_size=50).map(lambda data: NewBytes(data, len(data))),
+    st.lists(st.binary(max_size=20), max_size=4).map(lambda parts: NewBytes(parts, sum(map(len, parts)))),
 )
 
 
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=60, deadline=None)
 @given(segments=st.lists(st.one_of(keeps, puts), max_size=6), step=st.sampled_from([7, 1000, 64 << 20]))
-def test_writes_what_the_segments_say(way: str, segments: list[Keep | Put], step: int, scratch: Path) -> None:
+def test_writes_what_the_segments_say(way: str, segments: list[CopyRange | NewBytes], step: int, scratch: Path) -> None:
     expected = b""
     for part in segments:
-        if isinstance(part, Keep):
+        if isinstance(part, CopyRange):
             expected += SOURCE[part.start : part.stop]
         else:
             expected += part.data if isinstance(part.data, bytes) else b"".join(part.data)  # type: ignore[arg-type]
@@ -69,8 +69,12 @@ def test_writes_what_the_segments_say(way: str, segments: list[Keep | Put], step
 
 
 def test_adjoining_ranges_are_one(scratch: Path) -> None:
-    parts = [Keep(0, 5), Keep(5, 9), Put(b"x", 1), Keep(9, 9), Keep(9, 12), Keep(13, 14)]
-    assert [p for p in copying._merged(parts) if isinstance(p, Keep)] == [Keep(0, 9), Keep(9, 12), Keep(13, 14)]
+    parts = [CopyRange(0, 5), CopyRange(5, 9), NewBytes(b"x", 1), CopyRange(9, 9), CopyRange(9, 12), CopyRange(13, 14)]
+    assert [p for p in copying._merged(parts) if isinstance(p, CopyRange)] == [
+        CopyRange(0, 9),
+        CopyRange(9, 12),
+        CopyRange(13, 14),
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -90,7 +94,7 @@ def test_short_counts_are_continued(way: str, scratch: Path, monkeypatch: pytest
     if way == "sendfile":
         monkeypatch.setattr(os, "sendfile", short_send)
     monkeypatch.setattr(os, "write", lambda target, data: real_write(target, bytes(data[:3])))
-    write_file(scratch / "source", scratch / "target", [Put(b"0123456789", 10), Keep(100, 999)])
+    write_file(scratch / "source", scratch / "target", [NewBytes(b"0123456789", 10), CopyRange(100, 999)])
     assert (scratch / "target").read_bytes() == b"0123456789" + SOURCE[100:999]
 
 
@@ -105,7 +109,7 @@ def test_a_way_that_stops_halfway_is_taken_over(scratch: Path, monkeypatch: pyte
         return real(source, target, 10, **named)
 
     monkeypatch.setattr(os, "copy_file_range", once)
-    write_file(scratch / "source", scratch / "target", [Keep(0, 500)])
+    write_file(scratch / "source", scratch / "target", [CopyRange(0, 500)])
     assert calls == 2 and (scratch / "target").read_bytes() == SOURCE[:500]
 
 
@@ -113,19 +117,19 @@ def test_a_way_that_stops_halfway_is_taken_over(scratch: Path, monkeypatch: pyte
 def test_a_source_that_ends_early_is_an_error(way: str, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only(way, monkeypatch)
     with pytest.raises(CheckpointError, match="ends at byte 10,240"):
-        write_file(scratch / "source", scratch / "target", [Keep(10_000, 20_000)])
+        write_file(scratch / "source", scratch / "target", [CopyRange(10_000, 20_000)])
 
 
 def test_unusable_places_are_named(scratch: Path) -> None:
     with pytest.raises(CheckpointError, match="gone"):
-        write_file(scratch / "gone", scratch / "target", [Keep(0, 1)])
+        write_file(scratch / "gone", scratch / "target", [CopyRange(0, 1)])
     with pytest.raises(TargetError, match="nowhere"):
-        write_file(scratch / "source", scratch / "nowhere" / "target", [Keep(0, 1)])
+        write_file(scratch / "source", scratch / "nowhere" / "target", [CopyRange(0, 1)])
 
 
 def test_a_put_of_another_length_is_a_mistake(scratch: Path) -> None:
     with pytest.raises(ValueError, match="came with 3"):
-        write_file(None, scratch / "target", [Put(b"abc", 4)])
+        write_file(None, scratch / "target", [NewBytes(b"abc", 4)])
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -136,7 +140,9 @@ def test_memory_does_not_grow_with_the_file(way: str, tmp_path: Path, monkeypatc
         file.truncate(size)
     block = bytes(1 << 20)
     tracemalloc.start()
-    write_file(tmp_path / "big", tmp_path / "copy", [Keep(0, size), Put((block for _ in range(20)), 20 << 20)])
+    write_file(
+        tmp_path / "big", tmp_path / "copy", [CopyRange(0, size), NewBytes((block for _ in range(20)), 20 << 20)]
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (tmp_path / "copy").stat().st_size == size + (20 << 20)
@@ -174,14 +180,14 @@ def test_a_full_disk_is_told_with_numbers(
     only(way, monkeypatch)
     blocks: Callable[[], Iterator[bytes]] = lambda: (bytes(1 << 16) for _ in range(64))  # noqa: E731
     with pytest.raises(TargetError, match="4,194,304 bytes"):
-        write_file(None, small_disk / "target", [Put(blocks(), 4 << 20)])
+        write_file(None, small_disk / "target", [NewBytes(blocks(), 4 << 20)])
     (small_disk / "target").unlink()
     # Written before the limit holds, where it is a limit.
     source = tmp_path / "source"
     with open(source, "wb") as file:
         for _ in range(15):
             file.write(bytes(1 << 16))
-    parts = [Keep(0, 15 << 16)] * 4
+    parts = [CopyRange(0, 15 << 16)] * 4
     with pytest.raises(TargetError, match="3,932,160 bytes") as caught:
-        write_file(source, small_disk / "target", [part for keep in parts for part in (keep, Put(b"", 0))])
+        write_file(source, small_disk / "target", [part for keep in parts for part in (keep, NewBytes(b"", 0))])
     assert "Make room" in str(caught.value)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from hf_bias_patch.checkpoint import inplace
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.checkpoint.guards import refuse_unsafe
 from hf_bias_patch.checkpoint.inplace import MARK, ByteEdit, edit_in_place, recover
@@ -234,7 +233,7 @@ def test_killed_at_any_call_it_is_recovered(make_scene: MakeScene) -> None:
         scene.check_never_silently_mixed()
         journal = (scene.folder / JOURNAL).exists()
         if journal:
-            with pytest.raises(CheckpointError, match="neither old nor new"):
+            with pytest.raises(CheckpointError, match="in the middle of an edit"):
                 open_checkpoint(scene.folder)
             with pytest.raises(CheckpointError, match="hf-bias-patch revert"):
                 edit_in_place(scene.folder, scene.edits, scene.replace)
@@ -288,17 +287,17 @@ def test_killed_while_recovering_from_the_last_moment(make_scene: MakeScene) -> 
 def test_what_cannot_be_taken_back_waits_for_recover(make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses everything after the journal: the error says so, and nothing loads."""
     scene = make_scene()
-    real, calls = inplace.write_range, 0
+    real, calls = os.open, 0
 
-    def fails_later(*arguments: Any) -> None:
+    def fails_later(path: Any, flags: int, *more: Any, **options: Any) -> int:
         nonlocal calls
-        calls += 1
+        calls += flags & os.O_WRONLY and not flags & os.O_CREAT
         if calls > 3:
             raise OSError(errno.EIO, "broken disk")
-        real(*arguments)
+        return real(path, flags, *more, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inplace, "write_range", fails_later)
+        patch.setattr(os, "open", fails_later)
         with pytest.raises(TargetError, match="neither edited nor put back") as caught:
             edit_in_place(scene.folder, scene.edits, scene.replace)
     assert "broken disk" in str(caught.value) and "revert" in str(caught.value)

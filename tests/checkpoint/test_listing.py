@@ -152,7 +152,7 @@ def test_a_companion_that_leads_out_is_refused(make_folder: MakeFolder, tmp_path
 def test_a_companion_that_is_not_there_is_refused(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "vocab.txt").symlink_to("gone")
-    with pytest.raises(CheckpointError, match=r"vocab\.txt is no readable file"):
+    with pytest.raises(CheckpointError, match=r"vocab\.txt is not a readable file"):
         companion_files(open_checkpoint(folder))
 
 

@@ -105,7 +105,7 @@ def test_archives_that_pytorch_does_not_write_are_refused(folder: Path) -> None:
     for changes, compression, says in (
         ({"byteorder": b"big"}, zipfile.ZIP_STORED, "little-endian"),
         ({"data/0": b"short"}, zipfile.ZIP_STORED, "storage 0 has 5 bytes"),
-        ({"data.pkl": b"no pickle"}, zipfile.ZIP_STORED, "no readable"),
+        ({"data.pkl": b"no pickle"}, zipfile.ZIP_STORED, "not a readable"),
         ({}, zipfile.ZIP_DEFLATED, "compressed"),
     ):
         save(folder, {"a": torch.randn(30)})

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from hf_bias_patch.checkpoint import source as source_module
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
+from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.source import resolve
-from hf_bias_patch.errors import SourceError
+from hf_bias_patch.errors import SourceError, UnreachableError
 from tests.hub.server import Hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -36,25 +36,21 @@ def test_local_places(make_scene: Any, make_folder: Callable[..., Path]) -> None
     assert resolve(str(folder / "model.safetensors")).path == folder / "model.safetensors"
 
 
-def test_embedded_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "ASSETS", tmp_path)
-    for name in ("bert", "gpt2"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
+def test_embedded_checkpoints() -> None:
     found = resolve("embedded:bert")
-    assert (found.path, found.name) == (tmp_path / "bert", "embedded:bert")
+    assert (found.path, found.name) == (ASSETS / "bert", "embedded:bert") and (found.path / "config.json").is_file()
     for wrong in ("embedded:t5", "embedded:", "embedded:../bert", "embedded:."):
-        with pytest.raises(SourceError, match="embedded:bert, embedded:gpt2"):
+        with pytest.raises(SourceError, match="embedded:bart, embedded:bert, embedded:gpt2"):
             resolve(wrong)
 
 
 @pytest.mark.parametrize("name", ["./gone", "/gone", "a/b/c", "gone.safetensors", "../x/y", "", "a\nb", "-x", "~/gone"])
-def test_what_can_be_no_hub_id_asks_no_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "_from_hub", lambda *arguments: pytest.fail("asked the Hub"))
-    with pytest.raises(SourceError, match="does not exist") as caught:
+def test_what_can_be_no_hub_id_asks_no_hub(name: str) -> None:
+    """Here the Hub cannot be reached, so that asking it would end in another error."""
+    with pytest.raises(SourceError, match="does not exist, and is not a Hub id either") as caught:
         resolve(name)
     assert "local folder" in caught.value.remedy
-    with pytest.raises(SourceError):
+    with pytest.raises(SourceError, match="does not exist, and is not a Hub id either"):
         resolve(Path("bert-base-uncased"))
 
 
@@ -63,24 +59,19 @@ def test_a_revision_is_of_a_hub_id(make_folder: Callable[..., Path]) -> None:
         resolve(make_folder(), revision="main")
 
 
-def test_a_revision_inside_the_name_is_split_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[tuple[str, str | None]] = []
-    monkeypatch.setattr(source_module, "_from_hub", lambda name, revision: asked.append((name, revision)) or tmp_path)
+def test_a_revision_inside_the_name_is_split_off() -> None:
+    """Here the Hub cannot be reached, and the error says what it would have been asked for."""
     for name in ("owner/name@main", "bert@v1.0-rc_1", "owner/name@refs/pr/1", f"owner/name@{COMMIT}", "owner/name"):
-        assert resolve(name).name == name.partition("@")[0]
-    assert asked == [
-        ("owner/name", "main"),
-        ("bert", "v1.0-rc_1"),
-        ("owner/name", "refs/pr/1"),
-        ("owner/name", COMMIT),
-        ("owner/name", None),
-    ]
-    with pytest.raises(SourceError, match=r"owner/name@main names the revision main, and v2 was asked for beside it"):
+        hub_id, _, revision = name.partition("@")
+        model = f"model at revision {revision}" if revision else "model"
+        with pytest.raises(UnreachableError) as caught:
+            resolve(name)
+        assert caught.value.what == f"There is no folder {hub_id!r}, and the Hub cannot be reached for the {model}"
+    with pytest.raises(SourceError, match="names the revision main, and the revision v2 was given too"):
         resolve("owner/name@main", revision="v2")
     for wrong in ("owner/name@", "owner/name@a@b", "owner/name@a b", "owner/name@/x", "@main", "a/b/c@main"):
-        with pytest.raises(SourceError, match="no Hub id either"):
+        with pytest.raises(SourceError, match="not a Hub id either"):
             resolve(wrong)
-    assert len(asked) == 5
 
 
 def test_a_local_path_with_an_at_sign_comes_first(
@@ -133,6 +124,7 @@ def _add_extras(folder: Path) -> None:
 
 CHILD = """
 import json, time
+from hf_bias_patch.checkpoint.guards import ASSETS
 from hf_bias_patch.checkpoint.source import resolve
 for name, revision in json.loads(sys.argv[1]):
     start = time.monotonic()

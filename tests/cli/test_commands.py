@@ -175,7 +175,7 @@ def test_in_place_and_back(run: Run, saved: Callable[..., Path], tmp_path: Path,
     code, out, _ = run("patch", model, "--in-place", "--fold", "key,value")
     assert code == 0 and "PASSED" in out and not biases(model, "key").any()
     code, out, _ = run("patch", model, "--in-place", "--fold", "key,value")
-    assert code == 0 and "nothing to do" in out
+    assert code == 0 and "nothing was written" in out
     assert run("revert", model)[0] == 0
     assert tree(model) == tree(saved("bert"))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -185,7 +185,7 @@ REFUSED = [
     (("--fold", "kye"), "kye"),
     (("--fold", "key", "--layers", "0-7"), "no layer 3"),
     (("--fold", "key", "--attention", "cross"), "encoder self (layers 0-2"),
-    (("--fold", "value:norm"), "value:norm is not offered"),
+    (("--fold", "value:norm"), "value:norm is unsupported"),
     (("--fold", "key", "--drop", "key"), "both fold and drop"),
     ((), "no action"),
     (("--recipe", "nowhere.yaml"), "nowhere.yaml"),

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from hf_bias_patch.attention.family import model_types
 from hf_bias_patch.attention.family_files import drafted, text_of
+from hf_bias_patch.attention.support_table import support_table
 from hf_bias_patch.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -63,17 +64,33 @@ def test_the_table_is_printed_without_torch() -> None:
     assert "redundant" in done.stdout and done.stdout.strip().endswith("False")
 
 
-def test_the_page_and_the_readme_are_up_to_date() -> None:
+def page_script() -> Any:
+    """The script that writes the documents, as a module."""
     spec = importlib.util.spec_from_file_location("make", ROOT / "scripts" / "make_families_doc.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pages_are_up_to_date() -> None:
+    module = page_script()
     assert (ROOT / "docs" / "families.md").read_text("utf-8") == module.text(), "run scripts/make_families_doc.py"
     page = (ROOT / "docs" / "verdicts.md").read_text("utf-8")
     assert page == module.verdicts(page), "run scripts/make_families_doc.py"
     assert "| → own weight | redundant | → output bias" in page.partition(module.BEGIN)[2].partition(module.END)[0]
     assert set(module.WELL_KNOWN) <= set(model_types())
     assert "| bert" in run("bert", "--markdown")[1]
+
+
+def test_rows_of_one_type_are_told_apart() -> None:
+    overview, (entries, _) = page_script().overview, support_table()
+    rows = {name: [row.split("|")[1] for row in overview(entries, [name]).splitlines()[2:]] for name in model_types()}
+    assert all(len(set(found)) == len(found) for found in rows.values())
+    assert rows["gemma4_text"][1:] == [
+        " gemma4_text (layers without a value map) ",
+        " gemma4_text (layers without a key and value map) ",
+    ]
 
 
 def test_an_unknown_type_is_named_with_its_neighbours() -> None:

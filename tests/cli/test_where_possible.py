@@ -24,7 +24,7 @@ def test_in_place_and_twice(tree: Callable[[Path], dict[str, str]], run: Run, tm
     code, out, _ = run("patch", folder, "--in-place", "--fold", ALL, "--where-possible")
     assert code == 0 and "PASSED" in out and "query at encoder self 1: fold query:weight is measured" in out
     code, out, _ = run("patch", folder, "--in-place", "--fold", ALL, "--where-possible")
-    assert code == 0 and "nothing to do, nothing written" in out
+    assert code == 0 and "patched this way already: nothing was written" in out
     hf_bias_patch.revert(folder)
     assert tree(folder) == before
 

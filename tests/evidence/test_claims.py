@@ -8,13 +8,13 @@ import torch
 from hf_bias_patch.attention.find import find_sites
 from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.models.inputs.text import TextFormat, text_batches
-from hf_bias_patch.patching.effects import Equal
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.patching.planner import make_plan
+from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.recipe import make_recipe
 from tests.models import fresh, outputs_of
 
-FLAGS = tuple(Equal.model_fields)
+FLAGS = tuple(Preserved.model_fields)
 YES, NO = True, False
 # The table of docs/design.md: logits, hidden states, attention weights, with dropout, LoRA, cache.
 TABLE = {
@@ -58,7 +58,7 @@ def test_what_cannot_be_measured_is_said() -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     probes = text_batches(TextFormat.of(model), [], seed=0)
-    claims = {c.flag: c for c in measure_claims(model, make_recipe(fold="key"), Equal(), probes, bound=1e-9)}
+    claims = {c.flag: c for c in measure_claims(model, make_recipe(fold="key"), Preserved(), probes, bound=1e-9)}
     assert claims["kv_cache"].held is None and "gives none out" in claims["kv_cache"].how
     assert claims["with_dropout"].held is None and "no dropout" in claims["with_dropout"].how
     assert claims["lora"].held is True

@@ -29,6 +29,7 @@ from hf_bias_patch.models.run import run
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.probing.probe import probe
 from hf_bias_patch.probing.trace import Trace
+from tests.probing.traps import WIDTH, Attention, Model, tokens
 
 
 def entries(found: Draft) -> list[dict[str, Any]]:
@@ -142,6 +143,24 @@ def test_biases_are_given_where_there_are_none() -> None:
     assert {name.split(".")[-2] for name in given} == {"q_proj", "k_proj", "v_proj"}
     assert all(float(model.get_parameter(name).detach().abs().min()) > 0 for name in given)
     assert give_biases(model, lambda: run(model, inputs)) == ()
+
+
+def test_no_bias_is_given_to_a_map_that_has_one_apart() -> None:
+    """As in DeBERTa: a bias of queries is a parameter of its own, added to what one map makes of them and of keys."""
+
+    class Apart(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fused = torch.nn.Linear(WIDTH, 2 * WIDTH, bias=False)
+            self.value = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+            self.query_bias = torch.nn.Parameter(torch.zeros(WIDTH))
+
+        def scores(self, query: torch.Tensor, key: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
+            query, key = self.fused(normed).chunk(2, -1)
+            return super().scores(self.split(query + self.query_bias), self.split(key), normed)
+
+    model = Model(Apart)
+    assert give_biases(model, lambda: model(tokens())) == ("layer.value.bias",)
 
 
 def test_keys_that_are_copied_together_are_followed() -> None:

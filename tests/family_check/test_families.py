@@ -38,7 +38,7 @@ def types_of_families() -> list[str]:
 def test_the_table_holds(model_type: str) -> None:
     checked = check_type(model_type)
     assert not checked.wrong, checked.wrong
-    assert checked.agreed or checked.differences or never_biased(model_type), "vacuous"
+    assert checked.agreed or checked.differences or checked.explained or never_biased(model_type), "vacuous"
 
 
 def never_biased(model_type: str) -> bool:

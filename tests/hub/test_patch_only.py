@@ -14,7 +14,7 @@ from transformers import AutoModel
 
 from hf_bias_patch import inspect, load, patch, patch_in_place, pull, verify
 from hf_bias_patch.checkpoint.checkpoint import open_model
-from hf_bias_patch.checkpoint.side import PATCH
+from hf_bias_patch.checkpoint.sidecar import PATCH
 from hf_bias_patch.errors import BiasPatchError, CheckpointError, SourceError, TargetError
 from hf_bias_patch.patching.patch_only import VALUES, extract
 from hf_bias_patch.publish.push import Pushed, push
@@ -184,7 +184,7 @@ def test_values_that_somebody_changed_are_refused(hub: Hub, variant: Path, tmp_p
     name = next(iter(values))
     save_file(values | {name: values[name] + 1}, tmp_path / "forged" / VALUES)
     hub.add("owner/forged", tmp_path / "forged")
-    with pytest.raises(CheckpointError, match="does not come out as it was published"):
+    with pytest.raises(CheckpointError, match="differs from what was published"):
         pull("owner/forged", tmp_path / "made")
     assert not (tmp_path / "made").exists()
     (tmp_path / "forged" / PATCH).write_text("{}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hf_bias_patch import inspect, patch, plan
-from hf_bias_patch.checkpoint.look import look
+from hf_bias_patch.checkpoint.remote import open_anywhere
 from hf_bias_patch.errors import CheckpointError, SourceError
 from tests.hub.server import Fault, Hub
 
@@ -37,7 +37,7 @@ def test_weights_are_not_moved(hub: Hub, saved: Saved, monkeypatch: pytest.Monke
     folder = saved("bert")
     hub.add(NAME, folder)
     found = inspect(NAME)
-    header = len(look(folder).checkpoint.files["model.safetensors"].raw)
+    header = len(open_anywhere(folder).checkpoint.files["model.safetensors"].raw)
     config = (folder / "config.json").stat().st_size
     assert found.received == config + header + found.bias_nbytes
     assert all(request.status == 206 for request in hub.requests if ".safetensors" in request.path)
@@ -46,7 +46,7 @@ def test_weights_are_not_moved(hub: Hub, saved: Saved, monkeypatch: pytest.Monke
 def test_rows_of_a_matrix_come_alone(hub: Hub, saved: Saved) -> None:
     folder = saved("gpt2")
     hub.add(NAME, folder)
-    here, there = look(folder).checkpoint, look(NAME).checkpoint
+    here, there = open_anywhere(folder).checkpoint, open_anywhere(NAME).checkpoint
     name = next(name for name, info in here.tensors.items() if len(info.shape) == 2)
     before = hub.sent
     assert (there.rows(name, 3, 5) == here.rows(name, 3, 5)).all()
@@ -57,10 +57,10 @@ def test_rows_of_a_matrix_come_alone(hub: Hub, saved: Saved) -> None:
 def test_later_reads_are_of_the_same_commit(hub: Hub, saved: Saved) -> None:
     first, second = saved("bert"), saved("gpt2")
     commit = hub.add(NAME, first)
-    there = look(NAME).checkpoint
+    there = open_anywhere(NAME).checkpoint
     hub.add(NAME, second)
     name = next(iter(there.tensors))
-    assert (there.read(name) == look(first).checkpoint.read(name)).all()
+    assert (there.read(name) == open_anywhere(first).checkpoint.read(name)).all()
     assert inspect(NAME).model_type == "gpt2"
     assert inspect(NAME, revision=commit).model_type == inspect(f"{NAME}@{commit}").model_type == "bert"
 

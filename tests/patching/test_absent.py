@@ -277,9 +277,10 @@ class TestLoad:
             hf_bias_patch.load(tmp_path / "nowhere")
 
 
-def test_in_memory_there_is_no_absent(saved: Saved) -> None:
-    """`apply` keeps the parameters, filled with zeros: they belong to the caller's model."""
+def test_in_memory_there_is_no_absent() -> None:
+    """`apply` keeps the parameters: they belong to the caller's model."""
     model = fresh("bert")
-    handle = apply(model, fold="key", storage="absent")
-    assert len(handle.plan.absent) == 3
-    assert all(not model.get_parameter(name).any() for name in handle.plan.absent)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(PlanError, match="for a model in memory"):
+        apply(model, fold="key", storage="absent")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -81,7 +81,7 @@ def test_it_travels_and_what_it_does_is_told_before(name: str, tmp_path: Path, t
     adapted(source, config)
     plan = hf_bias_patch.plan(source, **recipe)
     note = adapter_note(source, plan)
-    assert ("keep what they keep" in note) == keeps and ("change what the model computes" in note) != keeps
+    assert ("stays equal with it" in note) == keeps and ("change what the model computes" in note) != keeps
     done = hf_bias_patch.patch(source, out, plan)
     assert not done.left_behind
     assert all(tree(out)[file] == tree(source)[file] for file in ("adapter_config.json", "adapter_model.safetensors"))

@@ -120,7 +120,7 @@ class TestKilled:
             lambda: hf_bias_patch.patch(folder, tmp_path / "out", fold="value"),
             lambda: hf_bias_patch.patch_in_place(folder, fold="value"),
         ):
-            with pytest.raises(CheckpointError, match=r"neither old nor new.*hf-bias-patch revert"):
+            with pytest.raises(CheckpointError, match=r"in the middle of an edit.*hf-bias-patch revert"):
                 attempt()
         reverted = hf_bias_patch.revert(folder)
         assert reverted.recovered and tree(folder) == before
@@ -141,7 +141,7 @@ class TestKilled:
             assert lock is not None, "the lock of a dead process holds"
             lock()
             if (folder / ".bias_patch.journal").exists():
-                with pytest.raises(CheckpointError, match="neither old nor new"):
+                with pytest.raises(CheckpointError, match="in the middle of an edit"):
                     hf_bias_patch.plan(folder, fold="key")
             recover(folder)
             assert tree(folder) in states, f"neither old nor new after {after} s"

@@ -243,8 +243,7 @@ class TestJson:
         made = plan(saved(name), **fields, **stack)
         again = Plan.loads(made.dumps())
         assert again == made
-        assert again.summary() == made.summary() and again.changes
-        assert made.summary()["bytes"] == sum(made.touched.values()) > 0
+        assert again.changes and sum(made.touched.values()) > 0
 
     def test_a_plan_read_back_does_the_same(self) -> None:
         first, second = fresh("bart"), fresh("bart")
@@ -255,7 +254,7 @@ class TestJson:
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"recipe": {"fold": "nowhere"}}', "\ud800"])
     def test_what_is_no_plan_is_refused(self, text: str) -> None:
-        with pytest.raises(CheckpointError, match=r"here\.json is no plan this version can read"):
+        with pytest.raises(CheckpointError, match=r"here\.json is not a plan that this version can read"):
             Plan.loads(text, "here.json")
 
     def test_a_plan_of_another_version_is_refused(self, saved: Saved) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import hf_bias_patch
 from hf_bias_patch.errors import BiasPatchError, RecipeError
-from hf_bias_patch.patching.recipe import Fill, Recipe, make_recipe, read_recipe
+from hf_bias_patch.patching.fills import Fill, fields_of
+from hf_bias_patch.patching.recipe import Recipe, make_recipe, read_recipe
 from tests.models import fresh
 
 
@@ -40,7 +41,7 @@ def test_forms_of_fold(form: Any) -> None:
         "key=uniform:-5:5,value=0.5",
         ["key=uniform:-5:5", "value=0.5"],
         {"key": "uniform:-5:5", "value": 0.5},
-        {"key": {"kind": "uniform", "first": -5, "second": 5}, "value": Fill.parse("0.5")},
+        {"key": {"kind": "uniform", "first": -5, "second": 5}, "value": Fill(kind="constant", first=0.5)},
     ],
     ids=str,
 )
@@ -48,7 +49,7 @@ def test_forms_of_fill(form: Any) -> None:
     fill = make_recipe(fill=form).fill
     assert fill["key"] == Fill(kind="uniform", first=-5, second=5)
     assert fill["value"] == Fill(kind="constant", first=0.5)
-    assert Fill.parse("normal:1:2") == Fill(kind="normal", first=1, second=2)
+    assert Fill(**fields_of("normal:1:2")) == Fill(kind="normal", first=1, second=2)
 
 
 @pytest.mark.parametrize(
@@ -80,44 +81,44 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fold": ""}, "no action"),
     ({"fold": None, "drop": ()}, "no action"),
     ({"layers": 1, "stack": "encoder"}, "no action"),
-    ({"folds": "key"}, "no field `folds`"),
-    ({"fold": "key", "bananas": 1, "apples": 2}, "no field `bananas`; there is no field `apples`"),
-    ({"fold": "keys"}, "fold: 'keys' is no projection; write query, key or value"),
-    ({"drop": "keys"}, "drop: 'keys' is no projection; write query, key, value or output"),
-    ({"fill": "keys=1"}, "fill: 'keys' is no projection; write query, key, value or output"),
-    ({"fold": "key:nowhere"}, "fold: key:nowhere is not offered; write key:nothing or key:weight"),
-    ({"fold": {"key": 3}}, "fold: key:3 is not offered; write key:nothing or key:weight"),
-    ({"fold": "key:norm"}, "key:norm is not offered; write key:nothing or key:weight"),
-    ({"fold": "key:output"}, "key:output is not offered; write key:nothing or key:weight"),
-    ({"fold": "value:nothing"}, "value:nothing is not offered"),
-    ({"fold": "value:norm"}, "value:norm is not offered"),
-    ({"fold": "query:output"}, "query:output is not offered"),
-    ({"fold": "key,key:weight"}, "key is asked for twice, as default and as weight"),
-    ({"fill": ["key=1", "key=2"]}, "key is asked for twice, as 1 and as 2"),
-    ({"fold": "output"}, "output bias has nowhere to go"),
+    ({"folds": "key"}, "`folds` is not a field"),
+    ({"fold": "key", "bananas": 1, "apples": 2}, "`bananas` is not a field; `apples` is not a field"),
+    ({"fold": "keys"}, "fold: 'keys' is not a projection; write query, key or value"),
+    ({"drop": "keys"}, "drop: 'keys' is not a projection; write query, key, value or output"),
+    ({"fill": "keys=1"}, "fill: 'keys' is not a projection; write query, key, value or output"),
+    ({"fold": "key:nowhere"}, "fold: key:nowhere is unsupported; write key:nothing or key:weight"),
+    ({"fold": {"key": 3}}, "fold: key:3 is unsupported; write key:nothing or key:weight"),
+    ({"fold": "key:norm"}, "key:norm is unsupported; write key:nothing or key:weight"),
+    ({"fold": "key:output"}, "key:output is unsupported; write key:nothing or key:weight"),
+    ({"fold": "value:nothing"}, "value:nothing is unsupported"),
+    ({"fold": "value:norm"}, "value:norm is unsupported"),
+    ({"fold": "query:output"}, "query:output is unsupported"),
+    ({"fold": "key,key:weight"}, "key is given twice, as default and as weight"),
+    ({"fill": ["key=1", "key=2"]}, "key is given twice, as 1 and as 2"),
+    ({"fold": "output"}, "output bias cannot be folded"),
     ({"fold": "key", "drop": "key"}, "key is in both fold and drop"),
     ({"fold": "key,value", "fill": "value=0"}, "value is in both fold and fill"),
     ({"drop": "key", "fill": "key=0"}, "key is in both drop and fill"),
     ({"freeze": "key", "train": "key"}, "key is in both freeze and train"),
-    ({"fill": "key"}, "names no value; write key=0"),
-    ({"fill": "key=red"}, "'red' is none of NUMBER, uniform:LOW:HIGH, normal:MEAN:STD"),
-    ({"fill": "key=uniform:1"}, "none of NUMBER"),
-    ({"fill": "key=uniform:5:-5"}, "LOW must lie below HIGH"),
-    ({"fill": "key=uniform:-1e308:1e308"}, "HIGH lies too far above LOW"),
+    ({"fill": "key"}, "has no value; write key=0"),
+    ({"fill": "key=red"}, "'red' is not NUMBER, uniform:LOW:HIGH or normal:MEAN:STD"),
+    ({"fill": "key=uniform:1"}, "not NUMBER, uniform"),
+    ({"fill": "key=uniform:5:-5"}, "LOW must be below HIGH"),
+    ({"fill": "key=uniform:-1e308:1e308"}, "HIGH is too far above LOW"),
     ({"fill": "key=normal:0:0"}, "STD must be positive"),
-    ({"fill": "key=poisson:0:1"}, "'poisson:0:1' is none of NUMBER"),
-    ({"fill": "key=nan"}, "fill.key.first: nan is no finite number"),
+    ({"fill": "key=poisson:0:1"}, "'poisson:0:1' is not NUMBER, uniform"),
+    ({"fill": "key=nan"}, "fill.key.first: nan is not a finite number"),
     ({"fill": "key=inf"}, "finite"),
     ({"fill": "key=uniform:0:inf"}, "finite"),
-    ({"fill": {"key": None}}, "none of NUMBER"),
-    ({"fill": {"key": {"kind": "uniform"}}}, "fill.key: there is no `first`"),
+    ({"fill": {"key": None}}, "not NUMBER, uniform"),
+    ({"fill": {"key": {"kind": "uniform"}}}, "fill.key: `first` is missing"),
     ({"fill": {"key": {"kind": "sine", "first": 1}}}, "fill.key.kind: 'sine' is not 'constant', 'uniform' or 'normal'"),
-    ({"fill": {"key": {"kind": "uniform", "first": "a"}}}, "fill.key.first: 'a' is no number"),
-    ({"fill": {"key": {"kind": "uniform", "first": 5, "second": -5}}}, "LOW must lie below HIGH"),
-    ({"fold": "key", "layers": "a"}, "'a' is no layer or range"),
-    ({"fold": "key", "layers": "5-2"}, "the first layer lies behind the last"),
-    ({"fold": "key", "layers": "-1"}, "no layer or range"),
-    ({"fold": "key", "layers": "1.5"}, "no layer or range"),
+    ({"fill": {"key": {"kind": "uniform", "first": "a"}}}, "fill.key.first: 'a' is not a number"),
+    ({"fill": {"key": {"kind": "uniform", "first": 5, "second": -5}}}, "LOW must be below HIGH"),
+    ({"fold": "key", "layers": "a"}, "'a' is not a layer or range"),
+    ({"fold": "key", "layers": "5-2"}, "the first layer is behind the last"),
+    ({"fold": "key", "layers": "-1"}, "not a layer or range"),
+    ({"fold": "key", "layers": "1.5"}, "not a layer or range"),
     ({"fold": "key", "layers": 1.5}, "layers"),
     ({"fold": "key", "layers": True}, "layers"),
     ({"fold": "key", "layers": [0, "a"]}, "layers"),
@@ -128,8 +129,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fold": "key", "max_loss": 0}, "max_loss: 0 is not above 0"),
     ({"fold": "key", "max_loss": 2}, "max_loss: 2 is above 1"),
     ({"fold": "key", "max_loss": float("nan")}, "max_loss"),
-    ({"fold": "key", "max_loss": True}, "max_loss: True is no number"),
-    ({"fold": "key", "seed": "many"}, "seed: 'many' is no whole number"),
+    ({"fold": "key", "max_loss": True}, "max_loss: True is not a number"),
+    ({"fold": "key", "seed": "many"}, "seed: 'many' is not a whole number"),
     ({"fold": "key", "seed": -1}, "seed: -1 is below 0"),
     ({"fold": "key", "seed": True}, "seed"),
     ({"fold": "key", "seed": 1.0}, "seed"),
@@ -138,8 +139,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fold": True}, "fold"),
     ({"drop": 3}, "drop"),
     ({"fill": 3}, "fill"),
-    ({"fill": "key=1", "storage": "absent"}, "nothing is"),
-    ({"freeze": "key", "storage": "absent"}, "nothing is"),
+    ({"fill": "key=1", "storage": "absent"}, "there is no fold or drop"),
+    ({"freeze": "key", "storage": "absent"}, "there is no fold or drop"),
 ]
 
 
@@ -199,20 +200,20 @@ def test_a_yaml_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no mapping"),
-        ("- fold", "no mapping"),
+        ("", "not a mapping"),
+        ("- fold", "not a mapping"),
         ("fold: [", "cannot be read"),
-        ("fold: key\n3: 4", "no field `3`"),
-        ("folds: key", "no field `folds`"),
+        ("fold: key\n3: 4", "`3` is not a field"),
+        ("folds: key", "`folds` is not a field"),
         ("fold: !!python/object/apply:os.system ['true']", "cannot be read"),
         ("fold: key\nlayers: 1.5", "layers"),
         ("fill: key=uniform:-5:5\nseed: yes", "seed"),
         ("fill: key=uniform:-5:5\nseed: -1", "seed"),
         ("fold: 3", "fold"),
-        ("fold: {key: [1]}", r"fold: key:\[1\] is not offered"),
-        ("fold: key\nfold: value", "fold stands there twice"),
-        ("fold: {key: nothing, key: weight}", "key stands there twice"),
-        ('{"fold": "key", "layers": 0, "layers": 1}', "layers stands there twice"),
+        ("fold: {key: [1]}", r"fold: key:\[1\] is unsupported"),
+        ("fold: key\nfold: value", "fold occurs twice"),
+        ("fold: {key: nothing, key: weight}", "key occurs twice"),
+        ('{"fold": "key", "layers": 0, "layers": 1}', "layers occurs twice"),
         ("fold: key\nlayers: 2001-99-99", "cannot be read"),
         ("[" * 5000, "cannot be read"),
     ],
@@ -251,7 +252,7 @@ def test_a_recipe_and_keywords_beside_it_are_refused(call: str, tmp_path: Path) 
     """Silently ignoring one of the two would patch what nobody asked for."""
     model = fresh("bert") if call == "apply" else "embedded:bert"
     places = (tmp_path / "out",) if call == "patch" else ()
-    with pytest.raises(RecipeError, match="A recipe was given, and drop beside it"):
+    with pytest.raises(RecipeError, match="A recipe was given, and drop too"):
         getattr(hf_bias_patch, call)(model, *places, make_recipe(fold="key"), drop="value")
     assert not any(tmp_path.iterdir())
 
@@ -259,5 +260,5 @@ def test_a_recipe_and_keywords_beside_it_are_refused(call: str, tmp_path: Path) 
 def test_a_plan_and_keywords_beside_it_are_refused() -> None:
     model = fresh("bert")
     plan = hf_bias_patch.apply(model, fold="key").plan
-    with pytest.raises(RecipeError, match="A plan was given, and drop beside it"):
+    with pytest.raises(RecipeError, match="A plan was given, and drop too"):
         hf_bias_patch.apply(model, plan, drop="value")

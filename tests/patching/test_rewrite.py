@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,13 +20,17 @@ import hf_bias_patch
 from hf_bias_patch.attention.layout import View
 from hf_bias_patch.attention.sites import Norm, Slot
 from hf_bias_patch.attention.verdict import Verdict
-from hf_bias_patch.patching import rewrite
+from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.patching.algebra import repeat_groups, round_once, witness
+from hf_bias_patch.patching.folds import RankOneUpdate
 from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.recipe import make_recipe
-from hf_bias_patch.patching.rewrite import Outer, Rewrite, blocks_of_rows
-from tests.models import fresh
+from hf_bias_patch.patching.rewrite import Rewrite
+from hf_bias_patch.patching.tensors import blocks_of_rows
+from hf_bias_patch.patching.undo.reader import Undo
+from hf_bias_patch.patching.undo.writer import UndoWriter
+from tests.models import DTYPES, config_of, fresh, randomise
 
 Saved = Callable[..., Path]
 Tree = Callable[[Path], dict[str, str]]
@@ -33,9 +38,7 @@ Tree = Callable[[Path], dict[str, str]]
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 200))
 def test_blocks_cover_every_row_once(rows: int, columns: int, size: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rewrite, "BLOCK_VALUES", size)
-        found = list(blocks_of_rows((rows, columns)))
+    found = list(blocks_of_rows((rows, columns), size))
     assert [row for start, stop in found for row in range(start, stop)] == list(range(rows))
     assert all((stop - start) * columns <= max(size, columns) for start, stop in found)
 
@@ -56,12 +59,10 @@ def test_an_update_in_blocks_is_the_whole_update(view: View, conv1d: bool, input
     shape = (inputs, view.axis) if conv1d else (view.axis, inputs)
     expected = np.zeros(shape)
     view.put(expected, np.outer(direction, bias) if conv1d else np.outer(bias, direction), axis=1 if conv1d else 0)
-    outer, found = Outer(view, conv1d, bias, direction), np.zeros(shape)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rewrite, "BLOCK_VALUES", size)
-        for start, stop in blocks_of_rows(shape):
-            index, update = outer.part(start, stop)
-            found[start:stop][index] += update
+    outer, found = RankOneUpdate(view, conv1d, bias, direction), np.zeros(shape)
+    for start, stop in blocks_of_rows(shape, size):
+        index, update = outer.part(start, stop)
+        found[start:stop][index] += update
     np.testing.assert_array_equal(found, expected)
 
 
@@ -75,7 +76,7 @@ class Info:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Named arrays as a `planner.Tensors`."""
+    """Named arrays as a `TensorReader`."""
 
     values: dict[str, np.ndarray]
 
@@ -99,18 +100,15 @@ LAYOUTS = {
         [View(2, 16, 0, 8), View(2, 16, 8, 12), View(2, 16, 12, 16)],
         4,
     ),
-    "blocks": ([View.block(48, part, 3) for part in range(3)], 4),
+    "blocks": ([View(1, 48, 16 * part, 16 * part + 16) for part in range(3)], 4),
 }
 
 
 @pytest.mark.parametrize("conv1d", [False, True])
 @pytest.mark.parametrize("blocks", [7, 1 << 19])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_fused_layouts_that_no_family_here_has(
-    layout: str, blocks: int, conv1d: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fused_layouts_that_no_family_here_has(layout: str, blocks: int, conv1d: bool) -> None:
     """Folds of query, key and value, fused in one map, checked with matrices taken apart by hand."""
-    monkeypatch.setattr(rewrite, "BLOCK_VALUES", blocks)
     (query, key, value), heads = LAYOUTS[layout]
     random = np.random.default_rng(0)
     width, axis = 16, query.axis
@@ -134,13 +132,13 @@ def test_fused_layouts_that_no_family_here_has(
     out = Slot("output", "output.bias", "output.weight", View.whole(width), conv1d, None, made, View.whole(width))
     common: dict[str, Any] = {"site": "decoder.0.self", "heads": heads, "action": "fold"}
     edits = (
-        Edit(**common, slot=slots["query"], into="weight", norm=norm),
-        Edit(**common, slot=slots["key"], into="nothing"),
-        Edit(**common, slot=slots["value"], into="output", output=out),
+        Edit(**common, slot=slots["query"], destination="weight", norm=norm),
+        Edit(**common, slot=slots["key"], destination="nothing"),
+        Edit(**common, slot=slots["value"], destination="output", output=out),
     )
     recipe = make_recipe(fold="query,key,value")
     plan = Plan.model_construct(recipe=recipe, edits=edits)
-    done = Rewrite(plan, arrays)
+    done = Rewrite(plan, arrays, block_values=blocks)
 
     old = arrays.values
     assert not done.vectors["fused.bias"].any()
@@ -180,34 +178,52 @@ def test_a_shift_is_made_up_for_as_it_was_stored() -> None:
     assert not np.array_equal(stored(left), stored(wished)), "vacuous"
 
 
+def wide(name: str, dtype: str, folder: Path) -> Path:
+    """A checkpoint whose matrices take several blocks."""
+    sizes = {"gpt2": {"n_embd": 640, "n_layer": 2, "n_inner": 8}, "bert": {"hidden_size": 640, "num_hidden_layers": 2}}
+    config = config_of(name, **sizes[name])
+    model = transformers.AutoModel.from_config(config)
+    randomise(model).to(DTYPES[dtype]).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
-@pytest.mark.parametrize("name", ["bart", "gpt2"])
-def test_a_matrix_in_many_blocks_gives_the_same_variant_and_reverts(
-    saved: Saved, tree: Tree, name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_a_matrix_in_many_blocks_gives_the_same_as_in_one_and_reverts(
+    tree: Tree, name: str, dtype: str, tmp_path: Path
 ) -> None:
-    source = saved(name, dtype)
+    source = wide(name, dtype, tmp_path / "source")
+    before = tree(source)
     recipe = {"fold": "query,key:weight,value:weight", "max_loss": 1.0}
-    hf_bias_patch.patch(source, tmp_path / "one", **recipe)
-    monkeypatch.setattr(rewrite, "BLOCK_VALUES", 200)
-    hf_bias_patch.patch(source, tmp_path / "many", **recipe)
-    weights = "model.safetensors"
-    assert tree(tmp_path / "one")[weights] == tree(tmp_path / "many")[weights]
-    hf_bias_patch.revert(tmp_path / "many", tmp_path / "back")
-    hf_bias_patch.revert(tmp_path / "many")
-    assert tree(tmp_path / "back") == tree(tmp_path / "many") == tree(source)
+    plan = hf_bias_patch.patch(source, tmp_path / "many", **recipe).plan
+    variant, checkpoint = open_checkpoint(tmp_path / "many"), open_checkpoint(source)
+    one = Rewrite(plan, checkpoint, block_values=1 << 40)
+    for weight in one.matrices:
+        assert len(list(blocks_of_rows(checkpoint.tensors[weight].shape))) > 1, "vacuous"
+        (block,) = one.blocks(weight)
+        assert variant.read(weight).tobytes() == block.new.tobytes() != block.old.tobytes()
     shutil.copytree(source, tmp_path / "place")
     hf_bias_patch.patch_in_place(tmp_path / "place", **recipe)
-    assert tree(tmp_path / "place")[weights] == tree(tmp_path / "one")[weights]
+    assert tree(tmp_path / "place")["model.safetensors"] == tree(tmp_path / "many")["model.safetensors"]
+    hf_bias_patch.revert(tmp_path / "many", tmp_path / "back")
+    hf_bias_patch.revert(tmp_path / "many")
     hf_bias_patch.revert(tmp_path / "place")
-    assert tree(tmp_path / "place") == tree(source)
+    assert tree(tmp_path / "back") == tree(tmp_path / "many") == tree(tmp_path / "place") == before
 
 
-def test_an_undo_file_written_in_other_blocks_still_reverts(
-    saved: Saved, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("size", [1, 200, 1 << 40])
+def test_an_undo_file_written_in_other_blocks_still_restores(saved: Saved, size: int, tmp_path: Path) -> None:
     """The size of a block is a matter of memory, and may differ between two versions of this package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rewrite, "BLOCK_VALUES", 200)
-        hf_bias_patch.patch(saved("bert"), tmp_path / "out", fold="query")
-    hf_bias_patch.revert(tmp_path / "out")
-    assert tree(tmp_path / "out") == tree(saved("bert"))
+    source = open_checkpoint(saved("bert"))
+    variant = open_checkpoint(hf_bias_patch.patch(source.folder, tmp_path / "out", fold="query").path)
+    rewrite = Rewrite(hf_bias_patch.plan(source.folder, fold="query"), source, block_values=size)
+    assert rewrite.matrices, "vacuous"
+    with UndoWriter(tmp_path / "undo.zip") as writer:
+        for name, updates in rewrite.matrices.items():
+            info = source.tensors[name]
+            new = writer.matrix(name, "model.safetensors", info.dtype, info.shape, updates, rewrite.blocks(name))
+            assert b"".join(new) == variant.read(name).tobytes()
+        writer.finish({}, ())
+    with Undo(tmp_path / "undo.zip") as undo:
+        for name in rewrite.matrices:
+            assert b"".join(undo.restored(name, variant)) == source.read(name).tobytes()

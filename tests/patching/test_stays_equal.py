@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hf_bias_patch.models.run import CACHES
-from hf_bias_patch.patching.effects import Equal, equal_under
 from hf_bias_patch.patching.memory import apply
 from hf_bias_patch.patching.plan import Plan
+from hf_bias_patch.patching.preserved import Preserved
 from tests.models import config_of, error, fresh, inputs_of, outputs_of, randomise
 
 SAME, OTHER = 1e-9, 1e-4
@@ -194,7 +194,7 @@ MEASURES: dict[str, Callable[[Any], dict[str, Tensor]]] = {
 
 
 def test_every_flag_is_measured() -> None:
-    assert list(MEASURES) == list(Equal.model_fields)
+    assert list(MEASURES) == list(Preserved.model_fields)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
@@ -252,14 +252,14 @@ def halves(model: Any, given: dict[str, Tensor], recipe: dict[str, Any] | None) 
 
 
 def test_all_flags_of_several_edits_together() -> None:
-    some = [Equal(lora=False), Equal(kv_cache=False), Equal()]
-    assert Equal.everything(some) == Equal(lora=False, kv_cache=False)
-    assert Equal.everything([]) == Equal()
+    some = [Preserved(lora=False), Preserved(kv_cache=False), Preserved()]
+    assert Preserved.by_all(some) == Preserved(lora=False, kv_cache=False)
+    assert Preserved.by_all([]) == Preserved()
 
 
 @pytest.mark.parametrize("action", ["freeze", "train"])
 def test_what_an_optimiser_may_touch_changes_nothing(action: Any) -> None:
-    assert equal_under(action, None, redundant=False, dropout=True, residual=True) == Equal()
+    assert apply(fresh("gpt2"), **{action: "query,key,value"}).plan.equal == Preserved()
 
 
 def test_a_plan_with_a_lossy_edit_says_so() -> None:

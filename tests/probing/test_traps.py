@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from hf_bias_patch.attention.verdict import TRAPS
+from hf_bias_patch.attention.verdict import BLOCKERS
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.probing.findings import Finding, Probe, combine
 from hf_bias_patch.probing.moves import require_repeatable
@@ -80,28 +80,28 @@ def test_plain_attention() -> None:
 
 
 def closing(road: str, *but: str) -> list[str]:
-    return sorted({OF_TRAP[trap].__name__ for trap in OF_TRAP if road in TRAPS[trap][1]} - {*but})
+    return sorted({OF_TRAP[trap].__name__ for trap in OF_TRAP if road in BLOCKERS[trap][1]} - {*but})
 
 
 # Not among them: a selection, which has a test of its own, and an output projection that reads more than attention. A
 # probe finds rightly that the output bias can take that value bias; what goes wrong is the product of all its columns.
-KEY_TRAPS, VALUE_TRAPS = closing("key", "Assigned"), closing("value", "Assigned", "OutputUsed")
+KEY_BLOCKERS, VALUE_BLOCKERS = closing("key", "Assigned"), closing("value", "Assigned", "OutputUsed")
 
 
 def test_every_trap_that_a_family_can_name_has_an_attention() -> None:
-    assert set(OF_TRAP) == set(TRAPS) - {"not_known"}
-    assert TRAPS["not_known"][1] == {"key", "value", "weight"}
+    assert set(OF_TRAP) == set(BLOCKERS) - {"not_known"}
+    assert BLOCKERS["not_known"][1] == {"key", "value", "weight"}
 
 
 @pytest.mark.parametrize("trap", OF_TRAP)
 def test_a_trap_closes_the_roads_on_which_a_naive_edit_does_harm_and_no_others(trap: str) -> None:
-    model, closed = Model(OF_TRAP[trap]), TRAPS[trap][1]
+    model, closed = Model(OF_TRAP[trap]), BLOCKERS[trap][1]
     harms = {"key": harm(model, "key"), "value": harm(model, "value"), "weight": harm_of_weights(model)}
     assert {road for road, moved in harms.items() if moved > 1e-3} == closed, harms
     assert all(moved < 1e-12 for road, moved in harms.items() if road not in closed), harms
 
 
-@pytest.mark.parametrize("trap", KEY_TRAPS)
+@pytest.mark.parametrize("trap", KEY_BLOCKERS)
 def test_a_key_bias_that_does_not_cancel_is_needed(trap: str) -> None:
     model = Model(getattr(traps, trap))
     key = found(probed(model))["key"]
@@ -109,7 +109,7 @@ def test_a_key_bias_that_does_not_cancel_is_needed(trap: str) -> None:
     assert harm(model, "key") > 1e-3
 
 
-@pytest.mark.parametrize("trap", VALUE_TRAPS)
+@pytest.mark.parametrize("trap", VALUE_BLOCKERS)
 def test_a_value_bias_that_does_not_pass_through_is_not_folded(trap: str) -> None:
     model = Model(getattr(traps, trap))
     value = found(probed(model))["value"]
@@ -127,7 +127,7 @@ def test_a_value_bias_passes_through_whatever_becomes_of_the_keys(trap: str) -> 
     assert found(probed(Model(getattr(traps, trap))))["value"].folds == {"weight": "", "output": ""}
 
 
-@pytest.mark.parametrize("trap", sorted({*KEY_TRAPS, *VALUE_TRAPS} - {"KeyUsed"}))
+@pytest.mark.parametrize("trap", sorted({*KEY_BLOCKERS, *VALUE_BLOCKERS} - {"KeyUsed"}))
 def test_any_bias_goes_into_its_weight_behind_a_layer_norm(trap: str) -> None:
     by = found(probed(Model(getattr(traps, trap))))
     assert [by[name].folds["weight"] for name in ("query", "key", "value")] == ["", "", ""]
@@ -152,6 +152,17 @@ def test_queries_are_followed_through_pooling() -> None:
     slots = found(probed(Model(traps.Pooled)))
     assert (slots["query"].state, slots["query"].folds) == ("needed", {"weight": ""})
     assert slots["key"].state == "redundant"
+
+
+def test_torchs_own_attention_is_followed_where_it_hands_out_no_weights() -> None:
+    slots = found(probed(Model(traps.OwnOfTorch)))
+    states = {name: (slot.parameter, slot.indices[0], slot.state) for name, slot in slots.items()}
+    assert states == {
+        "query": ("layer.inner.in_proj_bias", 0, "needed"),
+        "key": ("layer.inner.in_proj_bias", traps.WIDTH, "redundant"),
+        "value": ("layer.inner.in_proj_bias", 2 * traps.WIDTH, "needed"),
+    }
+    assert slots["value"].folds == {"weight": "", "output": ""}
 
 
 @pytest.mark.parametrize("trap", ["Attention", "Rotary", "Gate", "Sink"])
@@ -215,6 +226,22 @@ def test_a_model_that_is_not_deterministic_is_refused(kind: str) -> None:
     with pytest.raises(VerifyError, match=r"not deterministic.*differ by"):
         require_repeatable(Model(Random), {"x": tokens()}, 1e-9)
     require_repeatable(Model(Attention), {"x": tokens()}, 1e-9)
+
+
+@pytest.mark.parametrize("where", ["parameter", "step"])
+def test_a_model_that_gives_nan_is_refused_and_not_called_out_of_reach(where: str) -> None:
+    class Hidden(Attention):
+        """All keys of the first query are hidden, as behind a mask that is taken for its opposite."""
+
+        def weights(self, scores: Tensor) -> Tensor:
+            return super().weights(scores.index_fill(-2, torch.tensor([0]), -torch.inf))
+
+    model = Model(Attention if where == "parameter" else Hidden)
+    if where == "parameter":
+        model.layer.output.bias.data[3] = torch.nan
+    said = {"parameter": "layer.output.bias holds NaN", "step": "parameters are finite"}[where]
+    with pytest.raises(VerifyError, match=rf"(?s)Model gives NaN: \d+ of the \d+ numbers in its output out.*{said}"):
+        probed(model)
 
 
 def test_one_run_in_which_a_bias_moves_the_output_decides() -> None:

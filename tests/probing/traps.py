@@ -82,6 +82,18 @@ class Pooled(Attention):
         return super().scores(torch.stack((query, query.roll(1, -2)), 2).max(2).values, key, normed)
 
 
+class OwnOfTorch(Attention):
+    """PyTorch's module, called as its encoder layers call it: without a word of the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.read(x)
+        return x + self.inner(normed, normed, normed, need_weights=False)[0]
+
+
 class KeyNorm(Attention):
     def __init__(self) -> None:
         super().__init__()
@@ -348,7 +360,7 @@ OF_TRAP: dict[str, type[Attention]] = {
     "padded": Padded,
     "also_read": AlsoRead,
 }
-"""A trap that a family may name (`verdict.TRAPS`) → an attention that has it."""
+"""A trap that a family may name (`verdict.BLOCKERS`) → an attention that has it."""
 
 
 class Model(nn.Module):

@@ -14,7 +14,7 @@ from huggingface_hub import parse_eval_result_entries
 
 import hf_bias_patch as hbp
 from hf_bias_patch import patch
-from hf_bias_patch.checkpoint.side import EVAL_RESULTS
+from hf_bias_patch.checkpoint.sidecar import EVAL_RESULTS
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.publish.scores import RESULTS
 

@@ -109,5 +109,5 @@ def test_what_makes_no_task(write: Write) -> None:
         custom_task({"train": write("a.csv", "text,label\n")})
     with pytest.raises(DataError, match="No file was given"):
         custom_task({})
-    with pytest.raises(TaskError, match="no field `colour`"):
+    with pytest.raises(TaskError, match="`colour` is not a field"):
         custom_task({"train": write("a.csv", "text,label\nt,1\nu,0\n")}, colour="red")

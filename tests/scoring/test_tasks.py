@@ -71,8 +71,8 @@ def test_an_unknown_task_is_refused_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"hubb": {}}, "there is no field `hubb`"),
-        ({"hub": {"id": "a/b", "branch": "x"}}, "there is no field `hub.branch`"),
+        ({"hubb": {}}, "`hubb` is not a field"),
+        ({"hub": {"id": "a/b", "branch": "x"}}, "`hub.branch` is not a field"),
         ({"labels": ("a", True)}, "labels"),
         ({"labels": ("a",)}, "two or more"),
         ({"labels": ("a", "a")}, "each once"),

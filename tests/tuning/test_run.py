@@ -244,7 +244,7 @@ def test_a_refused_run_loses_nothing(tmp_path: Path) -> None:
         ({"train_file": "nowhere.csv"}, RecipeError, "nowhere.csv does not exist"),
         ({"learning_rate": 0}, RecipeError, "learning_rate: 0 is not above 0"),
         ({"max_length": 2}, RecipeError, "max_length: 2 is below 4"),
-        ({"learning_rat": 1}, RecipeError, "no field `learning_rat`"),
+        ({"learning_rat": 1}, RecipeError, "`learning_rat` is not a field"),
         ({"mixed_precision": "fp16"}, TuneError, "fp16 needs a GPU"),
         ({"output_dir": "/dev/null/run"}, TargetError, "Name another folder"),
         ({"output_dir": "/proc/nowhere/run"}, TargetError, "Name another folder"),

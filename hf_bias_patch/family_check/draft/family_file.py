@@ -206,10 +206,11 @@ def _covers(family: Family, drafted: Family) -> bool:
 
 def _says(mine: Attention, one: Attention) -> bool:
     """Whether an entry says what a drafted one does, under the same names and perhaps others."""
-    if sorted(map(repr, mine.traps)) != sorted(map(repr, one.traps)):
+    if sorted(map(repr, mine.blockers)) != sorted(map(repr, one.blockers)):
         return False
     bare = [
-        replace(each, maps={}, traps=(), reads="", reads_first="", shift=False, post_norm=False) for each in (mine, one)
+        replace(each, maps={}, blockers=(), reads="", reads_first="", shift=False, post_norm=False)
+        for each in (mine, one)
     ]
     if bare[0] != bare[1] or mine.shift or mine.post_norm:
         return False

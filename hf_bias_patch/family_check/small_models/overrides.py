@@ -38,6 +38,7 @@ _ROUTED = {
 _ZAMBA = {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"]}
 
 _EFFICIENT = {"width_coefficient": 0.05, "depth_coefficient": 0.3}
+_WINDOWS = {"backbone_config": {"window_size": 4}}
 _PINPOINTS = {"image_grid_pinpoints": [[32, 64], [64, 32]]}
 _HGNET = {
     "stem_channels": [3, 16, 16],
@@ -86,7 +87,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "autoformer": _SERIES | {"moving_average": 3, "label_length": 2},
     "bamba": {"attn_layer_indices": [1]},
     "bit": {"num_groups": 8},
-    "blt": {"decoder_config": {"hidden_size_global": 56}, "patching_threshold": 4.1},
+    "blt": {
+        "decoder_config": {"hidden_size_global": 56},
+        "encoder_config": {"hidden_size": 64},
+        "patching_threshold": 4.1,
+    },
     "blt_local_decoder": {"hidden_size_global": 64},
     "blip-2": _IMAGES,
     "chameleon": {
@@ -151,6 +156,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granite_speech": {"window_size": 15},
     "granite_speech_plus": {"window_size": 15},
+    "grounding-dino": _WINDOWS,
     "moshi_depth": {"input_size": 64},
     "muse_glimmer": {"out_hidden_size": 256},
     "muse_spark": {"out_hidden_size": 256},
@@ -166,6 +172,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "apply_layernorm_after_vision_backbone": False,
     },
     "granite4_vision": {
+        "vision_config": {"hidden_size": 64, "num_attention_heads": 4},
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[-2, 0], [-1, 1]],
         "spatial_target_layers": [0, 1],
@@ -206,6 +213,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "lw_detr": {"projector_scale_factors": [1.0], "backbone_config": {"window_block_indices": [0, 1]}},
     "lw_detr_vit": {"num_windows": 4, "image_size": 64},
     "mamba2": {"num_heads": 8, "head_dim": 16},
+    "mask2former": _WINDOWS,
+    "maskformer": _WINDOWS,
     "maskformer-swin": {"image_size": 64, "window_size": 4},
     "minicpm_ocr": _IMAGE | _MERGED | {"downsample_mode": "16x"},
     "minicpm_ocr_vision": _MERGED,
@@ -215,6 +224,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "minicpmv4_7_vision": _MERGED,
     "mllama_text_model": {"cross_attention_layers": [1]},
     "mllama_vision_model": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 192},
+    "mm-grounding-dino": _WINDOWS,
     "mobilevit": {"image_size": 128},
     "molmo2": {"adapter_config": {"vision_feature_layer": [-1, -2]}},
     "molmo2_vision": {"image_size": [32, 32]},
@@ -226,7 +236,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "vision_hidden_size": 48,
         "audio_config": {"projection_hidden_size": 96, "projection_bias": False},
     },
-    "oneformer": {"mask_dim": 64, "conv_dim": 64},
+    "oneformer": {"mask_dim": 64, "conv_dim": 64} | _WINDOWS,
     "paddleocr_vl_text": _rope([4, 2, 2]),
     "phi4_multimodal_audio": {"ext_pw_out_channel": 64, "depthwise_separable_out_channel": 64},
     "pix2struct_text_model": {"initializer_range": 0.02},

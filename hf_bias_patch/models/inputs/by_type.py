@@ -143,6 +143,7 @@ INPUTS: dict[str, dict[str, Maker]] = {
     "granite_speech": {"input_features_mask": nothing},
     "granite_speech_plus": {"input_features_mask": nothing},
     "grounding-dino": {"input_ids": phrases, "pixel_values": normal(2, 3, 64, 64)},
+    "mm-grounding-dino": {"input_ids": phrases, "pixel_values": normal(2, 3, 64, 64)},
     "idefics": {"pixel_values": normal(2, 1, 3, 32, 32), "image_attention_mask": ones(2, 11, 1)},
     "idefics2_perceiver": {"context": normal(2, 16, 64), "attention_mask": ones(2, 16, dtype=torch.bool)},
     "informer": _SERIES,

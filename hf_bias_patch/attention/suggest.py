@@ -1,4 +1,4 @@
-"""Recognises structures: which families' names a model of an unknown type has. A hint for people, never a verdict."""
+"""Which families an unknown model resembles by its tensor names: a hint for people, never a verdict."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from hf_bias_patch.attention.family import Attention, Family, families
-from hf_bias_patch.attention.places import KINDS, Place, Scope, first_there, parameter, places
+from hf_bias_patch.attention.name_patterns import KINDS, LayerIndex, Scope, first_there, parameter, places
 
 __all__ = ["alike", "hint"]
 
@@ -56,7 +56,7 @@ def _score(family: Family, names: list[str]) -> tuple[int, int]:
     return sum(maps for maps, _ in scores.values()), sum(lacking for _, lacking in scores.values())
 
 
-def _prefixes(found: Sequence[Mapping[str, set[Place]]]) -> dict[str, int]:
+def _prefixes(found: Sequence[Mapping[str, set[LayerIndex]]]) -> dict[str, int]:
     """Prefix → maps under it, for prefixes that have all of a site's maps."""
     common = set.intersection(*(set(each) for each in found))
     return {prefix: sum(len(each[prefix]) for each in found) for prefix in common}

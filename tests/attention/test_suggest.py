@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.likeness import alike, hint
+from hf_bias_patch.attention.suggest import alike, hint
 from hf_bias_patch.errors import FamilyError
 from tests.models import fresh
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hf_bias_patch.patching.algebra import round_once
-from hf_bias_patch.patching.residual import decode, encode
+from hf_bias_patch.patching.undo.matrix import decode, encode
 
 DTYPES = {name: np.dtype(kind) for name, kind in (("F64", "<f8"), ("F32", "<f4"), ("F16", "<f2"))}
 DTYPES["BF16"] = np.dtype(ml_dtypes.bfloat16)

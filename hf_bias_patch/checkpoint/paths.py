@@ -1,4 +1,6 @@
-"""Symbolic links in a checkpoint folder: the Hub's cache is made of them, everything else may be a trick.
+"""Which paths of a checkpoint folder may be opened: links may lead out of it, and reading a pipe never ends.
+
+The Hub's cache is made of links; everywhere else they may be a trick.
 
 A cached model is `<cache>/models--<owner>--<name>/snapshots/<commit>/<file>`, each file a link to
 `<repo>/blobs/<etag>`, which may itself be a link to `<cache>/blobs/<two digits>/<hash>`.
@@ -7,11 +9,15 @@ A cached model is `<cache>/models--<owner>--<name>/snapshots/<commit>/<file>`, e
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from hf_bias_patch.errors import CheckpointError
 
-__all__ = ["check_link", "forget", "hub_repo", "hub_sha256"]
+__all__ = ["check_link", "forget", "hub_repo", "hub_sha256", "is_inside", "open_regular"]
 
 
 def hub_repo(folder: Path) -> tuple[Path, str] | None:
@@ -26,7 +32,7 @@ def hub_sha256(folder: Path) -> dict[str, str]:
 
     Returns:
         File name relative to the folder, with "/" between parts, to 64 hexadecimal digits; empty for a folder
-        that is no snapshot.
+        that is not a snapshot.
     """
     found = hub_repo(folder)
     if found is None:
@@ -49,6 +55,17 @@ def forget(folder: Path, path: Path) -> None:
         path.unlink()
 
 
+def is_inside(name: object) -> bool:
+    """Whether a name stays in the folder that it is relative to, links aside; a Windows path that does not, neither.
+
+    A file that names others travels, and "\\" or "C:" must not begin to matter elsewhere.
+    """
+    if not isinstance(name, str):
+        return False
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return bool(parts) and ".." not in parts and parts[0] != "/" and ":" not in parts[0] and "\0" not in name
+
+
 def check_link(folder: Path, path: Path) -> None:
     """Follow a path inside a folder only if it stays there, or leads from the Hub's cache to its blobs.
 
@@ -68,3 +85,26 @@ def check_link(folder: Path, path: Path) -> None:
             f"{path} is a link that leads out of its folder, to {target}",
             remedy="Copy the file into the folder if it is meant (`cp -L`)",
         )
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file, or a link to one, for reading.
+
+    Raises:
+        CheckpointError: it is a pipe, a device, a socket or a folder.
+        OSError: it cannot be opened.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise CheckpointError(
+                f"{path} is not a regular file",
+                why="It is a pipe or a device, and reading it might never end",
+                remedy="Put the file itself in its place",
+            )
+        yield file
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Opening a pipe waits for somebody to write into it, unless told not to; regular files do not care.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

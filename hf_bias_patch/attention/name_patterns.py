@@ -9,7 +9,7 @@ from functools import cache
 
 from hf_bias_patch.checkpoint.quantised import PACKED_NAMES
 
-__all__ = ["KINDS", "Part", "Place", "Scope", "first_there", "parameter", "places"]
+__all__ = ["KINDS", "LayerIndex", "ModelPart", "Scope", "first_there", "parameter", "places"]
 
 KINDS = ("weight", "bias", *PACKED_NAMES)
 """What the name of a map's parameter may end with."""
@@ -19,7 +19,7 @@ _NUMBER = "0|[1-9][0-9]{0,8}"
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class LayerIndex:
     """One layer: its stage (0 in models without stages) and its number within it."""
 
     stage: int
@@ -53,7 +53,7 @@ def _deepest(parts: Iterable[str], dotted: str) -> int:
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """Which part of a checkpoint is looked at: all of it, or a tower.
 
     Attributes:
@@ -69,7 +69,7 @@ class Part:
     scope: Scope = Scope()
 
 
-def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Place]]:
+def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[LayerIndex]]:
     """Prefix → the layers in which a module is there under it.
 
     Args:
@@ -78,14 +78,14 @@ def places(module: str, names: Iterable[str], scope: Scope) -> dict[str, set[Pla
         scope: which part of the model is meant.
     """
     pattern, tail = _compiled(module), module.rpartition("}")[2]
-    found: dict[str, set[Place]] = {}
+    found: dict[str, set[LayerIndex]] = {}
     for name in names:
         if tail not in name:
             continue
         match = pattern.fullmatch(name)
         if match and scope.holds(match["prefix"], module):
             numbers = match.groupdict()
-            place = Place(int(numbers.get("stage") or 0), int(numbers.get("layer") or 0))
+            place = LayerIndex(int(numbers.get("stage") or 0), int(numbers.get("layer") or 0))
             found.setdefault(match["prefix"], set()).add(place)
     return found
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import cache
 
 from hf_bias_patch.attention.family import Attention, Family, families
-from hf_bias_patch.attention.stock import named_in
-from hf_bias_patch.attention.unread import TABLE, keys_read
+from hf_bias_patch.attention.stock import entry, named_in
+from hf_bias_patch.attention.unread import NEVER, NOT, TABLE
 
 __all__ = ["keys_asked"]
 
@@ -19,7 +19,7 @@ def keys_asked() -> frozenset[str]:
     Of a key with dots, which leads into a part, its last part: that is asked of the part's own config.
     """
     of_families = {key for family in families() for key in _asked(family)}
-    of_stock = {key for model_type in named_in(TABLE) for key in keys_read(model_type)}
+    of_stock = {key for model_type in named_in(TABLE) for key in _keys_read(model_type)}
     return frozenset(key.rpartition(".")[2] for key in of_families | of_stock) - {"", "model_type"}
 
 
@@ -39,5 +39,12 @@ def _of_attention(attention: Attention) -> Iterator[str]:
     yield from (attention.layerdrop, *attention.when)
     for layout in attention.layouts:
         yield from layout.when
-    for trap in attention.traps:
-        yield from (trap.layers, trap.but, trap.only, *trap.when)
+    for blocker in attention.blockers:
+        yield from (blocker.layers, blocker.but, blocker.only, *blocker.when)
+
+
+def _keys_read(model_type: str) -> set[str]:
+    """Every key of a config that the table asks for."""
+    facts = entry(TABLE, model_type)
+    switches = {key.removeprefix(NOT) for names in facts.get("biases", {}).values() for key in names} - {NEVER}
+    return switches | set(facts.get("layers", {}).values())

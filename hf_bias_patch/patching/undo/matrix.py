@@ -8,12 +8,16 @@ The update u = b dᵀ is computed elementwise in float64 from stored b and d, so
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
 
 from hf_bias_patch.patching.algebra import round_once
+from hf_bias_patch.patching.folds import RankOneUpdate
+from hf_bias_patch.patching.rewrite import Block
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "residuals", "restore"]
 
 _WORDS: dict[int, np.dtype] = {size: np.dtype(f"<u{size}") for size in (2, 4, 8)}
 
@@ -61,3 +65,21 @@ def _guess(new: np.ndarray, update: np.ndarray) -> np.ndarray:
 
 def _bits(values: np.ndarray, word: np.dtype) -> np.ndarray:
     return np.ascontiguousarray(values).view(word).reshape(-1)
+
+
+def residuals(updates: Sequence[RankOneUpdate], block: Block) -> bytes:
+    """What restores a block of a matrix, for each update: 8 bytes of length, and the residual."""
+    pieces = []
+    for update in updates:
+        index, change = update.part(block.start, block.stop)
+        piece = encode(block.old[index], block.new[index], change)
+        pieces += [len(piece).to_bytes(8, "little"), piece]
+    return b"".join(pieces)
+
+
+def restore(updates: Sequence[RankOneUpdate], start: int, new: np.ndarray, kept: IO[bytes]) -> None:
+    """Put the old rows in the place of new ones: those from `start` on, by what `residuals` gave for them."""
+    for update in updates:
+        index, change = update.part(start, start + len(new))
+        piece = kept.read(int.from_bytes(kept.read(8), "little"))
+        new[index] = decode(new[index], change, piece)

@@ -93,7 +93,7 @@ class TestPlans:
     def test_keywords_beside_it_are_refused(self, saved: Saved, tmp_path: Path, call: str) -> None:
         made = hbp.plan(saved("bert"), fold="key")
         places = (tmp_path / "out",) if call == "patch" else ()
-        with pytest.raises(RecipeError, match="A plan was given, and drop beside it"):
+        with pytest.raises(RecipeError, match="A plan was given, and drop too"):
             getattr(hbp, call)(saved("bert"), *places, made, drop="value")
 
 
@@ -142,6 +142,6 @@ class TestOtherThings:
         before = bits(model)
         for fields in ({"fold": "key", "storage": "absent"}, {"drop": "key", "storage": "absent"}):
             for given in ((make_recipe(**fields),), ()):
-                with pytest.raises(PlanError, match=r"`absent` is not offered for a model in memory.*`patch`.*`load`"):
+                with pytest.raises(PlanError, match=r"`absent` is unsupported for a model in memory.*`patch`.*`load`"):
                     hbp.apply(model, *given, **({} if given else fields))
         assert bits(model) == before

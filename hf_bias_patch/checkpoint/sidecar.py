@@ -1,4 +1,4 @@
-"""What a patch and its card put beside a checkpoint."""
+"""The files that a patch and its card add to a checkpoint folder."""
 
 from __future__ import annotations
 
