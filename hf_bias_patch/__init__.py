@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.version import __version__
 
 if TYPE_CHECKING:
-    from hf_bias_patch.attention.inspect import Inspection, inspect
+    from hf_bias_patch.architecture.inspect import Inspection, inspect
     from hf_bias_patch.evidence.certificate import Certificate
     from hf_bias_patch.evidence.run import verify
     from hf_bias_patch.evidence.where_possible import where_possible
@@ -92,7 +92,7 @@ _HOMES = {
     "Evaluation": "scoring.evaluate",
     "GenerationSettings": "tuning.task_settings",
     "GlueSettings": "tuning.task_settings",
-    "Inspection": "attention.inspect",
+    "Inspection": "architecture.inspect",
     "LanguageSettings": "tuning.task_settings",
     "Patched": "patching.disk",
     "Plan": "patching.plan",
@@ -110,7 +110,7 @@ _HOMES = {
     "compare": "tuning.compare",
     "compare_studies": "studies.comparison",
     "evaluate": "scoring.evaluate",
-    "inspect": "attention.inspect",
+    "inspect": "architecture.inspect",
     "load": "models.load",
     "patch": "patching.disk",
     "patch_in_place": "patching.inplace",

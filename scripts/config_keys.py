@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from hf_bias_patch.attention.family import Attention, Family, families
-from hf_bias_patch.attention.stock import entry, named_in
-from hf_bias_patch.attention.unread import NEVER, NOT, TABLE
+from hf_bias_patch.architecture.family import Attention, Family, families
+from hf_bias_patch.architecture.stock import entry, named_in
+from hf_bias_patch.architecture.unread import NEVER, NOT, TABLE
 
 __all__ = ["keys_asked"]
 

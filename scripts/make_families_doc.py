@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hf_bias_patch.attention.support_table import (
+from hf_bias_patch.architecture.support_table import (
     PROJECTIONS,
     SupportCell,
     SupportRow,
@@ -19,7 +19,7 @@ from hf_bias_patch.attention.support_table import (
     support_table,
     without_attention,
 )
-from hf_bias_patch.attention.verdict import BLOCKERS
+from hf_bias_patch.architecture.verdict import BLOCKERS
 
 ROOT = Path(__file__).parent.parent
 TARGET, VERDICTS = ROOT / "docs" / "families.md", ROOT / "docs" / "verdicts.md"
@@ -34,7 +34,7 @@ WELL_KNOWN = (
 HEAD = """# Families
 
 What becomes of the query, key and value bias in each model type, from the facts in
-`hf_bias_patch/attention/families/`. Made by `python scripts/make_families_doc.py`; do not edit.
+`hf_bias_patch/architecture/families/`. Made by `python scripts/make_families_doc.py`; do not edit.
 
 `redundant`: removing it changes nothing. An arrow says where it can go exactly: into the output projection's bias
 (where there is one), or into its own weight (where the layer norm before it has a bias). In brackets is what closes

@@ -1,4 +1,4 @@
-"""Writes hf_bias_patch/attention/stock_biases.toml: which biases and layers of a file stock transformers reads.
+"""Writes hf_bias_patch/architecture/stock_biases.toml: which biases and layers of a file stock transformers reads.
 
     python scripts/make_stock_biases.py [--check]
 
@@ -22,13 +22,13 @@ from stock_tables import save, text_of
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
-from hf_bias_patch.attention.condition import lookup
-from hf_bias_patch.attention.family import model_types
-from hf_bias_patch.attention.find import finders
-from hf_bias_patch.attention.resolve import Finder
-from hf_bias_patch.attention.site_maker import site_at
-from hf_bias_patch.attention.sites import PROJECTIONS
-from hf_bias_patch.attention.unread import NEVER, SITE
+from hf_bias_patch.architecture.condition import lookup
+from hf_bias_patch.architecture.family import model_types
+from hf_bias_patch.architecture.find import finders
+from hf_bias_patch.architecture.resolve import Finder
+from hf_bias_patch.architecture.site_maker import site_at
+from hf_bias_patch.architecture.sites import PROJECTIONS
+from hf_bias_patch.architecture.unread import NEVER, SITE
 from hf_bias_patch.family_check.small_models.classes import class_of
 from hf_bias_patch.family_check.small_models.config import small_config
 
@@ -87,7 +87,7 @@ def main() -> int:
     alone, inside = {}, {}
     for model_type in sorted(set(model_types()) & set(CONFIG_MAPPING.keys())):
         try:
-            with mock.patch("hf_bias_patch.attention.unread.entry", return_value={}):
+            with mock.patch("hf_bias_patch.architecture.unread.entry", return_value={}):
                 found = measured(model_type)
         except Exception as error:  # of any kind: transformers says no in many ways
             print(f"{model_type}: not built: {type(error).__name__}: {str(error)[:90]}", file=sys.stderr)

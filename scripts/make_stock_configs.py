@@ -1,4 +1,4 @@
-"""Writes hf_bias_patch/attention/stock_configs.toml: how transformers reads the config keys that families ask for.
+"""Writes hf_bias_patch/architecture/stock_configs.toml: how transformers reads the config keys that families ask for.
 
     python scripts/make_stock_configs.py [--check]
 

@@ -1,4 +1,4 @@
-"""Writes hf_bias_patch/attention/stock_parts.toml: what may stand first in a tensor name of each model type.
+"""Writes hf_bias_patch/architecture/stock_parts.toml: what may stand first in a tensor name of each model type.
 
     python scripts/make_stock_parts.py [--check]
 

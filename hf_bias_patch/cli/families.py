@@ -16,7 +16,7 @@ from hf_bias_patch.cli.options import AsJson
 from hf_bias_patch.errors import RecipeError
 
 if TYPE_CHECKING:
-    from hf_bias_patch.attention.support_table import SupportRow, SupportTower
+    from hf_bias_patch.architecture.support_table import SupportRow, SupportTower
 
 __all__ = ["families"]
 
@@ -68,7 +68,7 @@ def families(
 
 
 def _print_table(names: list[str], markdown: bool, as_json: bool) -> None:
-    from hf_bias_patch.attention.support_table import support_table, without_attention
+    from hf_bias_patch.architecture.support_table import support_table, without_attention
 
     entries, towers = support_table(names)
     none = without_attention(names)
@@ -76,7 +76,7 @@ def _print_table(names: list[str], markdown: bool, as_json: bool) -> None:
         sites = {"sites": [asdict(entry) for entry in entries], "towers": [asdict(tower) for tower in towers]}
         typer.echo(json.dumps({**sites, "without_attention": list(none)}, indent=2, ensure_ascii=False))
     elif markdown:
-        from hf_bias_patch.attention.support_table import markdown as text
+        from hf_bias_patch.architecture.support_table import markdown as text
 
         typer.echo(text(entries, towers, none))
     else:
@@ -84,7 +84,7 @@ def _print_table(names: list[str], markdown: bool, as_json: bool) -> None:
 
 
 def _print(entries: Iterable[SupportRow], towers: Iterable[SupportTower], none: Iterable[str]) -> None:
-    from hf_bias_patch.attention.support_table import columns
+    from hf_bias_patch.architecture.support_table import columns
     from hf_bias_patch.cli.console import stdout
     from hf_bias_patch.cli.console import table as empty_table
 

@@ -13,8 +13,8 @@ from hf_bias_patch.cli.options import AsJson, Model, ModelType, TrustRemoteCode
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hf_bias_patch.attention.inspect import Inspection
-    from hf_bias_patch.attention.sites import Slot
+    from hf_bias_patch.architecture.inspect import Inspection
+    from hf_bias_patch.architecture.sites import Slot
 
 __all__ = ["inspect"]
 
@@ -44,13 +44,13 @@ def inspect(
     if probe or trust_remote_code:
         _probe(model, revision, trust_remote_code, as_json, probe, values or plot is not None, model_type)
         return
-    from hf_bias_patch.attention.inspect import inspect as look
+    from hf_bias_patch.architecture.inspect import inspect as look
     from hf_bias_patch.cli.console import stderr
 
     with stderr().status(f"reading {model}"):
         found = look(model, revision=revision, model_type=model_type)
     if plot is not None:
-        from hf_bias_patch.attention.plot import draw
+        from hf_bias_patch.architecture.plot import draw
 
         draw(found, plot)
         _say_where(plot, as_json)
@@ -87,7 +87,7 @@ def _probe(
 
 
 def _print(found: Inspection, values: bool) -> None:
-    from hf_bias_patch.attention.uncovered import told
+    from hf_bias_patch.architecture.uncovered import told
     from hf_bias_patch.cli.console import nbytes, plain, stdout, strong
 
     console = stdout()
@@ -120,7 +120,7 @@ def _print(found: Inspection, values: bool) -> None:
 
 def _sites(found: Inspection) -> tuple[Table, dict[str, str]]:
     """The table of sites, and the notes its marks stand for."""
-    from hf_bias_patch.attention.sites import PROJECTIONS
+    from hf_bias_patch.architecture.sites import PROJECTIONS
     from hf_bias_patch.cli.console import table as empty_table
 
     dtypes = {value.dtype for value in found.values.values()}

@@ -13,7 +13,7 @@ import typer
 from hf_bias_patch.cli.options import AsJson, Layerwise, Model, ModelType, Overwrite, Texts, read_texts
 
 if TYPE_CHECKING:
-    from hf_bias_patch.attention.sites import Site
+    from hf_bias_patch.architecture.sites import Site
     from hf_bias_patch.patching.disk import Patched
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.recipe import Recipe

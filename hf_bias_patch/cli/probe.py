@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from hf_bias_patch.attention.sites import Site
+    from hf_bias_patch.architecture.sites import Site
     from hf_bias_patch.probing.check import Difference
     from hf_bias_patch.probing.inspect import Probed, ProbedBias
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from hf_bias_patch.attention.uncovered import told
+from hf_bias_patch.architecture.uncovered import told
 from hf_bias_patch.cli.console import nbytes
 from hf_bias_patch.cli.console import table as empty_table
 from hf_bias_patch.patching.folds import FOLDS

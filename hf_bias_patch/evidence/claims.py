@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.evidence.certificate import Claim
 from hf_bias_patch.evidence.compare import Meter, collect, meter_for
 from hf_bias_patch.evidence.outputs import AnyBatch, Inner, Outputs

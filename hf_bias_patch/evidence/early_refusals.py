@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.refusals import refuse_countless
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.refusals import refuse_countless
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.remote import open_anywhere
 from hf_bias_patch.checkpoint.source import Source, resolve

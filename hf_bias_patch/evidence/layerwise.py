@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Norm, Site, Slot, Tensor
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Norm, Site, Slot, Tensor
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import unit_roundoff
 from hf_bias_patch.checkpoint.source import Source

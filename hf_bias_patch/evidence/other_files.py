@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.attention.causes import own_code
+from hf_bias_patch.architecture.causes import own_code
 from hf_bias_patch.models.load import quiet
 from hf_bias_patch.patching.record import LOADER, block_of, is_patched, loader_text
 from hf_bias_patch.version import __version__

@@ -11,11 +11,11 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.refusals import refuse_countless
-from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.attention.uncovered import uncovered_biases
-from hf_bias_patch.attention.wrapped import refuse_wrapped
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.refusals import refuse_countless
+from hf_bias_patch.architecture.sites import Site
+from hf_bias_patch.architecture.uncovered import uncovered_biases
+from hf_bias_patch.architecture.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hf_bias_patch.checkpoint.pickled import is_pickled, pickle_files
 from hf_bias_patch.checkpoint.source import Source, resolve, sha256_of

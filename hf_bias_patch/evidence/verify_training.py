@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.durable import replace_file
 from hf_bias_patch.checkpoint.index import parse_object

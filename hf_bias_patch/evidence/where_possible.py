@@ -17,8 +17,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.attention.wrapped import refuse_wrapped
+from hf_bias_patch.architecture.sites import Site
+from hf_bias_patch.architecture.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.checkpoint.source import place_name, resolve
 from hf_bias_patch.errors import BiasPatchError, PlanError, RecipeError

@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.attention.verdict import DESTINATIONS
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site
+from hf_bias_patch.architecture.verdict import DESTINATIONS
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.patching.memory import ModelTensors, apply
 from hf_bias_patch.patching.recipe import make_recipe

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.attention.condition import MISSING, lookup
+from hf_bias_patch.architecture.condition import MISSING, lookup
 from hf_bias_patch.errors import CheckpointError, FamilyError, VerifyError
 from hf_bias_patch.family_check.variations import Change
 from hf_bias_patch.probing.check import Checked, Difference, check
@@ -89,7 +89,7 @@ def _without_idle(found: Probe, given: AbstractSet[str], config: Mapping[str, An
 
     Its file may hold them, but its map does without, or its class never makes them: there the table says `absent`.
     """
-    from hf_bias_patch.attention.unread_biases import unread_biases
+    from hf_bias_patch.architecture.unread_biases import unread_biases
 
     try:
         idle = given & unread_biases(config, tensors).keys()

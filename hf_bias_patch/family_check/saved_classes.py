@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site, Slot, Tensor
-from hf_bias_patch.attention.uncovered import uncovered_biases
-from hf_bias_patch.attention.wrapped import wrapper
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site, Slot, Tensor
+from hf_bias_patch.architecture.uncovered import uncovered_biases
+from hf_bias_patch.architecture.wrapped import wrapper
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import CheckpointError, FamilyError
 from hf_bias_patch.family_check.reasons.uncovered import attention_parameters, reason_for

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_bias_patch.attention.model_type import saved_class
+from hf_bias_patch.architecture.model_type import saved_class
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import CheckpointError, VerifyError
 

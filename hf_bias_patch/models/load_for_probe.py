@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from hf_bias_patch.attention.refusals import refuse_countless
+from hf_bias_patch.architecture.refusals import refuse_countless
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.quantised import quantised
 from hf_bias_patch.errors import VerifyError

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Norm, Site, Slot
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Norm, Site, Slot
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.errors import BiasPatchError

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.model_type import with_model_type
-from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.attention.wrapped import refuse_wrapped
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.model_type import with_model_type
+from hf_bias_patch.architecture.sites import Site
+from hf_bias_patch.architecture.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.choice import refuse_other_name
 from hf_bias_patch.checkpoint.convert import convert

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.attention.wrapped import refuse_wrapped
+from hf_bias_patch.architecture.sites import Site
+from hf_bias_patch.architecture.wrapped import refuse_wrapped
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.choice import refuse_other_name
 from hf_bias_patch.checkpoint.inplace import ByteEdit, edit_in_place, refuse_unsafe

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.architecture.sites import Projection
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.recipe import Recipe

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.checkpoint.dtypes import OF_TORCH, numpy_dtype
 from hf_bias_patch.errors import ArgumentError, CheckpointError, PlanError
 from hf_bias_patch.patching.leaving_out import in_part

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hf_bias_patch.attention.sites import Norm, Projection, Site, Slot
-from hf_bias_patch.attention.verdict import Destination
+from hf_bias_patch.architecture.sites import Norm, Projection, Site, Slot
+from hf_bias_patch.architecture.verdict import Destination
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.fills import Fill
 from hf_bias_patch.patching.preserved import Preserved

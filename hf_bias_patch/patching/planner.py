@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from hf_bias_patch.attention.family import family_of
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.model_type import with_model_type
-from hf_bias_patch.attention.sites import Site, Slot, Tensor
-from hf_bias_patch.attention.uncovered import uncovered_biases
+from hf_bias_patch.architecture.family import family_of
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.model_type import with_model_type
+from hf_bias_patch.architecture.sites import Site, Slot, Tensor
+from hf_bias_patch.architecture.uncovered import uncovered_biases
 from hf_bias_patch.checkpoint.dtypes import BITS, numpy_dtype, unit_roundoff
 from hf_bias_patch.errors import FamilyError, PlanError, ValuesError
 from hf_bias_patch.patching.algebra import round_once

@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from hf_bias_patch.attention.sites import Projection, Site
-from hf_bias_patch.attention.verdict import DESTINATIONS, Destination
+from hf_bias_patch.architecture.sites import Projection, Site
+from hf_bias_patch.architecture.verdict import DESTINATIONS, Destination
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.errors import ArgumentError, RecipeError
 from hf_bias_patch.patching.fills import Fill, fields_of

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.attention.model_type import with_model_type
+from hf_bias_patch.architecture.model_type import with_model_type
 from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.checkpoint.sidecar import LOADER, SIDE_FOLDER, side_files
 from hf_bias_patch.checkpoint.source import Source

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.errors import FamilyError, PlanError, RecipeError
 from hf_bias_patch.patching.folds import touched
 from hf_bias_patch.patching.plan import Edit, Plan

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hf_bias_patch.attention.sites import PROJECTIONS, Projection, Site, Slot, Tensor
-from hf_bias_patch.attention.verdict import NO_BIAS
+from hf_bias_patch.architecture.sites import PROJECTIONS, Projection, Site, Slot, Tensor
+from hf_bias_patch.architecture.verdict import NO_BIAS
 from hf_bias_patch.errors import PlanError, RecipeError
 from hf_bias_patch.patching.recipe import Recipe
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hf_bias_patch.attention.sites import Slot, Tensor
+from hf_bias_patch.architecture.sites import Slot, Tensor
 from hf_bias_patch.checkpoint.dtypes import FLOATS, numpy_dtype
 from hf_bias_patch.errors import PlanError, ValuesError
 from hf_bias_patch.patching.algebra import round_once

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_bias_patch.attention.model_type import with_model_type
+from hf_bias_patch.architecture.model_type import with_model_type
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.copying import CopyRange, NewBytes, copy_whole, write_file
 from hf_bias_patch.checkpoint.hashing import BackgroundHash

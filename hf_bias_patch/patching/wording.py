@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hf_bias_patch.attention.sites import PROJECTIONS
-from hf_bias_patch.attention.verdict import DESTINATIONS
+from hf_bias_patch.architecture.sites import PROJECTIONS
+from hf_bias_patch.architecture.verdict import DESTINATIONS
 from hf_bias_patch.checkpoint.shorten import brief
 
 __all__ = ["either", "not_offered", "problems", "told_apart"]

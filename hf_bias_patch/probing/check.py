@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site, Slot, Tensor
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site, Slot, Tensor
 from hf_bias_patch.errors import BiasPatchError, CheckpointError
 from hf_bias_patch.probing.findings import Finding, Probe
 from hf_bias_patch.probing.probe import NO_CONSTANT

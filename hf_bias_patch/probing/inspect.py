@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.attention.family import family_of
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site, Slot, Tensor
+from hf_bias_patch.architecture.family import family_of
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site, Slot, Tensor
 from hf_bias_patch.checkpoint.pickled import open_any_model
 from hf_bias_patch.checkpoint.source import resolve
 from hf_bias_patch.errors import BiasPatchError

@@ -8,9 +8,9 @@ from itertools import groupby
 
 import numpy as np
 
-from hf_bias_patch.attention.layout import View
-from hf_bias_patch.attention.sites import PROJECTIONS, Norm, Projection, Site, Slot, Tensor
-from hf_bias_patch.attention.verdict import DESTINATIONS, Verdict
+from hf_bias_patch.architecture.layout import View
+from hf_bias_patch.architecture.sites import PROJECTIONS, Norm, Projection, Site, Slot, Tensor
+from hf_bias_patch.architecture.verdict import DESTINATIONS, Verdict
 from hf_bias_patch.patching.algebra import repeat_groups
 from hf_bias_patch.probing.findings import Finding, Probe
 from hf_bias_patch.probing.origin import Elements

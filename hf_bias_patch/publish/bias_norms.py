@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import PROJECTIONS, Slot
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import PROJECTIONS, Slot
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint, open_model
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.checkpoint.header import TensorInfo

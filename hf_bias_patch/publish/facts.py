@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.attention.model_type import saved_class
+from hf_bias_patch.architecture.model_type import saved_class
 from hf_bias_patch.checkpoint.index import parse_object
 from hf_bias_patch.checkpoint.sidecar import ADAPTER, SIDE_FOLDER, is_adapter_alone
 from hf_bias_patch.errors import CheckpointError

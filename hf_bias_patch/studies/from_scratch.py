@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Projection
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import SourceError, TaskError
 from hf_bias_patch.models.load import quiet

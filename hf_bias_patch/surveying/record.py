@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.attention.inspect import Inspection
+from hf_bias_patch.architecture.inspect import Inspection
 from hf_bias_patch.errors import TargetError
 
 __all__ = ["MODELS", "SurveyedModel", "dump_model", "of_inspection", "read_models"]

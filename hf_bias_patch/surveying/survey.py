@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
-from hf_bias_patch.attention.inspect import inspect
+from hf_bias_patch.architecture.inspect import inspect
 from hf_bias_patch.checkpoint.hub_errors import hub_error
 from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import BiasPatchError, RecipeError, SourceError, TargetError, UnreachableError

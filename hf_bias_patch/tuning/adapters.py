@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.errors import TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of

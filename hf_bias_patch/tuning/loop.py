@@ -32,11 +32,11 @@ from hf_bias_patch.tuning.watcher import Watcher
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Outcome", "TrainingLoop"]
+__all__ = ["LoopOutcome", "TrainingLoop"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoopOutcome:
     """How a run ended.
 
     Attributes:
@@ -93,7 +93,7 @@ class TrainingLoop:
         self.progress = Progress()
         self._saved = (0, 0)  # the step, and the last one evaluated, of the state that is saved
 
-    def run(self) -> Outcome:
+    def run(self) -> LoopOutcome:
         """Train to the end, or until it is stopped; the model then holds the best state that was evaluated.
 
         Raises:
@@ -109,7 +109,7 @@ class TrainingLoop:
             ended = self._train(stop)
         if ended != "terminated":
             self._take_best()
-        return Outcome(ended, self.progress)
+        return LoopOutcome(ended, self.progress)
 
     def _resume(self) -> None:
         progress = self.progress = load_state(self.accelerator, self.folder.state)

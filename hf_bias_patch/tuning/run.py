@@ -16,7 +16,7 @@ from hf_bias_patch.scoring.labels import label_order
 from hf_bias_patch.scoring.padding import settle_padding
 from hf_bias_patch.scoring.score import ScoringOptions, encode_for
 from hf_bias_patch.tuning.folder import RunFolder, check_folder, environment, open_folder
-from hf_bias_patch.tuning.loop import Outcome, TrainingLoop
+from hf_bias_patch.tuning.loop import LoopOutcome, TrainingLoop
 from hf_bias_patch.tuning.prepare import PreparedModel, prepare_model
 from hf_bias_patch.tuning.save_model import save_model
 from hf_bias_patch.tuning.starting_checkpoint import StartingCheckpoint, starting_checkpoint
@@ -147,7 +147,7 @@ def _job(data: TaskData, model: Any, options: ScoringOptions, accelerator: Accel
 
 
 def _results(
-    settings: TaskSettings, data: TaskData, selection: Trainable, loop: TrainingLoop, outcome: Outcome
+    settings: TaskSettings, data: TaskData, selection: Trainable, loop: TrainingLoop, outcome: LoopOutcome
 ) -> dict[str, Any]:
     return {
         "task": data.task.name,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from hf_bias_patch.attention.find import find_sites, uncovered
-from hf_bias_patch.attention.sites import PROJECTIONS, Site, Slot
+from hf_bias_patch.architecture.find import find_sites, uncovered
+from hf_bias_patch.architecture.sites import PROJECTIONS, Site, Slot
 from hf_bias_patch.errors import CheckpointError, FamilyError, RecipeError, TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.architecture.sites import Projection
 from hf_bias_patch.errors import RecipeError
 from hf_bias_patch.patching.recipe import DestinationOrDefault, as_folds, as_names
 from hf_bias_patch.patching.strict_yaml import read_fields

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 import hf_bias_patch
-from hf_bias_patch.attention.inspect import inspect
+from hf_bias_patch.architecture.inspect import inspect
 from hf_bias_patch.cli.console import CountBar, table
 from hf_bias_patch.cli.inspect import _heads, _sites
 from hf_bias_patch.cli.study_tables import arms_table

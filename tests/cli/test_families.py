@@ -1,4 +1,4 @@
-"""`families`: the matrix, its page, and the check of table against numbers."""
+"""`families`: the support_table, its page, and the check of table against numbers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hf_bias_patch.attention.family import model_types
-from hf_bias_patch.attention.family_files import drafted, text_of
-from hf_bias_patch.attention.support_table import support_table
+from hf_bias_patch.architecture.family import model_types
+from hf_bias_patch.architecture.family_files import drafted, text_of
+from hf_bias_patch.architecture.support_table import support_table
 from hf_bias_patch.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def matrix(*names: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+def printed_cells(*names: str) -> dict[tuple[str, str, str], dict[str, Any]]:
     """(model type, stack, kind) → cells."""
     code, out = run(*names, "--json")
     assert code == 0
@@ -39,7 +39,7 @@ def matrix(*names: str) -> dict[tuple[str, str, str], dict[str, Any]]:
 
 
 def test_the_matrix_says_what_the_facts_say() -> None:
-    cells = {key[0]: found for key, found in matrix("bert", "gpt_neox", "llama").items() if key[2] == "self"}
+    cells = {key[0]: found for key, found in printed_cells("bert", "gpt_neox", "llama").items() if key[2] == "self"}
     bert, neox, llama = cells["bert"], cells["gpt_neox"], cells["llama"]
     assert bert["key"]["verdict"] == "redundant" and bert["value"]["folds"] == {"output": "", "weight": ""}
     assert neox["key"]["verdict"] == "foldable" and neox["key"]["closed"] == ["rotary"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hf_bias_patch.architecture.family_files import drafted, text_of
 from hf_bias_patch.assets import folder as embedded
-from hf_bias_patch.attention.family_files import drafted, text_of
 
 Run = Callable[..., tuple[int, str, str]]
 EMBEDDED = embedded("bert")

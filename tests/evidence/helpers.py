@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site, Slot
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site, Slot
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.evidence.pair import Pair, open_pair
 from hf_bias_patch.patching.algebra import witness

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.models.inputs.text import TextFormat, text_batches
 from hf_bias_patch.patching.memory import ModelTensors

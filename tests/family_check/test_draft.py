@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_bias_patch.attention.family import is_known, parsed
-from hf_bias_patch.attention.family_files import drafted
-from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.architecture.family import is_known, parsed
+from hf_bias_patch.architecture.family_files import drafted
+from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.family_check.added_biases import give_biases
 from hf_bias_patch.family_check.draft.config_keys import by_layers, trap_tables
 from hf_bias_patch.family_check.draft.family_file import family_text, joined

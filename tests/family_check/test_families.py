@@ -11,10 +11,10 @@ import itertools
 import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_bias_patch.attention.condition import meant
-from hf_bias_patch.attention.family import families
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.unread_biases import unread_biases
+from hf_bias_patch.architecture.condition import meant
+from hf_bias_patch.architecture.family import families
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.unread_biases import unread_biases
 from hf_bias_patch.family_check.added_biases import give_biases
 from hf_bias_patch.family_check.one_type import check_type, config_of_type
 from hf_bias_patch.family_check.small_models.config import model_types

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import hf_bias_patch
-from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import CheckpointError, FamilyError
 from hf_bias_patch.family_check.executed_folds import all_offered

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hf_bias_patch.attention.condition import may_hold
+from hf_bias_patch.architecture.condition import may_hold
 from hf_bias_patch.family_check.one_type import check_type
 from hf_bias_patch.family_check.small_models.overrides import CLASSES
 

@@ -14,9 +14,9 @@ import torch
 import transformers
 
 from hf_bias_patch import inspect
-from hf_bias_patch.attention.family import is_known
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site, Tensor
+from hf_bias_patch.architecture.family import is_known
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site, Tensor
 from hf_bias_patch.checkpoint.checkpoint import TensorInfo
 from hf_bias_patch.family_check import saved_classes as saved
 from hf_bias_patch.family_check.reasons import reasons

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hf_bias_patch.attention.family_files import drafted, text_of
+from hf_bias_patch.architecture.family_files import drafted, text_of
 from hf_bias_patch.family_check.cases import Case
 from hf_bias_patch.family_check.one_type import NotBuiltError, changes_of_type, check_type
 from hf_bias_patch.family_check.small_models.config import small_config

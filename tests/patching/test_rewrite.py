@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hf_bias_patch
-from hf_bias_patch.attention.layout import View
-from hf_bias_patch.attention.sites import Norm, Slot
-from hf_bias_patch.attention.verdict import Verdict
+from hf_bias_patch.architecture.layout import View
+from hf_bias_patch.architecture.sites import Norm, Slot
+from hf_bias_patch.architecture.verdict import Verdict
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.patching.algebra import repeat_groups, round_once, witness
 from hf_bias_patch.patching.folds import RankOneUpdate

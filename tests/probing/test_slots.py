@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hf_bias_patch
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.layout import View
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.layout import View
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.family_check.small_models.config import small_config

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from hf_bias_patch.attention.verdict import BLOCKERS
+from hf_bias_patch.architecture.verdict import BLOCKERS
 from hf_bias_patch.errors import VerifyError
 from hf_bias_patch.probing.findings import Finding, Probe, combine
 from hf_bias_patch.probing.moves import require_repeatable

@@ -11,7 +11,7 @@ import pytest
 
 import hf_bias_patch as hbp
 from hf_bias_patch import patch
-from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.patching.record import UNDO

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_bias_patch.attention.find import find_sites
+from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.checkpoint.checkpoint import open_model
 from hf_bias_patch.studies.biases.arms import Target, head_arms, layer_arms, removal_arms, whole_arms
 from hf_bias_patch.studies.biases.fills import FILLS, filled

@@ -14,8 +14,8 @@ from transformers import LlamaConfig
 from typer.testing import CliRunner, Result
 
 from hf_bias_patch import patch
-from hf_bias_patch.attention.inspect import inspect
-from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.architecture.inspect import inspect
+from hf_bias_patch.architecture.sites import Projection
 from hf_bias_patch.cli import app
 from hf_bias_patch.errors import (
     ArgumentError,

@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hf_bias_patch.tuning.folder import RunFolder, open_folder
 from hf_bias_patch.tuning.job import Batch
-from hf_bias_patch.tuning.loop import Outcome, TrainingLoop
+from hf_bias_patch.tuning.loop import LoopOutcome, TrainingLoop
 from hf_bias_patch.tuning.set_trainable import set_trainable
 from hf_bias_patch.tuning.settings import TuneSettings
 from hf_bias_patch.tuning.task_job import label_loss
@@ -111,7 +111,7 @@ def made_loop(
     return TrainingLoop(model, job or RandomJob(), selection, settings, accelerator, folder, watcher or Watcher())
 
 
-def trained(model: Any, settings: TuneSettings, **more: Any) -> Outcome:
+def trained(model: Any, settings: TuneSettings, **more: Any) -> LoopOutcome:
     """How a run of the loop ended."""
     return made_loop(model, settings, **more).run()
 

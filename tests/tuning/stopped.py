@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hf_bias_patch.tuning.loop import Outcome
+from hf_bias_patch.tuning.loop import LoopOutcome
 from hf_bias_patch.tuning.run import tune
 from hf_bias_patch.tuning.settings import TuneSettings
 from hf_bias_patch.tuning.watcher import Watcher
@@ -125,7 +125,7 @@ def ran(
     return left(outcome, model, settings.output_dir)
 
 
-def left(outcome: Outcome, model: Any, folder: Path) -> dict[str, Any]:
+def left(outcome: LoopOutcome, model: Any, folder: Path) -> dict[str, Any]:
     """How a run ended, what it logged, and a hash of its model."""
     plain = {name: value for name, value in outcome.plain().items() if name != "seconds"}
     hashed = hashlib.sha256(b"".join(value.numpy().tobytes() for value in values(model).values()))

@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site
-from hf_bias_patch.attention.verdict import Verdict
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site
+from hf_bias_patch.architecture.verdict import Verdict
 from hf_bias_patch.errors import FamilyError, RecipeError, TuneError
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.tuning.adapters import add

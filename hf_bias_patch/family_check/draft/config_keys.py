@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hf_bias_patch.attention.condition import MISSING, lookup
+from hf_bias_patch.architecture.condition import MISSING, lookup
 
 __all__ = ["Flips", "by_layers", "head_size_key", "heads_key", "kv_heads_key", "toml_values", "trap_tables"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hf_bias_patch.attention.family import Attention, Family, families, parsed
+from hf_bias_patch.architecture.family import Attention, Family, families, parsed
 from hf_bias_patch.family_check.draft.config_keys import head_size_key, heads_key, kv_heads_key
 from hf_bias_patch.family_check.draft.group import SiteKind
 from hf_bias_patch.family_check.draft.order import GROUPED

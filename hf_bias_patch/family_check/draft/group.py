@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hf_bias_patch.attention.layout import ORDERS
+from hf_bias_patch.architecture.layout import ORDERS
 from hf_bias_patch.family_check.draft.config_keys import by_layers
 from hf_bias_patch.family_check.draft.names import ModuleNames, Numbering, reads_pattern, wild
 from hf_bias_patch.family_check.draft.order import Order, kv_heads_of, orders_of

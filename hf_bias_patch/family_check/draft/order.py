@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.attention.layout import ORDERS, fused
+from hf_bias_patch.architecture.layout import ORDERS, fused
 from hf_bias_patch.family_check.draft.config_keys import kv_heads_key
 from hf_bias_patch.family_check.draft.seen import SeenProjection, SeenSite
 

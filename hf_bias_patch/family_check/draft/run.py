@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hf_bias_patch.attention.condition import lookup
-from hf_bias_patch.attention.family import is_known
+from hf_bias_patch.architecture.condition import lookup
+from hf_bias_patch.architecture.family import is_known
 from hf_bias_patch.family_check.draft.config_keys import heads_key
 from hf_bias_patch.family_check.draft.family_file import family_text, same_as, stacks
 from hf_bias_patch.family_check.draft.group import SiteKind, group

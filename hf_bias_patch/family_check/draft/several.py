@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_bias_patch.attention.family import families, parsed
-from hf_bias_patch.attention.family_files import drafted, text_of
+from hf_bias_patch.architecture.family import families, parsed
+from hf_bias_patch.architecture.family_files import drafted, text_of
 from hf_bias_patch.family_check.cases import cases
 from hf_bias_patch.family_check.draft.family_file import joined
 from hf_bias_patch.family_check.draft.run import Draft, changes_to_try, draft

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hf_bias_patch.attention.condition import MISSING, lookup
+from hf_bias_patch.architecture.condition import MISSING, lookup
 from hf_bias_patch.family_check.draft.config_keys import Flips, toml_values, trap_tables
 from hf_bias_patch.family_check.draft.family_file import counts_kv_heads, entry, layout
 from hf_bias_patch.family_check.draft.group import SiteKind

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from hf_bias_patch.attention.condition import Condition, meant
+from hf_bias_patch.architecture.condition import Condition, meant
 
 if sys.version_info >= (3, 11):
     import tomllib

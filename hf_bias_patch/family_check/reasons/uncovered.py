@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_bias_patch.attention.family import family_of, is_known
+from hf_bias_patch.architecture.family import family_of, is_known
 from hf_bias_patch.family_check.reasons import reason_of
 
 __all__ = ["attention_parameters", "reason_for"]

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hf_bias_patch.attention.layout import View
-from hf_bias_patch.attention.sites import Site, Slot
-from hf_bias_patch.attention.verdict import Destination
+from hf_bias_patch.architecture.layout import View
+from hf_bias_patch.architecture.sites import Site, Slot
+from hf_bias_patch.architecture.verdict import Destination
 from hf_bias_patch.patching import algebra
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.preserved import Preserved

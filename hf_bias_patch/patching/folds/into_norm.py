@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_bias_patch.attention.sites import Site, Slot
+from hf_bias_patch.architecture.sites import Site, Slot
 from hf_bias_patch.patching import algebra
 from hf_bias_patch.patching.folds.fold import BaseFold, RoundingCost, module_of
 from hf_bias_patch.patching.plan import Edit

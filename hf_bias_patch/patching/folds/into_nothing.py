@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_bias_patch.attention.sites import Slot
+from hf_bias_patch.architecture.sites import Slot
 from hf_bias_patch.patching.folds.fold import BaseFold
 from hf_bias_patch.patching.preserved import Preserved
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hf_bias_patch.attention.sites import Site, Slot
+from hf_bias_patch.architecture.sites import Site, Slot
 from hf_bias_patch.patching.folds.fold import BaseFold, module_of
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.preserved import Preserved

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from hf_bias_patch.attention.layout import View
+from hf_bias_patch.architecture.layout import View
 from hf_bias_patch.checkpoint.dtypes import numpy_dtype
 from hf_bias_patch.patching.folds import RankOneUpdate
 from hf_bias_patch.patching.rewrite import Block

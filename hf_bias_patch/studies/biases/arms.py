@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from hf_bias_patch.attention.sites import Projection, Site
+from hf_bias_patch.architecture.sites import Projection, Site
 
 __all__ = ["STUDIED", "Arm", "BiasGroup", "Target", "groups_of", "head_arms", "heads_of", "layer_arms", "removal_arms",
            "whole_arms"]  # fmt: skip

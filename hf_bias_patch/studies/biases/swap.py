@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_bias_patch.attention.find import find_sites
-from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.architecture.find import find_sites
+from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.patching.memory import ModelTensors
 from hf_bias_patch.studies.biases.arms import Arm, Target, heads_of
 from hf_bias_patch.studies.biases.fills import filled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from hf_bias_patch.attention.sites import Projection, Site
+from hf_bias_patch.architecture.sites import Projection, Site
 from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import ArgumentError, PlanError, RecipeError
 from hf_bias_patch.models.source_files import load_config

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.architecture.sites import Projection
 from hf_bias_patch.errors import RecipeError, TuneError
 from hf_bias_patch.scoring.tasks import load_task
 from hf_bias_patch.studies.records import scores_of

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.architecture.sites import Projection
 from hf_bias_patch.errors import TaskError
 from hf_bias_patch.scoring.data import load_split
 from hf_bias_patch.scoring.loading import load_scorable

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hf_bias_patch.attention.sites import Site
+from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.studies.measuring.effects import run
 from hf_bias_patch.studies.measuring.inputs import TextBatch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from hf_bias_patch.attention.sites import Projection
+from hf_bias_patch.architecture.sites import Projection
 from hf_bias_patch.studies.measuring.effects import Effect, run
 from hf_bias_patch.studies.measuring.inputs import TextBatch, TokenisedTexts
 from hf_bias_patch.studies.records import SingleBiasRecord
