@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_bias_patch.architecture.as_read import as_read
 from hf_bias_patch.architecture.causes import BY_PROBE, MisfitError, NoAttentionError, explained, own_code
+from hf_bias_patch.architecture.condition import lookup, meant
 from hf_bias_patch.architecture.family import Family, Tower, family_of, is_known
 from hf_bias_patch.architecture.model_type import no_model_type
 from hf_bias_patch.architecture.name_patterns import KINDS, ModelPart, Scope, parameter
@@ -52,6 +53,11 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
                     f"A model of type {config['model_type']} has no softmax attention",
                     why="Its layers mix positions by other means, so there is no query, key or value bias",
                 )
+            if absent := _switched_off(config):
+                raise FamilyError(
+                    f"This {config['model_type']} model has no attention",
+                    why=f"config.json, or its default, says so: {absent}",
+                )
             if towers := uncovered(config):
                 raise FamilyError(
                     f"No family covers all parts of this {config['model_type']} model: {', '.join(towers)}",
@@ -66,6 +72,15 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
     except MisfitError as error:
         raise explained(error, config, tensors) from None
     return found
+
+
+def _switched_off(config: Mapping[str, Any]) -> str:
+    """The config entries by which a model has no attention at all, as `key = value`; empty if it has some."""
+    family, read = family_of(config), as_read(config)
+    if family.towers or any(meant(attention.when, read) for attention in family.attention):
+        return ""
+    keys = dict.fromkeys(key for attention in family.attention for key in attention.when)
+    return ", ".join(f"{key} = {brief(lookup(read, key))}" for key in keys)
 
 
 def _refuse_unknown(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

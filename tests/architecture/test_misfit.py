@@ -181,3 +181,13 @@ def test_quantised_weights_leave_the_key_fold_only(name: str) -> None:
                 else:
                     assert slot.verdict.state == "needed" and not slot.verdict.destinations
                     assert f"{word}: quantised weights" in slot.verdict.reason or projection == "output"
+
+
+def test_attention_that_the_config_switches_off_is_no_misfit() -> None:
+    """PatchTSMixer has attention only where `self_attn` is on; it is off by default."""
+    config = transformers.PatchTSMixerConfig(context_length=16, patch_length=4, num_layers=1, d_model=8)
+    with pytest.raises(FamilyError, match=r"has no attention(?s:.*)self_attn = False"):
+        find_sites(config.to_dict(), tensors_of(transformers.PatchTSMixerModel(config)))
+    config.self_attn = True
+    (site,) = find_sites(config.to_dict(), tensors_of(transformers.PatchTSMixerModel(config)))
+    assert site.slots["key"].verdict.state == "redundant"

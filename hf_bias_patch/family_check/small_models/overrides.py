@@ -238,6 +238,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "oneformer": {"mask_dim": 64, "conv_dim": 64} | _WINDOWS,
     "paddleocr_vl_text": _rope([4, 2, 2]),
+    "patchtsmixer": {"self_attn": True},
     "phi4_multimodal_audio": {"ext_pw_out_channel": 64, "depthwise_separable_out_channel": 64},
     "pix2struct_text_model": {"initializer_range": 0.02},
     "pp_doclayout_v2": {
