@@ -63,7 +63,7 @@ def saved_class(config: Mapping[str, Any]) -> str:
 
 
 def type_of_class(config: Mapping[str, Any]) -> str:
-    """The known model type whose name begins that of the class the model was saved as; empty if there is none."""
+    """The model type that the saved class's name begins with: `bert` of `BertModel`. Empty if no known type fits."""
     saved = _plain(saved_class(config))
     return max((name for name in model_types() if saved.startswith(_plain(name))), key=len, default="")
 

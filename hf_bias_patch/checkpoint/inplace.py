@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hf_bias_patch.checkpoint.copying import target_error
-from hf_bias_patch.checkpoint.durable import lock_folder, replace_file, sync_folder, temporary_name, write_range
+from hf_bias_patch.checkpoint.durable import replace_file, sync_folder, temporary_name, write_range
 from hf_bias_patch.checkpoint.guards import refuse_interrupted, refuse_unsafe
 from hf_bias_patch.checkpoint.journal import JOURNAL, Journal, OldRange, read_journal, unfinished_journal, write_journal
+from hf_bias_patch.checkpoint.locks import lock_folder
 from hf_bias_patch.checkpoint.paths import check_link, is_inside
 from hf_bias_patch.errors import CheckpointError, TargetError
 

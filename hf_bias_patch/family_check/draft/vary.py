@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_bias_patch.architecture.condition import MISSING, lookup
-from hf_bias_patch.family_check.draft.config_keys import Flips, toml_values, trap_tables
+from hf_bias_patch.family_check.draft.config_keys import Flips, blocker_tables, toml_values
 from hf_bias_patch.family_check.draft.family_file import counts_kv_heads, entry, layout
 from hf_bias_patch.family_check.draft.group import SiteKind
 from hf_bias_patch.family_check.variations import Change
@@ -66,21 +66,21 @@ class _Kind:
 
     def tables(self) -> list[dict[str, Any]]:
         """Its tables: one, or one for each value of a flag that decides what is read."""
-        traps = trap_tables(self.one.traps, self._flips(), self.config)
+        blockers = blocker_tables(self.one.blockers, self._flips(), self.config)
         elsewhere = [(variant, other) for variant, other in self.others if self._reads_else(variant, other)]
         flags = {variant.change.key for variant, _ in elsewhere}
         if len(flags) == 1 and all(isinstance(variant.change.value, bool) for variant, _ in elsewhere):
-            found = [self._table(facts, traps, when) for facts, when in self._by_flag(*elsewhere[0])]
+            found = [self._table(facts, blockers, when) for facts, when in self._by_flag(*elsewhere[0])]
         else:
-            traps += [self._norm_elsewhere(key, [v for v, _ in elsewhere if v.change.key == key]) for key in flags]
-            found = [self._table(self.one, traps, {})]
+            blockers += [self._norm_elsewhere(key, [v for v, _ in elsewhere if v.change.key == key]) for key in flags]
+            found = [self._table(self.one, blockers, {})]
         return found + [self._in_files(table) for table in found if self.one.in_files]
 
-    def _table(self, facts: SiteKind, traps: Sequence[Mapping[str, Any]], when: Mapping[str, Any]) -> dict[str, Any]:
+    def _table(self, facts: SiteKind, blockers: Sequence[Mapping[str, Any]], when: Mapping[str, Any]) -> dict[str, Any]:
         table = {**entry(facts, self.config), **({"when": dict(when)} if when else {})}
         table.pop("traps", None)
         layouts = self._layouts()
-        return table | ({"traps": list(traps)} if traps else {}) | ({"layouts": layouts} if layouts else {})
+        return table | ({"traps": list(blockers)} if blockers else {}) | ({"layouts": layouts} if layouts else {})
 
     def _named(self, one: SiteKind) -> SiteKind:
         """With the names that its maps have under other configs: the tensor names tell which a checkpoint has."""
@@ -114,12 +114,13 @@ class _Kind:
         return False
 
     def _flips(self) -> Flips:
-        """Trap → key → values, and whether it is there."""
+        """Blocker → key → values, and whether it is there."""
         flips: Flips = {}
-        for trap in dict.fromkeys([*self.one.traps, *(name for _, other in self.others for name in other.traps)]):
-            by_key = flips.setdefault(trap, {})
+        names = [*self.one.blockers, *(name for _, other in self.others for name in other.blockers)]
+        for blocker in dict.fromkeys(names):
+            by_key = flips.setdefault(blocker, {})
             for variant, other in self.others:
-                found = other.traps.get(trap)
+                found = other.blockers.get(blocker)
                 by_key.setdefault(variant.change.key, []).append((variant.change.value, found))
         return flips
 
@@ -143,7 +144,7 @@ class _Kind:
         return [(self.one, {key: [not value, "null"]}), (other, {key: [value]})]
 
     def _norm_elsewhere(self, key: str, bad: Iterable[VariedModel]) -> dict[str, Any]:
-        """A trap for all values of a key with which another norm, or none, is read."""
+        """A blocker for all values of a key with which another norm, or none, is read."""
         values = [variant.change.value for variant in bad]
         tried = [v.change.value for v, _ in self.others if v.change.key == key and v.change.value not in values]
         mine = lookup(self.config, key)
