@@ -185,14 +185,20 @@ def _phrase(blocker: Mapping[str, Any]) -> str:
 def same_as(text: str) -> Family | None:
     """The existing family with the facts of a drafted one; None if there is none.
 
-    Names that an existing family has more of (`|`) do no harm, nor do its entries for other names: they say something
-    of checkpoints that have them.
+    A family may have more names for a map (`|`), which other checkpoints use. Of several such families, the one with
+    the fewest is taken.
 
     Args:
         text: of the drafted file.
     """
     drafted = parsed("draft", text)
-    return next((family for family in families() if _covers(family, drafted)), None)
+    same = [family for family in families() if _covers(family, drafted)]
+    return min(same, key=_names, default=None)
+
+
+def _names(family: Family) -> int:
+    """How many names a family has for its maps."""
+    return sum(len(name.split("|")) for attention in family.attention for name in attention.maps)
 
 
 def _covers(family: Family, drafted: Family) -> bool:
