@@ -49,7 +49,7 @@ def no_model_type(config: Mapping[str, Any], tensors: Iterable[str]) -> FamilyEr
     say = guess or "TYPE"
     perhaps = f"If it is of type {guess}, say it" if guess else "Say which it is"
     return FamilyError(
-        "config.json names no `model_type`",
+        "config.json has no `model_type`",
         why=why,
         remedy=f'{perhaps}: --model-type {say}, in Python model_type="{say}"; or add the field to config.json',
     )

@@ -37,7 +37,7 @@ def refuse_countless(config: Mapping[str, Any], tensors: Collection[str]) -> Non
         if value > most:
             raise CheckpointError(
                 f"config.json: `{key}` is {brief(value)}, and the checkpoint has {len(tensors):,} tensors",
-                why="A model of so many parts would not fit into any memory",
+                why="A model of that size would not fit into memory",
                 remedy="Use the config.json that was saved with these weights",
             )
 

@@ -176,7 +176,7 @@ def _take_back(folder: Path, error: BaseException) -> None:
         _recover(folder)
     except Exception as second:
         raise TargetError(
-            f"{folder} could be neither edited nor put back",
+            f"{folder} could not be edited, and the old files could not be restored",
             why=f"{error}; then {second}",
             remedy=f"Solve this; then `hf-bias-patch revert {folder}` puts back what was there before",
         ) from error

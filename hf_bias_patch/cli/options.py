@@ -35,7 +35,8 @@ Variant = Annotated[Path, typer.Argument(help="Folder of a variant or a fine-tun
 BaseModelId = Annotated[
     str | None,
     typer.Option(
-        help="Hub id of the base, of a variant of a local copy: owner/name or owner/name@COMMIT.", metavar="HUB_ID"
+        help="Hub id of the base, if the variant was made from a local copy: owner/name or owner/name@COMMIT.",
+        metavar="HUB_ID",
     ),
 ]
 ModelType = Annotated[

@@ -94,7 +94,7 @@ def stock_class(config: Mapping[str, Any], name: str) -> Any:
             )
         return named
     if plain is None:
-        raise VerifyError(f"{name}: transformers has no model without a head of type {config['model_type']!r}")
+        raise VerifyError(f"{name}: transformers has no base model (without a head) of type {config['model_type']!r}")
     return plain
 
 
@@ -104,7 +104,7 @@ def _config_class(config: Mapping[str, Any]) -> type:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise VerifyError(
-            "config.json names no `model_type`"
+            "config.json has no `model_type`"
             if model_type is None
             else f"config.json: model_type is {brief(model_type)}",
             why="transformers chooses the model class by that name",

@@ -211,6 +211,6 @@ def _refuse_overflow(edit: Edit, dtype: str) -> None:
     if not np.isfinite(round_once(edit.replacement, numpy_dtype(dtype))).all():
         raise PlanError(
             f"Tensor {edit.bias} would overflow: {np.abs(edit.replacement).max():.4g} is beyond the range of {dtype}",
-            why=f"It is what {edit.site} is to be filled with",
+            why=f"The fill asked for at {edit.site} holds this value",
             remedy=f"Fill the {edit.projection} bias with smaller values, or store the checkpoint as float32 first",
         )

@@ -3,7 +3,7 @@
 A file says all that is particular to its destination: what of a site an edit involves, when it is refused, what it
 measures, what it touches and preserves, and the new values. The order in which folds are carried out is that of
 `rewrite.Rewrite`, and nowhere else. Which projection may go where, and when that is exact, is said by
-`attention.verdict`: it depends on the model and not on the edit.
+`architecture.verdict`: it depends on the model and not on the edit.
 """
 
 from __future__ import annotations
