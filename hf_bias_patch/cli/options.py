@@ -50,7 +50,7 @@ Layerwise = Annotated[
     bool,
     typer.Option(help="Verify one attention site at a time: for checkpoints larger than memory, without --texts."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the random probes.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of the random inputs.", min=0)]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="With --probe: run Python code that comes with the checkpoint.")
 ]
