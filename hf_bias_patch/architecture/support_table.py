@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SupportCell:
-    """What becomes of one projection's bias.
+    """What the family says about one projection's bias.
 
     Attributes:
         verdict: `redundant`, `foldable` or `needed`.
@@ -150,7 +150,7 @@ def _cell(family: Family, attention: Attention, projection: str) -> SupportCell:
 
 
 def _no_norm(family: Family, attention: Attention, projection: str) -> str:
-    """Why identity 3 has no layer norm to use; empty if there is one (that a checkpoint may keep without a bias)."""
+    """Why no layer norm is read directly and alone, as a fold into the weight needs; empty if one is."""
     reads = attention.reads.get(projection, "") if isinstance(attention.reads, Mapping) else attention.reads  # type: ignore[call-overload]
     if attention.kind == "cross" and projection != "query" and not isinstance(attention.reads, Mapping):
         encoder = family.stacks.get("encoder")

@@ -31,7 +31,7 @@ def named_class(name: str, config_class: type) -> Any | None:
 
 
 def modeling_modules(config_class: type) -> Iterator[Any]:
-    """The modules with models that lie beside a config's class."""
+    """The `modeling_*` modules in the package of a config class."""
     package = config_class.__module__.rsplit(".", 1)[0]
     for item in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if item.name.startswith("modeling_"):

@@ -56,7 +56,7 @@ class SiteKind:
         return self.orders[0]
 
     def ordered(self, orders: tuple[Order, ...]) -> SiteKind:
-        """The same with other orders of its fused map."""
+        """The kind of site with other orders of its fused map."""
         maps = {name: list(orders[0].projections) if len(made) > 1 else made for name, made in self.maps.items()}
         return replace(self, orders=orders, maps=maps)
 
@@ -157,7 +157,7 @@ def _group(sites: list[SeenSite], files: ModuleNames, config: Mapping[str, Any],
 
 
 def _headed(site: SeenSite, config: Mapping[str, Any]) -> SeenSite:
-    """A site whose heads were not seen, with those that the config says."""
+    """A site with the head counts from the config, where none were seen."""
     said = next((config[key] for key in ("num_attention_heads", "n_head", "num_heads") if key in config), 0)
     if site.heads or type(said) is not int or said < 1:
         return site
