@@ -25,7 +25,7 @@ def lookup(config: Mapping[str, Any], key: str) -> Any:
 
 
 def matches(value: Any, values: Sequence[Any]) -> bool:
-    """Whether a value is among those listed. True is not 1 here, and "null" stands for None."""
+    """Whether a list has a value. True does not equal 1, and the text "null" means None."""
     return any(
         (value is None if wanted == "null" else value == wanted and isinstance(value, bool) == isinstance(wanted, bool))
         for wanted in values
@@ -33,12 +33,12 @@ def matches(value: Any, values: Sequence[Any]) -> bool:
 
 
 def holds(condition: Condition, config: Mapping[str, Any]) -> bool:
-    """Whether a config fulfils a condition, every key of it being there."""
+    """Whether a config has every key of a condition, each with a value that it lists."""
     return may_hold(condition, config) and all(lookup(config, key) is not MISSING for key in condition)
 
 
 def may_hold(condition: Condition, config: Mapping[str, Any]) -> bool:
-    """Whether a config fulfils a condition, or might: of a key that is not there, nothing is known."""
+    """Whether no key of a config contradicts a condition. A missing key contradicts nothing."""
     values = {key: lookup(config, key) for key in condition}
     return all(_fulfils(value, condition[key]) or _unsaid(value, condition[key]) for key, value in values.items())
 

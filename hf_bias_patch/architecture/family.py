@@ -301,12 +301,12 @@ def family_of(config: Mapping[str, Any]) -> Family:
     """The family of a config.
 
     Raises:
-        FamilyError: the config names no `model_type`, or one without a family.
+        FamilyError: the config has no `model_type`, or one without a family.
     """
     model_type = config.get("model_type")
     if not model_type:
         raise FamilyError(
-            "config.json names no `model_type`",
+            "config.json has no `model_type`",
             why="Without it the attention sites cannot be told from tensor names",
             remedy="Point to a transformers checkpoint folder, or add the field",
         )

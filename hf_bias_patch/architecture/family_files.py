@@ -15,7 +15,7 @@ _made: list[Callable[[], None]] = []
 
 
 def from_files(function: _F) -> _F:
-    """A function whose results come from the files and are kept until those change."""
+    """Cache the results of a function that reads family files, until the files change."""
     kept = cache(function)
     _made.append(kept.cache_clear)
     return kept  # type: ignore[return-value]

@@ -107,7 +107,7 @@ def uncovered(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def finders(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[Finder, OuterNorm]]:
-    """What finds the sites of each part of a model, towers first; and what its cross-attention reads from outside.
+    """A finder of sites for each part of a model, towers first, and the outer norm that its cross-attention reads.
 
     Args:
         config, tensors: as for `find_sites`.

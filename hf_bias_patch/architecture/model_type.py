@@ -49,7 +49,7 @@ def no_model_type(config: Mapping[str, Any], tensors: Iterable[str]) -> FamilyEr
     say = guess or "TYPE"
     perhaps = f"If it is of type {guess}, say it" if guess else "Say which it is"
     return FamilyError(
-        "config.json names no `model_type`",
+        "config.json has no `model_type`",
         why=why,
         remedy=f'{perhaps}: --model-type {say}, in Python model_type="{say}"; or add the field to config.json',
     )
@@ -63,7 +63,7 @@ def saved_class(config: Mapping[str, Any]) -> str:
 
 
 def type_of_class(config: Mapping[str, Any]) -> str:
-    """The known model type whose name begins that of the class the model was saved as; empty if there is none."""
+    """The model type that the saved class's name begins with: `bert` of `BertModel`. Empty if no known type fits."""
     saved = _plain(saved_class(config))
     return max((name for name in model_types() if saved.startswith(_plain(name))), key=len, default="")
 

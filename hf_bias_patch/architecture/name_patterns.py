@@ -1,4 +1,4 @@
-"""Where a family's modules are in a model: which prefix stands before its names, and which layers there are."""
+"""Finds a family's modules among tensor names: the prefix before them, and the layer numbers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _deepest(parts: Iterable[str], dotted: str) -> int:
 
 @dataclass(frozen=True)
 class ModelPart:
-    """Which part of a checkpoint is looked at: all of it, or a tower.
+    """The part of a checkpoint whose names are searched: all of it, or one tower.
 
     Attributes:
         root: the model type of the whole.

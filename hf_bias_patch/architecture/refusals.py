@@ -1,4 +1,4 @@
-"""Refuses what no model can be made of: tensors that hold nothing, and a config.json that counts too many modules.
+"""Refuses checkpoints that no model can be built from: empty tensors, or a config.json with far too many modules.
 
 DeepSpeed ZeRO-3 leaves placeholders where it keeps the values elsewhere. Transformers makes a module for each layer
 that config.json counts, before it looks at a single tensor.
@@ -37,7 +37,7 @@ def refuse_countless(config: Mapping[str, Any], tensors: Collection[str]) -> Non
         if value > most:
             raise CheckpointError(
                 f"config.json: `{key}` is {brief(value)}, and the checkpoint has {len(tensors):,} tensors",
-                why="A model of so many parts would not fit into any memory",
+                why="A model of that size would not fit into memory",
                 remedy="Use the config.json that was saved with these weights",
             )
 
@@ -74,7 +74,7 @@ def refuse_placeholders(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _is_missing(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether an empty tensor should have values: it is a parameter, and no other form of it stands beside it."""
+    """Whether an empty tensor should have values: it is a parameter, and its module has no quantised form of it."""
     module, _, kind = name.rpartition(".")
     weight = tensors.get(f"{module}.weight")
     if kind == "bias" and weight is not None and weight.shape[:1] == (0,) and len(weight.shape) > 1:

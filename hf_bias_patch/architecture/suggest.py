@@ -1,19 +1,26 @@
-"""Which families an unknown model resembles by its tensor names: a hint for people, never a verdict."""
+"""Hints for unknown models: types with a similar spelling, families with the same tensor names. Never a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import islice
 
 from hf_bias_patch.architecture.family import Attention, Family, families
 from hf_bias_patch.architecture.name_patterns import KINDS, LayerIndex, Scope, first_there, parameter, places
 
-__all__ = ["alike", "hint"]
+__all__ = ["alike", "close_to", "hint"]
 
 _SHOWN = 3
 
 _MOST = 5_000
 """Names that are looked at, by all families: a likeness shows in some layers."""
+
+
+def close_to(unknown: Iterable[str], known: Sequence[str]) -> str:
+    """Names that are spelt like unknown ones, as a sentence for an error; empty if there are none."""
+    near = [close for name in unknown for close in get_close_matches(name.lower(), known, n=3)]
+    return f"Close to it: {', '.join(near)}" if near else ""
 
 
 def alike(names: Iterable[str]) -> tuple[str, ...]:
@@ -40,7 +47,7 @@ def hint(names: Iterable[str]) -> str:
 
 
 def _score(family: Family, names: list[str]) -> tuple[int, int]:
-    """Maps of the family that the names have, in all layers (0, if they lack one); and minus the norms they lack."""
+    """How well a family fits: the number of its maps found (0 if one is missing), then minus its missing norms."""
     scores: dict[tuple[str, ...], tuple[int, int]] = {}
     for attention in family.attention:
         modules = tuple(attention.maps)

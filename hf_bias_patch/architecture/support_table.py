@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from hf_bias_patch.architecture.condition import Condition
 from hf_bias_patch.architecture.family import Attention, Blocker, Family, families, model_types
+from hf_bias_patch.architecture.suggest import close_to
 from hf_bias_patch.architecture.verdict import BLOCKERS, SlotFacts, decide
 from hf_bias_patch.errors import FamilyError
 
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SupportCell:
-    """What becomes of one projection's bias.
+    """What the family says about one projection's bias.
 
     Attributes:
         verdict: `redundant`, `foldable` or `needed`.
@@ -87,10 +87,9 @@ def support_table(names: Collection[str] = ()) -> tuple[tuple[SupportRow, ...], 
     """
     known = model_types()
     if unknown := [name for name in names if name not in known]:
-        near = [close for name in unknown for close in get_close_matches(name.lower(), known, n=3)]
         raise FamilyError(
             f"No family covers the model type {' or '.join(map(repr, unknown))}",
-            remedy=f"Close to it: {', '.join(near)}" if near else "`hf-bias-patch families` lists what is known",
+            remedy=close_to(unknown, known) or "`hf-bias-patch families` lists what is known",
         )
     chosen = [(family, _of(family, names)) for family in families()]
     entries = [entry for family, types in chosen if types for entry in _entries(family, types)]
@@ -151,7 +150,7 @@ def _cell(family: Family, attention: Attention, projection: str) -> SupportCell:
 
 
 def _no_norm(family: Family, attention: Attention, projection: str) -> str:
-    """Why identity 3 has no layer norm to use; empty if there is one (that a checkpoint may keep without a bias)."""
+    """Why no layer norm is read directly and alone, as a fold into the weight needs; empty if one is."""
     reads = attention.reads.get(projection, "") if isinstance(attention.reads, Mapping) else attention.reads  # type: ignore[call-overload]
     if attention.kind == "cross" and projection != "query" and not isinstance(attention.reads, Mapping):
         encoder = family.stacks.get("encoder")

@@ -83,7 +83,7 @@ def gathered(names: Iterable[str]) -> list[str]:
 
 
 def _module(name: str, info: Tensor, tensors: Mapping[str, Tensor]) -> str:
-    """The map whose bias a tensor is, `in_proj_` if that is `in_proj_bias`; empty if it is not a map's."""
+    """The map that a bias belongs to (`in_proj_` for `in_proj_bias`); empty if the tensor is no map's bias."""
     if not name.endswith("bias") or len(info.shape) != 1 or info.dtype not in FLOATS:
         return ""
     stem = name.removesuffix("bias")
@@ -111,14 +111,14 @@ def _made(module: str) -> Iterator[str]:
 
 
 def _inside(module: str) -> bool:
-    """Whether a map stands in a module that is called attention, and is no part of its positions or of an MLP there."""
+    """Whether a map is inside a module called attention, and not in its position encoding or an MLP."""
     ends = [match.end() for match in _ATTENTION.finditer(module)]
     rest = module[ends[-1] :] if ends else ""
     return bool(ends) and not _ELSEWHERE.search(rest) and not _LAYERS.search(rest)
 
 
 def _beside(module: str, made: Mapping[str, set[str]]) -> bool:
-    """Whether a map is one of several that make values and what finds them, or gives out what comes of them."""
+    """Whether the maps beside it are an attention's (a fused one, or values and more) and its own name fits them."""
     beside = made.get(_parent(module), set())
     whole = "fused" in beside or ("value" in beside and len(beside) > 1)
     return whole and bool(set(_made(module)) or _RETURNS & set(_words(module)))

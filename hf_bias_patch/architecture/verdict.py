@@ -88,7 +88,7 @@ class SlotFacts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of the function when a bias goes.
+    """Whether a bias can be removed without changing the function, and how.
 
     Attributes:
         state: `redundant`, `foldable`, `needed`, `absent` or `unknown`.

@@ -101,7 +101,7 @@ def _strange(prefix: str, stock: frozenset[str]) -> str:
 
 
 def _prefixes(config: Mapping[str, Any], names: list[str], scope: Scope) -> Iterator[Collection[str]]:
-    """What stands before the attention modules of a config's families and those of its towers, one module at a time."""
+    """Prefixes before the attention modules of a config's family and of its towers, one set for each module."""
     try:
         family = family_of(config)
     except FamilyError:

@@ -84,7 +84,7 @@ class Checkpoint:
         return 0
 
     def info(self, name: str) -> TensorInfo:
-        """Where a tensor lies.
+        """The name, dtype, shape and place of a tensor.
 
         Raises:
             CheckpointError: there is no tensor of that name.

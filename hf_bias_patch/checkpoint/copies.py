@@ -116,7 +116,7 @@ class OwnWeights:
 
     @cached_property
     def _modules(self) -> dict[str, dict[str, TensorInfo]]:
-        """Each module that holds tensors, by its path and by every end of it that still tells: leaf name → tensor."""
+        """Modules by their path and by each ending of it that identifies one; each as leaf name → tensor."""
         found: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
         for name, info in self.checkpoint.tensors.items():
             path, _, leaf = name.rpartition(".")
@@ -134,7 +134,7 @@ class OwnWeights:
         }
 
     def fits(self, nbytes: int) -> bool:
-        """Whether so many bytes can hold all its values, however they are quantised."""
+        """Whether a file of this size could hold all values of the model, at the strongest quantisation."""
         return nbytes * 8 >= _FEWEST_BITS * self.checkpoint.parameters
 
     def named_alike(self, parts: Iterable[FileTensor]) -> dict[str, str]:
@@ -179,7 +179,7 @@ class OwnWeights:
         return 2 * flat >= self.checkpoint.parameters > 0 or _values(own & theirs) >= least > 0
 
     def same_values(self, path: Path, named: Mapping[str, str]) -> bool:
-        """Whether a file that is named alike holds the model's values, but for a rounding to 16 bits.
+        """Whether a file with the model's tensor names also holds its values, up to rounding to 16 bits.
 
         The first rows of some matrices are compared, and most must be the same: a patch may have changed a few, and a
         model that was trained on may have kept a few.

@@ -86,5 +86,5 @@ def may_hold_weights(name: str) -> bool:
 
 
 def says_weights(name: str) -> bool:
-    """Whether a large file whose content cannot be told is to be taken for weights."""
+    """Whether the name of a large file says that it holds weights, for files whose content cannot be recognised."""
     return _SAYS.fullmatch(name.rpartition("/")[2]) is not None

@@ -96,7 +96,7 @@ def _wrapped(line: str) -> list[str]:
 
 
 def _sound(text: str) -> str:
-    """Without tokens, which a Hub that repeats what it was sent may name."""
+    """The text without access tokens: an answer of the Hub may repeat the one that was sent."""
     from huggingface_hub import get_token
 
     known = get_token()

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hf_bias_patch.checkpoint.copying import target_error
-from hf_bias_patch.checkpoint.durable import lock_folder, replace_file, sync_folder, temporary_name, write_range
+from hf_bias_patch.checkpoint.durable import replace_file, sync_folder, temporary_name, write_range
 from hf_bias_patch.checkpoint.guards import refuse_interrupted, refuse_unsafe
 from hf_bias_patch.checkpoint.journal import JOURNAL, Journal, OldRange, read_journal, unfinished_journal, write_journal
+from hf_bias_patch.checkpoint.locks import lock_folder
 from hf_bias_patch.checkpoint.paths import check_link, is_inside
 from hf_bias_patch.errors import CheckpointError, TargetError
 
@@ -175,7 +176,7 @@ def _take_back(folder: Path, error: BaseException) -> None:
         _recover(folder)
     except Exception as second:
         raise TargetError(
-            f"{folder} could be neither edited nor put back",
+            f"{folder} could not be edited, and the old files could not be restored",
             why=f"{error}; then {second}",
             remedy=f"Solve this; then `hf-bias-patch revert {folder}` puts back what was there before",
         ) from error

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hf_bias_patch.checkpoint.copying import target_error
-from hf_bias_patch.checkpoint.durable import lock_of_gone, try_lock
+from hf_bias_patch.checkpoint.locks import lock_of_gone, try_lock
 
 __all__ = ["clear_leftovers", "hidden_prefix", "make_hidden", "working_folder"]
 

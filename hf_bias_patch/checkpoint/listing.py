@@ -99,7 +99,7 @@ def _checked(folder: Path, weights: Collection[str], left: dict[Path, str]) -> l
 
 
 def _left(checkpoint: Checkpoint) -> dict[Path, str]:
-    """Every file beside the checkpoint's own, and what it holds that a variant must not; empty if nothing."""
+    """Every other file of the folder → why a variant must not hold it; empty text if it may."""
     model = OwnWeights(checkpoint)
     found = {}
     for path, what in _walk(checkpoint.folder):

@@ -26,7 +26,7 @@ _KNOWN: dict[bytes, tuple[str, str]] = {
 
 
 def mistaken(first: bytes) -> tuple[str, str] | None:
-    """What a file is that is not what its name says, and what to do; None where the bytes tell nothing.
+    """What a file really is if its name is wrong, and what to do; None if its bytes do not tell.
 
     Args:
         first: the first bytes of the file, at least eight where it has as many.

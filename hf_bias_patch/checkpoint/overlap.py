@@ -28,7 +28,7 @@ def overlapping(header: Header) -> tuple[tuple[str, ...], ...]:
 
 
 def _reaching(views: Iterable[PickledTensor]) -> Iterator[list[PickledTensor]]:
-    """Views whose first to last bytes lie within one another."""
+    """Views whose byte ranges overlap."""
     together: list[PickledTensor] = []
     stop = 0
     for view in sorted(views, key=lambda view: view.start):

@@ -28,7 +28,7 @@ def hub_repo(folder: Path) -> tuple[Path, str] | None:
 
 
 def hub_sha256(folder: Path) -> dict[str, str]:
-    """The sha256 of those files of a cached snapshot whose blob is named by it: the large ones.
+    """The sha256 of the large files of a cached snapshot: the cache uses it as the name of their blob.
 
     Returns:
         File name relative to the folder, with "/" between parts, to 64 hexadecimal digits; empty for a folder
@@ -56,7 +56,7 @@ def forget(folder: Path, path: Path) -> None:
 
 
 def is_inside(name: object) -> bool:
-    """Whether a name stays in the folder that it is relative to, links aside; a Windows path that does not, neither.
+    """Whether a relative name stays in its folder, also when it is read as a Windows path. Links are not followed.
 
     A file that names others travels, and "\\" or "C:" must not begin to matter elsewhere.
     """

@@ -197,7 +197,7 @@ def _in_a_row(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, StoredVi
 
 
 class Bounded:
-    """A file up to some byte: a length in a pickle may be any number, and nothing is to be held for it."""
+    """A file read up to a limit, so that a false length in a pickle cannot fill the memory."""
 
     def __init__(self, file: BinaryIO, stop: int) -> None:
         self.file, self.stop, self.tell = file, stop, file.tell

@@ -68,7 +68,7 @@ def _any_name(_: str) -> bool:
 
 
 def _leaves(content: Any) -> Iterator[tuple[str, Any]]:
-    """What is in tables and lists, under the names that lead there; what stands in several places, in one."""
+    """Values in nested tables and lists, each with its dotted path. A table met twice is listed once."""
     seen: set[int] = set()
     left: list[tuple[str, Any]] = [("", content)]
     while left:

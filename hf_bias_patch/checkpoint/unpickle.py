@@ -1,4 +1,4 @@
-"""Reads a pickle as data: what it would call is written down, and nothing is called.
+"""Reads a pickle as data: its calls are recorded and never executed.
 
 A pickle is a program for a small machine with a stack. This one knows only the operations that tables of tensors are
 made of, and no function at all: a call becomes a `PickledCall`, a name a `PickledName`, a storage a `PickledStorage`.
@@ -27,7 +27,7 @@ class ForbiddenError(Exception):
 
 
 class Readable(Protocol):
-    """The part of a file that is needed."""
+    """The methods of a binary file that `unpickle` uses."""
 
     def read(self, size: int, /) -> bytes: ...
     def readline(self) -> bytes: ...

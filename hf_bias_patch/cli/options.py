@@ -35,7 +35,8 @@ Variant = Annotated[Path, typer.Argument(help="Folder of a variant or a fine-tun
 BaseModelId = Annotated[
     str | None,
     typer.Option(
-        help="Hub id of the base, of a variant of a local copy: owner/name or owner/name@COMMIT.", metavar="HUB_ID"
+        help="Hub id of the base, if the variant was made from a local copy: owner/name or owner/name@COMMIT.",
+        metavar="HUB_ID",
     ),
 ]
 ModelType = Annotated[
@@ -49,7 +50,7 @@ Layerwise = Annotated[
     bool,
     typer.Option(help="Verify one attention site at a time: for checkpoints larger than memory, without --texts."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the random probes.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of the random inputs.", min=0)]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="With --probe: run Python code that comes with the checkpoint.")
 ]

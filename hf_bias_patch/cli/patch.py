@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_bias_patch.architecture.verdict import DESTINATIONS
 from hf_bias_patch.cli.options import AsJson, Layerwise, Model, ModelType, Overwrite, Texts, read_texts
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["patch"]
 
+_DESTINATIONS = [
+    f"{projection}:{to}" for projection, places in DESTINATIONS.items() for to in places if to != "nothing"
+]
 _LIST = "PROJECTION,…"
 
 
@@ -30,7 +34,7 @@ def patch(
         list[str] | None,
         typer.Option(
             help="Remove exactly, or refuse: key, value, query, each alone or with its destination "
-            "(value:output, value:weight, query:weight, query:norm, key:weight).",
+            f"({', '.join(_DESTINATIONS)}).",
             metavar="PROJECTION[:DESTINATION],…",
         ),
     ] = None,

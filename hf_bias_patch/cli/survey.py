@@ -33,7 +33,9 @@ def survey(
     ids: Annotated[Path | None, Option(help="A text file with one Hub id a line.", metavar="FILE")] = None,
     author: Annotated[str | None, Option(help="The models of this user or organisation.")] = None,
     search: Annotated[str | None, Option(help="The models with this text in their name.")] = None,
-    limit: Annotated[int, Option(min=1, help="With --author or --search: only so many, the most downloaded.")] = 100,
+    limit: Annotated[
+        int, Option(min=1, help="With --author or --search: how many models, most downloaded first.")
+    ] = 100,
     jobs: Annotated[int, Option(min=1, help="How many models are read at once.")] = 8,
     as_json: AsJson = False,
 ) -> None:

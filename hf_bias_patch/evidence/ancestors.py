@@ -29,7 +29,7 @@ __all__ = ["Patch", "ancestor", "ancestor_files", "history"]
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch, as its side files tell of it.
+    """One earlier patch, as the files of its variant describe it.
 
     Attributes:
         plan: what it did.

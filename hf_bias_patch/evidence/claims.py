@@ -83,7 +83,7 @@ def _all_inner(model: Any, batches: Sequence[AnyBatch]) -> Inner:
 
 
 def _inner_of_given(model: Any, batches: Sequence[AnyBatch]) -> Inner:
-    """Of any model type: all at once where it can, else what it can; no attention weights that might not fit."""
+    """The hidden states, cache and attention weights that a model returns; no attention weights if they may not fit."""
     flags = [flag for flag in ("hidden_states", "cache") if _gives(model, batches, Inner(**{flag: True}))]
     inner = Inner(**dict.fromkeys(flags, True))
     with_weights = replace(inner, attentions=True)

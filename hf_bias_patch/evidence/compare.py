@@ -86,7 +86,7 @@ class RmsMeter(Meter):
 
 
 class EveryMeter(Meter):
-    """For models of any type: nobody knows which of their outputs is made of which, so that each counts."""
+    """For models of any type: no output is known to be the main one, so the largest error of all counts."""
 
     def main(self) -> float:
         """The largest relative error of any output."""

@@ -51,7 +51,7 @@ def refuse_ignored(loaded: Loaded, name: str, tensors: Collection[str]) -> None:
         raise VerifyError(
             f"{type(loaded.model).__name__} does not use {len(ignored)} of the tensors under test in {name}: "
             f"{listed(ignored)}",
-            why="Stock transformers leaves them out when it loads the checkpoint, so a change of them cannot show",
+            why="Stock transformers leaves them out when it loads the checkpoint, so changes in them have no effect",
             remedy=_remedy(loaded, "Use the config.json that was saved with these weights"),
         )
 

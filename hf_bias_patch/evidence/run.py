@@ -186,7 +186,7 @@ def _notes(pair: Pair, found: Gathered) -> list[str]:
 
 
 def _amplified(plan: Plan) -> list[str]:
-    """Folds in which rounding weighs so much that the noise floor, which knows nothing of it, may be exceeded."""
+    """A warning if folds amplify rounding so much that the error may exceed its bound, which does not include that."""
     edits = [edit for edit in plan.edits if (edit.amplification or 1.0) > TOLERANCE]
     if not edits:
         return []

@@ -128,7 +128,7 @@ class Training(EvidenceFile):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
-        """Whether nothing but what trained differs from the source, and what was removed is still gone."""
+        """Whether only trained parameters differ from the source, and removed biases are still removed."""
         return not self.reasons
 
 

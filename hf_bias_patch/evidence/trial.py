@@ -62,7 +62,7 @@ class Trial:
         if not all(math.isfinite(floor.worst(group)[0]) for group in floor.groups()):
             raise VerifyError(
                 f"{self._pair.source.name} itself gives NaN or infinite values in {self._pair.dtype}, {kind} attention",
-                why="Its own rounding has no size that a variant's could be compared with",
+                why="A variant cannot be compared with outputs that are not finite",
                 remedy="Look for NaN in its weights and in config.json, or for values beyond the range of the dtype",
             )
 

@@ -58,7 +58,7 @@ def verify_training(model: Source, training: Training, against: str | os.PathLik
 
 
 def _check_adapter(adapter: Source, training: Training, against: str | os.PathLike[str] | None) -> Training:
-    """An adapter changes nothing of its base, so that it is enough that both are those of the record."""
+    """Check an adapter by sha256: it leaves its base unchanged, so both files must be the recorded ones."""
     _refuse_others(adapter, [training.model], "The adapter changed since it was trained")
     config = parse_object(folder_of(adapter) / ADAPTER, (folder_of(adapter) / ADAPTER).read_bytes())
     name = str(config.get("base_model_name_or_path"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
+from hf_bias_patch.architecture.suggest import close_to
 from hf_bias_patch.errors import BiasPatchError, FamilyError
 from hf_bias_patch.family_check.one_type import changes_of_type
 from hf_bias_patch.family_check.published import published
@@ -44,11 +44,10 @@ def types_to_check(names: Sequence[str]) -> Sequence[str]:
     """
     known = model_types()
     if unknown := sorted(set(names) - set(known)):
-        near = [close for name in unknown for close in get_close_matches(name.lower(), known, n=3)]
         raise FamilyError(
             f"No small model of type {' or '.join(map(repr, unknown))} can be built",
             why="The installed transformers has no such type, or it needs a package that is not there",
-            remedy=f"Close to it: {', '.join(near)}" if near else "",
+            remedy=close_to(unknown, known),
         )
     return names or known
 

@@ -63,7 +63,7 @@ def read(source: str) -> Reads:
 
 
 def _pass_on(reads: Reads) -> None:
-    """What is asked of a value under another name is asked of it."""
+    """Give a value the reads that its other names have: after `x = config.y`, a read of `x` is one of `y`."""
     for name, givers in list(reads.passed.items()):
         for giver in givers:
             reads.strings[giver] |= reads.strings[name]

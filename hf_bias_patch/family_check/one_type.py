@@ -85,7 +85,7 @@ def check_type(
 
 
 def _without_idle(found: Probe, given: AbstractSet[str], config: Mapping[str, Any], tensors: Any) -> Probe:
-    """A probe without what it says of biases that were given to a model, and that no stock model would ever use.
+    """A probe without findings about biases that were added to the model and that no stock model uses.
 
     Its file may hold them, but its map does without, or its class never makes them: there the table says `absent`.
     """

@@ -1,4 +1,4 @@
-"""Every stock class of a model type, saved by itself: the table finds in its files what it finds in memory, all of it.
+"""Saves each stock class of a model type, and checks that the table finds the same sites in the files as in memory.
 
 Names and shapes only, so that it is cheap: nothing is run.
 """

@@ -186,7 +186,7 @@ def _line(text: str) -> str:
 
 
 def _result(pipe: Connection, ready: bool, case: Case, spent: float, process: Any) -> Swept:
-    """What a process sent; or why it sent nothing. The process has ended when this returns."""
+    """The result that a process sent, or why none came. Waits until the process has ended."""
     try:
         swept = (
             Swept(**pipe.recv()) if ready else Swept(case, problem=f"not finished after {spent:.0f} s", seconds=spent)

@@ -31,7 +31,7 @@ def named_class(name: str, config_class: type) -> Any | None:
 
 
 def modeling_modules(config_class: type) -> Iterator[Any]:
-    """The modules with models that lie beside a config's class."""
+    """The `modeling_*` modules in the package of a config class."""
     package = config_class.__module__.rsplit(".", 1)[0]
     for item in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if item.name.startswith("modeling_"):
@@ -94,7 +94,7 @@ def stock_class(config: Mapping[str, Any], name: str) -> Any:
             )
         return named
     if plain is None:
-        raise VerifyError(f"{name}: transformers has no model without a head of type {config['model_type']!r}")
+        raise VerifyError(f"{name}: transformers has no base model (without a head) of type {config['model_type']!r}")
     return plain
 
 
@@ -104,7 +104,7 @@ def _config_class(config: Mapping[str, Any]) -> type:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise VerifyError(
-            "config.json names no `model_type`"
+            "config.json has no `model_type`"
             if model_type is None
             else f"config.json: model_type is {brief(model_type)}",
             why="transformers chooses the model class by that name",

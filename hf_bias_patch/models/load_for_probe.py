@@ -64,6 +64,6 @@ def _require_own_tensors(model: Any, missing: Collection[str], config: dict[str,
         return
     raise VerifyError(
         f"{name} lacks most tensors of a model of type {config.get('model_type')}, the first of them {min(lacking)}",
-        why="A probe would be of random values",
+        why="Transformers would fill them at random, and the probe would measure that",
         remedy="Use the config.json that was saved with these weights",
     )

@@ -40,7 +40,7 @@ def run(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, torch.Te
 
 
 def forget(model: torch.nn.Module) -> None:
-    """Empty a model's own store of what it computed before (OmDet-Turbo's, for texts that it has seen).
+    """Empty the caches that a model keeps between runs, such as OmDet-Turbo's for texts.
 
     Else a parameter could move, and what was computed with its old values would hide it.
     """

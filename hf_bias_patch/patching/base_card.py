@@ -32,7 +32,7 @@ _MATTER = re.compile(r"\ufeff?\s*---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|$)", re.
 
 
 def mark_of(folder: Path) -> str:
-    """The line by which a card is known as that of this model: a copy in a variant of it is that one's base's."""
+    """A line that marks a card as this model's own. Copied into a variant, the card is recognised as the base's."""
     what, file = ("plan", PLAN) if (folder / PLAN).is_file() else ("training", TRAINING)
     sha256 = hashlib.sha256((folder / file).read_bytes()).hexdigest()
     return f"<!-- Made by `hf-bias-patch card` from {what} {sha256} -->"
@@ -62,7 +62,7 @@ def sealed(text: str) -> str:
 
 
 def is_as_made(folder: Path) -> bool:
-    """Whether nobody wrote into the card of this variant, so that it can be made anew from facts that changed."""
+    """Whether the card is as it was generated, without edits by hand, so that it may be generated again."""
     card = (folder / CARD).read_bytes().decode("utf-8", "replace") if is_own_card(folder) else ""
     text = card.rstrip("\n").rpartition("\n")[0]
     return bool(text) and card == sealed(text)

@@ -74,7 +74,7 @@ def nothing_folds(left_out: Mapping[str, str]) -> PlanError:
 
 
 def in_part(edits: Iterable[Edit]) -> list[str]:
-    """Bias tensors of which some edits are about a part, and not all of it."""
+    """Bias tensors that some edits change only in part."""
     left: dict[str, int] = {}
     for edit in edits:
         left[edit.bias] = left.get(edit.bias, edit.slot.view.axis) - edit.slot.view.size

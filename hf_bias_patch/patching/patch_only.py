@@ -83,7 +83,8 @@ def extract(variant: Checkpoint, base: str, revision: str, sha256: Mapping[str, 
         for file, expected in undo.manifest.sha256.items():
             if restored_sha256(variant, undo, file) != expected:
                 raise CheckpointError(
-                    f"{folder} cannot be published without its weights: {file} holds more than the plan's edits",
+                    f"{folder} cannot be published without its weights: {file} differs from the base by more than the "
+                    "plan's edits",
                     why="Tensors that the patch did not touch changed since",
                     remedy="Publish the whole variant, or go back to it as it was written",
                 )

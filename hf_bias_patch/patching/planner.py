@@ -169,7 +169,7 @@ class _Planner:
         return edit if measure is None else self._within(site, edit, measure)
 
     def _refuse(self, site: Site, slot: Slot, destination: str | None, reason: str) -> Edit | None:
-        """Note why a fold cannot be made; None stands for its edit."""
+        """Record why a fold is refused. Returns None in place of the edit."""
         label = f"fold {slot.projection}" + (f":{destination}" if destination else "")
         self.refusals.append(Refusal(site.name, slot.projection, label, reason))
         return None
@@ -199,7 +199,7 @@ class _Planner:
 
 
 def _preserved(slot: Slot, action: Action, finite: bool) -> Preserved:
-    """What an action leaves equal that is no fold."""
+    """What stays equal under a drop, fill, freeze or train."""
     if action in ("freeze", "train"):
         return Preserved()
     redundant = slot.verdict.state == "redundant" and finite  # NaN does not cancel in softmax
@@ -211,6 +211,6 @@ def _refuse_overflow(edit: Edit, dtype: str) -> None:
     if not np.isfinite(round_once(edit.replacement, numpy_dtype(dtype))).all():
         raise PlanError(
             f"Tensor {edit.bias} would overflow: {np.abs(edit.replacement).max():.4g} is beyond the range of {dtype}",
-            why=f"It is what {edit.site} is to be filled with",
+            why=f"The fill asked for at {edit.site} holds this value",
             remedy=f"Fill the {edit.projection} bias with smaller values, or store the checkpoint as float32 first",
         )

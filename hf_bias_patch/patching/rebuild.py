@@ -117,7 +117,7 @@ def _compare(base: str, found: Mapping[str, str], patch: PatchOnly) -> None:
             raise CheckpointError(
                 f"{name} of {base} is not what was patched: its sha256 is {sha256}, and the patch is for "
                 f"{patch.base_sha256[name]}",
-                why="Another base would become another model, which was not verified",
+                why="The patch was verified on that base only",
                 remedy=f"Get {patch.base} at commit {patch.revision}",
             )
 

@@ -85,7 +85,7 @@ def _layers(value: Any) -> Any:
         except ValueError:
             raise ValueError(f"{brief(part)} is not a layer or range of layers; write 0-5,7") from None
         if first > last:
-            raise ValueError(f"{part!r}: the first layer is behind the last")
+            raise ValueError(f"{part!r}: the first layer is after the last")
         if last > _LAST_LAYER:
             raise ValueError(f"{part!r}: no model has a layer {last}")
         chosen.update(range(first, last + 1))
@@ -150,11 +150,11 @@ class Recipe(BaseModel):
             if destination not in ("default", *offered):
                 raise ValueError(not_offered(projection, destination))
         if self.storage == "absent" and not (self.fold or self.drop):
-            raise ValueError("storage absent is about folded or dropped biases, and there is no fold or drop")
+            raise ValueError("storage absent needs a fold or drop")
         if self.where_possible and not self.fold:
-            raise ValueError("where_possible is about folds, and there is no fold")
+            raise ValueError("where_possible needs a fold")
         if self.left_out and not (self.fold or self.drop):
-            raise ValueError("left_out is about folds and drops, and there is neither")
+            raise ValueError("left_out needs a fold or drop")
         return self
 
     def without(self, left_out: Mapping[str, str]) -> Recipe:

@@ -80,7 +80,7 @@ def block_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if not sound or not _is_source(block.get("source", {})):
         raise CheckpointError(
             f"config.json: `{BLOCK}` is {textwrap.shorten(brief(block), 60)}",
-            why="A patch describes itself in this field, and its content is damaged or not ours",
+            why="hf_bias_patch describes the patch in this field; its content is damaged, or from another program",
             remedy="Restore the field from the variant as it was written, or remove it if this is not a variant",
         )
     return block

@@ -1,4 +1,4 @@
-"""What a caller asks for: a recipe, its fields, or a plan made before; and the plan that comes of it.
+"""What a caller asks for (a recipe, its fields, or an earlier plan), and the plan made from it.
 
 A plan is made once, here. Only one that was handed in is made again: from its recipe, for the checkpoint at hand, and
 it must come out the same. So a plan made for other tensors, or edited since, is refused and never executed on trust.

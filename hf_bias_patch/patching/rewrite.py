@@ -1,4 +1,4 @@
-"""New values for a plan's tensors, computed alike for disk and memory: read by a reader, written by somebody else.
+"""Computes new values for a plan's tensors, for files and for models in memory. The caller reads and writes them.
 
 Vectors (biases and norms) are computed at once. Matrices come in blocks of rows, so that none is held whole.
 Everything is float64 until it is rounded once to the tensor's storage dtype.

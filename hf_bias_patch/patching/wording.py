@@ -72,7 +72,7 @@ def problems(error: ValidationError) -> Iterator[str]:
 
 
 def _projection(place: tuple[int | str, ...], given: Any) -> str:
-    """What to say where a projection is meant, or the destination of one; empty where neither is."""
+    """The error text for a bad projection or destination; empty if the field is neither."""
     field, *inner = place
     if field == "fold" and inner[-1:] != ["[key]"]:
         name = str(inner[0]) if inner else ""

@@ -48,7 +48,7 @@ class ProbedBias:
 
     @property
     def projection(self) -> str:
-        """Whose bias it is."""
+        """The projection that the bias belongs to."""
         found = self.finding or self.slot
         assert found is not None
         return found.projection
@@ -159,7 +159,7 @@ def _plain(row: ProbedBias) -> dict[str, Any]:
 
 
 def probe(model: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool = False) -> Probed:
-    """Decide by numbers what becomes of a checkpoint when an attention bias goes. Needs no family.
+    """Measure whether each attention bias of a checkpoint is redundant, foldable or needed. Needs no family.
 
     The model is run in float64 on two sets of random inputs; every bias is moved, every fold tried.
 

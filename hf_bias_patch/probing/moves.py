@@ -140,7 +140,7 @@ def require_repeatable(model: Any, inputs: Mapping[str, Any], limit: float) -> N
     if by_itself > limit:
         raise VerifyError(
             f"{type(model).__name__} is not deterministic: two runs on the same inputs differ by {by_itself:.1e}",
-            why="Nothing can be told from outputs that move by themselves (dropout that stays on, or sampling)",
+            why="The effect of a bias cannot be measured if outputs change at random (active dropout, or sampling)",
             remedy="Switch the randomness off in config.json",
         )
 
@@ -169,11 +169,11 @@ def _require_no_nan(model: nn.Module, outputs: Outputs) -> None:
     broken = (name for name, value in model.named_parameters() if not value.isfinite().all())
     parameter = next(broken, "")
     raise VerifyError(
-        f"{type(model).__name__} gives NaN: {bad[first]} of the {outputs[first].numel()} numbers in its output {first}",
+        f"{type(model).__name__} gives NaN: {bad[first]} of the {outputs[first].numel()} values in its output {first}",
         why=f"{parameter} holds NaN or infinity"
         if parameter
-        else "Its parameters are finite; a step of its own makes it",
+        else "Its parameters are finite, so its own computation causes this",
         remedy="Give it finite values"
         if parameter
-        else "Probe it with inputs, or an attention, for which it gives numbers",
+        else "Probe it with inputs, or an attention, for which its outputs are finite",
     )

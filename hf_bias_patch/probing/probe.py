@@ -1,4 +1,4 @@
-"""Decides by numbers, with no family's help, what becomes of a model when an attention bias goes.
+"""Measures, without a family, whether each attention bias of a model is redundant, foldable or needed.
 
 Every verdict rests on several forward passes in float64: a bias that moves no output, however far it is moved, is
 redundant, provided that its own weight does move it; a fold is exact if the outputs stay where they were.

@@ -15,7 +15,7 @@ __all__ = ["Products"]
 
 
 class Products(TorchDispatchMode):
-    """What is known of tensors, and what becomes of it where two are multiplied.
+    """Tags of tensors, and the tags of products of two tensors.
 
     Attributes:
         codes: what the codes mean.

@@ -19,7 +19,7 @@ __all__ = ["sites_of", "view_of"]
 
 
 def sites_of(probe: Probe, tensors: Mapping[str, Tensor], table: Sequence[Site] = ()) -> tuple[Site, ...]:
-    """Sites whose verdicts rest on a probe where no table has one.
+    """The family's sites, with the probe's verdict for each `unknown`; then the sites that only the probe found.
 
     Args:
         probe: of the model.
@@ -72,7 +72,7 @@ def _decided(site: Site, findings: Sequence[Finding], tensors: Mapping[str, Tens
 
 
 def _site(path: str, own: Sequence[Finding], others: Sequence[Finding], tensors: Mapping[str, Tensor]) -> Site:
-    """A site that no table knows, named by its module path: what stands before the layer's number, and behind it."""
+    """A site that only the probe found. Its module path gives stack, layer number and kind."""
     parts = path.split(".") if path else []
     at = max((number for number, part in enumerate(parts) if part.isdigit()), default=len(parts))
     before, layer, behind = parts[:at], int(parts[at]) if at < len(parts) else 0, parts[at + 1 :]

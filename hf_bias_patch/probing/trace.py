@@ -232,7 +232,7 @@ class Trace(Products):
 
 
 def _moved_norm(name: str, args: Any, tagged: list[Tag]) -> NormTag | None:
-    """The norm whose output moved entries are: also of parts that are all that norm's output, put together again."""
+    """The norm whose output these entries are, after they were moved or joined from parts of that one output."""
     if name not in _ADDS_ENTRIES:
         return tagged[0].norm if len(tagged) == 1 else None
     same = name == "cat" and len(tagged) == len(_tensors(args)) and len({tag.norm for tag in tagged}) == 1

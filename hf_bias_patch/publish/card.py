@@ -111,7 +111,9 @@ def _facts(
 ) -> tuple[Facts, Mapping[str, Mapping[str, Any]], str]:
     """What the card states, the scores of it that are not kept yet, and why its base could not be checked."""
     if base_model and forget_base:
-        raise ArgumentError(f"The base is named ({base_model}) and forgotten at once", remedy="Leave one of them out")
+        raise ArgumentError(
+            f"The base cannot be set to {base_model} and forgotten in one command", remedy="Leave one of them out"
+        )
     facts, unchecked = read_facts(folder), ""
     if base_model:
         base, unchecked = name_base(folder, facts.config, base_model)

@@ -242,7 +242,7 @@ def _limits(facts: Facts) -> Iterable[str]:
 
 
 def _licence(matter: Mapping[str, Any]) -> str:
-    """`mit`, or the name that stands behind `other`."""
+    """The licence of a card, as `mit`; with its name where it is `other`."""
     found = matter.get("license") or ()
     names = [found] if isinstance(found, str) else list(found)
     if names == ["other"] and isinstance(name := matter.get("license_name"), str):

@@ -1,4 +1,4 @@
-"""Which files of a variant or a fine-tuned model are published, and what stands in them."""
+"""Which files of a variant or a fine-tuned model are published, and their content."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def refuse_unproven(folder: Path, facts: Facts, sha256: Mapping[str, str]) -> No
 
 
 def refuse_other_weights(folder: Path, facts: Facts) -> None:
-    """Refuse a model whose evidence is of other weights than those that lie there, if any do.
+    """Refuse a model whose evidence was measured on other weights than those in its folder.
 
     Raises:
         CheckpointError: it is.

@@ -141,7 +141,7 @@ def _meaning(new: NewPlaces, error: Exception, status: int | None) -> tuple[str,
 
 
 def _is_clients_own(error: Exception) -> bool:
-    """Whether the client refused by itself; what it raises of a connection or an answer is an OSError too."""
+    """Whether the client library refused before it sent anything. Errors of a connection or an answer are OSErrors."""
     return isinstance(error, ValueError) and not isinstance(error, OSError)
 
 

@@ -146,7 +146,7 @@ def _refuse_folder(folder: Path, facts: Facts, patch_only: bool, allow_lossy: bo
         )
     if facts.lossy and not allow_lossy:
         raise CheckpointError(
-            f"{folder} is not published: it computes something else than its base, on purpose",
+            f"{folder} is not published: its outputs differ from those of its base, on purpose",
             remedy="If that is meant, pass --allow-lossy: the card says so in its first line",
         )
 
@@ -159,7 +159,7 @@ def _refuse_target(name: str, there: HubListing | None, private: bool, patch_onl
     weights = [path for path in (there.files if there else ()) if _is_weights(path)]
     if weights and patch_only:
         raise TargetError(
-            f"{name} holds weights ({weights[0]}), and a patch alone would lie beside them",
+            f"{name} holds weights ({weights[0]}), so a patch without weights cannot be pushed there",
             remedy="Push to another repository, or the whole variant to this one",
         )
 

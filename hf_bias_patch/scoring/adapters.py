@@ -168,7 +168,7 @@ def _put_on(source: Source, base: Source, model: Any, tensors: Mapping[str, Any]
             if config.is_prompt_learning:
                 raise TaskError(
                     f"{source.name} is an adapter of the kind {config.peft_type.value}",
-                    why="It puts tokens before the text, which shifts what scores are read from",
+                    why="It adds tokens before the text, which moves the outputs that scores are read from",
                     remedy="Use one that changes layers, such as LoRA",
                 )
             wrapped = peft.PeftModel.from_pretrained(model, str(folder_of(source)), autocast_adapter_dtype=False)

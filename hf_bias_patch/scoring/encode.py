@@ -226,7 +226,7 @@ def _targets(
 
 
 class _Prompt:
-    """Puts a source between what stands before and after it; only the source is ever cut."""
+    """Puts a source text into the prompt. Only the source is shortened where it is too long."""
 
     def __init__(self, tokenizer: Any, template: str, room: int, head: HeadKind) -> None:
         self._tokenizer, self._room = tokenizer, room

@@ -56,16 +56,17 @@ class _OwnSettings(BaseModel):
     )
     batch_tokens: Count = Field(4096, description="Tokens in a batch, padding included.")
     max_length: Annotated[int, Field(ge=4)] | None = Field(
-        None, description="The most tokens of an input; by default what the model takes."
+        None, description="Longest input, in tokens; by default the model's limit."
     )
     stride: Count | None = Field(
         None, description="Causal language modelling: tokens that each window scores; by default half a window."
     )
     masked: Annotated[Masked, BeforeValidator(_share)] = Field(
-        0.15, description="Masked language models: the share of tokens masked at once, or each, one at a time."
+        0.15,
+        description="Masked language models: share of the tokens masked at once; or `each`, to mask them one by one.",
     )
-    device: str | None = Field(None, description="Such as cpu or cuda; by default a GPU if there is one.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="What to compute in.")
+    device: str | None = Field(None, description="Device, such as cpu or cuda; by default a GPU if there is one.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Dtype of the computation.")
 
 
 class EvaluateSettings(GenerationFields, _OwnSettings):
@@ -188,7 +189,10 @@ def _refuse(settings: EvaluateSettings, task: Task) -> None:
     if settings.predict is None:
         return
     if task.kind == "language_modelling":
-        raise TaskError(f"{task.name} has no predictions to write", why="A language model only weighs its text")
+        raise TaskError(
+            f"{task.name} has no predictions to write",
+            why="Language modelling measures a loss, and predicts no labels or texts",
+        )
     sent = [split for split in settings.splits(task) if is_submitted(task, split)]
     if sent and settings.skip_bad_rows:
         raise TaskError(

@@ -21,6 +21,6 @@ def need(module: str) -> Any:
     except ModuleNotFoundError as error:
         raise ExtraError(
             f"The library {(error.name or module).partition('.')[0]!r} is not installed",
-            why="Tuning and scoring need it, and nothing else here does",
+            why="Only tuning and scoring need it",
             remedy="pip install 'hf_bias_patch[models,tune]'",
         ) from error

@@ -16,7 +16,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """What was read, so that a score can say what it is a score of.
+    """The data that a score was measured on.
 
     Attributes:
         origin: where it came from.

@@ -48,7 +48,10 @@ def load_scorable(model: str, kind: TaskKind, *, device: str | None = None, dtyp
         tokenizer = load_tokenizer(source)
         found = _load_model(source, kind, kind_of_number)
     if tokenizer is None:
-        raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
+        raise SourceError(
+            f"{source.name} has no tokenizer that can be loaded",
+            why="The texts of a task cannot be encoded without one",
+        )
     return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
 
 

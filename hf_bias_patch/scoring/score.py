@@ -242,7 +242,7 @@ def _likelihood(given: Answers, dataset: Dataset, masked: Masked) -> dict[str, f
     nll = sum(total for total, _ in given.predictions.values())
     tokens = sum(count for _, count in given.predictions.values())
     if math.isnan(nll):
-        raise TaskError("The model gives out NaN", why="There is no perplexity of that")
+        raise TaskError("The model gives out NaN", why="No perplexity can be computed from NaN")
     loss, per_token = nll / max(tokens, 1), perplexity(nll, max(tokens, 1))
     if given.head == "masked":
         name = "pseudo_perplexity" if masked == EACH else "masked_perplexity"

@@ -19,12 +19,12 @@ def file_name(task: Task, split: str) -> str:
 
 
 def is_submitted(task: Task, split: str) -> bool:
-    """Whether the GLUE server takes predictions of this split: it knows the labels, and nobody else."""
+    """Whether the GLUE server scores this split, whose labels are secret."""
     return _server_file(task, split) is not None
 
 
 def _server_file(task: Task, split: str) -> str | None:
-    """By the split's own name, or by what it is another name of: MNLI's `test` is its `test_matched`."""
+    """The server's file name for a split, or for the split that it is an alias of: MNLI's `test` is `test_matched`."""
     return task.submission.get(split) or task.submission.get(task.splits.get(split, split))
 
 

@@ -51,13 +51,14 @@ class GenerationOptions(_Facts):
     """
 
     num_beams: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Generation: beams; like the options below, by default the task's, or the model's own."
+        None,
+        description="Generation: number of beams. By default the task's, else the model's; so are the options below.",
     )
     max_new_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Generation: the most tokens of an answer."
+        None, description="Generation: longest answer, in tokens."
     )
     min_new_tokens: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Generation: the fewest tokens of an answer."
+        None, description="Generation: shortest answer, in tokens."
     )
     length_penalty: float | None = Field(None, description="Generation: above 0 favours long answers.")
     no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = Field(
@@ -65,8 +66,8 @@ class GenerationOptions(_Facts):
     )
     early_stopping: bool | Literal["never"] | None = Field(
         None,
-        description="Generation: whether a search ends once it has as many whole answers as beams; if not, it "
-        "continues while a better one is likely, or with never while one is possible.",
+        description="Generation: true ends a beam search when as many answers as beams are complete; false continues "
+        "while a better one is likely; never continues while one is possible.",
     )
 
     @model_validator(mode="after")

@@ -95,7 +95,8 @@ def spans(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, int
     """
     if not 1 <= stride < length:
         raise TaskError(
-            f"A stride of {stride} does not go with windows of {length} tokens", remedy="Give 1 to length - 1"
+            f"A stride of {stride} is not possible with windows of {length} tokens",
+            remedy=f"Give a stride from 1 to {length - 1}",
         )
     begin, scored = 0, 1
     while scored < tokens:
@@ -115,7 +116,7 @@ def _masked(
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Windows that do not overlap; each token is masked in at most one row, and in one row exactly for `each`."""
     if tokenizer.mask_token_id is None:
-        raise TaskError("The tokenizer has no mask token", why="A masked model is scored by what it puts there")
+        raise TaskError("The tokenizer has no mask token", why="A masked language model is scored on masked tokens")
     if masked != EACH and not 0 < masked <= 1:
         raise TaskError(
             f"A share of {masked} of the tokens cannot be masked", remedy="Give a number above 0 and up to 1, or `each`"
@@ -135,7 +136,8 @@ def _masked(
 def _bracketed(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise TaskError(
-            "The tokenizer has no tokens that begin and end a text", why="A masked model reads between such"
+            "The tokenizer has no tokens that begin and end a text",
+            why="A masked language model expects both around its text",
         )
     return [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
 

@@ -45,7 +45,10 @@ def study_from_scratch(settings: StudySettings, source: Source, out: Path, open_
     """
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
-        raise SourceError(f"{source.name} has no tokenizer that can be loaded", why="Tasks are made of texts")
+        raise SourceError(
+            f"{source.name} has no tokenizer that can be loaded",
+            why="The texts of a task cannot be encoded without one",
+        )
     config = load_config(source)
     projections = _projections(config, source.name)  # before anything is written
     runner = open_runner()

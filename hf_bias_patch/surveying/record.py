@@ -88,7 +88,9 @@ def read_models(out: Path) -> tuple[SurveyedModel, ...]:
             if number == len(lines) and not line.endswith("\n"):
                 break
             raise TargetError(
-                f"{path} was not written by a survey", why=f"Its line {number} is none", remedy="Give another folder"
+                f"{path} was not written by a survey",
+                why=f"Line {number} is not a record of a survey",
+                remedy="Give another folder",
             ) from None
         found[model.model] = model
     if lines and not lines[-1].endswith("\n"):

@@ -94,12 +94,14 @@ def _names(
 ) -> Iterable[str]:
     if ids is not None and (author or search):
         raise RecipeError(
-            "Models are named by ids and searched for at once", remedy="Make two surveys into the same folder"
+            "Hub ids cannot be combined with a search for models", remedy="Make two surveys into the same folder"
         )
     if ids is not None:
         return read_ids(Path(ids)) if isinstance(ids, str | os.PathLike) else ids
     if not author and not search:
-        raise RecipeError("No models are asked for", remedy="Give ids, an author or a text to search for")
+        raise RecipeError(
+            "No models are named, and no search is given", remedy="Give ids, an author or a text to search for"
+        )
     return find_models(author, search, limit)
 
 

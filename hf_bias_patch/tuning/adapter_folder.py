@@ -63,7 +63,7 @@ def base_of(source: Source) -> AdapterBase:
     """
     folder = folder_of(source)
     if is_patch_only(folder):
-        raise NoAdapterError("the base is a patch without its weights, on which peft can load nothing")
+        raise NoAdapterError("the base was published without its weights, so peft cannot load it")
     if (found := hub_repo(folder)) is not None:
         repository, commit = found
         return AdapterBase("/".join(repository.name.split("--")[1:]), commit)
@@ -165,7 +165,7 @@ def _adapter(model: Any, inner: Any, selection: Trainable, biases: Mapping[str, 
     """All but the head."""
     kind = model.peft_config["default"] if inner is not model else None
     if not any(tensor.role != "head" for tensor in selection.trained):
-        raise NoAdapterError("nothing trains but the head, and peft has no adapter of a head alone")
+        raise NoAdapterError("only the head trains, and peft cannot save a head without an adapter")
     if kind is None or kind.peft_type == "BEFT":
         return _biases(inner, selection, biases)
     config = copy.deepcopy(kind)
@@ -186,7 +186,7 @@ def _biases(inner: Any, selection: Trainable, biases: Mapping[str, torch.Tensor]
         if tensor.role != "adapter":
             if tensor.live != tensor.name or tensor.name not in biases:
                 part = f"a part of {tensor.name}" if tensor.live != tensor.name else tensor.name
-                raise NoAdapterError(f"{part} trains, and peft adds to the whole bias of a linear layer only")
+                raise NoAdapterError(f"{part} trains, and peft supports only the whole bias of a linear layer")
             added[name] = -biases[tensor.name]
         trained[name] = tensor.live
         targets.add(module)

@@ -111,7 +111,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class CountedBatch:
-    """A micro-batch, with what its loss is a sum over, its samples and its tokens; all 0 where it does not count."""
+    """A micro-batch, the number of terms in its loss, its samples and tokens; all 0 if it only pads the schedule."""
 
     batch: Batch
     count: int = 0

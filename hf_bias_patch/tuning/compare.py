@@ -64,7 +64,7 @@ class CompareSettings(BaseModel):
     )
     arms: Annotated[tuple[str, ...], BeforeValidator(_arms)] = Field(
         ARMS,
-        description="What trains in each arm, as `tune --train` has it, redundant biases too. Joined: query+value.",
+        description="What trains in each arm: values of `tune --train`, joined by +. Redundant biases train too.",
     )
     seeds: Positive = Field(3, description="Runs of each arm that are reported, each with a seed of its own.")
     learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(as_names)] = Field(

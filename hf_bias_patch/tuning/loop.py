@@ -161,7 +161,7 @@ class TrainingLoop:
         return self.job.validates and progress.evaluated < progress.step and self._is_time(self.settings.eval_steps)
 
     def _is_time(self, every: int | None) -> bool:
-        """Whether something is due that is done every so many steps, by default each epoch, and at the end of a run."""
+        """Whether a step is the last of the run or of `every` steps; of an epoch, if `every` is None."""
         step = self.progress.step
         return step == self.steps or step % (every or self.schedule.steps_per_epoch) == 0
 

@@ -191,7 +191,7 @@ def _accelerator(settings: TaskSettings) -> Accelerator:
 
 
 def _need_trackers(names: Sequence[str]) -> None:
-    """Accelerate drops a tracker that is not installed without a word, and what it should have kept with it."""
+    """Refuse a tracker that is not installed: accelerate would skip it silently, and nothing would be tracked."""
     from accelerate.tracking import get_available_trackers
 
     there = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}

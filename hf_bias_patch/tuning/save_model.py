@@ -60,7 +60,7 @@ def save_model(loop: TrainingLoop, tokenizer: Any, folder: RunFolder, prepared: 
 
 
 def _save(bare: Any, state: dict[str, Any] | None, folder: RunFolder) -> dict[str, Any]:
-    """Write the model, merged where it can be. `state` is all of it, where the model itself is in shards."""
+    """Write the model, adapters merged if possible. `state` holds all parameters if the model is sharded."""
     if not hasattr(bare, "merge_and_unload"):
         bare.save_pretrained(folder.model, **({"state_dict": state} if state else {}))
         return {"saved_as": "model"}

@@ -98,7 +98,7 @@ class TuneSettings(BaseModel):
     )
     # Below 4, the tokenizer's special tokens would be all that is left of a pair of texts.
     max_length: Annotated[int, Field(ge=4)] | None = Field(
-        None, description="The most tokens of a text; by default what the model takes."
+        None, description="Longest text, in tokens; by default the model's limit."
     )
 
     seed: Annotated[int, Field(ge=0)] = Field(

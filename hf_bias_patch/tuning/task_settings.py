@@ -27,9 +27,9 @@ class TaskSettings(TuneSettings):
     )
     text_column: Annotated[tuple[str, ...], BeforeValidator(as_names)] = Field(
         (),
-        description="Of your own data: the column of the text, or the two of a pair; by default those that hold text.",
+        description="With your own data: the text column, or two for pairs; by default the columns that hold text.",
     )
-    label_column: str | None = Field(None, description="Of your own data: the column of the label or the target.")
+    label_column: str | None = Field(None, description="With your own data: the column of the label or the target.")
     skip_bad_rows: bool = Field(False, description="Leave out and list rows that cannot be read.")
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
@@ -71,7 +71,7 @@ class GlueSettings(TaskSettings):
         description="Start with a new head. By default the checkpoint's own is kept, and labels are matched by name.",
     )
     regression: bool = Field(
-        False, description="Of your own data: labels are numbers to predict, even where all are whole, and not classes."
+        False, description="With your own data: labels are numbers to predict, not classes, even if all are whole."
     )
 
     @model_validator(mode="after")
@@ -90,7 +90,7 @@ class LanguageSettings(TaskSettings):
 
 class _TargetSettings(TaskSettings):
     max_target_length: Positive | None = Field(
-        None, description="The most tokens of a target; by default 128, or half of what the model takes."
+        None, description="Longest target, in tokens; by default 128, or half of the model's limit."
     )
 
 

@@ -117,7 +117,7 @@ def _party(source: Source) -> Party:
 
 
 def _base(source: Party, folder: Path) -> Party:
-    """The base by which others know the source: itself if it is on the Hub, else what it was made from, if known."""
+    """The model on the Hub that the source is or was made from; the source itself if none is known."""
     if source.revision is not None:
         return source
     made_from = (

@@ -141,5 +141,5 @@ def test_places_that_are_no_checkpoint(tmp_path: Path, saved: Callable[..., Path
     with pytest.raises(CheckpointError, match=r"There is no config\.json beside .*lone\.safetensors"):
         inspect(lone)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(FamilyError, match="names no `model_type`"):
+    with pytest.raises(FamilyError, match="has no `model_type`"):
         inspect(lone)

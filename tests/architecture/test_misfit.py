@@ -102,7 +102,7 @@ def test_an_unknown_model_type_is_refused() -> None:
     with pytest.raises(FamilyError, match=r"'reformer'.*hf-bias-patch families"):
         find_sites({"model_type": "reformer"}, tensors)
     for config in ({}, {"model_type": None}, {"model_type": ""}):
-        with pytest.raises(FamilyError, match="names no `model_type`"):
+        with pytest.raises(FamilyError, match="has no `model_type`"):
             find_sites(config, tensors)
 
 

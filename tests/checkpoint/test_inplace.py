@@ -298,7 +298,7 @@ def test_what_cannot_be_taken_back_waits_for_recover(make_scene: MakeScene, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fails_later)
-        with pytest.raises(TargetError, match="neither edited nor put back") as caught:
+        with pytest.raises(TargetError, match="could not be edited, and the old files could not be restored") as caught:
             edit_in_place(scene.folder, scene.edits, scene.replace)
     assert "broken disk" in str(caught.value) and "revert" in str(caught.value)
     scene.check_never_silently_mixed()

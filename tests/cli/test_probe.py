@@ -210,7 +210,7 @@ def test_a_quantised_model_is_refused(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": None}, "names no `model_type`"),
+        ({"model_type": None}, "has no `model_type`"),
         ({"model_type": ["bert"]}, "model_type is ['bert']"),
         ({"model_type": "frobnicator"}, "no model type 'frobnicator'"),
         ({"model_type": "llama"}, "and `model_type` is llama"),

@@ -98,7 +98,7 @@ def test_a_source_that_gives_nan_is_refused(saved: Saved, tmp_path: Path) -> Non
 
 
 def test_nothing_is_folded(saved: Saved) -> None:
-    with pytest.raises(RecipeError, match="where_possible is about folds"):
+    with pytest.raises(RecipeError, match="where_possible needs a fold"):
         where_possible(saved("bert"), drop="key", where_possible=True)
     with pytest.raises(RecipeError, match="Nothing is folded"):
         where_possible(saved("bert"), drop="key")

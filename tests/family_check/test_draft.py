@@ -14,7 +14,7 @@ from hf_bias_patch.architecture.family import is_known, parsed
 from hf_bias_patch.architecture.family_files import drafted
 from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.family_check.added_biases import give_biases
-from hf_bias_patch.family_check.draft.config_keys import by_layers, trap_tables
+from hf_bias_patch.family_check.draft.config_keys import blocker_tables, by_layers
 from hf_bias_patch.family_check.draft.family_file import family_text, joined
 from hf_bias_patch.family_check.draft.names import Numbering, reads_pattern
 from hf_bias_patch.family_check.draft.run import Draft, draft
@@ -207,7 +207,7 @@ def test_layers_are_told_by_a_list_of_the_config() -> None:
 
 def test_a_value_that_was_not_tried_counts_as_one_with_the_trap() -> None:
     flips = {"rotary": {"kind": [("alibi", None), ("rope", {})]}, "clip": {"clip": [(2.0, {}), (None, None)]}}
-    tables = trap_tables({"rotary": {}}, flips, {"kind": "rope", "clip": None})
+    tables = blocker_tables({"rotary": {}}, flips, {"kind": "rope", "clip": None})
     assert tables == [
         {"trap": "rotary", "when": {"kind": {"not": ["alibi"]}}},
         {"trap": "clip", "when": {"clip": {"not": ["null", "missing"]}}},

@@ -240,7 +240,7 @@ class TestWhatCannot:
         save_file(values | {name: values[name] * 1.5}, variant / "model.safetensors", {"format": "pt"})
         with pytest.raises(CheckpointError, match="certificate is of another"):
             _push(variant)
-        with pytest.raises(CheckpointError, match="holds more than the plan's edits"):
+        with pytest.raises(CheckpointError, match="differs from the base by more than the plan's edits"):
             extract(open_model(variant), BASE, "c" * 40, {})
 
     def test_be_made_of_an_edit_in_place(self, hub: Hub, saved: Saved, tmp_path: Path) -> None:

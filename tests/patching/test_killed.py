@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 import hf_bias_patch
-from hf_bias_patch.checkpoint.durable import try_lock
 from hf_bias_patch.checkpoint.inplace import recover
+from hf_bias_patch.checkpoint.locks import try_lock
 from hf_bias_patch.errors import CheckpointError
 
 Saved = Callable[..., Path]

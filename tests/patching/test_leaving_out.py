@@ -49,7 +49,7 @@ def test_from_yaml_and_by_hand(saved: Saved, tmp_path: Path) -> None:
     assert list(made.recipe.left_out) == ["encoder.0.self.query", "encoder.2.self.key"]
     with pytest.raises(RecipeError, match=r"left_out names encoder\.7\.self\.key"):
         hf_bias_patch.plan(saved("bert"), fold="key", left_out={"encoder.7.self.key": "a slip"})
-    with pytest.raises(RecipeError, match="where_possible is about folds"):
+    with pytest.raises(RecipeError, match="where_possible needs a fold"):
         hf_bias_patch.plan(saved("bert"), drop="key", where_possible=True)
 
 

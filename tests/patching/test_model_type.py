@@ -35,7 +35,7 @@ def test_a_guess_is_offered_and_not_taken(saved: Saved, tmp_path: Path) -> None:
         with pytest.raises(FamilyError, match=r"architectures.*--model-type bert"):
             call(source)
     source = untyped(saved("gpt2"), tmp_path / "by_names", also=("architectures",))
-    with pytest.raises(FamilyError, match=r"names no `model_type`.*gpt2, .*same names.*--model-type TYPE"):
+    with pytest.raises(FamilyError, match=r"has no `model_type`.*gpt2, .*same names.*--model-type TYPE"):
         hf_bias_patch.inspect(source)
 
 

@@ -116,7 +116,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fill": {"key": {"kind": "uniform", "first": "a"}}}, "fill.key.first: 'a' is not a number"),
     ({"fill": {"key": {"kind": "uniform", "first": 5, "second": -5}}}, "LOW must be below HIGH"),
     ({"fold": "key", "layers": "a"}, "'a' is not a layer or range"),
-    ({"fold": "key", "layers": "5-2"}, "the first layer is behind the last"),
+    ({"fold": "key", "layers": "5-2"}, "the first layer is after the last"),
     ({"fold": "key", "layers": "-1"}, "not a layer or range"),
     ({"fold": "key", "layers": "1.5"}, "not a layer or range"),
     ({"fold": "key", "layers": 1.5}, "layers"),
@@ -139,8 +139,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fold": True}, "fold"),
     ({"drop": 3}, "drop"),
     ({"fill": 3}, "fill"),
-    ({"fill": "key=1", "storage": "absent"}, "there is no fold or drop"),
-    ({"freeze": "key", "storage": "absent"}, "there is no fold or drop"),
+    ({"fill": "key=1", "storage": "absent"}, "storage absent needs a fold or drop"),
+    ({"freeze": "key", "storage": "absent"}, "storage absent needs a fold or drop"),
 ]
 
 

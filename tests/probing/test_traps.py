@@ -240,7 +240,7 @@ def test_a_model_that_gives_nan_is_refused_and_not_called_out_of_reach(where: st
     if where == "parameter":
         model.layer.output.bias.data[3] = torch.nan
     said = {"parameter": "layer.output.bias holds NaN", "step": "parameters are finite"}[where]
-    with pytest.raises(VerifyError, match=rf"(?s)Model gives NaN: \d+ of the \d+ numbers in its output out.*{said}"):
+    with pytest.raises(VerifyError, match=rf"(?s)Model gives NaN: \d+ of the \d+ values in its output out.*{said}"):
         probed(model)
 
 

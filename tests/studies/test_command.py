@@ -250,7 +250,7 @@ def _with_a_strange_tokenizer(tmp_path: Path) -> Path:
     [
         (_without_biases, PlanError, "has no query, key or value biases"),
         (_without_tokenizer, SourceError, "has no tokenizer"),
-        (_with_a_strange_tokenizer, DataError, "the model knows 20, from 0"),
+        (_with_a_strange_tokenizer, DataError, "the model's vocabulary has 20 tokens"),
         (lambda _: "nowhere/at/all", SourceError, "does not exist"),
     ],
 )

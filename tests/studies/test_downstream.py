@@ -308,7 +308,11 @@ def _run(*arguments: object) -> Result:
         (["--fine-tune"], ArgumentError, "--fine-tune needs a task"),
         (["--from-scratch"], ArgumentError, "--from-scratch needs a task"),
         (["--fine-tune", "--from-scratch", "--tasks", "sst2"], ArgumentError, "fine-tunes or trains from scratch"),
-        (["--from-scratch", "--tasks", "sst2", "--heads"], ArgumentError, "--heads does not go with --from-scratch"),
+        (
+            ["--from-scratch", "--tasks", "sst2", "--heads"],
+            ArgumentError,
+            "--heads cannot be combined with --from-scratch",
+        ),
         (["--epochs", 1], ArgumentError, "num_train_epochs needs a task"),
         (["--tasks", "sst3"], TaskError, "no task 'sst3'"),
         (["--tasks", "nowhere.yaml"], TaskError, "nowhere.yaml"),

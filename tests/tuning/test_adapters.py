@@ -259,11 +259,11 @@ def test_in_a_fresh_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "model", "fields", "reason"),
     [
-        ("biases", "bert", {}, r"LayerNorm\.bias trains, and peft adds to the whole bias of a linear layer only"),
+        ("biases", "bert", {}, r"LayerNorm\.bias trains, and peft supports only the whole bias of a linear layer"),
         ("all", "bert", {}, r"embeddings\.weight trains, and peft"),
-        ("none", "bert", {}, "nothing trains but the head"),
-        ("value", "gpt2", {}, r"a part of .*c_attn\.bias trains, and peft adds to the whole bias"),
-        ("output", "gpt2", {}, r"c_proj\.bias trains, and peft adds"),
+        ("none", "bert", {}, "only the head trains"),
+        ("value", "gpt2", {}, r"a part of .*c_attn\.bias trains, and peft supports only the whole bias"),
+        ("output", "gpt2", {}, r"c_proj\.bias trains, and peft supports only"),
         ("lora", "bert", {"fold": "key,value"}, "the model was patched before training"),
         ("output", "bert", {"drop": "query"}, "the model was patched before training"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_bias_patch.architecture.condition import MISSING, lookup
 
-__all__ = ["Flips", "by_layers", "head_size_key", "heads_key", "kv_heads_key", "toml_values", "trap_tables"]
+__all__ = ["Flips", "blocker_tables", "by_layers", "head_size_key", "heads_key", "kv_heads_key", "toml_values"]
 
 _HEADS = re.compile(
     r"(?!.*(kv|key_value|dim|size|index|mamba|linear|ssm|value))(.*_)?(n|num)?_?(attn_|attention_)?heads?(_.*)?"
@@ -59,7 +59,7 @@ def _counts(value: Any, count: int) -> bool:
 
 
 def by_layers(there: set[int], layers: set[int], config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a trap's entry must say for it to be in some layers: nothing, if it is in all; None if no list tells.
+    """What a blocker's entry must say for it to be in some layers: nothing, if it is in all; None if no list tells.
 
     Args:
         there: layers that have it.
@@ -89,28 +89,29 @@ def _lists(config: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
 
 
 Flips = dict[str, dict[str, list[tuple[Any, "dict[str, Any] | None"]]]]
-"""Trap → config key → values tried, each with what the trap's entry says of layers then, None where it is not there."""
+"""Blocker → config key → values tried, each with what the blocker's entry says of the layers then; None
+where there is no blocker."""
 
 
-def trap_tables(
+def blocker_tables(
     default: Mapping[str, Mapping[str, Any]], flips: Flips, config: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The entries of traps: those that are there by default, and those that other values bring.
+    """The entries of blockers: those that are there by default, and those that other values bring.
 
-    A value that was not tried counts as one that has the trap: a fold is lost then, never a wrong one offered.
+    A value that was not tried counts as one that has the blocker: a fold is lost then, never a wrong one offered.
 
     Args:
-        default: trap → what its entry says of layers, at the default config.
+        default: blocker → what its entry says of layers, at the default config.
         flips: what other values do.
         config: the default one, as plain values.
     """
     found: list[dict[str, Any]] = []
-    for trap in dict.fromkeys([*default, *flips]):
-        by_key = flips.get(trap, {})
-        if trap in default:
-            found.append(_unless(trap, default[trap], by_key))
+    for blocker in dict.fromkeys([*default, *flips]):
+        by_key = flips.get(blocker, {})
+        if blocker in default:
+            found.append(_unless(blocker, default[blocker], by_key))
         else:
-            found += (_brought(trap, key, values, config) for key, values in by_key.items() if _any(values))
+            found += (_brought(blocker, key, values, config) for key, values in by_key.items() if _any(values))
     return found
 
 
@@ -119,26 +120,26 @@ def _any(values: Iterable[tuple[Any, Any]]) -> bool:
 
 
 def _unless(
-    trap: str, where: Mapping[str, Any], by_key: Mapping[str, list[tuple[Any, dict[str, Any] | None]]]
+    blocker: str, where: Mapping[str, Any], by_key: Mapping[str, list[tuple[Any, dict[str, Any] | None]]]
 ) -> dict[str, Any]:
-    """A trap that is there by default: unless the config has a value with which it is not."""
+    """A blocker that is there by default: unless the config has a value with which it is not."""
     off = {key: [value for value, there in values if there is None] for key, values in by_key.items()}
     # A list of the layers that says where it is says when it is, too.
     when = {key: {"not": toml_values(values)} for key, values in off.items() if values and key not in where.values()}
-    return {"trap": trap, **({"when": when} if when else {}), **where}
+    return {"trap": blocker, **({"when": when} if when else {}), **where}
 
 
 def _brought(
-    trap: str, key: str, values: list[tuple[Any, dict[str, Any] | None]], config: Mapping[str, Any]
+    blocker: str, key: str, values: list[tuple[Any, dict[str, Any] | None]], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A trap that a value of a key brings: with all values of it but those that were seen without."""
+    """A blocker that a value of a key brings: with all values of it but those that were seen without."""
     mine = lookup(config, key)
     off = [None if mine is MISSING else mine, *(value for value, there in values if there is None)]
     plain = {json.dumps(value): value for value in off}.values()
     where = next(there for _, there in values if there is not None)
     if key in where.values():
-        return {"trap": trap, **where}
-    return {"trap": trap, "when": {key: {"not": [*toml_values(plain), "missing"]}}, **where}
+        return {"trap": blocker, **where}
+    return {"trap": blocker, "when": {key: {"not": [*toml_values(plain), "missing"]}}, **where}
 
 
 def toml_values(values: Iterable[Any]) -> list[Any]:

@@ -65,8 +65,8 @@ def entry(one: SiteKind, config: Mapping[str, Any]) -> dict[str, Any]:
         facts["layouts"] = [layout(one, config)]
     if one.biases:
         facts["biases"] = dict(one.biases)
-    if one.traps:
-        facts["traps"] = [{"trap": name, **more} for name, more in one.traps.items()]
+    if one.blockers:
+        facts["traps"] = [{"trap": name, **more} for name, more in one.blockers.items()]
     facts["maps"] = {name: list(made) for name, made in one.maps.items()}
     return facts
 
@@ -160,8 +160,8 @@ def _comment(body: Mapping[str, Any]) -> list[str]:
         inputs = dict.fromkeys(_short(maps[name]) for name in ("query", "key", "value") if name in maps)
         text = f"{table['stack']} {table['kind']}-attention, {', '.join(inputs)}"
         text += f" to {_short(maps['output'])}" if "output" in maps else ""
-        traps = dict.fromkeys(_phrase(trap) for trap in table.get("traps", ()) if trap["trap"] in _PHRASES)
-        kinds["; ".join([text, *(", ".join(traps) for _ in traps if traps)][:2])] = None
+        blockers = dict.fromkeys(_phrase(blocker) for blocker in table.get("traps", ()) if blocker["trap"] in _PHRASES)
+        kinds["; ".join([text, *(", ".join(blockers) for _ in blockers if blockers)][:2])] = None
     said = "; ".join(kinds)
     if body.get("towers"):
         said += ("; m" if said else "M") + f"odels inside a model: {', '.join(body['towers'])}"
@@ -175,24 +175,30 @@ def _short(module: str) -> str:
     return parts[-1] if len(parts[-1]) > 1 and parts[-1] not in ("linear", "dense") else ".".join(parts[-2:])
 
 
-def _phrase(trap: Mapping[str, Any]) -> str:
-    text = _PHRASES[trap["trap"]]
-    if trap.keys() & {"layers", "but", "only"}:
+def _phrase(blocker: Mapping[str, Any]) -> str:
+    text = _PHRASES[blocker["trap"]]
+    if blocker.keys() & {"layers", "but", "only"}:
         return f"{text} in some layers"
-    return f"{text} where the config says so" if "when" in trap else text
+    return f"{text} where the config says so" if "when" in blocker else text
 
 
 def same_as(text: str) -> Family | None:
     """The existing family with the facts of a drafted one; None if there is none.
 
-    Names that an existing family has more of (`|`) do no harm, nor do its entries for other names: they say something
-    of checkpoints that have them.
+    A family may have more names for a map (`|`), which other checkpoints use. Of several such families, the one with
+    the fewest is taken.
 
     Args:
         text: of the drafted file.
     """
     drafted = parsed("draft", text)
-    return next((family for family in families() if _covers(family, drafted)), None)
+    same = [family for family in families() if _covers(family, drafted)]
+    return min(same, key=_names, default=None)
+
+
+def _names(family: Family) -> int:
+    """How many names a family has for its maps."""
+    return sum(len(name.split("|")) for attention in family.attention for name in attention.maps)
 
 
 def _covers(family: Family, drafted: Family) -> bool:

@@ -24,7 +24,7 @@ class SiteKind:
         stack, kind, maps, biases, reads, reads_first, dropout_after, dropout_after_first, conv1d: as in `Attention`.
         orders: how a fused map may be ordered, by what was seen; the first is taken.
         heads, kv_heads: query heads, key-value heads; 0 if not seen.
-        traps: name → what else its entry says (`layers` and `values`, `but`, `only`; nothing, if it is always there).
+        blockers: name → what else its entry says (`layers` and `values`, `but`, `only`; empty if it is always there).
         in_files: maps as the files have them, where they fuse what is apart in memory; empty if they do not.
         doubts: what could not be told.
     """
@@ -41,7 +41,7 @@ class SiteKind:
     orders: tuple[Order, ...] = (Order("blocks", ()),)
     heads: int = 0
     kv_heads: int = 0
-    traps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    blockers: dict[str, dict[str, Any]] = field(default_factory=dict)
     in_files: dict[str, list[str]] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
 
@@ -56,7 +56,7 @@ class SiteKind:
         return self.orders[0]
 
     def ordered(self, orders: tuple[Order, ...]) -> SiteKind:
-        """The same with other orders of its fused map."""
+        """The kind of site with other orders of its fused map."""
         maps = {name: list(orders[0].projections) if len(made) > 1 else made for name, made in self.maps.items()}
         return replace(self, orders=orders, maps=maps)
 
@@ -102,8 +102,8 @@ def _joined(sites: Sequence[SeenSite]) -> list[SeenSite]:
             name: replace(part, indices=tuple(sorted({*part.indices, *old.parts[name].indices})))
             for name, part in site.parts.items()
         }
-        traps = tuple(dict.fromkeys((*old.traps, *site.traps)))
-        found[key] = replace(old, parts=parts, traps=traps, doubts=(*old.doubts, *site.doubts))
+        blockers = tuple(dict.fromkeys((*old.blockers, *site.blockers)))
+        found[key] = replace(old, parts=parts, blockers=blockers, doubts=(*old.doubts, *site.doubts))
     return list(found.values())
 
 
@@ -120,14 +120,16 @@ def _group(sites: list[SeenSite], files: ModuleNames, config: Mapping[str, Any],
     if not orders:
         return f"{first.own}: how its map of several projections is laid out is none of {', '.join(ORDERS)}"
     at = {numbering.of(site.own): site for site in sites}
-    traps = {trap: {place for place, site in at.items() if trap in site.traps} for site in sites for trap in site.traps}
+    blockers = {
+        name: {place for place, site in at.items() if name in site.blockers} for site in sites for name in site.blockers
+    }
     conditions = {
-        trap: by_layers({place[1] for place in where}, {p[1] for p in at}, config) for trap, where in traps.items()
+        name: by_layers({place[1] for place in where}, {p[1] for p in at}, config) for name, where in blockers.items()
     }
     doubts = [doubt for site in (first, *sites) for doubt in site.doubts]
     doubts += [
-        f"`{trap}` in some layers only, and no list of the config says in which"
-        for trap, c in conditions.items()
+        f"`{name}` in some layers only, and no list of the config says in which"
+        for name, c in conditions.items()
         if c is None
     ]
     reads, reads_first, more = _reads(at, files, last)
@@ -148,14 +150,14 @@ def _group(sites: list[SeenSite], files: ModuleNames, config: Mapping[str, Any],
         orders=orders,
         heads=first.heads,
         kv_heads=kv_heads_of(first),
-        traps={trap: condition or {} for trap, condition in conditions.items()},
+        blockers={name: condition or {} for name, condition in conditions.items()},
         in_files=files.fused(maps, numbering.pattern) if apart else {},
         doubts=tuple(dict.fromkeys((*doubts, *more))),
     )
 
 
 def _headed(site: SeenSite, config: Mapping[str, Any]) -> SeenSite:
-    """A site whose heads were not seen, with those that the config says."""
+    """A site with the head counts from the config, where none were seen."""
     said = next((config[key] for key in ("num_attention_heads", "n_head", "num_heads") if key in config), 0)
     if site.heads or type(said) is not int or said < 1:
         return site

@@ -116,20 +116,20 @@ def _draft(
 ) -> Draft:
     config, model_type = owner.config.to_dict(), str(owner.config.model_type)
     groups, doubts = group(owner.sites, owner.files, config)
-    variants = []
+    varied_models = []
     for _, (change, other, seen) in varied:
         others, lost = group(other.sites, other.files, other.config.to_dict())
-        variants.append(VariedModel(change, tuple(others), seen.parameters))
+        varied_models.append(VariedModel(change, tuple(others), seen.parameters))
         doubts += [f"with {change}: {one}" for one in lost if one not in doubts]
     if not owner.key:
         groups, unsure = _told_apart(model_type, groups, config)
         doubts += unsure
-    tables, more = entries(groups, look.parameters, variants, config)
-    facts, uncounted = stacks([*groups, *(g for v in variants for g in v.groups)], config)
+    tables, more = entries(groups, look.parameters, varied_models, config)
+    facts, uncounted = stacks([*groups, *(g for v in varied_models for g in v.groups)], config)
     towers = {} if owner.key else _towers(look)
     body: dict[str, Any] = {"towers": towers, "stacks": facts, "attention": tables}
     told = [*doubts, *(d for one in groups for d in one.doubts), *more, *uncounted]
-    told += [*_vanished(groups, variants), *_seen_nothing_of(owner, look), *untold]
+    told += [*_vanished(groups, varied_models), *_seen_nothing_of(owner, look), *untold]
     if not tables and not towers and (look.named or look.left_out):
         told.insert(0, f"its attention could not be followed ({', '.join(look.named[:3])}): write its family by hand")
         return Draft(model_type, "", "", tuple(dict.fromkeys(told)))
@@ -166,11 +166,11 @@ def _towers(look: SeenModel) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _vanished(groups: Sequence[Any], variants: Sequence[VariedModel]) -> Iterator[str]:
-    for variant in variants:
-        gone = [one for one in groups if one.key not in [other.key for other in variant.groups]]
-        if gone and not variant.groups:
-            yield f"with {variant.change} no attention was seen"
+def _vanished(groups: Sequence[Any], varied_models: Sequence[VariedModel]) -> Iterator[str]:
+    for varied in varied_models:
+        gone = [one for one in groups if one.key not in [other.key for other in varied.groups]]
+        if gone and not varied.groups:
+            yield f"with {varied.change} no attention was seen"
 
 
 def _seen_nothing_of(owner: Owner, look: SeenModel) -> Iterator[str]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_bias_patch.family_check.draft.blockers import Watch, name_blockers
 from hf_bias_patch.family_check.draft.names import wild
-from hf_bias_patch.family_check.draft.traps import Watch, name_traps
 from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.probing.findings import Finding
 from hf_bias_patch.probing.origin import Elements
@@ -53,7 +53,7 @@ class SeenSite:
         kind: `self` or `cross`.
         decoder: whether it attends to what came before only, or to another stream.
         heads: query heads; 0 if that is not seen.
-        traps: what closes destinations, by name.
+        blockers: what closes destinations, by name.
         doubts: what could not be told, a sentence each.
     """
 
@@ -61,7 +61,7 @@ class SeenSite:
     kind: str
     decoder: bool
     heads: int
-    traps: tuple[str, ...]
+    blockers: tuple[str, ...]
     doubts: tuple[str, ...] = field(default=())
 
     @property
@@ -121,10 +121,10 @@ def _seen(model: nn.Module, watch: Watch, site: ProbedSite, findings: Iterable[F
     query = len(parts["query"].indices) if "query" in parts else len(parts["key"].indices)
     whole = {(name, part.bias) for name, part in parts.items()}
     main = [finding for finding in own if (finding.projection, finding.parameter) in whole]
-    traps, more = name_traps(watch, site, main, shared)
+    blockers, more = name_blockers(watch, site, main, shared)
     kind = "self" if "query" not in parts or _same_input(watch, site) else "cross"
     heads = query // width if width and query % width == 0 else 0
-    return SeenSite(parts, kind, _looks_back(model, site, kind), heads, traps, (*doubts, *more))
+    return SeenSite(parts, kind, _looks_back(model, site, kind), heads, blockers, (*doubts, *more))
 
 
 def _is_of(finding: Finding, site: ProbedSite) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_bias_patch.architecture.condition import MISSING, lookup
-from hf_bias_patch.family_check.draft.config_keys import Flips, toml_values, trap_tables
+from hf_bias_patch.family_check.draft.config_keys import Flips, blocker_tables, toml_values
 from hf_bias_patch.family_check.draft.family_file import counts_kv_heads, entry, layout
 from hf_bias_patch.family_check.draft.group import SiteKind
 from hf_bias_patch.family_check.variations import Change
@@ -32,23 +32,26 @@ class VariedModel:
 
 
 def entries(
-    default: Sequence[SiteKind], parameters: frozenset[str], variants: Sequence[VariedModel], config: Mapping[str, Any]
+    default: Sequence[SiteKind],
+    parameters: frozenset[str],
+    varied_models: Sequence[VariedModel],
+    config: Mapping[str, Any],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The `[[attention]]` tables, and what could not be told.
 
     Args:
         default: kinds of sites at the default config.
         parameters: names of its parameters.
-        variants: the same with one config value changed.
+        varied_models: the same with one config value changed.
         config: the default one, as plain values.
     """
     tables: list[dict[str, Any]] = []
     doubts: list[str] = []
     for one in default:
-        found = _Kind(one, parameters, variants, config)
+        found = _Kind(one, parameters, varied_models, config)
         tables += found.tables()
         doubts += found.doubts
-    tables += _only_there(default, variants, config)
+    tables += _only_there(default, varied_models, config)
     return [_ordered(table) for table in tables], list(dict.fromkeys(doubts))
 
 
@@ -56,31 +59,31 @@ class _Kind:
     """One kind of site under several configs."""
 
     def __init__(
-        self, one: SiteKind, parameters: frozenset[str], variants: Sequence[VariedModel], config: Mapping[str, Any]
+        self, one: SiteKind, parameters: frozenset[str], varied_models: Sequence[VariedModel], config: Mapping[str, Any]
     ) -> None:
-        pairs = [(variant, next((g for g in variant.groups if _alike(one, g)), None)) for variant in variants]
-        self.others = [(variant, other) for variant, other in pairs if other is not None]
+        pairs = [(varied, next((g for g in varied.groups if _alike(one, g)), None)) for varied in varied_models]
+        self.others = [(varied, other) for varied, other in pairs if other is not None]
         self.config, self.parameters = config, parameters
         self.one = self._completed(self._named(one))
         self.doubts: list[str] = []
 
     def tables(self) -> list[dict[str, Any]]:
         """Its tables: one, or one for each value of a flag that decides what is read."""
-        traps = trap_tables(self.one.traps, self._flips(), self.config)
-        elsewhere = [(variant, other) for variant, other in self.others if self._reads_else(variant, other)]
-        flags = {variant.change.key for variant, _ in elsewhere}
-        if len(flags) == 1 and all(isinstance(variant.change.value, bool) for variant, _ in elsewhere):
-            found = [self._table(facts, traps, when) for facts, when in self._by_flag(*elsewhere[0])]
+        blockers = blocker_tables(self.one.blockers, self._flips(), self.config)
+        elsewhere = [(varied, other) for varied, other in self.others if self._reads_else(varied, other)]
+        flags = {varied.change.key for varied, _ in elsewhere}
+        if len(flags) == 1 and all(isinstance(varied.change.value, bool) for varied, _ in elsewhere):
+            found = [self._table(facts, blockers, when) for facts, when in self._by_flag(*elsewhere[0])]
         else:
-            traps += [self._norm_elsewhere(key, [v for v, _ in elsewhere if v.change.key == key]) for key in flags]
-            found = [self._table(self.one, traps, {})]
+            blockers += [self._norm_elsewhere(key, [v for v, _ in elsewhere if v.change.key == key]) for key in flags]
+            found = [self._table(self.one, blockers, {})]
         return found + [self._in_files(table) for table in found if self.one.in_files]
 
-    def _table(self, facts: SiteKind, traps: Sequence[Mapping[str, Any]], when: Mapping[str, Any]) -> dict[str, Any]:
+    def _table(self, facts: SiteKind, blockers: Sequence[Mapping[str, Any]], when: Mapping[str, Any]) -> dict[str, Any]:
         table = {**entry(facts, self.config), **({"when": dict(when)} if when else {})}
         table.pop("traps", None)
         layouts = self._layouts()
-        return table | ({"traps": list(traps)} if traps else {}) | ({"layouts": layouts} if layouts else {})
+        return table | ({"traps": list(blockers)} if blockers else {}) | ({"layouts": layouts} if layouts else {})
 
     def _named(self, one: SiteKind) -> SiteKind:
         """With the names that its maps have under other configs: the tensor names tell which a checkpoint has."""
@@ -91,36 +94,37 @@ class _Kind:
 
     def _completed(self, one: SiteKind) -> SiteKind:
         """With norms that another config has, where the tensor names tell which of them a checkpoint has."""
-        for variant, other in self.others:
+        for varied, other in self.others:
             for name, norm in other.reads.items():
                 mine = one.reads.get(name, "")
                 if not mine and not _there(norm, self.parameters):
                     first = {name: other.reads_first[name]} if name in other.reads_first else {}
                     one = replace(one, reads={**one.reads, name: norm}, reads_first={**one.reads_first, **first})
-                elif mine != norm and not _there(norm, self.parameters) and not _there(mine, variant.parameters):
+                elif mine != norm and not _there(norm, self.parameters) and not _there(mine, varied.parameters):
                     one = replace(one, reads={**one.reads, name: _both(norm, mine)})
         return one
 
-    def _reads_else(self, variant: VariedModel, other: SiteKind) -> bool:
+    def _reads_else(self, varied: VariedModel, other: SiteKind) -> bool:
         """Whether other norms are read, and the tensor names do not tell."""
         for name in {*self.one.reads, *other.reads}:
             mine, norm = self.one.reads.get(name, ""), other.reads.get(name, "")
             first, other_first = self.one.reads_first.get(name, ""), other.reads_first.get(name, "")
             told = mine and set(norm.split("|")) <= set(mine.split("|"))
-            if (not norm and not _there(mine, variant.parameters)) or (told and norm and first == other_first):
+            if (not norm and not _there(mine, varied.parameters)) or (told and norm and first == other_first):
                 continue
             if mine != norm or first != other_first:
                 return True
         return False
 
     def _flips(self) -> Flips:
-        """Trap → key → values, and whether it is there."""
+        """Blocker → key → values, and whether it is there."""
         flips: Flips = {}
-        for trap in dict.fromkeys([*self.one.traps, *(name for _, other in self.others for name in other.traps)]):
-            by_key = flips.setdefault(trap, {})
-            for variant, other in self.others:
-                found = other.traps.get(trap)
-                by_key.setdefault(variant.change.key, []).append((variant.change.value, found))
+        names = [*self.one.blockers, *(name for _, other in self.others for name in other.blockers)]
+        for blocker in dict.fromkeys(names):
+            by_key = flips.setdefault(blocker, {})
+            for varied, other in self.others:
+                found = other.blockers.get(blocker)
+                by_key.setdefault(varied.change.key, []).append((varied.change.value, found))
         return flips
 
     def _layouts(self) -> list[dict[str, Any]]:
@@ -129,22 +133,22 @@ class _Kind:
             return []
         own = layout(self.one, self.config)
         found, keys = [], set()
-        for variant, other in self.others:
+        for varied, other in self.others:
             if self.one.order not in other.orders:
                 made = layout(other, self.config) or {"order": "blocks"}
-                keys.add(variant.change.key)
-                found.append({**made, "when": {variant.change.key: [variant.change.value]}})
+                keys.add(varied.change.key)
+                found.append({**made, "when": {varied.change.key: [varied.change.value]}})
         if len(keys) > 1:
             self.doubts.append(f"{' and '.join(sorted(keys))} decide how a map is laid out: see what both do together")
         return [*found, own or {"order": "blocks"}] if found else [own] if own else []
 
-    def _by_flag(self, variant: VariedModel, other: SiteKind) -> list[tuple[SiteKind, dict[str, Any]]]:
-        key, value = variant.change.key, variant.change.value
+    def _by_flag(self, varied: VariedModel, other: SiteKind) -> list[tuple[SiteKind, dict[str, Any]]]:
+        key, value = varied.change.key, varied.change.value
         return [(self.one, {key: [not value, "null"]}), (other, {key: [value]})]
 
     def _norm_elsewhere(self, key: str, bad: Iterable[VariedModel]) -> dict[str, Any]:
-        """A trap for all values of a key with which another norm, or none, is read."""
-        values = [variant.change.value for variant in bad]
+        """A blocker for all values of a key with which another norm, or none, is read."""
+        values = [varied.change.value for varied in bad]
         tried = [v.change.value for v, _ in self.others if v.change.key == key and v.change.value not in values]
         mine = lookup(self.config, key)
         good = [None if mine is MISSING else mine, *tried]
@@ -183,13 +187,13 @@ def _there(norm: str, parameters: frozenset[str]) -> bool:
 
 
 def _only_there(
-    default: Sequence[SiteKind], variants: Sequence[VariedModel], config: Mapping[str, Any]
+    default: Sequence[SiteKind], varied_models: Sequence[VariedModel], config: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Sites that only some other config has: their names tell whether a checkpoint is of that config."""
     found: dict[Any, dict[str, Any]] = {}
     known = {one.key for one in default}
-    for variant in variants:
-        for other in variant.groups:
+    for varied in varied_models:
+        for other in varied.groups:
             if other.key not in known and not any(set(other.maps) & set(one.maps) for one in default):
                 found.setdefault(other.key, entry(other, config))
     return list(found.values())

@@ -72,7 +72,7 @@ def reasons(table: str) -> tuple[Reason, ...]:
 
 
 def reason_of(table: str, config: Mapping[str, Any], class_name: str, name: str) -> str:
-    """What a table says of a name, in words; empty if nobody has said.
+    """The reason that a table gives for a name; empty if it has none.
 
     Args:
         table: as for `reasons`.

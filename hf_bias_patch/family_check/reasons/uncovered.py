@@ -39,7 +39,7 @@ def attention_parameters(model: Any) -> Iterator[str]:
 
 
 def reason_for(config: Mapping[str, Any], class_name: str, name: str) -> str:
-    """Why no site covers a bias, in words; empty if nobody has said.
+    """The reason why no site covers a bias; empty if none is given.
 
     Args:
         config: of the model that it is in; one with a family.

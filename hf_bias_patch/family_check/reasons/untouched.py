@@ -46,7 +46,7 @@ def untouched(model: Any, model_type: str, names: Iterable[str]) -> tuple[Untouc
 
 
 def unexplained(never: Iterable[Untouched]) -> Iterator[Difference]:
-    """Those of attention that nobody explained: a verdict may rest on runs that left out what matters."""
+    """Attention parameters that no run used and no reason explains, so that verdicts may be wrong."""
     for one in never:
         if one.attention and not one.reason:
             yield Difference("wrong", one.name, "not in untouched.toml", "no run read it, so nothing is known of it")

@@ -80,7 +80,7 @@ def _padded(inputs: Mapping[str, Any]) -> bool:
 
 
 def _without_padding(model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The inputs and whether they are padded all the same: a few models want the mask to be what it was."""
+    """The inputs with a mask of ones, and False; the inputs as they are, and True, if the model cannot run with it."""
     import torch
 
     from hf_bias_patch.models.run import run

@@ -25,7 +25,7 @@ def vocabulary_size(config: Any) -> int | None:
 
 
 def first_known(values: Sequence[Any], size: int | None) -> int | None:
-    """The first token id among values of a config that the model has; of a list, the first of it.
+    """The first of these config values that is a token id of the vocabulary. Of a list, its first entry counts.
 
     Args:
         values: whatever the config says: ids, lists of ids, None.
@@ -49,7 +49,7 @@ def special_ids(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def unknown_ids(folder: Path, size: int | None) -> str:
-    """What a checkpoint's configs name and its model has not, as a sentence; empty if all is well, or nobody knows."""
+    """A sentence on token ids that the configs name and the vocabulary lacks; empty if none is known to be missing."""
     found: dict[str, str] = {}
     for name in _FILES:
         try:

@@ -70,7 +70,7 @@ def _check_combination(settings: StudySettings) -> None:
         )
     if settings.from_scratch and (settings.heads or settings.texts):
         raise ArgumentError(
-            f"{'--heads' if settings.heads else '--texts'} does not go with --from-scratch",
+            f"{'--heads' if settings.heads else '--texts'} cannot be combined with --from-scratch",
             why="The biases of a new model are zero: changing them shows nothing, and only tasks are scored",
             remedy="Leave it out, or make a study of a trained checkpoint",
         )

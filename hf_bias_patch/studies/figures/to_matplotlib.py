@@ -135,7 +135,7 @@ def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text for matplotlib, which would read a formula between two dollars."""
+    """Text with dollar signs escaped, since matplotlib reads a formula between two of them."""
     return text.replace("$", r"\$")
 
 

@@ -182,8 +182,8 @@ def _check_vocabulary(rows: Sequence[Sequence[int]], known: int) -> None:
     largest = max(map(max, rows))
     if largest >= known:
         raise DataError(
-            f"The tokenizer makes the token {largest} of these texts, and the model knows {known:,}, from 0",
-            why="So it is another model's tokenizer",
+            f"The tokenizer gives token id {largest}, and the model's vocabulary has {known:,} tokens",
+            why="The tokenizer belongs to another model",
             remedy="Put the right one into the checkpoint's folder",
         )
 

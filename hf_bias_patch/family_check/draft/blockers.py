@@ -13,7 +13,7 @@ from hf_bias_patch.probing.sites import ProbedSite
 from hf_bias_patch.probing.tags import Tag
 from hf_bias_patch.probing.trace import Trace
 
-__all__ = ["Operation", "Watch", "name_traps"]
+__all__ = ["Operation", "Watch", "name_blockers"]
 
 _NORMS = {
     "_fused_rms_norm", "linalg_vector_norm", "mean", "native_batch_norm", "native_group_norm", "native_layer_norm",
@@ -96,10 +96,10 @@ def _what(name: str, active: int) -> str:
 _NO_BIAS = "the output projection has no bias"
 
 
-def name_traps(
+def name_blockers(
     watch: Watch, site: ProbedSite, findings: Sequence[Finding], shared: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The traps of a site, in a fixed order, and what could not be told.
+    """The blockers of a site, in a fixed order, and what could not be told.
 
     Args:
         watch: of the run.
@@ -115,10 +115,10 @@ def name_traps(
     if shared:
         named.append("key_used")
     elif any(finding.state != "redundant" for finding in keys):
-        named += _key_traps(watch, site, keys, beside, doubts)
+        named += _key_blockers(watch, site, keys, beside, doubts)
     refusals = {finding.folds.get("output", finding.reason) for finding in values} - {"", _NO_BIAS}
     if refusals and shared != "value":
-        named += _value_traps(watch, site, values, beside, doubts)
+        named += _value_blockers(watch, site, values, beside, doubts)
     doubts += [
         f"the probe says {finding.state} of its {finding.projection}: {finding.reason}"
         for finding in findings
@@ -135,12 +135,12 @@ def _ops(watch: Watch, site: ProbedSite) -> set[str]:
     return {op for number in site.mixings for score in watch.mixings[number].scores for op in score.ops}
 
 
-def _key_traps(
+def _key_blockers(
     watch: Watch, site: ProbedSite, keys: Iterable[Finding], beside: set[str], doubts: list[str]
 ) -> list[str]:
     done = {what for finding in keys if finding.state != "redundant" for what in watch.done_to(_codes(watch, finding))}
     ops = _ops(watch, site)
-    named = [trap for what, trap in (("rotary", "rotary"), ("norm", "qk_norm"), ("clip", "clip")) if what in done]
+    named = [blocker for what, blocker in (("rotary", "rotary"), ("norm", "qk_norm"), ("clip", "clip")) if what in done]
     named += ["softcap"] if "tanh" in ops else []
     named += ["selection"] if {"topk", "argsort", "sort"} & ops else []
     named += sorted(beside, reverse=True)
@@ -153,7 +153,7 @@ def _key_traps(
     return named
 
 
-def _value_traps(
+def _value_blockers(
     watch: Watch, site: ProbedSite, values: Iterable[Finding], beside: set[str], doubts: list[str]
 ) -> list[str]:
     between = {op for number in site.mixings for op in watch.mixings[number].between}
