@@ -1,0 +1,29 @@
+"""One word for each option, and the other words that are accepted for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ANY_WORD", "field_of", "option_of"]
+
+_WORDS = {"model_name_or_path": "model", "task_name": "task", "output_dir": "output", "num_train_epochs": "epochs"}
+"""Field → its option, where that has a shorter name."""
+
+_OLD_WORDS = {"out": "output_dir", "tasks": "task_name", "limit": "max_eval_samples", "file": "files"}
+"""Words of earlier versions → the field; accepted, and not shown."""
+
+
+def field_of(word: str) -> str:
+    """The field that an option or a key of a YAML file names, in any of its spellings."""
+    plain = word.replace("-", "_")
+    return _OLD_WORDS.get(plain) or next((field for field, short in _WORDS.items() if short == plain), plain)
+
+
+def option_of(word: str) -> str:
+    """An option as it is shown. Scripts of Hugging Face have `--output_dir`, which is `--output` here."""
+    field = field_of(word)
+    return _WORDS.get(field, field).replace("_", "-")
+
+
+ANY_WORD: dict[str, Any] = {"token_normalize_func": option_of, "help_option_names": ["-h", "--help"]}
+"""Context settings under which options are accepted in any spelling, and by their old words."""
