@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from hf_bias_patch import inspect, survey
 from hf_bias_patch.cli import app
-from hf_bias_patch.errors import RecipeError, SourceError, TargetError
+from hf_bias_patch.errors import RecipeError, SourceError, TargetError, UnreachableError
 from hf_bias_patch.surveying.record import SurveyedModel, read_models
 from hf_bias_patch.surveying.summary import by_family, draw, write_parquet
 from hf_bias_patch.surveying.survey import find_models, read_ids
@@ -105,6 +105,13 @@ def test_models_are_found(full: Hub) -> None:
     assert find_models(None, "gpt", 5) == ["b/gpt2"] and find_models(None, "b", 1) == ["a/bert"]
     with pytest.raises(SourceError, match="no such models"):
         find_models("nobody", None, 5)
+
+
+def test_a_hub_that_cannot_be_asked_is_no_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UnreachableError, match="cannot be asked for the models of 'google-bert'") as caught:
+        find_models("google-bert", None, 5)
+    assert "network" in str(caught.value) and "folder" not in str(caught.value)
 
 
 def _model(model: str, family: str, key: str, norm: float | None) -> SurveyedModel:
