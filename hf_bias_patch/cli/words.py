@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-__all__ = ["ANY_WORD", "field_of", "option_of"]
+__all__ = ["ANY_WORD", "field_of", "option_of", "with_options"]
 
 _WORDS = {"model_name_or_path": "model", "task_name": "task", "output_dir": "output", "num_train_epochs": "epochs"}
 """Field → its option, where that has a shorter name."""
 
 _OLD_WORDS = {"out": "output_dir", "tasks": "task_name", "limit": "max_eval_samples", "file": "files"}
 """Words of earlier versions → the field; accepted, and not shown."""
+
+_FIELD = re.compile(rf"(?<![\w/'\"-])({'|'.join(_WORDS)})(?![\w/'\"])")
+"""A field in a message; no part of a path, and no name in quotes."""
 
 
 def field_of(word: str) -> str:
@@ -23,6 +27,11 @@ def option_of(word: str) -> str:
     """An option as it is shown. Scripts of Hugging Face have `--output_dir`, which is `--output` here."""
     field = field_of(word)
     return _WORDS.get(field, field).replace("_", "-")
+
+
+def with_options(message: str) -> str:
+    """An error's message with options in place of the fields that have another name."""
+    return _FIELD.sub(lambda found: f"--{_WORDS[found[0]]}", message)
 
 
 ANY_WORD: dict[str, Any] = {"token_normalize_func": option_of, "help_option_names": ["-h", "--help"]}

@@ -64,6 +64,7 @@ def test_options_win_over_the_file(typed: Callable[..., tuple[int, str, str]], t
         (["--train", "values"], "'values' is not known"),
         (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["--task", "sst-2"], "no task 'sst-2'"),
+        (["--epochs", "0"], "--epochs: 0.0 is not above 0"),
         (["--colour", "red"], "No such option"),
     ],
 )
