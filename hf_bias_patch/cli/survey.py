@@ -78,11 +78,11 @@ def _print(found: Survey) -> None:
     console.print(_table(found.families))
     read = [model for model in found.models if not model.problem]
     console.print(
-        f"{len(read)} models were looked at, with {nbytes(sum(model.nbytes for model in read))} of weights; "
+        f"Models that were looked at: {len(read)}, with {nbytes(sum(model.nbytes for model in read))} of weights; "
         f"{nbytes(sum(model.received for model in read))} were read."
     )
     if problems := [model for model in found.models if model.problem]:
-        console.print(f"{len(problems)} models could not be read:")
+        console.print(f"Models that could not be read: {len(problems)}")
     for model in problems:
         console.print(f"  {model.model}: {model.problem}", markup=False, highlight=False)
     console.print(f"Written: {strong(found.path)} ({', '.join(found.files)})", soft_wrap=True)

@@ -137,7 +137,7 @@ def find_models(author: str | None, search: str | None, limit: int) -> list[str]
         raise UnreachableError(
             f"The Hub cannot be asked for the models of {author or search!r}",
             hub_words(error),
-            "Try again where there is a network, and without HF_HUB_OFFLINE",
+            "Try again where there is a network",
         ) from error
     if not ids:
         raise SourceError("The Hub has no such models with safetensors files", remedy="Ask for others")

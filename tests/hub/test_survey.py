@@ -158,7 +158,7 @@ def test_on_the_command_line(full: Hub, tmp_path: Path) -> None:
     ids.write_text("\n".join(NAMES))
     done = CliRunner().invoke(app, ["survey", str(out), "--ids", str(ids)])
     assert done.exit_code == 0, done.output
-    for text in ("bert", "gpt2", "b/gone", "2 models could not be read", "3 models were looked at"):
+    for text in ("bert", "gpt2", "b/gone", "could not be read: 2", "looked at: 3"):
         assert text in done.output
     assert {path.name for path in out.iterdir()} == {"models.jsonl", "survey.parquet", "survey.png"}
     asked = len(full.requests)
