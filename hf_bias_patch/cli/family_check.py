@@ -127,8 +127,8 @@ def _shares(found: Sequence[Swept]) -> str:
     if not closable + missed or not slots:
         return ""
     return (
-        f"\nthe table knows {closable / (closable + missed):.1%} of the {closable + missed} biases that the numbers show "
-        f"to be redundant or foldable; its verdict is unknown for {unknown} of all {slots}"
+        f"\nthe table knows {closable / (closable + missed):.1%} of the {closable + missed} biases that the numbers "
+        f"show to be redundant or foldable; its verdict is unknown for {unknown} of all {slots}"
     )
 
 

@@ -107,7 +107,8 @@ def _decoding(decoding: DecodingComparison) -> str:
 
 
 def _equal(claims: tuple[Claim, ...]) -> str:
-    same, other = [], []
+    same: list[str] = []
+    other: list[str] = []
     for claim in claims:
         seen = "not measured" if claim.error is None else f"{claim.error:.1g}"
         (same if claim.claimed else other).append(f"{FLAGS[claim.flag]} ({seen})")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
+from typer.core import TyperCommand
 
 from hf_bias_patch.cli.words import ANY_WORD, field_of, option_of
 from hf_bias_patch.errors import ArgumentError
@@ -17,10 +18,10 @@ from hf_bias_patch.errors import ArgumentError
 __all__ = ["command_of", "options_of"]
 
 
-def command_of(name: str, function: Callable[..., None]) -> Any:
+def command_of(name: str, function: Callable[..., None], kind: type[TyperCommand] = TyperCommand) -> Any:
     """A command of its own, whose options are accepted in any spelling."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name, context_settings=ANY_WORD)(function)
+    app.command(name, cls=kind, context_settings=ANY_WORD)(function)
     return typer.main.get_command(app)
 
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from hf_bias_patch.cli.options import Model, read_texts
-from hf_bias_patch.cli.words import ANY_WORD
+from hf_bias_patch.cli.words import ANY_WORD, ModelByName
 from hf_bias_patch.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ class _StudyGroup(TyperGroup):
 studies = typer.Typer(cls=_StudyGroup, help=study.__doc__, add_completion=False)
 studies.command(
     "MODEL",
+    cls=ModelByName,
     context_settings=ANY_WORD,
     epilog="`hf-bias-patch study compare DIR1 DIR2 …` puts studies of several models side by side; its options: "
     "`hf-bias-patch study compare --help`. A model in a folder named compare is ./compare.",

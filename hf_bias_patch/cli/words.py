@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["ANY_WORD", "field_of", "option_of", "with_options"]
+from typer.core import TyperCommand
+
+__all__ = ["ANY_WORD", "ModelByName", "field_of", "option_of", "with_options"]
 
 _WORDS = {"model_name_or_path": "model", "task_name": "task", "output_dir": "output", "num_train_epochs": "epochs"}
 """Field → its option, where that has a shorter name."""
@@ -36,3 +38,18 @@ def with_options(message: str) -> str:
 
 ANY_WORD: dict[str, Any] = {"token_normalize_func": option_of, "help_option_names": ["-h", "--help"]}
 """Context settings under which options are accepted in any spelling, and by their old words."""
+
+
+class ModelByName(TyperCommand):
+    """A command that takes its argument MODEL as `--model MODEL`, too, as `tune` and `compare` do."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `click.Command.parse_args`."""
+        given = []
+        for word in args:
+            name, _, value = word.partition("=")
+            if name.startswith("--") and option_of(name[2:]) == "model":
+                given += [value] if value else []  # without its name, what follows is the argument
+            else:
+                given.append(word)
+        return super().parse_args(ctx, given)

@@ -94,9 +94,10 @@ _OLD = {
     "--max_eval_samples 8 --num_train_epochs 1 --no_train_head --output_dir",
     "compare": "compare --model-name-or-path embedded:bert --task-name embedded:opinion --max_train_samples 16 "
     "--max_eval_samples 8 --num-train-epochs 1 --arms none --seeds 1 --learning_rates 1e-3 --out",
-    "study": "study embedded:bert --count 2 --train_steps 0 --tasks embedded:opinion --max_train_samples 16 --limit 8 "
-    "--from_scratch --seeds 1 --num_train_epochs 1 --out",
-    "evaluate": "evaluate embedded:gpt2 --task_name embedded:letters --limit 2 --batch_tokens 500 --predict",
+    "study": "study --model embedded:bert --count 2 --train_steps 0 --tasks embedded:opinion --max_train_samples 16 "
+    "--limit 8 --from_scratch --seeds 1 --num_train_epochs 1 --out",
+    "evaluate": "evaluate --model_name_or_path=embedded:gpt2 --task_name embedded:letters --limit 2 "
+    "--batch_tokens 500 --predict",
 }
 
 
