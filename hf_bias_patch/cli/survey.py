@@ -91,7 +91,7 @@ def _print(found: Survey) -> None:
 def _table(families: Sequence[FamilyCount]) -> Table:
     from hf_bias_patch.cli.console import table as empty_table
 
-    columns = ("family", "models", "with key bias", "redundant", "removable parameters", "median norm")
+    columns = ("family", "models", "with key bias", "redundant", "removable parameters", "largest norm, median")
     made = empty_table(*columns, numbers=columns[1:])
     for count in families:
         norm = "" if count.norm is None else f"{count.norm:.3g}"
