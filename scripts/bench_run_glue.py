@@ -188,7 +188,7 @@ def _write(workdir: Path, found: list[dict[str, Any]]) -> None:
         "seconds of training",
         "processor seconds",
         "peak MiB",
-        "numbers trained",
+        "parameters trained",
     ]
     lines = [head, ["---"] * len(head), *rows_of(found)]
     (workdir / "table.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), "utf-8")

@@ -25,6 +25,7 @@ from hf_bias_patch.cli.revert import revert
 from hf_bias_patch.cli.study import studies
 from hf_bias_patch.cli.survey import census, survey
 from hf_bias_patch.cli.verify import verify
+from hf_bias_patch.cli.words import with_options
 from hf_bias_patch.errors import BiasPatchError
 from hf_bias_patch.version import __version__
 
@@ -75,7 +76,7 @@ def guarded(command: Callable[[], object]) -> None:
         from hf_bias_patch.cli.console import plain, stderr
 
         stderr().print("[bold red]error:[/] ", end="")
-        stderr().print(plain(str(error)), markup=False, highlight=False)
+        stderr().print(plain(with_options(str(error))), markup=False, highlight=False)
         sys.exit(2)
     except BrokenPipeError:
         # The reader (head, less) has seen enough. Python would complain once more when it closes stdout.

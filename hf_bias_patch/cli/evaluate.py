@@ -10,6 +10,7 @@ import typer
 
 from hf_bias_patch.cli.options import AsJson, Model
 from hf_bias_patch.cli.settings import command_of, options_of
+from hf_bias_patch.cli.words import ModelByName
 
 if TYPE_CHECKING:
     from hf_bias_patch.scoring.evaluate import Evaluation
@@ -22,7 +23,8 @@ def command() -> Any:
     """The command `hf-bias-patch evaluate`."""
     from hf_bias_patch.scoring.evaluate import EvaluateSettings
 
-    return command_of("evaluate", options_of(EvaluateSettings, _evaluate, without=("model_name_or_path",)))
+    options = options_of(EvaluateSettings, _evaluate, without=("model_name_or_path",))
+    return command_of("evaluate", options, ModelByName)
 
 
 def _evaluate(fields: Mapping[str, Any], model: Model, as_json: AsJson = False) -> None:

@@ -22,7 +22,9 @@ __all__ = ["families"]
 
 
 def families(
-    names: Annotated[list[str] | None, Argument(help="Model types, such as bert; all if none is named.")] = None,
+    names: Annotated[
+        list[str] | None, Argument(help="Model types, such as bert; all if none is named.", metavar="TYPE")
+    ] = None,
     markdown: Annotated[bool, Option("--markdown", help="Print Markdown instead of a table.")] = False,
     check: Annotated[
         bool, Option("--check", help="Compare the table with probes of small random models; seconds for each.")

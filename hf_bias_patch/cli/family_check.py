@@ -76,7 +76,7 @@ def _sum_up(found: Sequence[Swept]) -> None:
     problems = [swept for swept in defaults if swept.problem]
     unknown = [swept.case.model_type for swept in problems if not swept.reason]
     _say(
-        f"\n{len(defaults)} model types: {_counts(defaults)}; {len(problems)} types not checked, "
+        f"\nmodel types: {len(defaults)}; {_counts(defaults)}; {len(problems)} types not checked, "
         f"{len(unknown)} of them for no known reason{': ' if unknown else ''}{', '.join(unknown)}" + _shares(defaults)
     )
     _say(_about_classes(defaults))
@@ -127,8 +127,8 @@ def _shares(found: Sequence[Swept]) -> str:
     if not closable + missed or not slots:
         return ""
     return (
-        f"\nof the {closable + missed} biases that the numbers show to be redundant or to fold, the table knows "
-        f"{closable / (closable + missed):.1%}; it says nothing of {unknown / slots:.1%} of {slots}"
+        f"\nthe table knows {closable / (closable + missed):.1%} of the {closable + missed} biases that the numbers "
+        f"show to be redundant or foldable; its verdict is unknown for {unknown} of all {slots}"
     )
 
 

@@ -28,7 +28,8 @@ ANY_SPELLING: dict[str, Any] = {"token_normalize_func": lambda name: name.replac
 Model = Annotated[
     str,
     typer.Argument(
-        help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id: owner/name or owner/name@REVISION."
+        help="A folder, a safetensors file, embedded:bert|gpt2|bart, or a Hub id: owner/name or owner/name@REVISION.",
+        metavar="MODEL",
     ),
 ]
 Variant = Annotated[Path, typer.Argument(help="Folder of a variant or a fine-tuned model.", metavar="VARIANT")]

@@ -29,7 +29,7 @@ _LIST = "PROJECTION,…"
 
 def patch(
     model: Model,
-    out: Annotated[Path | None, typer.Argument(help="The folder to make.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Argument(help="The folder to make.", metavar="OUT", show_default=False)] = None,
     fold: Annotated[
         list[str] | None,
         typer.Option(

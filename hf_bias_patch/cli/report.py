@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from hf_bias_patch.architecture.uncovered import told
 from hf_bias_patch.cli.console import table as empty_table
+from hf_bias_patch.cli.tables import equal_words
 from hf_bias_patch.patching.preserved import FLAGS
 from hf_bias_patch.patching.wording import told_apart
 
@@ -106,9 +107,9 @@ def _decoding(decoding: DecodingComparison) -> str:
 
 
 def _equal(claims: tuple[Claim, ...]) -> str:
-    words = []
+    same: list[str] = []
+    other: list[str] = []
     for claim in claims:
-        name = FLAGS[claim.flag]
         seen = "not measured" if claim.error is None else f"{claim.error:.1g}"
-        words.append(f"[green]{name}[/] ({seen})" if claim.claimed else f"[yellow]not {name}[/] ({seen})")
-    return f"What stays equal (largest change in float64, on the short inputs): {', '.join(words)}."
+        (same if claim.claimed else other).append(f"{FLAGS[claim.flag]} ({seen})")
+    return f"{equal_words(same, other)} In brackets: the largest change in float64, on the short inputs."

@@ -10,38 +10,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
+from typer.core import TyperCommand
 
+from hf_bias_patch.cli.words import ANY_WORD, field_of, option_of
 from hf_bias_patch.errors import ArgumentError
 
-__all__ = ["CONTEXT", "command_of", "options_of"]
-
-_WORDS = {"model_name_or_path": "model", "task_name": "task", "output_dir": "output", "num_train_epochs": "epochs"}
-"""Field → its option, where that has a shorter name."""
-
-_OLD_WORDS = {"out": "output_dir", "tasks": "task_name", "limit": "max_eval_samples", "file": "files"}
-"""Words of earlier versions → the field; accepted, and not shown."""
+__all__ = ["command_of", "options_of"]
 
 
-def _field(word: str) -> str:
-    """The field that an option or a key of a YAML file names, in any of its spellings."""
-    plain = word.replace("-", "_")
-    return _OLD_WORDS.get(plain) or next((field for field, short in _WORDS.items() if short == plain), plain)
-
-
-def _option(word: str) -> str:
-    """An option as it is shown. Scripts of Hugging Face have `--output_dir`, which is `--output` here."""
-    field = _field(word)
-    return _WORDS.get(field, field).replace("_", "-")
-
-
-CONTEXT: dict[str, Any] = {"token_normalize_func": _option, "help_option_names": ["-h", "--help"]}
-"""Context settings under which options are accepted in any spelling."""
-
-
-def command_of(name: str, function: Callable[..., None]) -> Any:
+def command_of(name: str, function: Callable[..., None], kind: type[TyperCommand] = TyperCommand) -> Any:
     """A command of its own, whose options are accepted in any spelling."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name, context_settings=CONTEXT)(function)
+    app.command(name, cls=kind, context_settings=ANY_WORD)(function)
     return typer.main.get_command(app)
 
 
@@ -63,9 +43,11 @@ def options_of(
         from hf_bias_patch.tuning.settings import read_settings
 
         own = {name: values.pop(name) for name in extra}
-        file = {_field(name): value for name, value in read_settings(config).items()} if config else {}
+        file = {field_of(name): value for name, value in read_settings(config).items()} if config else {}
         fields = {**file, **{name: value for name, value in values.items() if value not in (None, [], ())}}
-        if missing := [f"--{_option(name)}" for name in options if options[name].is_required() and name not in fields]:
+        if missing := [
+            f"--{option_of(name)}" for name in options if options[name].is_required() and name not in fields
+        ]:
             are = "is" if len(missing) == 1 else "are"
             raise ArgumentError(
                 f"{', '.join(missing)} {are} missing", remedy="Give it here, or in the file of --config"
@@ -95,7 +77,7 @@ def _parameter(name: str, field: Any) -> inspect.Parameter:
     default = None if field.is_required() or field.default_factory is not None else field.default
     # A default is only shown: what is not given must stay so, or it would override the file.
     shown = False if default in (None, (), False) else _shown(default)
-    word = _option(name)
+    word = option_of(name)
     option = typer.Option(
         f"--{word}/--no-{word}" if two_ways else f"--{word}",
         help=f"{field.description}{' Required.' if field.is_required() else ''}",

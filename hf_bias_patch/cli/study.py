@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from hf_bias_patch.cli.options import Model, read_texts
+from hf_bias_patch.cli.words import ANY_WORD, ModelByName
 from hf_bias_patch.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _HOW = partial(_about, "How")
 
 def study(
     model: Model,
-    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")],
+    output: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")],
     texts: Annotated[
         Path | None,
         _WHAT("A file of texts to run on, one a line.", metavar="FILE", show_default="embedded texts"),
@@ -44,14 +45,9 @@ def study(
     train_steps: Annotated[
         int, _WHAT("Steps of AdamW in the experiments that train on the texts; 0 leaves them out.", min=0)
     ] = 40,
-    tasks: Annotated[
+    task: Annotated[
         str,
-        _TASKS(
-            "Also score on tasks with each bias removed, such as sst2,wikitext-2,FILE.yaml.",
-            "--tasks",
-            "--task",
-            metavar="NAMES",
-        ),
+        _TASKS("Also score on tasks with each bias removed, such as sst2,wikitext-2,FILE.yaml.", metavar="NAMES"),
     ] = "",
     files: Annotated[str, _TASKS("Local files of a task: TASK:SPLIT=PATH,…", metavar="FILES")] = "",
     fine_tune: Annotated[bool, _TASKS("Also fine-tune on each task with each bias removed.", "--fine-tune")] = False,
@@ -93,7 +89,7 @@ def study(
         train_steps=train_steps,
         loss_bound=loss_bound,
         budget=None if budget is None else _seconds(budget),
-        tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+        tasks=tuple(name.strip() for name in task.split(",") if name.strip()),
         files=_files(files),
         fine_tune=fine_tune,
         from_scratch=from_scratch,
@@ -108,18 +104,18 @@ def study(
     )
     try:
         with CountBar() as bar:
-            made = make_study(settings, out, resume=resume, overwrite=overwrite, progress=bar.show)
+            made = make_study(settings, output, resume=resume, overwrite=overwrite, progress=bar.show)
     except KeyboardInterrupt:
-        if (out / "measured.jsonl").exists():
+        if (output / "measured.jsonl").exists():
             stderr().print("Stopped. What was measured is kept; continue with --resume.")
         raise
     if made is not None:  # else this is not the main process
-        _print_study(made, out)
+        _print_study(made, output)
 
 
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Folders of studies, two or more.", metavar="DIR")],
-    out: Annotated[
+    output: Annotated[
         Path | None, typer.Option(help="Folder for the table, a page and a figure.", metavar="DIR", show_default=False)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing comparison.")] = False,
@@ -129,11 +125,11 @@ def compare(
     from hf_bias_patch.cli.study_tables import comparison_table, scores_table
     from hf_bias_patch.studies.comparison import compare_studies
 
-    found = compare_studies(folders, out, overwrite=overwrite)
+    found = compare_studies(folders, output, overwrite=overwrite)
     stdout().print(comparison_table(found.table))
     if found.scores:
         stdout().print(scores_table({name: study.scores for name, study in found.studies.items()}))
-    _print_end(found.summary, out, found.files, found.missing)
+    _print_end(found.summary, output, found.files, found.missing)
 
 
 def _print_study(made: StudyResult, out: Path) -> None:
@@ -172,10 +168,12 @@ class _StudyGroup(TyperGroup):
 studies = typer.Typer(cls=_StudyGroup, help=study.__doc__, add_completion=False)
 studies.command(
     "MODEL",
+    cls=ModelByName,
+    context_settings=ANY_WORD,
     epilog="`hf-bias-patch study compare DIR1 DIR2 …` puts studies of several models side by side; its options: "
     "`hf-bias-patch study compare --help`. A model in a folder named compare is ./compare.",
 )(study)
-studies.command("compare")(compare)
+studies.command("compare", context_settings=ANY_WORD)(compare)
 
 
 def _seconds(text: str) -> float:

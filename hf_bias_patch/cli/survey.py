@@ -80,11 +80,11 @@ def _print(found: Survey) -> None:
     console.print(_table(found.families))
     read = [model for model in found.models if not model.problem]
     console.print(
-        f"{len(read)} models were looked at, with {nbytes(sum(model.nbytes for model in read))} of weights; "
+        f"Models that were looked at: {len(read)}, with {nbytes(sum(model.nbytes for model in read))} of weights; "
         f"{nbytes(sum(model.received for model in read))} were read."
     )
     if problems := [model for model in found.models if model.problem]:
-        console.print(f"{len(problems)} models could not be read:")
+        console.print(f"Models that could not be read: {len(problems)}")
     for model in problems:
         console.print(f"  {model.model}: {model.problem}", markup=False, highlight=False)
     console.print(f"Written: {strong(found.path)} ({', '.join(found.files)})", soft_wrap=True)
@@ -93,7 +93,7 @@ def _print(found: Survey) -> None:
 def _table(families: Sequence[FamilyCount]) -> Table:
     from hf_bias_patch.cli.console import table as empty_table
 
-    columns = ("family", "models", "with key bias", "redundant", "removable parameters", "median norm")
+    columns = ("family", "models", "with key bias", "redundant", "removable parameters", "largest norm, median")
     made = empty_table(*columns, numbers=columns[1:])
     for count in families:
         norm = "" if count.norm is None else f"{count.norm:.3g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hf_bias_patch.patching.plan import Plan
 
-__all__ = ["equal_line", "plan_lines"]
+__all__ = ["equal_line", "equal_words", "plan_lines"]
 
 
 def plan_lines(plan: Plan) -> Iterator[RenderableType]:
@@ -57,9 +57,14 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
 def equal_line(plan: Plan) -> str:
     """What stays equal, in one line."""
     flags = plan.equal.model_dump()
-    same = ", ".join(name for flag, name in FLAGS.items() if flags[flag]) or "nothing"
-    other = ", ".join(name for flag, name in FLAGS.items() if not flags[flag])
-    return f"Stays equal: [green]{same}[/]." + (f" Not: [yellow]{other}[/]." if other else "")
+    same = [name for flag, name in FLAGS.items() if flags[flag]]
+    return equal_words(same, [name for flag, name in FLAGS.items() if not flags[flag]])
+
+
+def equal_words(same: Sequence[str], other: Sequence[str]) -> str:
+    """What stays equal, and what may change."""
+    parts = [f"Stays equal: [green]{', '.join(same)}[/]."] if same else []
+    return " ".join([*parts, f"May change: [yellow]{', '.join(other)}[/]."] if other else parts)
 
 
 def _range(values: list[float | None]) -> str:

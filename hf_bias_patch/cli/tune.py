@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hf_bias_patch.cli.options import AsJson
-from hf_bias_patch.cli.settings import CONTEXT, options_of
+from hf_bias_patch.cli.settings import options_of
+from hf_bias_patch.cli.words import ANY_WORD
 from hf_bias_patch.tuning.stop_signal import TERMINATED
 from hf_bias_patch.tuning.task_settings import KINDS
 
@@ -47,10 +48,10 @@ def command() -> Any:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings=CONTEXT,
+        context_settings=ANY_WORD,
     )
     for name, function in _COMMANDS.items():
-        group.command(name, context_settings=CONTEXT)(function)
+        group.command(name, context_settings=ANY_WORD)(function)
     return typer.main.get_command(group)
 
 

@@ -282,7 +282,7 @@ class Certificate(EvidenceFile):
 def _reasons(certificate: Certificate) -> Iterator[str]:
     """Why a certificate fails; nothing if it passes."""
     if certificate.lossy:
-        yield "The plan changes the function on purpose (drop or fill), so the variant is no equal of its source."
+        yield "The plan changes the function on purpose (drop or fill), so the variant is not equal to its source."
     if not certificate.comparisons or not all(run.deployed for run in certificate.runs):
         yield "Nothing was compared, which proves nothing."
     if any(figure.values <= 0 for run in certificate.runs for figure in (*run.algebra, *run.deployed)):

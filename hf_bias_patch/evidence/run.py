@@ -172,7 +172,7 @@ def _notes(pair: Pair, found: Gathered) -> list[str]:
             "touch there is no one plan to compare with."
         )
     if plan and plan.edits and not plan.changes:
-        notes.append("Every bias the plan removes is zero already: the variant is its source.")
+        notes.append("The plan changes no value, so the variant has the weights of its source.")
     if plan and not all(figure.passed for run in found.runs for figure in run.deployed):
         notes += _amplified(plan)
     moves = plan is not None and any(edit.action == "fold" and edit.destination != "nothing" for edit in plan.edits)

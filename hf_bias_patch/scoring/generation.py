@@ -136,7 +136,7 @@ def resolve_generation(
     notes += _agree(settings, chosen)
     kept = {name: value for name in _KEPT if (value := getattr(own, name, None)) is not None}
     if kept:
-        notes.append(f"From the model's own generation settings besides: {', '.join(kept)}.")
+        notes.append(f"Other settings are the model's own: {', '.join(kept)}.")
     return ResolvedGeneration(settings, kept, tuple(notes))
 
 

@@ -86,7 +86,7 @@ def _refuse(task: Task, hub: Hub, reachable: bool, error: Exception) -> NoReturn
     raise DataError(
         what,
         why=cause,
-        remedy=f"Give a local file of {task.name} ({_OPTIONS}; columns {', '.join(task.text)}"
+        remedy=f"Give a local file of {task.name} ({_OPTIONS}; columns: {', '.join(task.text)}"
         f"{f' and {task.label}' if task.label else ''}), or fetch it where there is a network "
         f"(`hf download {hub.id} --repo-type dataset`)",
     ) from error

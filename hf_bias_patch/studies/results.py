@@ -96,7 +96,7 @@ def read_results(folder: Path) -> Study:
     except FileNotFoundError:
         raise SourceError(
             f"{folder} holds no study: there is no results.json in it",
-            remedy="`hf-bias-patch study MODEL --out DIR` makes one",
+            remedy="`hf-bias-patch study MODEL --output DIR` makes one",
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from hf_bias_patch.architecture.inspect import inspect
-from hf_bias_patch.checkpoint.hub_errors import hub_error
+from hf_bias_patch.checkpoint.hub_errors import hub_words
 from hf_bias_patch.checkpoint.source import place_name
 from hf_bias_patch.errors import BiasPatchError, RecipeError, SourceError, TargetError, UnreachableError
 from hf_bias_patch.surveying.record import MODELS, SurveyedModel, dump_model, of_inspection, read_models
@@ -125,7 +125,8 @@ def find_models(author: str | None, search: str | None, limit: int) -> list[str]
     """The most downloaded models on the Hub that have safetensors files, by author or by a text in their name.
 
     Raises:
-        SourceError: the Hub cannot be reached, or has no such models.
+        SourceError: the Hub has no such models.
+        UnreachableError: the Hub cannot be reached.
     """
     import huggingface_hub as hub
 
@@ -135,7 +136,11 @@ def find_models(author: str | None, search: str | None, limit: int) -> list[str]
         )
         ids = [model.id for model in islice(found, limit)]
     except Exception as error:
-        raise hub_error(author or search or "", None, error) from error
+        raise UnreachableError(
+            f"The Hub cannot be asked for the models of {author or search!r}",
+            hub_words(error),
+            "Try again where there is a network",
+        ) from error
     if not ids:
         raise SourceError("The Hub has no such models with safetensors files", remedy="Ask for others")
     return ids

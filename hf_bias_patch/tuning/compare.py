@@ -17,7 +17,7 @@ from itertools import count, product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from hf_bias_patch.errors import RecipeError, TuneError
 from hf_bias_patch.patching.recipe import as_names
@@ -91,6 +91,12 @@ class CompareSettings(BaseModel):
         if not value:
             raise ValueError("no task is named")
         return value
+
+    @model_validator(mode="after")
+    def _files_of_its_tasks(self) -> CompareSettings:
+        if unused := sorted(self.files.keys() - set(self.task_name)):
+            raise ValueError(f"files: {unused[0]} is not one of the tasks, which are {', '.join(self.task_name)}")
+        return self
 
 
 @dataclass(frozen=True)

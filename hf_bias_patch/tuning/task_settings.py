@@ -44,7 +44,7 @@ class TaskSettings(TuneSettings):
                 "validation_share and validation_file exclude each other: both are the data to validate on"
             )
         if self.task_name is None and self.train_file is None:
-            raise ValueError("there is nothing to train on: give task_name or train_file")
+            raise ValueError("there is nothing to train on: give a task or a training file")
         if self.early_stopping_patience is not None and self.validates_on_nothing:
             raise ValueError(
                 "early_stopping_patience needs data to validate on: give validation_file or validation_share"

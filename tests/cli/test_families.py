@@ -158,7 +158,7 @@ def test_changes_of_the_config_are_checked_too() -> None:
     assert code == 0
     assert "vitdet with qkv_bias = false: " in out
     assert "vitdet with use_absolute_position_embeddings = false: 0 agreed, could not be built: " in out
-    assert "1 model types: " in out and "changes of the config: " in out and ", 0 wrong, " in out
+    assert "model types: 1; " in out and "changes of the config: " in out and ", 0 wrong, " in out
     summary = out[out.index("changes of the config") :]
     assert "1 could not be built\n  vitdet with use_absolute_position_embeddings = false" in summary
 

@@ -64,6 +64,7 @@ def test_options_win_over_the_file(typed: Callable[..., tuple[int, str, str]], t
         (["--train", "values"], "'values' is not known"),
         (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["--task", "sst-2"], "no task 'sst-2'"),
+        (["--epochs", "0"], "--epochs: 0.0 is not above 0"),
         (["--colour", "red"], "No such option"),
     ],
 )
@@ -79,12 +80,13 @@ def test_help(typed: Callable[..., tuple[int, str, str]], words: list[str]) -> N
     assert code == 0 and "Usage" in out
 
 
-@pytest.mark.parametrize("command", ["tune glue", "tune lm", "tune generation", "compare", "evaluate"])
+@pytest.mark.parametrize("command", ["tune glue", "tune lm", "tune generation", "compare", "evaluate", "study"])
 def test_options_are_shown_with_dashes_and_each_once(typed: Callable[..., tuple[int, str, str]], command: str) -> None:
     _, out, _ = typed(*command.split(), "--help")
     shown = re.findall(r"--[a-z][a-z_-]*", out)
     assert len(shown) > 15 and not [option for option in shown if "_" in option]
-    assert not {"--out", "--output-dir", "--limit", "--file", "--num-train-epochs", "--task-name"} & set(shown)
+    old = {"--out", "--output-dir", "--limit", "--file", "--num-train-epochs", "--task-name", "--tasks"}
+    assert not old & set(shown)
 
 
 _OLD = {
@@ -92,7 +94,10 @@ _OLD = {
     "--max_eval_samples 8 --num_train_epochs 1 --no_train_head --output_dir",
     "compare": "compare --model-name-or-path embedded:bert --task-name embedded:opinion --max_train_samples 16 "
     "--max_eval_samples 8 --num-train-epochs 1 --arms none --seeds 1 --learning_rates 1e-3 --out",
-    "evaluate": "evaluate embedded:gpt2 --task_name embedded:letters --limit 2 --batch_tokens 500 --predict",
+    "study": "study --model embedded:bert --count 2 --train_steps 0 --tasks embedded:opinion --max_train_samples 16 "
+    "--limit 8 --from_scratch --seeds 1 --num_train_epochs 1 --out",
+    "evaluate": "evaluate --model_name_or_path=embedded:gpt2 --task_name embedded:letters --limit 2 "
+    "--batch_tokens 500 --predict",
 }
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from hf_bias_patch import inspect, survey
 from hf_bias_patch.cli import app
-from hf_bias_patch.errors import RecipeError, SourceError, TargetError
+from hf_bias_patch.errors import RecipeError, SourceError, TargetError, UnreachableError
 from hf_bias_patch.surveying.record import SurveyedModel, read_models
 from hf_bias_patch.surveying.summary import by_family, draw, write_parquet
 from hf_bias_patch.surveying.survey import find_models, read_ids
@@ -107,6 +107,13 @@ def test_models_are_found(full: Hub) -> None:
         find_models("nobody", None, 5)
 
 
+def test_a_hub_that_cannot_be_asked_is_no_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UnreachableError, match="cannot be asked for the models of 'google-bert'") as caught:
+        find_models("google-bert", None, 5)
+    assert "network" in str(caught.value) and "folder" not in str(caught.value)
+
+
 def _model(model: str, family: str, key: str, norm: float | None) -> SurveyedModel:
     bias = {"reason": "", "dtype": "F32", "parameters": 4, "site": "encoder.0.self"}
     return SurveyedModel(
@@ -151,7 +158,7 @@ def test_on_the_command_line(full: Hub, tmp_path: Path) -> None:
     ids.write_text("\n".join(NAMES))
     done = CliRunner().invoke(app, ["survey", str(out), "--ids", str(ids)])
     assert done.exit_code == 0, done.output
-    for text in ("bert", "gpt2", "b/gone", "2 models could not be read", "3 models were looked at"):
+    for text in ("bert", "gpt2", "b/gone", "could not be read: 2", "looked at: 3"):
         assert text in done.output
     assert {path.name for path in out.iterdir()} == {"models.jsonl", "survey.parquet", "survey.png"}
     asked = len(full.requests)

@@ -140,7 +140,7 @@ def test_an_unknown_split_is_refused() -> None:
 
 def test_without_a_hub_the_local_way_is_named_at_once() -> None:
     started = time.monotonic()
-    with pytest.raises(DataError, match=r"nyu-mll/glue \(sst2\).*--files, or for tune .*; columns sentence and label"):
+    with pytest.raises(DataError, match=r"nyu-mll/glue \(sst2\).*--files, or for tune .*; columns: sentence and label"):
         load_split(load_task("sst2"), "validation")
     assert time.monotonic() - started < 10
 

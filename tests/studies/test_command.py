@@ -59,7 +59,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A study of the embedded GPT-2, and what it printed."""
     out = tmp_path_factory.mktemp("study") / "out"
-    return out, _ok("embedded:gpt2", "--out", out, *SMALL)
+    return out, _ok("embedded:gpt2", "--output", out, *SMALL)
 
 
 def test_it_says_what_each_bias_does(done: tuple[Path, str]) -> None:
@@ -102,7 +102,7 @@ def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: 
     shutil.copytree(whole, tmp_path / "again")
     lines = (whole / "measured.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "again" / "measured.jsonl").write_text("".join(lines[:20]) + lines[20][:30])
-    printed = _ok("embedded:gpt2", "--out", tmp_path / "again", *SMALL, "--resume")
+    printed = _ok("embedded:gpt2", "--output", tmp_path / "again", *SMALL, "--resume")
     assert _rows(tmp_path / "again") == _rows(whole) and "does nothing" in printed
     lines = (tmp_path / "again" / "measured.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
@@ -110,7 +110,7 @@ def test_what_was_stopped_goes_on_to_the_same(done: tuple[Path, str], tmp_path: 
         for row in record["records"] if record["kind"] == "rows" else ():
             row["figures"]["distance"] = 123.0  # which no measurement gives
     (tmp_path / "again" / "measured.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    _ok("embedded:gpt2", "--out", tmp_path / "again", *SMALL, "--resume")
+    _ok("embedded:gpt2", "--output", tmp_path / "again", *SMALL, "--resume")
     assert {row["figures"]["distance"] for row in _rows(tmp_path / "again")} == {123.0}, "nothing is measured twice"
 
 
@@ -120,19 +120,19 @@ def test_a_folder_is_not_written_over(done: tuple[Path, str], tmp_path: Path) ->
         (SMALL, "holds a run of these settings already"),
         (("--count", 5, "--train-steps", 4, "--resume"), "count was 4, now 5"),
     ):
-        failed = _run("embedded:gpt2", "--out", whole, *arguments)
+        failed = _run("embedded:gpt2", "--output", whole, *arguments)
         assert isinstance(failed.exception, TargetError) and says in str(failed.exception)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    assert isinstance(_run("embedded:gpt2", "--out", tmp_path / "mine").exception, TargetError)
+    assert isinstance(_run("embedded:gpt2", "--output", tmp_path / "mine").exception, TargetError)
 
 
 def test_a_budget_leaves_out_what_tells_least(tmp_path: Path) -> None:
     small = ("--count", 2, "--train-steps", 4)
-    printed = _ok("embedded:bert", "--out", tmp_path / "out", *small, "--budget", "0s")
+    printed = _ok("embedded:bert", "--output", tmp_path / "out", *small, "--budget", "0s")
     assert "60 measurements were left out, for lack of time: the first is “encoder self, query, zeros”" in printed
     assert not _rows(tmp_path / "out")
-    printed = _ok("embedded:bert", "--out", tmp_path / "out", *small, "--resume", "--budget", "1h", "--heads")
+    printed = _ok("embedded:bert", "--output", tmp_path / "out", *small, "--resume", "--budget", "1h", "--heads")
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {row["stage"] for row in found["rows"]} == {"whole", "layer", "removal", "head"}
     assert all(found[kind] for kind in ("folds", "steps", "lessons", "drifts"))
@@ -142,7 +142,7 @@ def test_a_budget_leaves_out_what_tells_least(tmp_path: Path) -> None:
 def test_own_texts_are_cut_and_counted(tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("a short text\n" + "word " * 3000 + "\n")
-    printed = _ok("embedded:bert", "--out", tmp_path / "out", "--texts", texts, "--train-steps", 0)
+    printed = _ok("embedded:bert", "--output", tmp_path / "out", "--texts", texts, "--train-steps", 0)
     assert "1 of 2 texts were longer than the model takes, and were cut" in printed
     assert "word word" not in (tmp_path / "out" / "results.json").read_text()
 
@@ -151,7 +151,7 @@ def test_without_a_head_there_is_no_loss(tmp_path: Path) -> None:
     headless = tmp_path / "headless"
     AutoModel.from_pretrained(folder("bert")).save_pretrained(headless)
     AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(headless)
-    printed = _ok(headless, "--out", tmp_path / "out", "--count", 2)
+    printed = _ok(headless, "--output", tmp_path / "out", "--count", 2)
     assert "no loss: BertModel has no language modelling head" in printed and "A step of the same length" in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {step["direction"] for step in found["steps"]} == {"random signs"} and "lowers" not in printed
@@ -179,7 +179,7 @@ def test_a_classifier_has_no_loss_of_tokens(tmp_path: Path) -> None:
     classifier = tmp_path / "classifier"
     AutoModelForSequenceClassification.from_pretrained(folder("bert"), num_labels=2).save_pretrained(classifier)
     AutoTokenizer.from_pretrained(folder("bert")).save_pretrained(classifier)
-    printed = _ok(classifier, "--out", tmp_path / "out", "--count", 2)
+    printed = _ok(classifier, "--output", tmp_path / "out", "--count", 2)
     assert (
         "no loss: BertForSequenceClassification has no language modelling head" in printed
         and "A step of the same length" in printed
@@ -198,7 +198,7 @@ def test_a_tokenizer_without_a_mask_has_no_loss(tmp_path: Path) -> None:
 def test_of_one_text_nothing_is_held_out(tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("a\nthe old man saw the ship and went to the sea\n")
-    printed = _ok("embedded:gpt2", "--out", tmp_path / "out", "--texts", texts, "--train-steps", 2)
+    printed = _ok("embedded:gpt2", "--output", tmp_path / "out", "--texts", texts, "--train-steps", 2)
     assert "1 of 2 texts were left out: they have fewer than two tokens" in printed
     assert "No bias was trained alone" in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -206,7 +206,7 @@ def test_of_one_text_nothing_is_held_out(tmp_path: Path) -> None:
 
 
 def test_why_a_fold_is_refused_in_bfloat16(tmp_path: Path) -> None:
-    said = _ok("embedded:gpt2", "--out", tmp_path, "--count", 2, "--train-steps", 0, "--dtype", "bfloat16")
+    said = _ok("embedded:gpt2", "--output", tmp_path, "--count", 2, "--train-steps", 0, "--dtype", "bfloat16")
     assert "to BF16 would cost" in said and "edits asked for" not in said
 
 
@@ -219,7 +219,7 @@ def test_a_key_bias_that_matters_is_told_with_the_reason(tmp_path: Path) -> None
     )  # fmt: skip
     randomise(LlamaForCausalLM(config)).save_pretrained(tmp_path / "rotary")
     tokenizer.save_pretrained(tmp_path / "rotary")
-    printed = _ok(tmp_path / "rotary", "--out", tmp_path / "out", "--count", 2, "--train-steps", 0)
+    printed = _ok(tmp_path / "rotary", "--output", tmp_path / "out", "--count", 2, "--train-steps", 0)
     assert "The key bias of decoder self attention matters" in printed
     assert "rotary positions turn the key after its bias was added" in printed
     assert "Not folded into the weights: decoder self" in printed and "it can be trained" in printed
@@ -257,7 +257,7 @@ def _with_a_strange_tokenizer(tmp_path: Path) -> Path:
 def test_what_cannot_be_studied(
     tmp_path: Path, make: Callable[[Path], object], error: type[BiasPatchError], says: str
 ) -> None:
-    failed = _run(make(tmp_path), "--out", tmp_path / "out")
+    failed = _run(make(tmp_path), "--output", tmp_path / "out")
     assert isinstance(failed.exception, error) and says in str(failed.exception)
     assert not (tmp_path / "out").exists()
 
@@ -266,5 +266,5 @@ def test_what_cannot_be_studied(
     ("option", "value"), [("--budget", "soon"), ("--dtype", "int4"), ("--device", "toaster"), ("--device", "cuda:99")]
 )
 def test_options_that_mean_nothing(tmp_path: Path, option: str, value: str) -> None:
-    failed = _run("embedded:bert", "--out", tmp_path / "out", option, value)
+    failed = _run("embedded:bert", "--output", tmp_path / "out", option, value)
     assert isinstance(failed.exception, ArgumentError) and failed.exception.remedy

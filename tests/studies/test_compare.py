@@ -103,7 +103,7 @@ def test_models_are_told_apart() -> None:
 
 def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     folders = [_saved(tmp_path / "a", _study("owner/one")), _saved(tmp_path / "b", _study("owner/[two]", key=0.03))]
-    done = _run("compare", *folders, "--out", tmp_path / "out")
+    done = _run("compare", *folders, "--output", tmp_path / "out")
     assert done.exit_code == 0, done.output
     printed = " ".join(done.output.split())
     assert "owner/one" in printed and "owner/[two]" in printed and "480 of 800" in printed
@@ -123,9 +123,9 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
         row for row in scores if (row["how"], row["removed"], row["against"]) == ("fine-tuned", "value", "nothing")
     ]
     assert [row["model"] for row in tuned] == ["owner/one", "owner/[two]"] and float(tuned[0]["difference"]) < 0
-    again = _run("compare", *folders, "--out", tmp_path / "out")
+    again = _run("compare", *folders, "--output", tmp_path / "out")
     assert isinstance(again.exception, TargetError) and "exists" in str(again.exception)
-    assert _run("compare", *folders, "--out", tmp_path / "out", "--overwrite").exit_code == 0
+    assert _run("compare", *folders, "--output", tmp_path / "out", "--overwrite").exit_code == 0
 
 
 def test_what_a_missing_library_leaves_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_what_cannot_be_compared_is_an_error(tmp_path: Path) -> None:
         ([one, tmp_path / "b" / ".." / "a"], ArgumentError, "is the same folder as"),
         ([one, tmp_path / "empty"], SourceError, "holds no study"),
     ):
-        failed = _run("compare", *folders, "--out", tmp_path / "out")
+        failed = _run("compare", *folders, "--output", tmp_path / "out")
         assert isinstance(failed.exception, error) and says in str(failed.exception)
         assert failed.exception.remedy and not (tmp_path / "out").exists()
 
@@ -158,7 +158,7 @@ def test_a_study_is_still_called_by_its_model(tmp_path: Path, monkeypatch: pytes
     assert _run().exit_code == 2 and "Missing argument" in _run().output
     monkeypatch.chdir(tmp_path)
     (tmp_path / "compare").mkdir()
-    for arguments in (("./compare", "--out", "out"), ("--out", "out", "compare"), ("MODEL", "--out", "out")):
+    for arguments in (("./compare", "--output", "out"), ("--output", "out", "compare"), ("MODEL", "--output", "out")):
         failed = _run(*arguments)  # a model, and none that can be studied
         assert isinstance(failed.exception, Exception) and "study" not in type(failed.exception).__name__.lower()
         assert not isinstance(failed.exception, ArgumentError | SystemExit), failed.output

@@ -186,8 +186,8 @@ def test_rates_unless_one_is_given(tmp_path: Path) -> None:
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A classifier and a language model of BERT's config from random weights, two seeds; and what was printed."""
     out = tmp_path_factory.mktemp("fresh") / "out"
-    tasks = ("--tasks", "embedded:opinion", "--seeds", 2, "--max-train-samples", 96, "--max-eval-samples", 16)
-    done = _run("embedded:bert", "--out", out, "--from-scratch", *tasks, "--epochs", 1)
+    tasks = ("--task", "embedded:opinion", "--seeds", 2, "--max-train-samples", 96, "--max-eval-samples", 16)
+    done = _run("embedded:bert", "--output", out, "--from-scratch", *tasks, "--epochs", 1)
     assert done.exit_code == 0, done.output
     return out, " ".join(done.output.split())
 
@@ -220,7 +220,7 @@ def test_a_config_without_biases_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "llama" / "config.json").write_text(json.dumps({**config.to_dict(), "architectures": ["LlamaModel"]}))
     for path in inspect_folder("gpt2").glob("tokenizer*"):
         shutil.copy(path, tmp_path / "llama")
-    failed = _run(tmp_path / "llama", "--out", tmp_path / "out", "--from-scratch", "--tasks", "embedded:opinion")
+    failed = _run(tmp_path / "llama", "--output", tmp_path / "out", "--from-scratch", "--task", "embedded:opinion")
     assert isinstance(failed.exception, PlanError), failed.exception
     assert not (tmp_path / "out").exists()
 
@@ -307,29 +307,29 @@ def _run(*arguments: object) -> Result:
     [
         (["--fine-tune"], ArgumentError, "--fine-tune needs a task"),
         (["--from-scratch"], ArgumentError, "--from-scratch needs a task"),
-        (["--fine-tune", "--from-scratch", "--tasks", "sst2"], ArgumentError, "fine-tunes or trains from scratch"),
+        (["--fine-tune", "--from-scratch", "--task", "sst2"], ArgumentError, "fine-tunes or trains from scratch"),
         (
-            ["--from-scratch", "--tasks", "sst2", "--heads"],
+            ["--from-scratch", "--task", "sst2", "--heads"],
             ArgumentError,
             "--heads cannot be combined with --from-scratch",
         ),
         (["--epochs", 1], ArgumentError, "num_train_epochs needs a task"),
-        (["--tasks", "sst3"], TaskError, "no task 'sst3'"),
-        (["--tasks", "nowhere.yaml"], TaskError, "nowhere.yaml"),
-        (["--tasks", "embedded:opinion,embedded:opinion"], ArgumentError, "names a task twice"),
-        (["--tasks", "embedded:opinion", "--files", "sst2:train=x"], ArgumentError, "sst2, which is not a task of"),
-        (["--tasks", "sst2", "--files", "sst2=x"], ArgumentError, "not of the form TASK:SPLIT=PATH"),
-        (["--tasks", "sst2", "--files", "sst2:validation=x.tsv"], RecipeError, "x.tsv does not exist"),
-        (["--tasks", "embedded:opinion", "--epochs", 0], RecipeError, "num_train_epochs: 0.0 is not above 0"),
-        (["--tasks", "embedded:records", "--fine-tune"], TaskError, "has a head for MaskedLM, and a generation task"),
-        (["--tasks", "embedded:records", "--from-scratch"], TaskError, "has a head for MaskedLM, and a generation"),
-        (["--tasks", "sst2"], DataError, "sst2"),
+        (["--task", "sst3"], TaskError, "no task 'sst3'"),
+        (["--task", "nowhere.yaml"], TaskError, "nowhere.yaml"),
+        (["--task", "embedded:opinion,embedded:opinion"], ArgumentError, "names a task twice"),
+        (["--task", "embedded:opinion", "--files", "sst2:train=x"], ArgumentError, "sst2, which is not a task of"),
+        (["--task", "sst2", "--files", "sst2=x"], ArgumentError, "not of the form TASK:SPLIT=PATH"),
+        (["--task", "sst2", "--files", "sst2:validation=x.tsv"], RecipeError, "x.tsv does not exist"),
+        (["--task", "embedded:opinion", "--epochs", 0], RecipeError, "num_train_epochs: 0.0 is not above 0"),
+        (["--task", "embedded:records", "--fine-tune"], TaskError, "has a head for MaskedLM, and a generation task"),
+        (["--task", "embedded:records", "--from-scratch"], TaskError, "has a head for MaskedLM, and a generation"),
+        (["--task", "sst2"], DataError, "sst2"),
     ],
 )
 def test_what_cannot_be_asked(
     tmp_path: Path, broken: Path, arguments: list[Any], error: type[BiasPatchError], says: str
 ) -> None:
-    failed = _run(broken, "--out", tmp_path / "out", *arguments)
+    failed = _run(broken, "--output", tmp_path / "out", *arguments)
     assert isinstance(failed.exception, error), failed.exception
     assert says in str(failed.exception)
     assert not (tmp_path / "out").exists()
@@ -337,15 +337,15 @@ def test_what_cannot_be_asked(
 
 def test_training_data_alone_cannot_be_scored_on(tmp_path: Path, broken: Path) -> None:
     (tmp_path / "a.tsv").write_text("sentence\tlabel\ngood\t1\nbad\t0\n")
-    given = ("--tasks", "sst2", "--files", f"sst2:train={tmp_path}/a.tsv", "--fine-tune")
-    failed = _run(broken, "--out", tmp_path / "out", *given)
+    given = ("--task", "sst2", "--files", f"sst2:train={tmp_path}/a.tsv", "--fine-tune")
+    failed = _run(broken, "--output", tmp_path / "out", *given)
     assert isinstance(failed.exception, RecipeError) and "none to score on" in str(failed.exception)
 
 
 def test_a_study_with_a_task(tmp_path: Path) -> None:
     """As a user types it; afterwards a task is added."""
-    common = ("embedded:gpt2", "--out", tmp_path / "out", "--count", 2, "--max-eval-samples", 8)
-    done = _run(*common, "--tasks", "embedded:letters")
+    common = ("embedded:gpt2", "--output", tmp_path / "out", "--count", 2, "--max-eval-samples", 8)
+    done = _run(*common, "--task", "embedded:letters")
     assert done.exit_code == 0, done.output
     printed = " ".join(done.output.split())
     assert (
@@ -356,6 +356,6 @@ def test_a_study_with_a_task(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(found["scores"]) == 4 * 3 and found["rows"]
     before = (tmp_path / "out" / "measured.jsonl").read_text()
-    assert _run(*common, "--resume", "--tasks", "embedded:letters,embedded:records").exit_code == 0
+    assert _run(*common, "--resume", "--task", "embedded:letters,embedded:records").exit_code == 0
     text = (tmp_path / "out" / "measured.jsonl").read_text()
     assert text.startswith(before) and text.count("\n") == before.count("\n") + 4

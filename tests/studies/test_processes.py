@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 _STUDY = ["hf_bias_patch", "study", "embedded:bert", "--count", "4", "--train-steps", "4", "--device", "cpu"]
-_STUDY += ["--tasks", "embedded:opinion", "--fine-tune", "--seeds", "1", "--max-train-samples", "32", "--epochs", "1"]
+_STUDY += ["--task", "embedded:opinion", "--fine-tune", "--seeds", "1", "--max-train-samples", "32", "--epochs", "1"]
 _STUDY += ["--max-eval-samples", "16"]
 
 
 def _run(launcher: list[str], out: Path, *more: str) -> str:
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, *launcher, *_STUDY, "--out", str(out), *more]
+    command = [sys.executable, *launcher, *_STUDY, "--output", str(out), *more]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -28,7 +28,7 @@ def _said(*rows: ArmRecord, loss: bool = True, **changed: object) -> str:
 @pytest.mark.parametrize(
     ("relative", "verdict", "says"),
     [
-        (3 * FLOOR, "redundant", "does nothing: whatever replaces it (1 way was tried)"),
+        (3 * FLOOR, "redundant", "does nothing, as the paper says: whatever replaces it (1 way was tried)"),
         (0.2, "needed", "matters: zeros in its place change the last hidden states by 0.2 of their norm"),
     ],
 )

@@ -153,6 +153,7 @@ def test_all_tasks_are_looked_at_before_the_first_is_run(tmp_path: Path, runs: R
         ({"arms": ""}, "no arm is named"),
         ({"learning_rates": "0"}, "not above 0"),
         ({"files": "sst2=x"}, "not of the form TASK:SPLIT=PATH"),
+        ({"files": "cola:train=x"}, "cola is not one of the tasks"),
         ({"task_name": ""}, "no task is named"),
     ],
 )

@@ -79,14 +79,14 @@ def _check_combination(settings: StudySettings) -> None:
         raise ArgumentError(
             f"{wanted} needs a task",
             why="Models are trained and scored on tasks",
-            remedy="Add --tasks, such as --tasks sst2,wikitext-2",
+            remedy="Add --task, such as --task sst2,wikitext-2",
         )
     if settings.task_options and not settings.tasks:
-        raise ArgumentError(f"{next(iter(settings.task_options))} needs a task", remedy="Add --tasks, or leave it out")
+        raise ArgumentError(f"{next(iter(settings.task_options))} needs a task", remedy="Add --task, or leave it out")
     if unused := sorted(set(settings.files) - set(settings.tasks)):
         raise ArgumentError(
             f"--files names {unused[0]}, which is not a task of this study",
-            remedy=f"The tasks are: {', '.join(settings.tasks) or 'none; add --tasks'}",
+            remedy=f"The tasks are: {', '.join(settings.tasks) or 'none; add --task'}",
         )
     if len({load_task(name).name for name in settings.tasks}) < len(settings.tasks):
-        raise ArgumentError("--tasks names a task twice", remedy="Name each once")
+        raise ArgumentError("--task names a task twice", remedy="Name each once")

@@ -91,7 +91,7 @@ class ReferenceLine(NamedTuple):
 
 
 class Key(NamedTuple):
-    """An entry of the legend; `mark` is one of a series, or `line` or `dash`."""
+    """An entry of the legend; `mark` is one of a series, or `line`, `dash` or `dot`."""
 
     name: str
     mark: str

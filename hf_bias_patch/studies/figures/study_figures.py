@@ -165,7 +165,7 @@ def lessons(study: Study) -> Figure:
         mine = [row for row in study.lessons if row.trained == trained]
         series += [_curve(mine, trained, "loss"), _curve(mine, trained, "fitted")]
         keys.append(Key(trained, "line", colour_of(trained)))
-    keys += [Key("held-out texts", "line", "ink"), Key("texts it trains on", "dash", "ink")]
+    keys += [Key("held-out texts", "line", "ink"), Key("texts it trains on", "dot", "ink")]
     axes = Axis("steps"), Axis("change of the loss\n(nats a token)")
     return Figure("lessons", [Panel("lessons", "", *axes, series, keys=keys)] if series else [])
 
@@ -184,11 +184,11 @@ def drift(study: Study) -> Figure:
     lines = Axis(categories=list(dict.fromkeys(map(_line_of, rows))))
     moved = [
         *(
-            Key(f"moved by, {key.name}", "circle", key.colour)
+            Key(f"{key.name}: moved by training", "circle", key.colour)
             for key in projection_keys(row.projection for row in rows)
         ),
-        Key("by decay alone", "open", "muted"),
-        Key("at the start", "stroke", "muted"),
+        Key("moved by weight decay alone", "open", "muted"),
+        Key("norm at the start", "stroke", "muted"),
     ]
     panels, of_effects, keys = [], [], []
     for at, precision in enumerate(dict.fromkeys(row.precision for row in rows)):

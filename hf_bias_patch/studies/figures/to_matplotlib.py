@@ -62,7 +62,7 @@ def draw(figure: Figure) -> Picture:
         _draw_panel(axes, panel)
         axes.label_outer() if one_x and one_y else None
     if maps := [axes.images[0] for axes in grid.flat if axes.images]:
-        picture.colorbar(maps[0], ax=list(grid.flat), extend="min", label=RELATIVE)
+        picture.colorbar(maps[0], ax=list(grid.flat), extend="min", label=RELATIVE.replace(" of the ", "\nof the "))
     if keys := list(dict.fromkeys(key for panel in panels for key in panel.keys)):
         picture.legend(handles=list(map(_handle, keys)), loc="outside upper center", ncols=4, fontsize="small")
     return picture
@@ -142,7 +142,7 @@ def _plain(text: str) -> str:
 def _handle(key: Key) -> Any:
     from matplotlib.lines import Line2D
 
-    style = {"line": "-", "dash": "--"}.get(key.mark, "none")
+    style = {"line": "-", "dash": "--", "dot": ":"}.get(key.mark, "none")
     filled = "none" if key.mark == "open" else "full"
     marker, colour = _MARKERS.get(key.mark, ""), COLOURS[key.colour]
     return Line2D([], [], color=colour, linestyle=style, marker=marker, fillstyle=filled, label=_plain(key.name))

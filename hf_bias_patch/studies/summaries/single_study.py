@@ -39,9 +39,9 @@ def _keys(study: Study) -> Iterator[str]:
         ways = "1 way was" if count == 1 else f"{count} ways were"
         most = max(worst[place].figures["relative"] for place in silent)
         yield (
-            f"The key bias of {_all_of(silent)} attention does nothing: whatever replaces it ({ways} tried), "
-            f"the last hidden states change by at most {most:.1e} of their norm; rounding alone changes them by "
-            f"{floor:.1e}. The paper says so."
+            f"The key bias of {_all_of(silent)} attention does nothing, as the paper says: whatever replaces it "
+            f"({ways} tried), the last hidden states change by at most {most:.1e} of their norm; rounding alone "
+            f"changes them by {floor:.1e}."
         )
     for place, row in worst.items():
         if place not in silent:

@@ -70,8 +70,8 @@ def _gradients(study: Study) -> Iterator[str]:
         places = ", ".join(key.place for key in zero)
         largest = max(key.gradient for key in zero)
         yield (
-            f"The gradient of the key bias of {places} attention is zero (in float64 its norm is {largest:.0e}, of "
-            f"others up to {others:.0e}): no step moves anything."
+            f"The gradient of the key bias of {places} attention is zero, so training does not move it (in float64 its "
+            f"norm is {largest:.0e}; the largest of the other biases is {others:.0e})."
         )
     for key in keys:
         if key not in zero:
