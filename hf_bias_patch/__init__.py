@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from hf_bias_patch.evidence.run import verify
     from hf_bias_patch.evidence.where_possible import where_possible
     from hf_bias_patch.models.load import load
-    from hf_bias_patch.patching.disk import Patched, patch, plan
+    from hf_bias_patch.patching.in_memory import Applied, apply
     from hf_bias_patch.patching.inplace import patch_in_place
-    from hf_bias_patch.patching.memory import Applied, apply
+    from hf_bias_patch.patching.on_disk import Patched, patch, plan
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.pulling import pull
     from hf_bias_patch.patching.recipe import Recipe
@@ -84,7 +84,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Applied": "patching.memory",
+    "Applied": "patching.in_memory",
     "Card": "publish.card",
     "Certificate": "evidence.certificate",
     "CompareSettings": "tuning.compare",
@@ -94,7 +94,7 @@ _HOMES = {
     "GlueSettings": "tuning.task_settings",
     "Inspection": "architecture.inspect",
     "LanguageSettings": "tuning.task_settings",
-    "Patched": "patching.disk",
+    "Patched": "patching.on_disk",
     "Plan": "patching.plan",
     "Probed": "probing.inspect",
     "PushPlan": "publish.push_plan",
@@ -105,16 +105,16 @@ _HOMES = {
     "StudyResult": "studies.run",
     "StudySettings": "studies.settings",
     "Survey": "surveying.survey",
-    "apply": "patching.memory",
+    "apply": "patching.in_memory",
     "card": "publish.card",
     "compare": "tuning.compare",
     "compare_studies": "studies.comparison",
     "evaluate": "scoring.evaluate",
     "inspect": "architecture.inspect",
     "load": "models.load",
-    "patch": "patching.disk",
+    "patch": "patching.on_disk",
     "patch_in_place": "patching.inplace",
-    "plan": "patching.disk",
+    "plan": "patching.on_disk",
     "plan_push": "publish.push_plan",
     "probe": "probing.inspect",
     "pull": "patching.pulling",

@@ -15,7 +15,7 @@ from hf_bias_patch.cli.options import AsJson, Layerwise, Model, ModelType, Overw
 
 if TYPE_CHECKING:
     from hf_bias_patch.architecture.sites import Site
-    from hf_bias_patch.patching.disk import Patched
+    from hf_bias_patch.patching.on_disk import Patched
     from hf_bias_patch.patching.plan import Plan
     from hf_bias_patch.patching.recipe import Recipe
 
@@ -156,7 +156,7 @@ class _Job:
 
     def show_dry_run(self, sites: Sequence[Site] | None) -> None:
         """Print the plan."""
-        from hf_bias_patch.patching.disk import plan
+        from hf_bias_patch.patching.on_disk import plan
 
         self._show_plan(plan(self.model, self.recipe, sites=sites))
         if self.recipe.where_possible and self.verify and not self.as_json:
@@ -209,8 +209,8 @@ class _Job:
 
     def _write(self, recipe: Recipe, sites: Sequence[Site] | None) -> Patched:
         from hf_bias_patch.cli.console import ByteBar
-        from hf_bias_patch.patching.disk import patch as write
         from hf_bias_patch.patching.inplace import patch_in_place
+        from hf_bias_patch.patching.on_disk import patch as write
 
         if self.out is None:
             return patch_in_place(self.model, recipe, sites=sites, announce=self._announce)

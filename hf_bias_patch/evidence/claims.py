@@ -15,7 +15,7 @@ from hf_bias_patch.evidence.certificate import Claim
 from hf_bias_patch.evidence.compare import Meter, collect, meter_for
 from hf_bias_patch.evidence.outputs import AnyBatch, Inner, Outputs
 from hf_bias_patch.models.inputs.multimodal import MultimodalBatch
-from hf_bias_patch.patching.memory import ModelTensors, apply
+from hf_bias_patch.patching.in_memory import ModelTensors, apply
 from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.recipe import Recipe
 

@@ -29,7 +29,7 @@ from hf_bias_patch.models.inputs.choose import ChosenInputs, multimodal_inputs, 
 from hf_bias_patch.models.load import Loaded
 from hf_bias_patch.models.load_for_verify import TORCH_NAMES, load_model
 from hf_bias_patch.models.names import sites_in_memory
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 

@@ -25,7 +25,7 @@ from hf_bias_patch.evidence.certificate import Party
 from hf_bias_patch.evidence.storage import dtype_to_verify
 from hf_bias_patch.evidence.working_source import place_beside, typed_as
 from hf_bias_patch.models.source_files import folder_of
-from hf_bias_patch.patching.disk import readable
+from hf_bias_patch.patching.on_disk import readable
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.record import PLAN, block_of, source_sha256

@@ -19,7 +19,7 @@ from hf_bias_patch.evidence.outputs import Outputs
 from hf_bias_patch.evidence.pair import Pair, Step
 from hf_bias_patch.models.load_for_verify import TORCH_NAMES, load_model
 from hf_bias_patch.models.names import names_on_disk, sites_in_memory
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from hf_bias_patch.patching.recipe import Recipe
 
 __all__ = ["Trial", "share_of"]

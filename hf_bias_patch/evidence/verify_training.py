@@ -26,7 +26,7 @@ from hf_bias_patch.evidence.training import Free, PatchBefore, SourceComparison,
 from hf_bias_patch.evidence.working_source import is_writable, place_beside
 from hf_bias_patch.models.load import load_reported, refusing
 from hf_bias_patch.models.source_files import folder_of, weight_files
-from hf_bias_patch.patching.disk import patch
+from hf_bias_patch.patching.on_disk import patch
 from hf_bias_patch.patching.record import TRAINING, untouchable
 
 __all__ = ["compare_with_source", "verify_training"]

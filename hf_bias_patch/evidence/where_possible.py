@@ -29,7 +29,7 @@ from hf_bias_patch.evidence.trial import Trial, share_of
 from hf_bias_patch.evidence.working_source import place_beside, typed_as
 from hf_bias_patch.models.memory import require_to_verify
 from hf_bias_patch.models.source_files import folder_of
-from hf_bias_patch.patching.disk import readable
+from hf_bias_patch.patching.on_disk import readable
 from hf_bias_patch.patching.plan import Edit
 from hf_bias_patch.patching.recipe import Recipe, recipe_or_fields
 from hf_bias_patch.patching.request import Request

@@ -12,7 +12,7 @@ from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.architecture.verdict import DESTINATIONS
 from hf_bias_patch.errors import BiasPatchError
-from hf_bias_patch.patching.memory import ModelTensors, apply
+from hf_bias_patch.patching.in_memory import ModelTensors, apply
 from hf_bias_patch.patching.recipe import make_recipe
 from hf_bias_patch.probing.moves import ReferenceRunner
 from hf_bias_patch.probing.probe import STILL

@@ -55,7 +55,7 @@ def check_type(
     from hf_bias_patch.family_check.reasons.untouched import explain, unexplained, untouched
     from hf_bias_patch.models.names import names_in_files
     from hf_bias_patch.models.run import run_all
-    from hf_bias_patch.patching.memory import ModelTensors
+    from hf_bias_patch.patching.in_memory import ModelTensors
     from hf_bias_patch.probing.findings import combine, renamed
     from hf_bias_patch.probing.probe import probe
 

@@ -104,7 +104,7 @@ def _configs(model_type: str) -> Iterator[Any]:
 
 def _check(model: Any, found: Saved) -> None:
     """Hold one model's files against its memory."""
-    from hf_bias_patch.patching.memory import ModelTensors
+    from hf_bias_patch.patching.in_memory import ModelTensors
 
     name = type(model).__name__
     config, tensors, stored = _filed(model)

@@ -19,7 +19,7 @@ from hf_bias_patch.architecture.sites import Norm, Site, Slot
 from hf_bias_patch.checkpoint.checkpoint import Checkpoint
 from hf_bias_patch.checkpoint.dtypes import FLOATS
 from hf_bias_patch.errors import BiasPatchError
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 
 __all__ = ["FileNames", "names_among", "names_in_files", "names_on_disk", "sites_in_memory"]
 

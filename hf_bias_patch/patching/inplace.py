@@ -21,7 +21,7 @@ from hf_bias_patch.checkpoint.sidecar import side_files
 from hf_bias_patch.checkpoint.source import Source, place_name, resolve
 from hf_bias_patch.errors import PlanError
 from hf_bias_patch.patching.base_card import readme_of_source
-from hf_bias_patch.patching.disk import Patched, changes_nothing
+from hf_bias_patch.patching.on_disk import Patched, changes_nothing
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import Recipe
 from hf_bias_patch.patching.record import PLAN, UNDO, patched_config, training_files

@@ -17,7 +17,7 @@ from hf_bias_patch.checkpoint.shorten import brief
 from hf_bias_patch.checkpoint.sidecar import PATCH, side_files
 from hf_bias_patch.checkpoint.source import HubModel, Source, arrived_sha256, locate, resolve
 from hf_bias_patch.errors import CheckpointError
-from hf_bias_patch.patching.disk import readable
+from hf_bias_patch.patching.on_disk import readable
 from hf_bias_patch.patching.patch_only import VALUES, PatchOnly, read_patch
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.request import Request

@@ -17,7 +17,7 @@ from hf_bias_patch.checkpoint.source import Source
 from hf_bias_patch.errors import SourceError, TaskError
 from hf_bias_patch.models.load import quiet
 from hf_bias_patch.models.source_files import load_config, load_tokenizer
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 from hf_bias_patch.scoring.heads import AUTO_CLASSES, head_kind_of_class
 from hf_bias_patch.studies.downstream.checks import biased_projections
 from hf_bias_patch.studies.downstream.training_runs import training_experiments

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.errors import TuneError
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of
 from hf_bias_patch.tuning.set_trainable import refuse_kept
 from hf_bias_patch.tuning.trainable import Trainable, TrainableTensor

@@ -15,7 +15,7 @@ import numpy as np
 from hf_bias_patch.architecture.find import find_sites, uncovered
 from hf_bias_patch.architecture.sites import PROJECTIONS, Site, Slot
 from hf_bias_patch.errors import CheckpointError, FamilyError, RecipeError, TuneError
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 from hf_bias_patch.tuning.head import head_of
 from hf_bias_patch.tuning.trainable import LeftOut, Trainable, TrainableTensor
 

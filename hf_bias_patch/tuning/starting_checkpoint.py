@@ -17,7 +17,7 @@ from hf_bias_patch.evidence.run import verify
 from hf_bias_patch.evidence.training import PatchBefore, patch_before, patch_of
 from hf_bias_patch.evidence.where_possible import where_possible
 from hf_bias_patch.models.source_files import folder_of
-from hf_bias_patch.patching.disk import patch, plan
+from hf_bias_patch.patching.on_disk import patch, plan
 from hf_bias_patch.patching.recipe import Recipe, make_recipe
 from hf_bias_patch.patching.record import CERTIFICATE
 from hf_bias_patch.patching.summary import stays

@@ -16,7 +16,7 @@ from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.errors import CheckpointError
 from hf_bias_patch.family_check.small_models.config import small_config
 from hf_bias_patch.family_check.small_models.model import small_model
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 
 Saved = Callable[..., Path]
 BERT = "bert.encoder.layer.1.attention."

@@ -12,7 +12,7 @@ from tests.models import fresh
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
 def test_a_structure_is_recognised_under_another_name(name: str) -> None:
-    from hf_bias_patch.patching.memory import ModelTensors
+    from hf_bias_patch.patching.in_memory import ModelTensors
 
     tensors = ModelTensors(fresh(name)).tensors
     assert name in alike(tensors)

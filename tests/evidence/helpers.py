@@ -16,7 +16,7 @@ from hf_bias_patch.architecture.sites import Site, Slot
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.evidence.pair import Pair, open_pair
 from hf_bias_patch.patching.algebra import witness
-from hf_bias_patch.patching.disk import patch
+from hf_bias_patch.patching.on_disk import patch
 from hf_bias_patch.patching.record import PLAN
 from tests.models import fresh
 

@@ -8,7 +8,7 @@ import torch
 from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.evidence.claims import measure_claims
 from hf_bias_patch.models.inputs.text import TextFormat, text_batches
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 from hf_bias_patch.patching.planner import make_plan
 from hf_bias_patch.patching.preserved import Preserved
 from hf_bias_patch.patching.recipe import make_recipe

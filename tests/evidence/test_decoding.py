@@ -7,7 +7,7 @@ import torch
 
 from hf_bias_patch.evidence.decoding import Decoded, compare_decoded, decode
 from hf_bias_patch.models.inputs.text import TextFormat, TokenBatch, prompt_batches
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from tests.models import fresh
 
 PROMPT = TokenBatch("prompts", {}, torch.ones(2, 3, dtype=torch.bool))

@@ -26,7 +26,7 @@ from hf_bias_patch.family_check.small_models.model import small_model
 from hf_bias_patch.models.float64 import in_single_steps
 from hf_bias_patch.models.inputs.random_inputs import inputs_of
 from hf_bias_patch.models.run import run
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 from hf_bias_patch.probing.probe import probe
 from hf_bias_patch.probing.trace import Trace
 from tests.probing.traps import WIDTH, Attention, Model, tokens

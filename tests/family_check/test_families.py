@@ -21,7 +21,7 @@ from hf_bias_patch.family_check.small_models.config import model_types
 from hf_bias_patch.family_check.small_models.model import small_model
 from hf_bias_patch.models.inputs.random_inputs import sets_of
 from hf_bias_patch.models.run import run_all
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 from tests.family_check.unbuilt import SLOW, UNBUILT
 
 BUILT = set(model_types()) - UNBUILT

@@ -15,7 +15,7 @@ from safetensors import safe_open
 import hf_bias_patch
 from hf_bias_patch.errors import CheckpointError, PlanError, SourceError
 from hf_bias_patch.evidence.run import verify
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from tests.models import error, fresh, inputs_of, outputs_of
 
 Saved = Callable[..., Path]

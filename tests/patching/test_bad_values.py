@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 import hf_bias_patch
 from hf_bias_patch.errors import CheckpointError, PlanError
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from tests.models import fresh
 
 Saved = Callable[..., Path]

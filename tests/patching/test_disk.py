@@ -17,7 +17,7 @@ from safetensors import safe_open
 import hf_bias_patch
 from hf_bias_patch.checkpoint.header import read_header
 from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError, TargetError
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from tests.models import DTYPES, FAMILIES, NAMES, WITH_NORMS, error, fresh, heads, inputs_of, outputs_of
 
 Saved = Callable[..., Path]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_bias_patch.errors import PlanError
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from tests.models import DTYPES, fresh, outputs_of
 
 

@@ -13,7 +13,7 @@ import torch
 from hf_bias_patch.architecture.family import family_of
 from hf_bias_patch.architecture.family_files import drafted, text_of
 from hf_bias_patch.architecture.layout import View
-from hf_bias_patch.patching.memory import Applied, apply
+from hf_bias_patch.patching.in_memory import Applied, apply
 from hf_bias_patch.patching.plan import Edit, Plan
 from tests.models import error, fresh, outputs_of
 

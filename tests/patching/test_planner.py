@@ -14,7 +14,7 @@ import torch
 import hf_bias_patch
 from hf_bias_patch.errors import CheckpointError, PlanError, RecipeError
 from hf_bias_patch.patching.algebra import witness
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.recipe import make_recipe
 from tests.models import NAMES, fresh

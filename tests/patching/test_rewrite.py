@@ -23,7 +23,7 @@ from hf_bias_patch.architecture.verdict import Verdict
 from hf_bias_patch.checkpoint.checkpoint import open_checkpoint
 from hf_bias_patch.patching.algebra import repeat_groups, round_once, witness
 from hf_bias_patch.patching.folds import RankOneUpdate
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from hf_bias_patch.patching.plan import Edit, Plan
 from hf_bias_patch.patching.recipe import make_recipe
 from hf_bias_patch.patching.rewrite import Rewrite

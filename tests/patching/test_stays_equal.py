@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_bias_patch.models.run import CACHES
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.patching.preserved import Preserved
 from tests.models import config_of, error, fresh, inputs_of, outputs_of, randomise

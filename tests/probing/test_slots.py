@@ -18,7 +18,7 @@ from hf_bias_patch.family_check.small_models.model import small_model
 from hf_bias_patch.models.inputs.random_inputs import inputs_of
 from hf_bias_patch.models.names import names_in_files
 from hf_bias_patch.models.run import run
-from hf_bias_patch.patching.memory import ModelTensors, apply
+from hf_bias_patch.patching.in_memory import ModelTensors, apply
 from hf_bias_patch.patching.plan import Plan
 from hf_bias_patch.probing.inspect import probe_model
 from hf_bias_patch.probing.moves import change

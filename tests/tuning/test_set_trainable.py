@@ -13,7 +13,7 @@ from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.architecture.sites import Site
 from hf_bias_patch.architecture.verdict import Verdict
 from hf_bias_patch.errors import FamilyError, RecipeError, TuneError
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 from hf_bias_patch.tuning.adapters import add
 from hf_bias_patch.tuning.head import head_of
 from hf_bias_patch.tuning.set_trainable import projections_of, set_trainable

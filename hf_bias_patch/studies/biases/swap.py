@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_bias_patch.architecture.find import find_sites
 from hf_bias_patch.architecture.sites import Site
-from hf_bias_patch.patching.memory import ModelTensors
+from hf_bias_patch.patching.in_memory import ModelTensors
 from hf_bias_patch.studies.biases.arms import Arm, Target, heads_of
 from hf_bias_patch.studies.biases.fills import filled
 

@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from hf_bias_patch.errors import CheckpointError, PlanError
-from hf_bias_patch.patching.memory import apply
+from hf_bias_patch.patching.in_memory import apply
 from hf_bias_patch.studies.biases.arms import BiasGroup
 from hf_bias_patch.studies.biases.swap import Biases
 from hf_bias_patch.studies.measuring.effects import Effect, run
