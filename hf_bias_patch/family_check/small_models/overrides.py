@@ -170,7 +170,8 @@ FIELDS: dict[str, dict[str, Any]] = {
         "text_projection_out_dim": 48,
         "class_embed_dim": 48,
         "apply_layernorm_after_vision_backbone": False,
-    },
+    }
+    | _WINDOWS,
     "granite4_vision": {
         "vision_config": {"hidden_size": 64, "num_attention_heads": 4},
         "downsample_rate": "1/2",
