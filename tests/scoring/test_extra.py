@@ -40,6 +40,6 @@ def test_importing_is_light() -> None:
 
 def test_without_the_extra() -> None:
     done = python(MISSING)
-    assert done.returncode == 2 and "pip install 'hf_bias_patch[models,tune]'" in done.stderr.replace("\n", " ")
+    assert done.returncode == 2 and "pip install 'hf_bias_patch[models,tune]'" in " ".join(done.stderr.split())
     with pytest.raises(ExtraError, match=r"'no_such_library' is not installed.*tune"):
         need("no_such_library.metrics")
