@@ -55,7 +55,7 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
                 )
             if absent := _switched_off(config):
                 raise FamilyError(
-                    f"This {config['model_type']} model has no attention",
+                    f"This {config['model_type']} model has no softmax attention",
                     why=f"config.json, or its default, says so: {absent}",
                 )
             if towers := uncovered(config):
@@ -77,10 +77,20 @@ def find_sites(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tupl
 def _switched_off(config: Mapping[str, Any]) -> str:
     """The config entries by which a model has no attention at all, as `key = value`; empty if it has some."""
     family, read = family_of(config), as_read(config)
-    if family.towers or any(meant(attention.when, read) for attention in family.attention):
+    if family.towers:
+        return ""
+    kinds = read.get("layer_types")
+    if isinstance(kinds, list) and kinds and not any(map(_may_attend, kinds)):
+        return f"layer_types = {brief(kinds)}"
+    if any(meant(attention.when, read) for attention in family.attention):
         return ""
     keys = dict.fromkeys(key for attention in family.attention for key in attention.when)
     return ", ".join(f"{key} = {brief(lookup(read, key))}" for key in keys)
+
+
+def _may_attend(kind: object) -> bool:
+    """Whether layers of a kind in a hybrid's `layer_types` may have attention by a softmax."""
+    return "hybrid" in str(kind) or ("attention" in str(kind) and "linear" not in str(kind))
 
 
 def _refuse_unknown(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

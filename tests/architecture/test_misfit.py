@@ -186,8 +186,18 @@ def test_quantised_weights_leave_the_key_fold_only(name: str) -> None:
 def test_attention_that_the_config_switches_off_is_no_misfit() -> None:
     """PatchTSMixer has attention only where `self_attn` is on; it is off by default."""
     config = transformers.PatchTSMixerConfig(context_length=16, patch_length=4, num_layers=1, d_model=8)
-    with pytest.raises(FamilyError, match=r"has no attention(?s:.*)self_attn = False"):
+    with pytest.raises(FamilyError, match=r"has no softmax attention(?s:.*)self_attn = False"):
         find_sites(config.to_dict(), tensors_of(transformers.PatchTSMixerModel(config)))
     config.self_attn = True
     (site,) = find_sites(config.to_dict(), tensors_of(transformers.PatchTSMixerModel(config)))
     assert site.slots["key"].verdict.state == "redundant"
+
+
+def test_a_hybrid_without_attention_layers_is_no_misfit() -> None:
+    """Its config is right: there is none to restore."""
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 32, "vocab_size": 50}
+    config = transformers.Lfm2Config(**sizes, num_attention_heads=4, layer_types=["conv", "conv"])
+    with pytest.raises(FamilyError, match=r"lfm2 model has no softmax attention(?s:.*)layer_types"):
+        find_sites(config.to_dict(), tensors_of(transformers.Lfm2Model(config)))
+    with pytest.raises(CheckpointError, match="none of the attention tensors"):
+        find_sites(config.to_dict() | {"layer_types": ["full_attention"] * 2}, {"other.weight": Info("F32", (2, 2))})

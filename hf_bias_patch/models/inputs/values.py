@@ -105,6 +105,7 @@ def clip_of_sound(want: Any) -> torch.Tensor:
 
 
 def longer(want: Any) -> torch.Tensor | None:
+    """Which of two sounds is longer than one spectrogram; CLAP asks for it where it fuses."""
     return torch.tensor([[True], [False]]) if want.config.audio_config.enable_fusion else None
 
 
